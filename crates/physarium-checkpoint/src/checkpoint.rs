@@ -1,0 +1,309 @@
+/*!
+Opening a checkpoint: everything is checked here, before anyone reads or writes a weight.
+
+In: a directory. Out: a [`Checkpoint`] whose shards, headers and index agree with each other and
+with the files' sizes. One file is open at a time.
+*/
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use crate::digest::Digest;
+use crate::disk::is_unfinished;
+use crate::error::{Error, Malformed, Result};
+use crate::header::{Header, TensorInfo};
+use crate::index::{INDEX_NAME, Index};
+use crate::printable;
+use crate::source::{FileIdentity, Source};
+
+/// Name of the weights file of a checkpoint that is not sharded.
+const SINGLE_NAME: &str = "model.safetensors";
+
+/// One `.safetensors` file of a checkpoint, its header checked.
+#[derive(Debug)]
+pub struct Shard {
+    /// Its plain file name in the checkpoint.
+    pub name: String,
+    /// Its path.
+    pub path: PathBuf,
+    /// Its tensors in the order of their bytes, which is contiguous from `data_begin` to the end.
+    pub tensors: Vec<TensorInfo>,
+    /// Where the first tensor begins, in bytes from the start of the file.
+    pub data_begin: u64,
+    /// Digest of the bytes before `data_begin`.
+    pub header_sha256: Digest,
+    /// The file as it was when its header was read.
+    pub identity: FileIdentity,
+}
+
+impl Shard {
+    /// Size of the file in bytes.
+    pub fn size_bytes(&self) -> u64 {
+        self.identity.size
+    }
+
+    /// Opens the shard's file again and proves that it is the one whose header was checked.
+    ///
+    /// # Errors
+    /// `Io`, or `InputChanged` naming what differs.
+    pub fn reopen(&self) -> Result<Source> {
+        let source = Source::open(&self.path)?;
+        source.check_unchanged(&self.identity)?;
+        Ok(source)
+    }
+}
+
+/// How the weights are laid out in files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// One `model.safetensors`.
+    Single,
+    /// Shards named by an index.
+    Sharded,
+}
+
+/// Something odd that does not stop the work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Warning {
+    /// A tensor is in a shard, but the index does not list it.
+    Unlisted {
+        /// The tensor.
+        tensor: String,
+        /// The shard that holds it.
+        shard: String,
+    },
+    /// `metadata.total_size` of the index is not the sum of the tensors' bytes.
+    TotalSize {
+        /// As the index says, if it says anything.
+        stated: Option<String>,
+        /// As the headers add up.
+        actual: u64,
+    },
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Warning::Unlisted { tensor, shard } => write!(
+                f,
+                "{}: tensor {} is not in {INDEX_NAME}; carried byte for byte, not pruned",
+                printable(shard),
+                printable(tensor)
+            ),
+            Warning::TotalSize { stated: None, actual } => {
+                write!(f, "{INDEX_NAME}: no metadata.total_size (the tensors have {actual} bytes)")
+            }
+            Warning::TotalSize { stated: Some(stated), actual } => write!(
+                f,
+                "{INDEX_NAME}: metadata.total_size is {stated}, the tensors have {actual} bytes; \
+                 the index is copied as it is"
+            ),
+        }
+    }
+}
+
+/// A validated checkpoint directory.
+#[derive(Debug)]
+pub struct Checkpoint {
+    dir: PathBuf,
+    layout: Layout,
+    shards: Vec<Shard>,
+    warnings: Vec<Warning>,
+    listed: Option<std::collections::BTreeMap<String, String>>,
+}
+
+impl Checkpoint {
+    /// Opens a directory, reads every header and checks everything that can be checked without
+    /// reading weights. Takes milliseconds and memory for the headers only.
+    ///
+    /// # Errors
+    /// `Malformed` naming file and tensor for anything that is not as the formats say; `Io` when
+    /// the system refuses.
+    pub fn open(dir: &Path) -> Result<Checkpoint> {
+        let meta = std::fs::metadata(dir).map_err(|e| Error::io(dir, "open the checkpoint", e))?;
+        if !meta.is_dir() {
+            let expected = "a checkpoint directory (config.json, *.safetensors)";
+            return Err(Malformed::new(dir, "not a directory", expected, "a file").into());
+        }
+        if is_unfinished(dir) {
+            return Err(Error::Unfinished { path: dir.to_owned() });
+        }
+        let single = dir.join(SINGLE_NAME);
+        let index = dir.join(INDEX_NAME);
+        match (single.symlink_metadata().is_ok(), index.symlink_metadata().is_ok()) {
+            (true, false) => Self::open_single(dir),
+            (false, true) => Self::open_sharded(dir, &index),
+            (true, true) => Err(Malformed::new(
+                dir,
+                "two sets of weights",
+                format!("{SINGLE_NAME} or {INDEX_NAME}"),
+                "both",
+            )
+            .with_hint("loaders disagree on which one wins: move one of them away")
+            .into()),
+            (false, false) => Err(no_weights(dir)?.into()),
+        }
+    }
+
+    fn open_single(dir: &Path) -> Result<Checkpoint> {
+        let shards = vec![open_shard(dir, SINGLE_NAME)?];
+        Ok(Checkpoint {
+            dir: dir.to_owned(),
+            layout: Layout::Single,
+            shards,
+            warnings: Vec::new(),
+            listed: None,
+        })
+    }
+
+    fn open_sharded(dir: &Path, index_path: &Path) -> Result<Checkpoint> {
+        let index = Index::read(&Source::open(index_path)?)?;
+        let mut names: Vec<&String> = index.weight_map.values().collect();
+        names.sort();
+        names.dedup();
+        if names.is_empty() {
+            let fault = Malformed::new(index_path, "empty weight_map", "at least one tensor", "{}");
+            return Err(fault.into());
+        }
+        refuse_missing_shards(dir, index_path, &names)?;
+        let shards = names.iter().map(|name| open_shard(dir, name)).collect::<Result<Vec<_>>>()?;
+        let mut warnings = check_index(index_path, &index, &shards)?;
+        let actual = shards.iter().map(|s| s.size_bytes() - s.data_begin).sum::<u64>();
+        let stated = index.total_size.as_ref();
+        if stated.is_none_or(|n| n.as_u64() != Some(actual)) {
+            warnings
+                .push(Warning::TotalSize { stated: stated.map(ToString::to_string), actual });
+        }
+        Ok(Checkpoint {
+            dir: dir.to_owned(),
+            layout: Layout::Sharded,
+            shards,
+            warnings,
+            listed: Some(index.weight_map),
+        })
+    }
+
+    /// The directory as it was given.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// How the weights are laid out.
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// The shards, sorted by name.
+    pub fn shards(&self) -> &[Shard] {
+        &self.shards
+    }
+
+    /// Oddities that do not stop the work but must be said.
+    pub fn warnings(&self) -> &[Warning] {
+        &self.warnings
+    }
+
+    /// Every tensor with its shard, in file order.
+    pub fn tensors(&self) -> impl Iterator<Item = (&Shard, &TensorInfo)> {
+        self.shards.iter().flat_map(|shard| shard.tensors.iter().map(move |t| (shard, t)))
+    }
+
+    /// Whether loaders are told of this tensor: the index lists it, or there is no index.
+    pub(crate) fn is_listed(&self, tensor: &str) -> bool {
+        self.listed.as_ref().is_none_or(|map| map.contains_key(tensor))
+    }
+
+    /// Files of the checkpoint that hold its weights: the shards and the index.
+    pub(crate) fn is_weights_file(&self, name: &str) -> bool {
+        self.shards.iter().any(|shard| shard.name == name)
+    }
+}
+
+fn open_shard(dir: &Path, name: &str) -> Result<Shard> {
+    let path = dir.join(name);
+    let source = Source::open(&path)?;
+    let header = Header::read(&source)?;
+    source.check_unchanged(source.identity())?;
+    Ok(Shard {
+        name: name.to_owned(),
+        tensors: header.tensors,
+        data_begin: header.data_begin,
+        header_sha256: header.sha256,
+        identity: source.identity().clone(),
+        path,
+    })
+}
+
+/// A directory without weights, told apart by what is there.
+fn no_weights(dir: &Path) -> Result<Malformed> {
+    let entries = std::fs::read_dir(dir).map_err(|e| Error::io(dir, "list", e))?;
+    let mut found: Vec<String> = entries
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| {
+            [".safetensors", ".bin", ".gguf", ".pth"].iter().any(|end| name.ends_with(end))
+        })
+        .collect();
+    found.sort();
+    let shown = match found.as_slice() {
+        [] => "no weights at all".to_owned(),
+        names => names.iter().take(8).map(|n| printable(n)).collect::<Vec<_>>().join(", "),
+    };
+    let expected = format!("{SINGLE_NAME} or {INDEX_NAME}");
+    let fault = Malformed::new(dir, "no checkpoint here", expected, shown);
+    Ok(if found.iter().any(|name| name.ends_with(".safetensors")) {
+        fault.with_hint("shards without their index cannot be checked: fetch the index too")
+    } else if !found.is_empty() {
+        fault.with_hint("physarium reads safetensors: convert the checkpoint first")
+    } else {
+        fault
+    })
+}
+
+/// Lists every missing shard at once.
+fn refuse_missing_shards(dir: &Path, index_path: &Path, names: &[&String]) -> Result<()> {
+    let missing: Vec<String> = names
+        .iter()
+        .filter(|name| dir.join(name.as_str()).symlink_metadata().is_err())
+        .map(|name| printable(name))
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let expected = format!("all {} shards that the index names", names.len());
+    let found = format!("{} missing: {}", missing.len(), missing.join(", "));
+    Err(Malformed::new(index_path, "shards are missing", expected, found).into())
+}
+
+/// Index against headers: each listed tensor in its shard, no tensor in two shards.
+fn check_index(index_path: &Path, index: &Index, shards: &[Shard]) -> Result<Vec<Warning>> {
+    let mut holder: HashMap<&str, &str> = HashMap::new();
+    let mut warnings = Vec::new();
+    for shard in shards {
+        for tensor in &shard.tensors {
+            if let Some(other) = holder.insert(&tensor.name, &shard.name) {
+                let found = format!("it in {} and in {}", printable(other), printable(&shard.name));
+                return Err(Malformed::new(&shard.path, "tensor in two shards", "one", found)
+                    .with_tensor(&tensor.name)
+                    .into());
+            }
+            if !index.weight_map.contains_key(&tensor.name) {
+                let (tensor, shard) = (tensor.name.clone(), shard.name.clone());
+                warnings.push(Warning::Unlisted { tensor, shard });
+            }
+        }
+    }
+    for (tensor, shard) in &index.weight_map {
+        let found = match holder.get(tensor.as_str()) {
+            Some(actual) if actual == shard => continue,
+            Some(actual) => format!("it in {}", printable(actual)),
+            None => "it in no shard".to_owned(),
+        };
+        let expected = format!("it in {}", printable(shard));
+        return Err(Malformed::new(index_path, "index and headers disagree", expected, found)
+            .with_tensor(tensor)
+            .into());
+    }
+    Ok(warnings)
+}

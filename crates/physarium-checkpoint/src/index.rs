@@ -1,0 +1,150 @@
+/*!
+`model.safetensors.index.json`: which shard holds which tensor.
+
+Keys twice in the index are refused, like everywhere: a map would keep the last silently. Unknown
+fields are accepted. `metadata.total_size` that is wrong, absent or not an integer is a warning:
+loaders use it for display only, and the index is copied byte for byte.
+*/
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+
+use serde::Deserialize;
+use serde::de::{self, Deserializer, MapAccess, Visitor};
+
+use crate::error::{Malformed, Result};
+use crate::header::{json_offset, without_position};
+use crate::printable;
+use crate::source::Source;
+
+/// Name of the index in a checkpoint.
+pub(crate) const INDEX_NAME: &str = "model.safetensors.index.json";
+/// Largest index that is read, in bytes.
+const MAX_INDEX_BYTES: u64 = 100_000_000;
+
+/// The index, with its shard names checked to be plain file names.
+pub(crate) struct Index {
+    /// Tensor name to shard name.
+    pub weight_map: BTreeMap<String, String>,
+    /// `metadata.total_size` as written, if there is one.
+    pub total_size: Option<serde_json::Number>,
+}
+
+impl Index {
+    /// Reads and checks the index file.
+    ///
+    /// # Errors
+    /// `Malformed` for bad JSON, a key twice, or a shard name that is not a plain file name.
+    pub fn read(source: &Source) -> Result<Index> {
+        let path = source.path();
+        let bytes = source.read_all(MAX_INDEX_BYTES)?;
+        let raw: RawIndex = serde_json::from_slice(&bytes).map_err(|e| {
+            let found = without_position(&e);
+            Malformed::new(path, "index is not valid", "an object with weight_map", found)
+                .with_offset(json_offset(&bytes, &e))
+        })?;
+        for (tensor, shard) in &raw.weight_map.0 {
+            check_shard_name(path, tensor, shard)?;
+        }
+        let total_size = raw.metadata.and_then(|m| m.0.get("total_size").cloned());
+        let total_size = match total_size {
+            Some(serde_json::Value::Number(n)) => Some(n),
+            _ => None,
+        };
+        Ok(Index { weight_map: raw.weight_map.0, total_size })
+    }
+}
+
+/// A shard name must be one plain file name: it is joined to the checkpoint's path.
+fn check_shard_name(path: &Path, tensor: &str, shard: &str) -> Result<()> {
+    let why = if shard.is_empty() {
+        Some("an empty name")
+    } else if shard == "." || shard == ".." {
+        Some("a directory")
+    } else if shard.contains(['/', '\\']) {
+        Some("a path that may leave the checkpoint")
+    } else if shard.chars().any(|c| c.is_control()) {
+        Some("a control character")
+    } else if shard.len() > 255 {
+        Some("a name over 255 bytes")
+    } else if !shard.ends_with(".safetensors") {
+        Some("a name without .safetensors")
+    } else {
+        None
+    };
+    match why {
+        None => Ok(()),
+        Some(why) => {
+            let found = format!("{why}: \"{}\"", printable(shard));
+            Err(Malformed::new(path, "bad shard name", "a plain *.safetensors file name", found)
+                .with_tensor(tensor)
+                .into())
+        }
+    }
+}
+
+/// The fields of the index that are read.
+struct RawIndex {
+    metadata: Option<UniqueMap<serde_json::Value>>,
+    weight_map: UniqueMap<String>,
+}
+
+impl<'de> Deserialize<'de> for RawIndex {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct Fields;
+        impl<'de> Visitor<'de> for Fields {
+            type Value = RawIndex;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object with weight_map")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawIndex, A::Error> {
+                let (mut metadata, mut weight_map) = (None, None);
+                while let Some(key) = map.next_key::<String>()? {
+                    let twice = match key.as_str() {
+                        "metadata" => metadata
+                            .replace(map.next_value::<Option<UniqueMap<serde_json::Value>>>()?)
+                            .is_some(),
+                        "weight_map" => weight_map.replace(map.next_value()?).is_some(),
+                        _ => {
+                            map.next_value::<de::IgnoredAny>()?;
+                            false
+                        }
+                    };
+                    if twice {
+                        return Err(de::Error::custom(format!("field {key:?} twice")));
+                    }
+                }
+                let weight_map = weight_map.ok_or_else(|| de::Error::missing_field("weight_map"))?;
+                Ok(RawIndex { metadata: metadata.flatten(), weight_map })
+            }
+        }
+        d.deserialize_map(Fields)
+    }
+}
+
+/// A JSON object in which a key that comes twice is an error.
+struct UniqueMap<V>(BTreeMap<String, V>);
+
+impl<'de, V: Deserialize<'de>> Deserialize<'de> for UniqueMap<V> {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct Entries<V>(std::marker::PhantomData<V>);
+        impl<'de, V: Deserialize<'de>> Visitor<'de> for Entries<V> {
+            type Value = UniqueMap<V>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut entries = BTreeMap::new();
+                while let Some((key, value)) = map.next_entry::<String, V>()? {
+                    if entries.contains_key(&key) {
+                        return Err(de::Error::custom(format!("key {key:?} twice")));
+                    }
+                    entries.insert(key, value);
+                }
+                Ok(UniqueMap(entries))
+            }
+        }
+        d.deserialize_map(Entries(std::marker::PhantomData))
+    }
+}

@@ -1,0 +1,48 @@
+/*!
+Hugging Face checkpoints as bytes on disk: no maths.
+
+In: a checkpoint directory (`model.safetensors`, or shards with `model.safetensors.index.json`).
+Out: a validated [`Checkpoint`], a [`TargetPlan`] that says of each tensor whether it is pruned or
+why not, and, while a result is written, a [`Staging`] directory that is published as a whole or
+not at all, with its [`journal`] and [`manifest`].
+
+The checkpoint directory is treated as hostile; the output's parent is the user's. What each kind
+of bad input gets is tabulated in `docs/RELIABILITY.md`.
+*/
+#![deny(missing_docs)]
+#![forbid(unsafe_code)]
+
+mod checkpoint;
+mod digest;
+mod disk;
+mod dtype;
+mod error;
+mod escape;
+mod header;
+mod index;
+pub mod journal;
+pub mod manifest;
+mod output_path;
+mod plan;
+mod recipe;
+mod resume;
+mod role;
+mod sidecar;
+mod source;
+mod staging;
+
+pub use checkpoint::{Checkpoint, Layout, Shard, Warning};
+pub use digest::{Blake3, Digest, Sha256};
+pub use disk::Disk;
+pub use dtype::Dtype;
+pub use error::{Error, ErrorKind, Malformed};
+pub use escape::printable;
+pub use header::TensorInfo;
+pub use plan::{
+    Decision, PlannedTensor, ProjectionShape, Selection, SkipReason, TargetPlan,
+};
+pub use recipe::{FlowRecipe, Method, NmPattern, NonFinite, Recipe, Scope, Sparsity};
+pub use role::Role;
+pub use sidecar::{Disposition, LinkPolicy, Sidecar};
+pub use source::{FileIdentity, Source};
+pub use staging::{FinishedShard, Overwrite, PartFile, Resume, Staging, StagingRequest};

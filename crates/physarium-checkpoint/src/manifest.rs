@@ -1,0 +1,133 @@
+/*!
+The manifest: the recipe and the digests of everything in an output directory, written last.
+
+One JSON object. Its `check` field is the BLAKE3 of the same text with an empty `check`, so that
+any changed bit of the manifest itself is found.
+*/
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::{Blake3, Digest};
+use crate::error::{Error, Result};
+use crate::journal::{Outcome, ShardRecord, TensorRecord, Totals};
+use crate::recipe::Recipe;
+
+/// Name of the manifest in an output directory.
+pub const FILE_NAME: &str = "physarium.manifest.json";
+/// Schema of the manifest.
+pub const SCHEMA: &str = "physarium.manifest/1";
+
+/// What an output directory holds and how it came to be.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// Program and version.
+    pub tool: String,
+    /// What decided the output's bytes.
+    pub recipe: Recipe,
+    /// Sums over all tensors.
+    pub totals: Totals,
+    /// The shards with the digests of input and output.
+    pub shards: Vec<ShardRecord>,
+    /// All other files, the journal among them.
+    pub files: Vec<FileEntry>,
+    /// Files of the input that are not in the output.
+    pub left_out: Vec<LeftOut>,
+    /// Every tensor with the digest of its bytes in the output.
+    pub tensors: Vec<TensorEntry>,
+    /// BLAKE3 of the manifest with this field empty, in hex.
+    pub check: String,
+}
+
+/// A file that is not a shard.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileEntry {
+    /// Path relative to the output directory.
+    pub path: String,
+    /// Size in bytes.
+    pub size_bytes: u64,
+    /// Digest of its bytes.
+    pub sha256: Digest,
+}
+
+/// A file of the input that was not copied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOut {
+    /// Path relative to the input directory; lossy where it is not UTF-8.
+    pub path: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// A tensor's digest and counts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TensorEntry {
+    /// Its name.
+    pub name: String,
+    /// Elements set to +0.0; absent when it was skipped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pruned: Option<u64>,
+    /// Digest of its bytes in the output.
+    pub blake3: Digest,
+}
+
+impl TensorEntry {
+    /// The entry of a journalled tensor; `None` when the record has no digest.
+    pub fn of(record: &TensorRecord) -> Option<TensorEntry> {
+        let pruned = match &record.outcome {
+            Outcome::Processed(done) => Some(done.pruned),
+            Outcome::Skipped { .. } => None,
+        };
+        Some(TensorEntry { name: record.name.clone(), pruned, blake3: record.output_blake3? })
+    }
+}
+
+impl Manifest {
+    /// The manifest as text, its `check` filled in.
+    pub fn encode(&self) -> String {
+        let mut sealed = self.clone();
+        sealed.check = String::new();
+        sealed.check = check_of(&sealed);
+        text(&sealed)
+    }
+
+    /// Reads a manifest and its check.
+    ///
+    /// # Errors
+    /// `Record` when the text is not exactly what physarium writes; `Io`.
+    pub fn read(path: &Path) -> Result<Manifest> {
+        let bytes = std::fs::read(path).map_err(|e| Error::io(path, "read", e))?;
+        let fault = |expected: &str, found: String| Error::Record {
+            path: path.to_owned(),
+            what: "manifest".to_owned(),
+            expected: expected.to_owned(),
+            found,
+        };
+        let manifest: Manifest = serde_json::from_slice(&bytes)
+            .map_err(|e| fault("a physarium manifest", e.to_string()))?;
+        if manifest.schema != SCHEMA {
+            return Err(fault(SCHEMA, crate::printable(&manifest.schema)));
+        }
+        let encoded = manifest.encode();
+        if encoded.as_bytes() != bytes {
+            let found = "a manifest that was changed after it was written".to_owned();
+            return Err(fault("the text that its check covers", found));
+        }
+        Ok(manifest)
+    }
+}
+
+fn check_of(unsealed: &Manifest) -> String {
+    let mut hasher = Blake3::default();
+    hasher.update(text(unsealed).as_bytes());
+    hasher.finish().to_string()
+}
+
+fn text(manifest: &Manifest) -> String {
+    let json = serde_json::to_string_pretty(manifest).expect("a manifest is plain JSON");
+    json + "\n"
+}

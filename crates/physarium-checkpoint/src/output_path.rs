@@ -1,0 +1,203 @@
+/*!
+Where an output may be: checked before anything is written, and locked while it is written.
+
+The output must have a parent that exists, must not be the input, in it, or around it (compared by
+resolved path and by device and inode, which sees through bind mounts), and must not be a link.
+*/
+
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustix::fs::FlockOperation;
+
+use crate::error::{Error, Result};
+use crate::manifest;
+
+/// An output directory's place: its resolved parent and its name there.
+#[derive(Debug, Clone)]
+pub(crate) struct OutputPath {
+    /// Resolved parent directory.
+    pub parent: PathBuf,
+    /// Plain name in it.
+    name: String,
+}
+
+/// What is at the output's place before the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Occupant {
+    /// Nothing.
+    Absent,
+    /// An empty directory.
+    Empty,
+    /// A finished physarium output.
+    Finished,
+}
+
+impl OutputPath {
+    /// Checks `out` against the input directory.
+    pub fn check(out: &Path, input: &Path) -> Result<OutputPath> {
+        let fault = |what, expected: &str, found: String| Error::Output {
+            path: out.to_owned(),
+            what,
+            expected: expected.to_owned(),
+            found,
+        };
+        let Some(name) = out.file_name().map(|name| name.to_string_lossy().into_owned()) else {
+            let found = format!("{}", out.display());
+            return Err(fault("not a name for a new directory", "a directory name", found));
+        };
+        if name.len() > 200 {
+            let found = format!("{} bytes", name.len());
+            return Err(fault("output name is too long", "at most 200 bytes", found));
+        }
+        let parent = match out.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let parent = fs::canonicalize(parent)
+            .map_err(|e| Error::io(parent, "find the output's parent directory", e))?;
+        if !parent.is_dir() {
+            return Err(fault("output's parent is not a directory", "a directory", "a file".into()));
+        }
+        let place = OutputPath { parent, name };
+        place.refuse_input(out, input)?;
+        Ok(place)
+    }
+
+    /// The output directory.
+    pub fn dir(&self) -> PathBuf {
+        self.parent.join(&self.name)
+    }
+
+    /// Where it is built.
+    pub fn staging(&self) -> PathBuf {
+        self.parent.join(format!(".{}.physarium-partial", self.name))
+    }
+
+    /// Where an older output waits for removal while it is replaced.
+    pub fn replaced(&self) -> PathBuf {
+        self.parent.join(format!(".{}.physarium-replaced", self.name))
+    }
+
+    /// What is at the output's place; a link or a file there is refused, and so is a directory
+    /// that physarium did not make.
+    pub fn occupant(&self) -> Result<Occupant> {
+        let dir = self.dir();
+        let fault = |what, expected: &str, found: &str| Error::Output {
+            path: dir.clone(),
+            what,
+            expected: expected.to_owned(),
+            found: found.to_owned(),
+        };
+        let meta = match dir.symlink_metadata() {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Occupant::Absent),
+            Err(e) => return Err(Error::io(&dir, "look at the output", e)),
+            Ok(meta) => meta,
+        };
+        if meta.is_symlink() {
+            return Err(fault("output is a link", "a new or empty directory", "a symbolic link"));
+        }
+        if !meta.is_dir() {
+            return Err(fault("output exists", "a new or empty directory", "a file"));
+        }
+        let empty =
+            fs::read_dir(&dir).map_err(|e| Error::io(&dir, "list the output", e))?.next().is_none();
+        if empty {
+            Ok(Occupant::Empty)
+        } else if dir.join(manifest::FILE_NAME).is_file() {
+            Ok(Occupant::Finished)
+        } else {
+            let found = "a directory with other files in it (not a physarium output)";
+            Err(fault("output exists and is not empty", "a new or empty directory", found))
+        }
+    }
+
+    fn refuse_input(&self, out: &Path, input: &Path) -> Result<()> {
+        let real_input = fs::canonicalize(input).map_err(|e| Error::io(input, "resolve", e))?;
+        let dir = self.dir();
+        let real_out = fs::canonicalize(&dir).unwrap_or_else(|_| dir.clone());
+        let fault = |what| {
+            Err(Error::Output {
+                path: out.to_owned(),
+                what,
+                expected: "a directory apart from the checkpoint".to_owned(),
+                found: format!("{}", real_input.display()),
+            })
+        };
+        if same(&real_out, &real_input) {
+            return fault("output is the input");
+        }
+        if real_out.ancestors().skip(1).any(|above| same(above, &real_input)) {
+            return fault("output is inside the input");
+        }
+        if real_input.ancestors().skip(1).any(|above| same(above, &real_out)) {
+            return fault("input is inside the output");
+        }
+        Ok(())
+    }
+
+    /// Takes the lock of this output, or says who holds it.
+    pub fn lock(&self) -> Result<Lock> {
+        let path = self.parent.join(format!("{}.lock", self.name));
+        let io = |operation| move |e| (operation, e);
+        let fail = |(operation, e)| Error::io(&path, operation, e);
+        loop {
+            let mut file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(&path)
+                .map_err(io("create the output's lock"))
+                .map_err(fail)?;
+            if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+                let mut holder = String::new();
+                // Who holds it is for display; the lock itself is the kernel's.
+                let _ = file.read_to_string(&mut holder);
+                let holder = crate::printable(holder.trim_end());
+                return Err(Error::Locked { path, holder });
+            }
+            // A finished run removes its lock file: make sure that this is still the one there.
+            let held = file.metadata().map_err(io("stat")).map_err(fail)?;
+            if fs::metadata(&path).is_ok_and(|there| identity(&there) == identity(&held)) {
+                file.set_len(0).map_err(io("write")).map_err(fail)?;
+                let note = format!("pid {} since {} UTC\n", std::process::id(), clock());
+                file.write_all(note.as_bytes()).map_err(io("write")).map_err(fail)?;
+                return Ok(Lock { path, _file: file });
+            }
+        }
+    }
+}
+
+/// The lock of an output; the kernel releases it when the process ends in any way.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    path: PathBuf,
+    _file: File,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Removed while still held, so that nobody can take it in between. If that fails, an
+        // unlocked file stays behind, which locks nobody out.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn identity(meta: &Metadata) -> (u64, u64) {
+    (meta.dev(), meta.ino())
+}
+
+fn same(a: &Path, b: &Path) -> bool {
+    let inode = |path: &Path| fs::metadata(path).ok().map(|meta| identity(&meta));
+    a == b || inode(a).is_some_and(|id| Some(id) == inode(b))
+}
+
+/// Time of day, for display only.
+fn clock() -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() % 86_400;
+    format!("{:02}:{:02}:{:02}", now / 3600, now / 60 % 60, now % 60)
+}

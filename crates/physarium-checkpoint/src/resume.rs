@@ -1,0 +1,202 @@
+/*!
+What an interrupted run left behind, and how much of it can be trusted.
+
+In: a staging directory and the run that would continue it. Out: the shards whose digests are right
+in input and output, and the place in the journal to go on from. A staging directory of another
+recipe, another tool version or another input is refused, naming what differs.
+*/
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::Value;
+
+use crate::checkpoint::Checkpoint;
+use crate::digest::{Digest, Sha256};
+use crate::disk::sync_dir;
+use crate::error::{Error, Result};
+use crate::journal::{self, Interrupted, Mark, TensorRecord};
+use crate::manifest;
+use crate::source::Source;
+use crate::staging::{FinishedShard, Fingerprint, StagingRequest, UNFINISHED_NAME};
+
+/// Bytes hashed at once.
+const HASH_BYTES: usize = 1 << 20;
+
+/// An unfinished run of the same recipe on the same input.
+pub(crate) struct Earlier {
+    journal: Interrupted,
+}
+
+/// Looks at a staging directory without changing it; `None` when there is nothing to continue.
+pub(crate) fn look(dir: &Path, request: &StagingRequest<'_>) -> Result<Option<Earlier>> {
+    let path = dir.join(journal::FILE_NAME);
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(Error::io(&path, "read", e)),
+    };
+    // Killed before the first line was whole: nothing was written yet.
+    if !bytes.contains(&b'\n') {
+        return Ok(None);
+    }
+    let journal = Interrupted::parse(&path, &bytes)?;
+    let theirs = serde_json::to_value(&journal.journal.run).expect("plain JSON");
+    let ours = serde_json::to_value(&request.run).expect("plain JSON");
+    refuse_difference(dir, &theirs, &ours)?;
+    check_fingerprint(dir, request)?;
+    Ok(Some(Earlier { journal }))
+}
+
+fn check_fingerprint(dir: &Path, request: &StagingRequest<'_>) -> Result<()> {
+    let path = dir.join(UNFINISHED_NAME);
+    let text = match fs::read(&path) {
+        Ok(text) => text,
+        // Gone once the manifest is there: all shards are done and their digests decide.
+        Err(_) if dir.join(manifest::FILE_NAME).is_file() => return Ok(()),
+        Err(e) => return Err(Error::io(&path, "read the marker of the unfinished run", e)),
+    };
+    let theirs: Value = serde_json::from_slice(&text).map_err(|e| Error::Record {
+        path: path.clone(),
+        what: "marker of the unfinished run".to_owned(),
+        expected: "what physarium wrote".to_owned(),
+        found: e.to_string(),
+    })?;
+    let ours = serde_json::to_value(Fingerprint::of(request.checkpoint.shards()));
+    refuse_difference(dir, &theirs, &ours.expect("plain JSON"))
+}
+
+/// Fails on the first difference between two JSON values, naming its path.
+fn refuse_difference(dir: &Path, theirs: &Value, ours: &Value) -> Result<()> {
+    match first_difference(String::new(), theirs, ours) {
+        None => Ok(()),
+        Some((what, theirs, ours)) => {
+            Err(Error::StagingMismatch { path: dir.to_owned(), what, theirs, ours })
+        }
+    }
+}
+
+fn first_difference(at: String, a: &Value, b: &Value) -> Option<(String, String, String)> {
+    let child = |key: &str| if at.is_empty() { key.to_owned() } else { format!("{at}.{key}") };
+    match (a, b) {
+        (Value::Object(a_map), Value::Object(b_map)) => {
+            let keys = a_map.keys().chain(b_map.keys().filter(|key| !a_map.contains_key(*key)));
+            keys.into_iter().find_map(|key| {
+                let none = Value::Null;
+                let (a, b) = (a_map.get(key), b_map.get(key));
+                first_difference(child(key), a.unwrap_or(&none), b.unwrap_or(&none))
+            })
+        }
+        (Value::Array(a_list), Value::Array(b_list)) if a_list.len() == b_list.len() => {
+            let mut pairs = a_list.iter().zip(b_list).enumerate();
+            pairs.find_map(|(i, (a, b))| first_difference(child(&i.to_string()), a, b))
+        }
+        _ if a == b => None,
+        _ => Some((crate::printable(&at), crate::printable(&a.to_string()), b.to_string())),
+    }
+}
+
+impl Earlier {
+    /// Bytes of the shards that the journal says are there.
+    pub fn staged_bytes(&self) -> u64 {
+        self.journal.journal.shards.iter().map(|shard| shard.size_bytes).sum()
+    }
+
+    /// Hashes each journalled shard again. Stops at the first that is not as the journal says; an
+    /// input that is not is an error.
+    pub fn prove(
+        &self,
+        dir: &Path,
+        checkpoint: &Checkpoint,
+        on_bytes: &mut dyn FnMut(u64) -> Result<()>,
+    ) -> Result<Vec<FinishedShard>> {
+        let mut finished = Vec::new();
+        for (record, shard) in self.journal.journal.shards.iter().zip(checkpoint.shards()) {
+            if record.name != shard.name {
+                break;
+            }
+            let Ok(staged) = Source::open(&dir.join(&record.name)) else { break };
+            let (input, output) = hash_both(&shard.reopen()?, &staged, on_bytes)?;
+            if input != record.input_sha256 {
+                return Err(Error::InputChanged {
+                    path: shard.path.clone(),
+                    what: "SHA-256",
+                    before: record.input_sha256.to_string(),
+                    after: input.to_string(),
+                });
+            }
+            if output != record.output_sha256 || staged.len() != record.size_bytes {
+                break;
+            }
+            let of_shard = |tensor: &&TensorRecord| tensor.shard == record.name;
+            let tensors = self.journal.journal.tensors.iter().filter(of_shard).cloned().collect();
+            finished.push(FinishedShard { shard: record.clone(), tensors });
+        }
+        Ok(finished)
+    }
+
+    /// Where the journal goes on after the first `shards` shards.
+    pub fn mark_after(&self, shards: usize) -> &Mark {
+        match shards {
+            0 => &self.journal.start,
+            n => &self.journal.marks[n - 1],
+        }
+    }
+}
+
+/// Hashes two files beside each other.
+fn hash_both(
+    input: &Source,
+    output: &Source,
+    on_bytes: &mut dyn FnMut(u64) -> Result<()>,
+) -> Result<(Digest, Digest)> {
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            hash(input, &mut |_| match stop.load(Ordering::Relaxed) {
+                true => Err(Error::Interrupted),
+                false => Ok(()),
+            })
+        });
+        let output = hash(output, on_bytes);
+        stop.store(output.is_err(), Ordering::Relaxed);
+        let input = other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        // The output's error first: the input's may only say that it was told to stop.
+        let output = output?;
+        Ok((input?, output))
+    })
+}
+
+fn hash(source: &Source, on_bytes: &mut dyn FnMut(u64) -> Result<()>) -> Result<Digest> {
+    let mut hasher = Sha256::default();
+    let mut buffer = vec![0; HASH_BYTES.min(source.len() as usize)];
+    let mut at = 0;
+    while at < source.len() {
+        let piece = (source.len() - at).min(HASH_BYTES as u64) as usize;
+        source.read_exact_at(&mut buffer[..piece], at)?;
+        hasher.update(&buffer[..piece]);
+        at += piece as u64;
+        on_bytes(piece as u64)?;
+    }
+    Ok(hasher.finish())
+}
+
+/// Removes everything from a staging directory that is not proven.
+pub(crate) fn clear_unproven(dir: &Path, finished: &[FinishedShard]) -> Result<()> {
+    let mut keep: HashSet<&str> = finished.iter().map(|done| done.shard.name.as_str()).collect();
+    keep.extend([journal::FILE_NAME, UNFINISHED_NAME]);
+    let io = |e| Error::io(dir, "clear", e);
+    for entry in fs::read_dir(dir).map_err(io)? {
+        let entry = entry.map_err(io)?;
+        if entry.file_name().to_str().is_some_and(|name| keep.contains(name)) {
+            continue;
+        }
+        let is_dir = entry.file_type().map_err(io)?.is_dir();
+        let path = entry.path();
+        let removed = if is_dir { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        removed.map_err(|e| Error::io(&path, "remove", e))?;
+    }
+    sync_dir(dir)
+}

@@ -1,0 +1,159 @@
+//! Reading a file that was checked before: bounded `pread`s, and proof that it is still the same.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Malformed, Result};
+
+/// What tells a file apart from one that replaced it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileIdentity {
+    /// Device number.
+    pub device: u64,
+    /// Inode number.
+    pub inode: u64,
+    /// Size in bytes.
+    pub size: u64,
+    /// Time of last modification, nanoseconds since the epoch.
+    pub modified_ns: i128,
+    /// Time of last status change, nanoseconds since the epoch.
+    pub changed_ns: i128,
+}
+
+/// An open regular file.
+#[derive(Debug)]
+pub struct Source {
+    path: PathBuf,
+    file: File,
+    identity: FileIdentity,
+}
+
+impl Source {
+    /// Opens `path` if it is a regular file, or a link to one. Never blocks on a FIFO or a device.
+    ///
+    /// # Errors
+    /// `Io` when it cannot be opened; `Malformed` when it is not a regular file.
+    pub fn open(path: &Path) -> Result<Source> {
+        let io = |e| Error::io(path, "open", e);
+        let nonblock = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+        let file = match OpenOptions::new().read(true).custom_flags(nonblock).open(path) {
+            Ok(file) => file,
+            // A socket cannot be opened at all; say what it is rather than ENXIO.
+            Err(e) => match std::fs::metadata(path) {
+                Ok(meta) if !meta.is_file() => return Err(not_regular(path, &meta)),
+                _ => return Err(io(e)),
+            },
+        };
+        let meta = file.metadata().map_err(io)?;
+        if !meta.is_file() {
+            return Err(not_regular(path, &meta));
+        }
+        Ok(Source { path: path.to_owned(), file, identity: identity(&meta) })
+    }
+
+    /// Where it was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its identity when it was opened.
+    pub fn identity(&self) -> &FileIdentity {
+        &self.identity
+    }
+
+    /// Its size in bytes when it was opened.
+    pub fn len(&self) -> u64 {
+        self.identity.size
+    }
+
+    /// Whether it holds no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Fills `buf` from byte `offset` on.
+    ///
+    /// # Errors
+    /// `FileShrank` when the file ends first, `Io` when the system fails the read.
+    pub fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        self.file.read_exact_at(buf, offset).map_err(|e| match e.kind() {
+            std::io::ErrorKind::UnexpectedEof => {
+                Error::FileShrank { path: self.path.clone(), offset, expected: buf.len() }
+            }
+            _ => Error::io(&self.path, "read", e),
+        })
+    }
+
+    /// Reads the whole file, if it is no larger than `limit` bytes.
+    ///
+    /// # Errors
+    /// `Malformed` when it is larger; as [`Source::read_exact_at`] otherwise.
+    pub fn read_all(&self, limit: u64) -> Result<Vec<u8>> {
+        if self.len() > limit {
+            let (want, got) = (format!("at most {limit} bytes"), format!("{} bytes", self.len()));
+            return Err(Malformed::new(&self.path, "file is too large", want, got).into());
+        }
+        let mut bytes = vec![0; self.len() as usize];
+        self.read_exact_at(&mut bytes, 0)?;
+        Ok(bytes)
+    }
+
+    /// Fails if the file is not the one that `expected` describes, byte for byte as far as the
+    /// system's times can tell.
+    ///
+    /// # Errors
+    /// `InputChanged` naming the property that differs.
+    pub fn check_unchanged(&self, expected: &FileIdentity) -> Result<()> {
+        let meta = self.file.metadata().map_err(|e| Error::io(&self.path, "stat", e))?;
+        expected.same_as(&identity(&meta), &self.path)
+    }
+}
+
+impl FileIdentity {
+    fn same_as(&self, after: &FileIdentity, path: &Path) -> Result<()> {
+        let fields = [
+            ("device", i128::from(self.device), i128::from(after.device)),
+            ("inode", i128::from(self.inode), i128::from(after.inode)),
+            ("size in bytes", i128::from(self.size), i128::from(after.size)),
+            ("modification time (ns)", self.modified_ns, after.modified_ns),
+            ("status change time (ns)", self.changed_ns, after.changed_ns),
+        ];
+        match fields.into_iter().find(|(_, before, after)| before != after) {
+            None => Ok(()),
+            Some((what, before, after)) => Err(Error::InputChanged {
+                path: path.to_owned(),
+                what,
+                before: before.to_string(),
+                after: after.to_string(),
+            }),
+        }
+    }
+}
+
+fn identity(meta: &std::fs::Metadata) -> FileIdentity {
+    let nanoseconds = |s: i64, ns: i64| i128::from(s) * 1_000_000_000 + i128::from(ns);
+    FileIdentity {
+        device: meta.dev(),
+        inode: meta.ino(),
+        size: meta.len(),
+        modified_ns: nanoseconds(meta.mtime(), meta.mtime_nsec()),
+        changed_ns: nanoseconds(meta.ctime(), meta.ctime_nsec()),
+    }
+}
+
+fn not_regular(path: &Path, meta: &std::fs::Metadata) -> Error {
+    let kind = meta.file_type();
+    let found = if kind.is_dir() {
+        "a directory"
+    } else if kind.is_fifo() {
+        "a FIFO"
+    } else if kind.is_socket() {
+        "a socket"
+    } else {
+        "a device"
+    };
+    Malformed::new(path, "not a regular file", "a regular file or a link to one", found).into()
+}

@@ -1,0 +1,73 @@
+//! What stops a run, with its kind.
+
+use std::path::PathBuf;
+
+use physarium_checkpoint::{ErrorKind, printable};
+
+/// Result of this crate's functions.
+pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What stops a run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The checkpoint, the output or the machine.
+    #[error(transparent)]
+    Checkpoint(physarium_checkpoint::Error),
+    /// A target holds weights that are no numbers.
+    #[error(
+        "{}: tensor {}: NaN or infinite weights, expected finite ones, found {count}, the first at row {row}, column {column}\nhint: --allow-nonfinite keeps them as they are and prunes around them",
+        file.display(), printable(tensor)
+    )]
+    NonFinite {
+        /// The shard.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// How many there are in the tensor.
+        count: u64,
+        /// Row of the first.
+        row: u64,
+        /// Column of the first.
+        column: u64,
+    },
+    /// A parameter is out of range, or options contradict each other.
+    #[error("{0}")]
+    Usage(String),
+    /// A pattern along the inputs was asked of a tensor stored the other way round.
+    #[error(
+        "{}: tensor {}: stored [in_features, out_features] (Conv1D), expected [out_features, in_features] for an N:M pattern along the inputs",
+        file.display(), printable(tensor)
+    )]
+    Transposed {
+        /// The shard.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+    },
+    /// The user stopped the run; it can be continued.
+    #[error("interrupted; the finished shards are kept in {}", staging.display())]
+    Interrupted {
+        /// Where they are kept.
+        staging: PathBuf,
+    },
+}
+
+impl Error {
+    /// Which of the reasons behind exit code 2 this is.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Error::Checkpoint(e) => e.kind(),
+            Error::NonFinite { .. } => ErrorKind::Input,
+            Error::Usage(_) => ErrorKind::Usage,
+            Error::Transposed { .. } => ErrorKind::Unsupported,
+            Error::Interrupted { .. } => ErrorKind::Interrupted,
+        }
+    }
+}
+
+impl From<physarium_checkpoint::Error> for Error {
+    fn from(e: physarium_checkpoint::Error) -> Self {
+        Error::Checkpoint(e)
+    }
+}

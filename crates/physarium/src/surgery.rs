@@ -1,0 +1,309 @@
+/*!
+The surgery from end to end, on one screen: plan, then for each shard read, decide, write, journal,
+then publish.
+*/
+
+use std::path::Path;
+
+use physarium_checkpoint::journal::{
+    self, InputShard, Outcome, Processed, RunRecord, ShardRecord, TensorRecord, Tiles, Totals,
+};
+use physarium_checkpoint::manifest::{self, FileEntry, LeftOut, Manifest, TensorEntry};
+use physarium_checkpoint::{
+    Checkpoint, Decision, Disposition, FlowRecipe, LinkPolicy, Method, Overwrite, PlannedTensor,
+    Recipe, Resume, Shard, Sidecar, Staging, StagingRequest, TargetPlan,
+};
+use physarium_flow::FlowParams;
+
+use crate::cancel::Cancel;
+use crate::engine::{Engine, MemoryPlan, ShardRun, TensorDone, check_recipe};
+use crate::error::{Error, Result};
+use crate::progress::{Event, Progress};
+
+/// Program and version, as records name it.
+const TOOL: &str = concat!("physarium ", env!("CARGO_PKG_VERSION"));
+/// Edge of a tile unless the user says otherwise, in weights.
+const DEFAULT_BLOCK_SIZE: u64 = 256;
+/// Bytes that journal and manifest may take per tensor, for the check of free space.
+const RECORD_BYTES: u64 = 2048;
+
+/// The magnitude flow with its default parameters.
+pub fn default_method() -> Method {
+    Method::MagnitudeFlow {
+        block_size: DEFAULT_BLOCK_SIZE,
+        flow: FlowRecipe {
+            iterations: FlowParams::DEFAULT_ITERATIONS,
+            beta: FlowParams::DEFAULT_BETA,
+            inflow: FlowParams::DEFAULT_INFLOW,
+        },
+    }
+}
+
+/// What to do with projections that cannot be pruned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Strictness {
+    /// Carry them and say so.
+    #[default]
+    Skip,
+    /// Refuse the checkpoint.
+    Refuse,
+}
+
+/// What does not decide the output's bytes, or decides only whether there is one.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Threads that decide tiles; two more read, write and hash.
+    pub threads: usize,
+    /// What to do with projections that cannot be pruned.
+    pub strictness: Strictness,
+    /// What to do with links out of the checkpoint.
+    pub links: LinkPolicy,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            strictness: Strictness::Skip,
+            links: LinkPolicy::LeaveOut,
+        }
+    }
+}
+
+/// A run that has been planned; nothing is written yet.
+#[derive(Debug)]
+pub struct Surgery {
+    /// The input.
+    pub checkpoint: Checkpoint,
+    /// The decision for every tensor.
+    pub plan: TargetPlan,
+    /// What decides the output's bytes.
+    pub recipe: Recipe,
+    /// Files beside the shards.
+    pub sidecars: Vec<Sidecar>,
+    /// Threads and memory.
+    pub memory: MemoryPlan,
+}
+
+/// What a run did.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Summary {
+    /// Sums over all tensors, as journalled.
+    pub totals: Totals,
+    /// Shards that an earlier, interrupted run had finished.
+    pub resumed_shards: usize,
+    /// All shards.
+    pub shards: usize,
+    /// Bytes of the output's shards.
+    pub output_bytes: u64,
+}
+
+impl Surgery {
+    /// Opens and validates the checkpoint and decides for every tensor. Writes nothing.
+    ///
+    /// # Errors
+    /// `Usage` for parameters out of range, `Checkpoint` for a bad checkpoint or nothing to prune,
+    /// `Transposed` for an N:M pattern on a Conv1D weight.
+    pub fn plan(model: &Path, recipe: Recipe, options: Options) -> Result<Surgery> {
+        check_recipe(&recipe)?;
+        let checkpoint = Checkpoint::open(model)?;
+        let plan = TargetPlan::new(&checkpoint, &recipe.selection())?;
+        if options.strictness == Strictness::Refuse {
+            plan.refuse_skipped_projections(checkpoint.shards())?;
+        }
+        plan.require_targets(&checkpoint)?;
+        if let (Method::Pattern { .. }, Some(tensor)) =
+            (recipe.method, plan.first_transposed_target())
+        {
+            let file = checkpoint.shards()[tensor.shard].path.clone();
+            return Err(Error::Transposed { file, tensor: tensor.info.name.clone() });
+        }
+        let sidecars = Sidecar::list(&checkpoint, options.links)?;
+        let memory = MemoryPlan::new(&checkpoint, &plan, &recipe, options.threads.max(1));
+        Ok(Surgery { checkpoint, plan, recipe, sidecars, memory })
+    }
+
+    /// Bytes that the output will take.
+    pub fn output_bytes(&self) -> u64 {
+        let shards: u64 = self.checkpoint.shards().iter().map(Shard::size_bytes).sum();
+        let sidecars: u64 = self.sidecars.iter().map(|sidecar| sidecar.size_bytes).sum();
+        shards + sidecars + self.plan.tensors.len() as u64 * RECORD_BYTES
+    }
+
+    /// Prunes into `out`, which appears under that name only when it is complete. A run that was
+    /// interrupted is continued.
+    ///
+    /// # Errors
+    /// `Interrupted` when `cancel` is raised; otherwise what stopped the run. Nothing has appeared
+    /// under `out` then.
+    pub fn prune(
+        &self,
+        out: &Path,
+        overwrite: Overwrite,
+        resume: Resume,
+        cancel: &Cancel,
+        progress: &mut dyn Progress,
+    ) -> Result<Summary> {
+        let request = StagingRequest {
+            out,
+            checkpoint: &self.checkpoint,
+            run: self.run_record(),
+            output_bytes: self.output_bytes(),
+            overwrite,
+            resume,
+        };
+        progress.event(Event::Step("checking for an earlier run"));
+        let mut staging = Staging::begin(request, &mut |_| cancel.check())?;
+        let kept = staging.dir().to_owned();
+        self.operate(&mut staging, cancel, progress)
+            .and_then(|records| self.publish(staging, &records))
+            .map_err(|e| match e {
+                Error::Checkpoint(physarium_checkpoint::Error::Interrupted) => {
+                    Error::Interrupted { staging: kept }
+                }
+                other => other,
+            })
+            .inspect(|_| progress.event(Event::Finished))
+    }
+
+    fn run_record(&self) -> RunRecord {
+        let input = |shard: &Shard| InputShard {
+            name: shard.name.clone(),
+            size_bytes: shard.size_bytes(),
+            header_sha256: shard.header_sha256,
+        };
+        RunRecord {
+            schema: journal::SCHEMA.to_owned(),
+            tool: TOOL.to_owned(),
+            recipe: self.recipe.clone(),
+            input: self.checkpoint.shards().iter().map(input).collect(),
+        }
+    }
+
+    /// Writes every shard that is not there yet.
+    fn operate(
+        &self,
+        staging: &mut Staging,
+        cancel: &Cancel,
+        progress: &mut dyn Progress,
+    ) -> Result<Records> {
+        let mut records = Records::default();
+        for finished in staging.finished() {
+            records.shards.push(finished.shard.clone());
+            records.tensors.extend(finished.tensors.iter().cloned());
+        }
+        records.resumed = records.shards.len();
+        let (shards, first) = (self.checkpoint.shards(), records.resumed);
+        if first > 0 {
+            progress.event(Event::Resumed { shards: first, of: shards.len() });
+        }
+        progress.event(Event::Step("looking for the cut"));
+        let memory = self.memory;
+        let engine = Engine::prepare(&self.checkpoint, &self.plan, &self.recipe, memory, cancel)?;
+        let bytes = shards[first..].iter().map(Shard::size_bytes).sum();
+        let tensors = shards[first..].iter().map(|shard| shard.tensors.len() as u64).sum();
+        progress.event(Event::Started { task: "prune", bytes, tensors });
+        for (index, shard) in shards.iter().enumerate().skip(first) {
+            let run = ShardRun { engine: &engine, shard, tensors: self.tensors_of(index) };
+            let mut part = staging.create_shard(&shard.name, shard.size_bytes())?;
+            let (input_sha256, output_sha256) = run.run(&mut part, &mut |bytes, complete| {
+                progress.event(Event::Bytes(bytes));
+                let Some(tensor) = complete else { return Ok(()) };
+                progress.event(Event::Tensor(&tensor.planned.info.name));
+                let record = tensor_record(&engine, shard, &tensor);
+                staging.record_tensor(record.clone())?;
+                records.tensors.push(record);
+                Ok(())
+            })?;
+            let (name, size_bytes) = (shard.name.clone(), shard.size_bytes());
+            let record = ShardRecord { name, size_bytes, input_sha256, output_sha256 };
+            staging.finish_shard(part, record.clone())?;
+            records.shards.push(record);
+            progress.event(Event::Shard(&shard.name));
+        }
+        Ok(records)
+    }
+
+    /// The plan's tensors of one shard: a run of the plan, which is in file order.
+    fn tensors_of(&self, shard: usize) -> &[PlannedTensor] {
+        let tensors = &self.plan.tensors;
+        let begin = tensors.partition_point(|tensor| tensor.shard < shard);
+        let end = tensors.partition_point(|tensor| tensor.shard <= shard);
+        &tensors[begin..end]
+    }
+
+    /// Copies the other files, writes the manifest, and makes the output appear.
+    fn publish(&self, staging: Staging, records: &Records) -> Result<Summary> {
+        let (mut files, mut left_out) = (Vec::new(), Vec::new());
+        for sidecar in &self.sidecars {
+            match sidecar.disposition {
+                Disposition::Copy => {
+                    files.push(staging.copy_sidecar(self.checkpoint.dir(), &sidecar.path)?);
+                }
+                Disposition::LeftOut(reason) => left_out.push(LeftOut {
+                    path: sidecar.path.to_string_lossy().into_owned(),
+                    reason: reason.to_owned(),
+                }),
+            }
+        }
+        let totals = Totals::of(&records.tensors);
+        staging.publish(totals, |journal: FileEntry| {
+            files.push(journal);
+            Manifest {
+                schema: manifest::SCHEMA.to_owned(),
+                tool: TOOL.to_owned(),
+                recipe: self.recipe.clone(),
+                totals,
+                shards: records.shards.clone(),
+                files,
+                left_out,
+                tensors: records.tensors.iter().filter_map(TensorEntry::of).collect(),
+                check: String::new(),
+            }
+        })?;
+        Ok(Summary {
+            totals,
+            resumed_shards: records.resumed,
+            shards: records.shards.len(),
+            output_bytes: records.shards.iter().map(|shard| shard.size_bytes).sum(),
+        })
+    }
+}
+
+/// What was written, over all shards.
+#[derive(Default)]
+struct Records {
+    resumed: usize,
+    shards: Vec<ShardRecord>,
+    tensors: Vec<TensorRecord>,
+}
+
+fn tensor_record(engine: &Engine<'_>, shard: &Shard, tensor: &TensorDone<'_>) -> TensorRecord {
+    let PlannedTensor { info, role, decision, .. } = tensor.planned;
+    let outcome = match decision {
+        Decision::Skip(reason) => Outcome::Skipped { reason: reason.to_string() },
+        Decision::Target(_) => {
+            let expected = engine.tiles(tensor.planned);
+            assert_eq!(tensor.done.elements, info.elements, "{}: elements visited", info.name);
+            assert_eq!(tensor.done.tiles, expected.unwrap_or(0), "{}: tiles visited", info.name);
+            Outcome::Processed(Processed {
+                role: role.clone().expect("a target has a role"),
+                processed: tensor.done.elements,
+                pruned: tensor.done.counts.pruned,
+                already_zero: tensor.done.counts.already_zero,
+                non_finite: tensor.done.counts.non_finite,
+                tiles: expected.map(|expected| Tiles { expected, visited: tensor.done.tiles }),
+            })
+        }
+    };
+    TensorRecord {
+        name: info.name.clone(),
+        shard: shard.name.clone(),
+        dtype: info.dtype,
+        shape: info.shape.clone(),
+        elements: info.elements,
+        outcome,
+        output_blake3: Some(tensor.output_blake3),
+    }
+}
