@@ -173,8 +173,7 @@ impl Checkpoint {
         let actual = shards.iter().map(|s| s.size_bytes() - s.data_begin).sum::<u64>();
         let stated = index.total_size.as_ref();
         if stated.is_none_or(|n| n.as_u64() != Some(actual)) {
-            warnings
-                .push(Warning::TotalSize { stated: stated.map(ToString::to_string), actual });
+            warnings.push(Warning::TotalSize { stated: stated.map(ToString::to_string), actual });
         }
         Ok(Checkpoint {
             dir: dir.to_owned(),

@@ -171,7 +171,8 @@ pub enum Error {
     /// A glob matches no tensor of the checkpoint.
     #[error(
         "{option} {}: matches no tensor, expected at least one of the {tensors} in {}\nhint: `physarium inspect` lists every tensor name",
-        printable(pattern), show(dir)
+        printable(pattern),
+        show(dir)
     )]
     PatternMatchesNothing {
         /// The option it was given to.
@@ -192,7 +193,11 @@ pub enum Error {
         why: String,
     },
     /// `--strict`: a tensor that is a target by name cannot be pruned.
-    #[error("{}: tensor {}: a target by name, skipped: {reason} (refused under --strict)", show(file), printable(tensor))]
+    #[error(
+        "{}: tensor {}: a target by name, skipped: {reason} (refused under --strict)",
+        show(file),
+        printable(tensor)
+    )]
     Strict {
         /// The shard.
         file: PathBuf,
@@ -224,7 +229,8 @@ pub enum Error {
     /// Not enough room on the file system.
     #[error(
         "{}: not enough free space, expected {needed} bytes ({} output + 5 %), found {free} bytes",
-        show(path), output
+        show(path),
+        output
     )]
     NoSpace {
         /// The file system's directory.

@@ -99,9 +99,12 @@ fn header_length(source: &Source) -> Result<u64> {
     };
     if file_len < LENGTH_BYTES {
         let found = format!("{file_len} bytes");
-        return Err(
-            fault("file too short for a safetensors file", "at least 8 bytes".into(), found).into()
-        );
+        return Err(fault(
+            "file too short for a safetensors file",
+            "at least 8 bytes".into(),
+            found,
+        )
+        .into());
     }
     let mut length = [0; 8];
     length.copy_from_slice(&start[..8]);

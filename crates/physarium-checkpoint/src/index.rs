@@ -115,7 +115,8 @@ impl<'de> Deserialize<'de> for RawIndex {
                         return Err(de::Error::custom(format!("field {key:?} twice")));
                     }
                 }
-                let weight_map = weight_map.ok_or_else(|| de::Error::missing_field("weight_map"))?;
+                let weight_map =
+                    weight_map.ok_or_else(|| de::Error::missing_field("weight_map"))?;
                 Ok(RawIndex { metadata: metadata.flatten(), weight_map })
             }
         }

@@ -88,6 +88,16 @@ pub struct TensorRecord {
     pub output_blake3: Option<Digest>,
 }
 
+impl TensorRecord {
+    /// What the engine did to it; `None` when it was skipped.
+    pub fn processed(&self) -> Option<&Processed> {
+        match &self.outcome {
+            Outcome::Processed(done) => Some(done),
+            Outcome::Skipped { .. } => None,
+        }
+    }
+}
+
 /// Processed or skipped.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "status", rename_all = "kebab-case")]
@@ -169,7 +179,7 @@ impl Totals {
         for tensor in tensors {
             totals.tensors += 1;
             totals.elements += tensor.elements;
-            if let Outcome::Processed(done) = &tensor.outcome {
+            if let Some(done) = tensor.processed() {
                 totals.processed_tensors += 1;
                 totals.processed += done.processed;
                 totals.pruned += done.pruned;

@@ -38,9 +38,7 @@ pub use dtype::Dtype;
 pub use error::{Error, ErrorKind, Malformed};
 pub use escape::printable;
 pub use header::TensorInfo;
-pub use plan::{
-    Decision, PlannedTensor, ProjectionShape, Selection, SkipReason, TargetPlan,
-};
+pub use plan::{Decision, PlannedTensor, ProjectionShape, Selection, SkipReason, TargetPlan};
 pub use recipe::{FlowRecipe, Method, NmPattern, NonFinite, Recipe, Scope, Sparsity};
 pub use role::Role;
 pub use sidecar::{Disposition, LinkPolicy, Sidecar};

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::{Blake3, Digest};
 use crate::error::{Error, Result};
-use crate::journal::{Outcome, ShardRecord, TensorRecord, Totals};
+use crate::journal::{ShardRecord, TensorRecord, Totals};
 use crate::recipe::Recipe;
 
 /// Name of the manifest in an output directory.
@@ -78,10 +78,7 @@ pub struct TensorEntry {
 impl TensorEntry {
     /// The entry of a journalled tensor; `None` when the record has no digest.
     pub fn of(record: &TensorRecord) -> Option<TensorEntry> {
-        let pruned = match &record.outcome {
-            Outcome::Processed(done) => Some(done.pruned),
-            Outcome::Skipped { .. } => None,
-        };
+        let pruned = record.processed().map(|done| done.pruned);
         Some(TensorEntry { name: record.name.clone(), pruned, blake3: record.output_blake3? })
     }
 }

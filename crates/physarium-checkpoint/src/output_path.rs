@@ -60,7 +60,11 @@ impl OutputPath {
         let parent = fs::canonicalize(parent)
             .map_err(|e| Error::io(parent, "find the output's parent directory", e))?;
         if !parent.is_dir() {
-            return Err(fault("output's parent is not a directory", "a directory", "a file".into()));
+            return Err(fault(
+                "output's parent is not a directory",
+                "a directory",
+                "a file".into(),
+            ));
         }
         let place = OutputPath { parent, name };
         place.refuse_input(out, input)?;

@@ -135,7 +135,12 @@ impl TargetPlan {
             for info in &shard.tensors {
                 let role = role(&target, info);
                 let decision = decide(checkpoint, &skip, role.as_ref(), info);
-                tensors.push(PlannedTensor { shard: shard_index, info: info.clone(), role, decision });
+                tensors.push(PlannedTensor {
+                    shard: shard_index,
+                    info: info.clone(),
+                    role,
+                    decision,
+                });
             }
         }
         Ok(TargetPlan { tensors })

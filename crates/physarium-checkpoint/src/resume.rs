@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::journal::{self, Interrupted, Mark, TensorRecord};
 use crate::manifest;
 use crate::source::Source;
-use crate::staging::{FinishedShard, Fingerprint, StagingRequest, UNFINISHED_NAME};
+use crate::staging::{Fingerprint, FinishedShard, StagingRequest, UNFINISHED_NAME};
 
 /// Bytes hashed at once.
 const HASH_BYTES: usize = 1 << 20;

@@ -44,8 +44,7 @@ impl Role {
             _ => return None,
         };
         let in_expert = matches!(module, [.., "experts", number] if is_number(number));
-        let known =
-            PROJECTIONS.contains(&last) || (in_expert && MIXTRAL_EXPERTS.contains(&last));
+        let known = PROJECTIONS.contains(&last) || (in_expert && MIXTRAL_EXPERTS.contains(&last));
         known.then(|| Role::of(name))
     }
 
@@ -94,11 +93,7 @@ mod tests {
             ),
             ("model.layers.2.self_attn.qkv_proj.weight", "self_attn.qkv_proj", Some(2)),
             ("model.layers.2.mlp.experts.gate_up_proj", "mlp.experts.gate_up_proj", Some(2)),
-            (
-                "model.language_model.layers.5.mlp.gate_proj.weight",
-                "mlp.gate_proj",
-                Some(5),
-            ),
+            ("model.language_model.layers.5.mlp.gate_proj.weight", "mlp.gate_proj", Some(5)),
             ("layers.99999999999999999999.mlp.up_proj.weight", "mlp.up_proj", None),
         ];
         for (name, projection, layer) in cases {

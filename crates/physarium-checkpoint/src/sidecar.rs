@@ -45,7 +45,16 @@ pub struct Sidecar {
 
 /// Endings of files that hold weights in another format.
 const OTHER_WEIGHTS: [&str; 11] = [
-    ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".ggml", ".onnx", ".onnx_data", ".h5", ".msgpack",
+    ".bin",
+    ".pt",
+    ".pth",
+    ".ckpt",
+    ".gguf",
+    ".ggml",
+    ".onnx",
+    ".onnx_data",
+    ".h5",
+    ".msgpack",
     ".bin.index.json",
 ];
 /// Deepest directory that is copied; a checkpoint has one level at most.

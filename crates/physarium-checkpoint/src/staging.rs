@@ -148,7 +148,8 @@ impl Staging {
         }
         let dir = place.staging();
         if request.resume == Resume::Restart && dir.symlink_metadata().is_ok() {
-            fs::remove_dir_all(&dir).map_err(|e| Error::io(&dir, "remove the unfinished run", e))?;
+            fs::remove_dir_all(&dir)
+                .map_err(|e| Error::io(&dir, "remove the unfinished run", e))?;
         }
         let mut earlier = resume::look(&dir, &request)?;
         let kept = earlier.as_ref().map_or(0, resume::Earlier::staged_bytes);

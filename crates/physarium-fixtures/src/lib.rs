@@ -145,7 +145,6 @@ pub fn write_checkpoint(
         weight_map.extend(part.iter().map(|tensor| (tensor.name.clone(), name.clone())));
     }
     let total: u64 = tensors.iter().map(Tensor::size_bytes).sum();
-    let index =
-        serde_json::json!({"metadata": {"total_size": total}, "weight_map": weight_map});
+    let index = serde_json::json!({"metadata": {"total_size": total}, "weight_map": weight_map});
     fs::write(dir.join("model.safetensors.index.json"), index.to_string())
 }

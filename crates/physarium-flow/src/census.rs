@@ -218,8 +218,7 @@ mod tests {
         let bytes: Vec<u8> = bits.iter().flat_map(|b| b.to_le_bytes()).collect();
         let tile = TileView::new(&bytes[10..], FloatFormat::Bf16, 2, 2, 8);
         let found = Census::default().take(&tile).clone();
-        let expected =
-            Magnitudes { keys: vec![1], counts: vec![2], zeros: 1, non_finite: 1 };
+        let expected = Magnitudes { keys: vec![1], counts: vec![2], zeros: 1, non_finite: 1 };
         assert_eq!(found, expected);
         assert_eq!(found.finite(), 3);
     }

@@ -78,7 +78,12 @@ pub struct Conductance {
 
 impl Conductance {
     /// Lets the tubes of a tile adapt and returns which magnitudes die.
-    pub fn cut(&mut self, tile: &Magnitudes, magnitude: impl Fn(u32) -> f64, params: FlowParams) -> Cut {
+    pub fn cut(
+        &mut self,
+        tile: &Magnitudes,
+        magnitude: impl Fn(u32) -> f64,
+        params: FlowParams,
+    ) -> Cut {
         let Some(&largest) = tile.keys.last() else { return Cut::NOTHING };
         let scale = power_of_two_below(magnitude(largest)).recip();
         self.food.clear();

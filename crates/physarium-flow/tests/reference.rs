@@ -39,9 +39,8 @@ fn literal_mask(case: &Case, iterations: u32, beta: f64, inflow: f64) -> Vec<boo
         }
     }
     let largest = finite.iter().map(|&i| conductance[i]).fold(0.0, f64::max);
-    let is_dead = |i: usize| {
-        food[i].is_finite() && food[i] != 0.0 && conductance[i] < 1e-3 * largest
-    };
+    let is_dead =
+        |i: usize| food[i].is_finite() && food[i] != 0.0 && conductance[i] < 1e-3 * largest;
     (0..food.len()).map(is_dead).collect()
 }
 
@@ -65,8 +64,7 @@ fn solve(case: &Case, params: FlowParams) -> (Vec<u8>, Cut) {
     let tile = TileView::new(&data, case.format, case.rows, case.cols, stride);
     let mut census = Census::default();
     let magnitudes = census.take(&tile);
-    let cut =
-        Conductance::default().cut(magnitudes, |key| case.format.magnitude(key), params);
+    let cut = Conductance::default().cut(magnitudes, |key| case.format.magnitude(key), params);
     apply_cut(&mut data, case.format, cut, 0);
     (data, cut)
 }

@@ -125,7 +125,9 @@ impl<'a> Engine<'a> {
     /// Tiles that a target falls into; `None` when the rule knows no tiles.
     pub fn tiles(&self, tensor: &PlannedTensor) -> Option<u64> {
         match self.rule {
-            Rule::Tiles { edge, .. } => Matrix::of(tensor).map(|m| Grid { matrix: m, edge }.tiles()),
+            Rule::Tiles { edge, .. } => {
+                Matrix::of(tensor).map(|m| Grid { matrix: m, edge }.tiles())
+            }
             Rule::Tensor(_) | Rule::Model(_) | Rule::Pattern(_) => None,
         }
     }

@@ -111,12 +111,7 @@ pub(crate) fn patterned(
 }
 
 /// Cuts bytes into pieces of `size` at most, and treats each by its byte offset among them.
-fn cut_up(
-    offset: u64,
-    length: u64,
-    size: u64,
-    treat: impl Fn(u64) -> Treatment,
-) -> Vec<Piece> {
+fn cut_up(offset: u64, length: u64, size: u64, treat: impl Fn(u64) -> Treatment) -> Vec<Piece> {
     let count = length.div_ceil(size).max(1);
     let piece = |i: u64| {
         let begin = i * size;

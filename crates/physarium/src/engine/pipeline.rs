@@ -211,7 +211,8 @@ fn describe_non_finite(source: &Source, tensor: &PlannedTensor) -> Result<Error>
     let (mut count, mut first) = (0, None);
     let mut position = 0;
     while position < tensor.info.elements {
-        let length = row_bytes.len().min(((tensor.info.elements - position) * size as u64) as usize);
+        let length =
+            row_bytes.len().min(((tensor.info.elements - position) * size as u64) as usize);
         let bytes = &mut row_bytes[..length];
         source.read_exact_at(bytes, tensor.info.begin + position * size as u64)?;
         for at in physarium_flow::non_finite_positions(bytes, matrix.format) {

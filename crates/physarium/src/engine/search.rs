@@ -54,9 +54,8 @@ pub(crate) fn find_cuts(
     if found.ties > 0 {
         scan.end_ties(found, &mut ends)?;
     }
-    let cut = |(target, end): (&SearchTarget<'_>, &u64)| {
-        found.for_format(target.matrix.format, *end)
-    };
+    let cut =
+        |(target, end): (&SearchTarget<'_>, &u64)| found.for_format(target.matrix.format, *end);
     Ok(targets.iter().zip(&ends).map(cut).collect())
 }
 

@@ -1,0 +1,107 @@
+//! Counting zeros in weights, and comparing weights with what they were. On bytes; independent of
+//! the pruner's code.
+
+use std::ops::AddAssign;
+
+use physarium_checkpoint::Dtype;
+
+/// What is found in a run of weights.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    /// Weights that are +0.0 or -0.0.
+    pub zeros: u64,
+    /// Of those, -0.0.
+    pub sign_bit_zeros: u64,
+    /// Zero now and not before.
+    pub pruned: u64,
+    /// Not zero now, and with other bits than before.
+    pub changed: u64,
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Tally) {
+        self.zeros += other.zeros;
+        self.sign_bit_zeros += other.sign_bit_zeros;
+        self.pruned += other.pruned;
+        self.changed += other.changed;
+    }
+}
+
+/// Weights whose counts fit in the narrow counters of a vectorised loop.
+const BLOCK: usize = 1024;
+
+macro_rules! tally {
+    ($bytes:expr, $before:expr, $bits:ty, $counter:ty) => {{
+        const SIZE: usize = size_of::<$bits>();
+        const SIGN: $bits = 1 << (<$bits>::BITS - 1);
+        let (now, rest) = $bytes.as_chunks::<SIZE>();
+        let (before, rest_before) = $before.as_chunks::<SIZE>();
+        assert!(rest.is_empty() && rest_before.is_empty() && now.len() == before.len());
+        let mut tally = Tally::default();
+        for (now, before) in now.chunks(BLOCK).zip(before.chunks(BLOCK)) {
+            let (mut zeros, mut signs, mut pruned, mut changed) = (0, 0, 0, 0);
+            for (now, before) in now.iter().zip(before) {
+                let (now, before) = (<$bits>::from_le_bytes(*now), <$bits>::from_le_bytes(*before));
+                let is_zero = now & !SIGN == 0;
+                zeros += <$counter>::from(is_zero);
+                signs += <$counter>::from(now == SIGN);
+                pruned += <$counter>::from(is_zero & (before & !SIGN != 0));
+                changed += <$counter>::from(!is_zero & (now != before));
+            }
+            tally += Tally {
+                zeros: zeros as u64,
+                sign_bit_zeros: signs as u64,
+                pruned: pruned as u64,
+                changed: changed as u64,
+            };
+        }
+        tally
+    }};
+}
+
+/// Compares weights with what they were. With nothing to compare with, `before` is the same slice.
+///
+/// # Panics
+/// If the slices are not whole elements of a prunable dtype, or differ in length.
+#[track_caller]
+pub(crate) fn tally(now: &[u8], before: &[u8], dtype: Dtype) -> Tally {
+    match dtype {
+        Dtype::BF16 | Dtype::F16 => tally!(now, before, u16, i16),
+        Dtype::F32 => tally!(now, before, u32, i32),
+        other => panic!("{other} weights are not compared one by one"),
+    }
+}
+
+/// Position of the first weight that is neither as it was nor +0.0.
+pub(crate) fn first_illegal(now: &[u8], before: &[u8], element_bytes: usize) -> Option<u64> {
+    let pairs = now.chunks(element_bytes).zip(before.chunks(element_bytes));
+    let illegal = |(now, before): (&[u8], &[u8])| now != before && now.iter().any(|b| *b != 0);
+    pairs.into_iter().position(illegal).map(|at| at as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_difference_is_counted_once() {
+        let bytes = |bits: &[u16]| bits.iter().flat_map(|b| b.to_le_bytes()).collect::<Vec<u8>>();
+        //                    kept    pruned  to -0.0 was 0 was -0  changed from 0
+        let before = bytes(&[0x3f80, 0x3f80, 0xbf80, 0, 0x8000, 0x3f80, 0]);
+        let now = bytes(&[0x3f80, 0, 0x8000, 0, 0x8000, 0x3f81, 0x3f80]);
+        let expected = Tally { zeros: 4, sign_bit_zeros: 2, pruned: 2, changed: 2 };
+        assert_eq!(tally(&now, &before, Dtype::BF16), expected);
+        assert_eq!(first_illegal(&now, &before, 2), Some(2));
+        let wide = |bytes: &[u8]| -> Vec<u8> {
+            bytes.chunks(2).flat_map(|pair| [0, 0, pair[0], pair[1]]).collect()
+        };
+        assert_eq!(tally(&wide(&now), &wide(&before), Dtype::F32), expected);
+    }
+
+    #[test]
+    fn long_runs_do_not_overflow_the_counters() {
+        let (now, before) = (vec![0; 200_000], vec![1; 200_000]);
+        let expected = Tally { zeros: 100_000, pruned: 100_000, ..Tally::default() };
+        assert_eq!(tally(&now, &before, Dtype::F16), expected);
+    }
+}

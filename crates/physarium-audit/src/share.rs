@@ -1,0 +1,97 @@
+//! A share: part of a whole, and the whole is named. There is no bare percentage.
+
+use serde::{Deserialize, Serialize};
+
+/// `part` of `whole`, and what the whole is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Share {
+    /// The counted part.
+    pub part: u64,
+    /// The denominator.
+    pub whole: u64,
+    /// What the denominator counts: `target`, `model`, or a projection's name.
+    pub of: String,
+    /// `part / whole`; 0 when the whole is 0.
+    pub share: f64,
+}
+
+impl Share {
+    /// The share of `part` in `whole`.
+    pub fn new(part: u64, whole: u64, of: impl Into<String>) -> Share {
+        let share = if whole == 0 { 0.0 } else { part as f64 / whole as f64 };
+        Share { part, whole, of: of.into(), share }
+    }
+
+    /// `22.22 % of target`, rounded half up from the exact quotient.
+    pub fn sentence(&self) -> String {
+        format!("{} % of {}", percent(self.part, self.whole, 2), self.of)
+    }
+}
+
+/// `part / whole` in per cent with `decimals` digits, rounded half up in exact arithmetic.
+pub(crate) fn percent(part: u64, whole: u64, decimals: u32) -> String {
+    if whole == 0 {
+        return "0".to_owned();
+    }
+    let scale = 10u128.pow(decimals);
+    let (part, whole) = (u128::from(part), u128::from(whole));
+    let units = (200 * scale * part + whole) / (2 * whole);
+    let (integer, fraction) = (units / scale, units % scale);
+    match decimals {
+        0 => integer.to_string(),
+        d => format!("{integer}.{fraction:0width$}", width = d as usize),
+    }
+}
+
+/// Whether `part / whole` in per cent rounds to `units / 10^decimals`. A quotient that lies exactly
+/// between two values rounds to both.
+pub(crate) fn rounds_to(part: u64, whole: u64, units: u128, decimals: u32) -> bool {
+    if whole == 0 {
+        return false;
+    }
+    let exact = 200 * 10u128.pow(decimals) * u128::from(part);
+    let claimed = 2 * units * u128::from(whole);
+    exact.abs_diff(claimed) <= u128::from(whole)
+}
+
+/// Digits in groups of three.
+pub(crate) fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentages_are_rounded_from_the_exact_quotient() {
+        assert_eq!(percent(1_450_103_613, 6_525_288_448, 2), "22.22");
+        assert_eq!(percent(1_450_103_613, 7_615_616_512, 2), "19.04");
+        assert_eq!(percent(1, 8, 1), "12.5");
+        assert_eq!(percent(1, 8, 0), "13");
+        assert_eq!(percent(5, 5, 0), "100");
+    }
+
+    #[test]
+    fn a_claim_is_true_when_the_share_rounds_to_it() {
+        assert!(rounds_to(1_450_103_613, 6_525_288_448, 2222, 2));
+        assert!(!rounds_to(1_450_103_613, 6_525_288_448, 2223, 2));
+        assert!(rounds_to(1, 8, 13, 0) && rounds_to(1, 8, 12, 0));
+        assert!(!rounds_to(1, 0, 0, 0));
+    }
+
+    #[test]
+    fn grouping() {
+        assert_eq!(grouped(0), "0");
+        assert_eq!(grouped(999), "999");
+        assert_eq!(grouped(7_615_616_512), "7,615,616,512");
+    }
+}

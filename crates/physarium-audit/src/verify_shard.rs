@@ -1,0 +1,277 @@
+/*!
+One shard against its original: both are read once, side by side, hashed and compared.
+
+Two threads read and hash, one side each; the calling thread compares. A fixed number of buffers
+bounds memory.
+*/
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use physarium_checkpoint::journal::{Processed, TensorRecord};
+use physarium_checkpoint::{Blake3, Digest, Dtype, Sha256, Shard, Source};
+use safetensors::tensor::Metadata;
+
+use crate::compare::{first_illegal, tally};
+use crate::error::Result;
+use crate::verify::Verification;
+
+/// Bytes read at once from each side; a multiple of every element size.
+const READ_BYTES: u64 = 1 << 20;
+/// Buffers between a reader and the comparison.
+const AHEAD: usize = 4;
+
+/// A shard to verify.
+pub(crate) struct ShardCheck<'a> {
+    pub shard: &'a Shard,
+    pub out: &'a Path,
+    /// Journal records of processed tensors.
+    pub processed: &'a HashMap<&'a str, &'a Processed>,
+}
+
+/// What a shard's bytes say.
+pub(crate) struct ShardSeen {
+    pub input_sha256: Digest,
+    pub output_sha256: Digest,
+    pub tensors: Vec<TensorSeen>,
+}
+
+/// What a tensor's bytes say.
+pub(crate) struct TensorSeen {
+    pub name: String,
+    output_blake3: Digest,
+    pruned: u64,
+    already_zero: u64,
+}
+
+impl TensorSeen {
+    /// Compares with the journal.
+    pub fn compare(&self, record: &TensorRecord, shard: &str, result: &mut Verification) {
+        if record.output_blake3 != Some(self.output_blake3) {
+            let stated = record.output_blake3.map_or("none".to_owned(), |d| d.to_string());
+            let what = format!("BLAKE3, expected {stated}, found {}", self.output_blake3);
+            result.find(shard, Some(&self.name), what);
+        }
+        if let Some(done) = record.processed() {
+            for (what, stated, counted) in [
+                ("pruned weights", done.pruned, self.pruned),
+                ("weights zero before", done.already_zero, self.already_zero),
+            ] {
+                if stated != counted {
+                    let what = format!("{what}, expected {stated}, found {counted}");
+                    result.find(shard, Some(&self.name), what);
+                }
+            }
+        }
+    }
+}
+
+/// A run of bytes of the shard that belongs together.
+struct Span {
+    /// The tensor's name; empty for the header.
+    name: String,
+    /// Its dtype, of targets.
+    weights: Option<Dtype>,
+    begin: u64,
+    end: u64,
+}
+
+/// Compares a shard with its original and computes what its records should say.
+///
+/// # Errors
+/// `Checkpoint` when either side cannot be read.
+pub(crate) fn verify_shard(
+    check: &ShardCheck<'_>,
+    result: &mut Verification,
+    on_bytes: &mut dyn FnMut(u64) -> Result<(), physarium_checkpoint::Error>,
+) -> Result<ShardSeen> {
+    let name = &check.shard.name;
+    let input = check.shard.reopen()?;
+    let spans = spans(check, &input)?;
+    let output = match Source::open(&check.out.join(name)) {
+        Ok(output) if output.len() == input.len() => output,
+        Ok(output) => {
+            let what = format!("expected {} bytes, found {}", input.len(), output.len());
+            result.find(name, None, what);
+            return hash_only(&input, &output);
+        }
+        // That it is missing is said by the file list.
+        Err(_) => return hash_only(&input, &input),
+    };
+    std::thread::scope(|scope| {
+        let (input_bytes, from_input) = sync_channel(AHEAD);
+        let (output_bytes, from_output) = sync_channel(AHEAD);
+        let (input, output, spans) = (&input, &output, &spans);
+        let input_reader = scope.spawn(move || read(input, spans, input_bytes, Tensors::Ignore));
+        let output_reader = scope.spawn(move || read(output, spans, output_bytes, Tensors::Hash));
+        let mut comparison = Comparison { file: name, result, counts: Vec::new() };
+        let compared = comparison.run(spans, from_input, from_output, on_bytes);
+        let counts = comparison.counts;
+        let join = |reader: std::thread::ScopedJoinHandle<'_, Result<Hashes>>| {
+            reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        let (input, output) = (join(input_reader), join(output_reader));
+        let (input, output) = (input?, output?);
+        compared?;
+        let tensors = spans.iter().zip(&counts).zip(output.spans).skip(1);
+        Ok(ShardSeen {
+            input_sha256: input.file,
+            output_sha256: output.file,
+            tensors: tensors
+                .map(|((span, &(pruned, already_zero)), output_blake3)| TensorSeen {
+                    name: span.name.clone(),
+                    output_blake3,
+                    pruned,
+                    already_zero,
+                })
+                .collect(),
+        })
+    })
+}
+
+/// The header and the tensors of the original, as the `safetensors` crate reads them.
+fn spans(check: &ShardCheck<'_>, input: &Source) -> Result<Vec<Span>> {
+    let data_begin = check.shard.data_begin;
+    let mut header = vec![0; data_begin as usize];
+    input.read_exact_at(&mut header, 0)?;
+    let metadata: Metadata = serde_json::from_slice(&header[8..])
+        .expect("the crate reads every header that opening the checkpoint accepts");
+    let header = Span { name: String::new(), weights: None, begin: 0, end: data_begin };
+    let mut spans = vec![header];
+    for name in metadata.offset_keys() {
+        let info = metadata.info(&name).expect("a name of its own list");
+        let (begin, end) = info.data_offsets;
+        let weights = check.processed.contains_key(name.as_str()).then_some(match info.dtype {
+            safetensors::Dtype::BF16 => Some(Dtype::BF16),
+            safetensors::Dtype::F16 => Some(Dtype::F16),
+            safetensors::Dtype::F32 => Some(Dtype::F32),
+            _ => None,
+        });
+        let (begin, end) = (data_begin + begin as u64, data_begin + end as u64);
+        spans.push(Span { name, weights: weights.flatten(), begin, end });
+    }
+    Ok(spans)
+}
+
+fn hash_only(input: &Source, output: &Source) -> Result<ShardSeen> {
+    let hash = |source: &Source| -> Result<Digest> {
+        let mut hasher = Sha256::default();
+        let mut buffer = vec![0; READ_BYTES as usize];
+        let mut at = 0;
+        while at < source.len() {
+            let piece = &mut buffer[..(source.len() - at).min(READ_BYTES) as usize];
+            source.read_exact_at(piece, at)?;
+            hasher.update(piece);
+            at += piece.len() as u64;
+        }
+        Ok(hasher.finish())
+    };
+    let (input_sha256, output_sha256) = (hash(input)?, hash(output)?);
+    Ok(ShardSeen { input_sha256, output_sha256, tensors: Vec::new() })
+}
+
+/// Whether a reader hashes tensors too.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tensors {
+    Hash,
+    Ignore,
+}
+
+struct Hashes {
+    file: Digest,
+    /// By span; empty digests where tensors are ignored.
+    spans: Vec<Digest>,
+}
+
+/// Reads a file span by span, hashes it and hands the bytes on.
+fn read(
+    source: &Source,
+    spans: &[Span],
+    bytes: SyncSender<Vec<u8>>,
+    tensors: Tensors,
+) -> Result<Hashes> {
+    let mut file = Sha256::default();
+    let mut digests = Vec::with_capacity(spans.len());
+    for span in spans {
+        let mut tensor = Blake3::default();
+        let mut at = span.begin;
+        while at < span.end {
+            let mut buffer = vec![0; (span.end - at).min(READ_BYTES) as usize];
+            source.read_exact_at(&mut buffer, at)?;
+            file.update(&buffer);
+            if tensors == Tensors::Hash {
+                tensor.update(&buffer);
+            }
+            at += buffer.len() as u64;
+            if bytes.send(buffer).is_err() {
+                return Ok(Hashes { file: file.finish(), spans: digests });
+            }
+        }
+        digests.push(tensor.finish());
+    }
+    Ok(Hashes { file: file.finish(), spans: digests })
+}
+
+/// Compares the two streams of bytes.
+struct Comparison<'a> {
+    file: &'a str,
+    result: &'a mut Verification,
+    /// By span: pruned, already zero.
+    counts: Vec<(u64, u64)>,
+}
+
+impl Comparison<'_> {
+    fn run(
+        &mut self,
+        spans: &[Span],
+        input: Receiver<Vec<u8>>,
+        output: Receiver<Vec<u8>>,
+        on_bytes: &mut dyn FnMut(u64) -> Result<(), physarium_checkpoint::Error>,
+    ) -> Result<()> {
+        for span in spans {
+            let (mut pruned, mut already_zero) = (0, 0);
+            let mut at = span.begin;
+            let mut clean = true;
+            while at < span.end {
+                // A reader that is gone has an error of its own to report.
+                let (Ok(before), Ok(now)) = (input.recv(), output.recv()) else { return Ok(()) };
+                if let Some(dtype) = span.weights {
+                    let tally = tally(&now, &before, dtype);
+                    pruned += tally.pruned;
+                    already_zero += tally.zeros - tally.pruned;
+                }
+                if clean && let Some(what) = difference(span, at, &now, &before) {
+                    clean = false;
+                    let tensor = (!span.name.is_empty()).then_some(span.name.as_str());
+                    self.result.find(self.file, tensor, what);
+                }
+                at += now.len() as u64;
+                on_bytes(2 * now.len() as u64)?;
+            }
+            self.counts.push((pruned, already_zero));
+            self.result.tensors += u64::from(!span.name.is_empty());
+            self.result.bytes += span.end - span.begin;
+            self.result.pruned += pruned;
+        }
+        Ok(())
+    }
+}
+
+/// The first difference of a piece that may not be there.
+fn difference(span: &Span, at: u64, now: &[u8], before: &[u8]) -> Option<String> {
+    match span.weights {
+        Some(dtype) => {
+            let size = dtype.bits() / 8;
+            let index = first_illegal(now, before, size as usize)? + (at - span.begin) / size;
+            let what = "is neither as in the input nor +0.0";
+            Some(format!("weight {index} {what} (byte offset {})", span.begin + index * size))
+        }
+        None if now == before => None,
+        None => {
+            let byte = now.iter().zip(before).position(|(a, b)| a != b)? as u64 + at;
+            let what = if span.name.is_empty() { "header" } else { "not a target, but" };
+            Some(format!("{what} differs from the input first at byte offset {byte}"))
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! `physarium audit`: the coverage audit.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::Args;
+use physarium::audit::{Audit, AuditRequest, Claims, Evidence, Verdict, audit, markdown, text};
+use physarium::checkpoint::Selection;
+use physarium::{Event, Options};
+
+use super::output::{self, Outcome};
+use super::{Display, Format, SelectionArguments, signals, terminal};
+
+/// Recount a pruned checkpoint and name every denominator
+///
+/// Counts from the bytes of DIR, and with --against from those of the original too; takes no
+/// number from the pruner, and compares with its journal where there is one. Works on models that
+/// other tools pruned: `physarium audit DIR --against BASE` needs no journal.
+///
+/// Exit code 1 when an identity between the numbers does not hold or a claim is not correct.
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Arguments {
+    /// Checkpoint directory to audit
+    dir: PathBuf,
+    /// What it was made from; tells pruned weights from weights that were zero before
+    #[arg(long, value_name = "MODEL", conflicts_with = "from_journal")]
+    against: Option<PathBuf>,
+    /// Reconstruct the report from the headers in DIR and this journal; reads no weights
+    #[arg(long, value_name = "JOURNAL")]
+    from_journal: Option<PathBuf>,
+    /// Judge the claims in this file (TOML; docs/FORMATS.md)
+    #[arg(long, value_name = "FILE")]
+    claims: Option<PathBuf>,
+    /// Write physarium.audit.json and physarium.audit.md into this directory
+    #[arg(long, value_name = "DIR")]
+    report: Option<PathBuf>,
+    #[command(flatten)]
+    selection: SelectionArguments,
+    /// Threads that read and count [default: all cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+    #[command(flatten)]
+    display: Display,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  physarium audit models/pruned --against models/llama
+  physarium audit models/pruned --against models/llama --claims claims.toml --report reports
+  physarium audit headers-only --from-journal physarium.journal.jsonl";
+
+/// Runs it.
+pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
+    let claims = arguments.claims.as_deref().map(Claims::read).transpose()?;
+    let SelectionArguments { target, skip } = arguments.selection;
+    let named = !target.is_empty() || !skip.is_empty();
+    let request = AuditRequest {
+        dir: &arguments.dir,
+        against: arguments.against.as_deref(),
+        evidence: arguments.from_journal.map_or(Evidence::Bytes, Evidence::Journal),
+        selection: named.then_some(Selection { target, skip }),
+        threads: arguments.threads.map_or(Options::default().threads, usize::from),
+    };
+    let cancel = signals::cancel_on_signal()?;
+    let mut progress = terminal::progress(arguments.display.style());
+    let mut result = audit(&request, &mut terminal::steps("audit", &mut *progress, &cancel))?;
+    progress.event(Event::Finished);
+    drop(progress);
+    if let Some(claims) = claims {
+        result.claims = claims.judge(&result)?;
+    }
+    if let Some(dir) = &arguments.report {
+        write_report(dir, &result)?;
+    }
+    match arguments.display.format {
+        Format::Json => output::json(&result)?,
+        Format::Text => output::text(&text(&result))?,
+    }
+    Ok(outcome(&result))
+}
+
+/// Whether everything that was checked is true.
+pub fn outcome(audit: &Audit) -> Outcome {
+    let claims = audit.claims.iter().all(|claim| claim.verdict == Verdict::Correct);
+    if audit.denominator_correct && claims { Outcome::True } else { Outcome::False }
+}
+
+/// Writes the two report files.
+pub fn write_report(dir: &Path, audit: &Audit) -> anyhow::Result<()> {
+    std::fs::create_dir_all(dir).with_context(|| format!("{}: cannot create", dir.display()))?;
+    let json = serde_json::to_string_pretty(audit)? + "\n";
+    for (name, text) in [("physarium.audit.json", json), ("physarium.audit.md", markdown(audit))] {
+        let path = dir.join(name);
+        let write = || -> std::io::Result<()> {
+            let part = dir.join(format!(".{name}.part"));
+            std::fs::write(&part, &text)?;
+            std::fs::rename(&part, &path)
+        };
+        write().with_context(|| format!("{}: cannot write", path.display()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,110 @@
+//! `physarium demo`: the whole job on the model that comes with the source.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::Args;
+use physarium::audit::{
+    AuditRequest, Claims, Evidence, Listing, audit, inspect, text, verify as verify_output,
+};
+use physarium::checkpoint::{NonFinite, Overwrite, Recipe, Resume};
+use physarium::{Options, Surgery, default_method};
+
+use super::output::{self, Outcome};
+use super::{audit as audit_command, signals, terminal, verify};
+
+/// Inspect, prune, audit and verify the small model in demo/
+///
+/// Takes seconds and needs no network. The result and the report stay in a directory to look at.
+#[derive(Args)]
+pub struct Arguments {
+    /// The demo directory of the source tree [default: looked for here, above, and where this
+    /// program was built]
+    #[arg(long, value_name = "DIR")]
+    demo: Option<PathBuf>,
+    /// Where the pruned model and the report go; an earlier demo's are replaced
+    #[arg(long, value_name = "DIR", default_value = "demo-out")]
+    out: PathBuf,
+    /// No progress on stderr
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// Runs it.
+pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
+    let demo = find_demo(arguments.demo)?;
+    let (model, out) = (demo.join("model"), arguments.out.join("pruned"));
+    std::fs::create_dir_all(&arguments.out)
+        .with_context(|| format!("{}: cannot create", arguments.out.display()))?;
+    let style = if arguments.quiet { terminal::Style::None } else { terminal::Style::Auto };
+    let cancel = signals::cancel_on_signal()?;
+    let (shown_model, shown_out) = (model.display(), out.display());
+
+    heading(&format!("physarium inspect {shown_model}"))?;
+    let recipe = Recipe {
+        method: default_method(),
+        target: Vec::new(),
+        skip: Vec::new(),
+        non_finite: NonFinite::Refuse,
+    };
+    let surgery = Surgery::plan(&model, recipe, Options::default())?;
+    let inspection = inspect(&surgery.checkpoint, &surgery.plan);
+    output::text(&inspection.text(surgery.checkpoint.layout(), Listing::Sums))?;
+
+    heading(&format!("physarium prune {shown_model} --out {shown_out}"))?;
+    let mut progress = terminal::progress(style);
+    let (overwrite, resume) = (Overwrite::Replace, Resume::Restart);
+    let summary = surgery.prune(&out, overwrite, resume, &cancel, &mut *progress)?;
+    output::text(&super::prune::counts(&surgery, &summary))?;
+
+    let claims_file = demo.join("claims.toml");
+    let (claims, report) = (claims_file.display(), arguments.out.display());
+    heading(&format!(
+        "physarium audit {shown_out} --against {shown_model} --claims {claims} --report {report}"
+    ))?;
+    let request = AuditRequest {
+        dir: &out,
+        against: Some(&model),
+        evidence: Evidence::Bytes,
+        selection: None,
+        threads: Options::default().threads,
+    };
+    let mut result = audit(&request, &mut terminal::steps("audit", &mut *progress, &cancel))?;
+    result.claims = Claims::read(&claims_file)?.judge(&result)?;
+    audit_command::write_report(&arguments.out, &result)?;
+    output::text(&text(&result))?;
+
+    heading(&format!("physarium verify {shown_model} {shown_out}"))?;
+    let mut steps = terminal::steps("verify", &mut *progress, &cancel);
+    let proof = verify_output(&model, &out, &mut steps)?;
+    output::text(&verify::as_text(&proof))?;
+
+    output::text(&format!(
+        "\nThe report is in {report}/physarium.audit.md (and .json), the pruned model in {shown_out}.\n\
+         Next, on a checkpoint of your own:\n  \
+         physarium inspect MODEL\n  \
+         physarium prune MODEL --out PRUNED\n  \
+         physarium audit PRUNED --against MODEL\n"
+    ))?;
+    let all = [audit_command::outcome(&result), verify::outcome(&proof)];
+    Ok(if all == [Outcome::True; 2] { Outcome::True } else { Outcome::False })
+}
+
+/// The directory that holds `model/` and `claims.toml`.
+fn find_demo(named: Option<PathBuf>) -> anyhow::Result<PathBuf> {
+    if let Some(dir) = named {
+        return Ok(dir);
+    }
+    let here = std::env::current_dir().context("cannot tell the current directory")?;
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let shown = |root: &Path| if root == here { "demo".into() } else { root.join("demo") };
+    here.ancestors()
+        .chain([built.as_path()])
+        .find(|root| root.join("demo/model/config.json").is_file())
+        .map(shown)
+        .context("no demo/ here, above, or where physarium was built: name it with --demo DIR")
+}
+
+fn heading(command: &str) -> anyhow::Result<()> {
+    output::text(&format!("\n$ {command}\n\n"))
+}

@@ -1,0 +1,44 @@
+//! `physarium completions` and `physarium man`.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::{Args, CommandFactory};
+
+use super::Cli;
+use super::output::{self, Outcome};
+
+/// Print shell completions
+///
+/// For bash: `physarium completions bash > ~/.local/share/bash-completion/completions/physarium`.
+#[derive(Args)]
+pub struct CompletionArguments {
+    /// The shell
+    shell: clap_complete::Shell,
+}
+
+/// Write the manual pages into a directory
+#[derive(Args)]
+pub struct ManArguments {
+    /// The directory; made if it is not there
+    dir: PathBuf,
+}
+
+/// Prints completions.
+pub fn completions(arguments: CompletionArguments) -> anyhow::Result<Outcome> {
+    let mut script = Vec::new();
+    clap_complete::generate(arguments.shell, &mut Cli::command(), "physarium", &mut script);
+    output::text(&String::from_utf8(script)?)?;
+    Ok(Outcome::True)
+}
+
+/// Writes manual pages.
+pub fn man(arguments: ManArguments) -> anyhow::Result<Outcome> {
+    let dir = &arguments.dir;
+    let make = || -> std::io::Result<()> {
+        std::fs::create_dir_all(dir)?;
+        clap_mangen::generate_to(Cli::command(), dir)
+    };
+    make().with_context(|| format!("{}: cannot write manual pages", dir.display()))?;
+    Ok(Outcome::True)
+}

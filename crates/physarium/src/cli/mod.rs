@@ -1,0 +1,146 @@
+/*!
+The command line: one file per command, and what they share.
+
+stdout carries results only; progress, notes and errors go to stderr. Exit codes: 0 done and true,
+1 checked and false, 2 could not do it, 130 and 143 interrupted and resumable.
+*/
+
+mod audit;
+mod demo;
+mod generate;
+mod inspect;
+mod output;
+mod prune;
+mod signals;
+mod terminal;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use physarium::Error;
+
+use output::Outcome;
+
+/// Prunes language models with a slime mould, and proves what it did.
+#[derive(Parser)]
+#[command(name = "physarium", version, about, after_help = EXAMPLES, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  physarium demo                                      all of it, on a small model that comes along
+  physarium inspect models/llama                      what is in it, what would be pruned
+  physarium prune models/llama --out models/pruned    the surgery; sparsity emerges from the flow
+  physarium audit models/pruned --against models/llama --report reports
+  physarium verify models/llama models/pruned         proof that nothing else changed
+
+MODEL is a directory in Hugging Face layout: config.json and model.safetensors, or shards with
+model.safetensors.index.json. It is never written to.
+
+Exit codes: 0 done and true, 1 checked and false, 2 could not do it, 130 or 143 interrupted (run
+the same command again to go on).";
+
+#[derive(Subcommand)]
+enum Command {
+    Inspect(inspect::Arguments),
+    Prune(prune::Arguments),
+    Audit(audit::Arguments),
+    Verify(verify::Arguments),
+    Demo(demo::Arguments),
+    Completions(generate::CompletionArguments),
+    Man(generate::ManArguments),
+}
+
+/// Options that every command has.
+#[derive(Args)]
+struct Display {
+    /// How the result is written to stdout
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    /// How progress is shown on stderr
+    #[arg(long, value_enum, default_value_t = terminal::Style::Auto)]
+    progress: terminal::Style,
+    /// No progress and no notes on stderr; errors are still printed
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+impl Display {
+    fn style(&self) -> terminal::Style {
+        if self.quiet { terminal::Style::None } else { self.progress }
+    }
+}
+
+/// How a result is written.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For reading.
+    Text,
+    /// For programs; the fields are in docs/FORMATS.md.
+    Json,
+}
+
+/// Which tensors are targets.
+#[derive(Args, Clone)]
+struct SelectionArguments {
+    /// Prune the tensors that this glob takes, instead of the q/k/v/o and gate/up/down projections
+    /// (may be given more than once)
+    #[arg(long, value_name = "GLOB")]
+    target: Vec<String>,
+    /// Leave alone the tensors that this glob takes (may be given more than once)
+    #[arg(long, value_name = "GLOB")]
+    skip: Vec<String>,
+}
+
+/// Runs the program.
+pub fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // Help and version go to stdout with 0; a bad command line to stderr with 2.
+        Err(e) => {
+            let code = if e.use_stderr() { 2 } else { 0 };
+            let _ = e.print();
+            return ExitCode::from(code);
+        }
+    };
+    let result = match cli.command {
+        Command::Inspect(arguments) => inspect::run(arguments),
+        Command::Prune(arguments) => prune::run(arguments),
+        Command::Audit(arguments) => audit::run(arguments),
+        Command::Verify(arguments) => verify::run(arguments),
+        Command::Demo(arguments) => demo::run(arguments),
+        Command::Completions(arguments) => generate::completions(arguments),
+        Command::Man(arguments) => generate::man(arguments),
+    };
+    match result {
+        Ok(Outcome::True) => ExitCode::SUCCESS,
+        Ok(Outcome::False) => ExitCode::from(1),
+        Err(e) => fail(&e),
+    }
+}
+
+fn fail(error: &anyhow::Error) -> ExitCode {
+    // Whoever read our stdout has seen enough.
+    let pipe = error.downcast_ref::<std::io::Error>();
+    if pipe.is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe) {
+        return ExitCode::SUCCESS;
+    }
+    if is_interrupt(error) {
+        eprintln!("{error:#}\nto go on: {}", signals::command_line());
+        return ExitCode::from(128 + signals::caught());
+    }
+    eprintln!("error: {error:#}");
+    ExitCode::from(2)
+}
+
+fn is_interrupt(error: &anyhow::Error) -> bool {
+    use physarium::checkpoint::ErrorKind::Interrupted;
+    let kind = error.downcast_ref::<Error>().map(Error::kind);
+    let audit = error.downcast_ref::<physarium::audit::Error>().map(|e| e.kind());
+    let checkpoint = error.downcast_ref::<physarium::checkpoint::Error>().map(|e| e.kind());
+    [kind, audit, checkpoint].contains(&Some(Interrupted))
+}

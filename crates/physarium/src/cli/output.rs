@@ -1,0 +1,36 @@
+//! Results on stdout.
+
+use std::io::Write;
+
+use serde::Serialize;
+
+/// What a command that could do its work has to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Done, or checked and true.
+    True,
+    /// Checked and false.
+    False,
+}
+
+/// Writes text to stdout.
+pub fn text(text: &str) -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()?;
+    Ok(())
+}
+
+/// Writes one JSON object to stdout.
+pub fn json(value: &impl Serialize) -> anyhow::Result<()> {
+    text(&(serde_json::to_string_pretty(value)? + "\n"))
+}
+
+/// A size for people: `1.23 GB`, powers of ten.
+pub fn size(bytes: u64) -> String {
+    let units = [("GB", 1_000_000_000), ("MB", 1_000_000), ("kB", 1_000)];
+    match units.into_iter().find(|(_, unit)| bytes >= *unit) {
+        Some((name, unit)) => format!("{:.2} {name}", bytes as f64 / unit as f64),
+        None => format!("{bytes} bytes"),
+    }
+}

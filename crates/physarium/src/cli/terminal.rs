@@ -1,0 +1,198 @@
+//! Progress on stderr: a bar on a terminal, lines otherwise, JSON lines for programs.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use clap::ValueEnum;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use physarium::audit::Step;
+use physarium::{Cancel, Event, Progress, Silent};
+
+use super::output::size;
+
+/// How progress is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Style {
+    /// A bar on a terminal, plain lines otherwise
+    Auto,
+    /// A bar
+    Bar,
+    /// A line now and then
+    Plain,
+    /// JSON objects, one a line
+    Json,
+    /// Nothing
+    None,
+}
+
+/// The progress of a command.
+pub fn progress(style: Style) -> Box<dyn Progress> {
+    match style {
+        Style::Auto if std::io::stderr().is_terminal() => Box::new(Bar::new()),
+        Style::Auto | Style::Plain => Box::new(Lines::new(Shape::Plain)),
+        Style::Bar => Box::new(Bar::new()),
+        Style::Json => Box::new(Lines::new(Shape::Json)),
+        Style::None => Box::new(Silent),
+    }
+}
+
+/// Shows the steps of an audit or a verification, and stops them on a signal.
+pub fn steps<'a>(
+    task: &'static str,
+    progress: &'a mut dyn Progress,
+    cancel: &'a Cancel,
+) -> impl FnMut(Step) -> Result<(), physarium::checkpoint::Error> + 'a {
+    move |step| {
+        match step {
+            Step::Total(bytes) => progress.event(Event::Started { task, bytes, tensors: 0 }),
+            Step::Read(bytes) => progress.event(Event::Bytes(bytes)),
+        }
+        match cancel.is_raised() {
+            true => Err(physarium::checkpoint::Error::Interrupted),
+            false => Ok(()),
+        }
+    }
+}
+
+/// A bar with bytes, tensors, rate and time left.
+struct Bar {
+    bar: ProgressBar,
+    tensors: u64,
+    of: u64,
+}
+
+impl Bar {
+    fn new() -> Bar {
+        Bar { bar: ProgressBar::hidden(), tensors: 0, of: 0 }
+    }
+}
+
+impl Progress for Bar {
+    fn event(&mut self, event: Event<'_>) {
+        match event {
+            Event::Started { task, bytes, tensors } => {
+                self.of = tensors;
+                let template = "{prefix} [{bar:30}] {decimal_bytes}/{decimal_total_bytes} {msg} \
+                                {decimal_bytes_per_sec}, {eta} left";
+                let style = ProgressStyle::with_template(template).expect("a valid template");
+                let target = ProgressDrawTarget::stderr_with_hz(10);
+                self.bar = ProgressBar::with_draw_target(Some(bytes), target)
+                    .with_style(style.progress_chars("=> "))
+                    .with_prefix(task);
+            }
+            Event::Bytes(bytes) => self.bar.inc(bytes),
+            Event::Tensor(_) => {
+                self.tensors += 1;
+                self.bar.set_message(format!("{}/{} tensors,", self.tensors, self.of));
+            }
+            Event::Resumed { shards, of } => self.bar.suspend(|| resumed(shards, of)),
+            Event::Finished => self.bar.finish_and_clear(),
+            _ => {}
+        }
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+fn resumed(shards: usize, of: usize) {
+    eprintln!("resuming: {shards} of {of} shards already done and verified");
+}
+
+/// What lines look like.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    Plain,
+    Json,
+}
+
+/// Lines, not more often than every so many seconds.
+struct Lines {
+    shape: Shape,
+    task: &'static str,
+    began: Instant,
+    said: Instant,
+    done: u64,
+    total: u64,
+    tensors: u64,
+    of: u64,
+}
+
+impl Lines {
+    fn new(shape: Shape) -> Lines {
+        let now = Instant::now();
+        let (done, total, tensors, of) = (0, 0, 0, 0);
+        Lines { shape, task: "", began: now, said: now, done, total, tensors, of }
+    }
+
+    fn interval(&self) -> Duration {
+        match self.shape {
+            Shape::Plain => Duration::from_secs(5),
+            Shape::Json => Duration::from_millis(200),
+        }
+    }
+
+    fn say(&mut self, event: &str) {
+        self.said = Instant::now();
+        let seconds = self.began.elapsed().as_secs_f64();
+        let rate = self.done as f64 / seconds.max(1e-9);
+        let left = self.total.saturating_sub(self.done) as f64 / rate.max(1e-9);
+        match self.shape {
+            Shape::Plain => eprintln!(
+                "{}: {} of {}{}, {}/s, {left:.0} s left",
+                self.task,
+                size(self.done),
+                size(self.total),
+                self.tensor_note(),
+                size(rate as u64),
+            ),
+            Shape::Json => eprintln!(
+                "{}",
+                serde_json::json!({
+                    "event": event, "task": self.task, "bytes": self.done,
+                    "total_bytes": self.total, "tensors": self.tensors,
+                    "total_tensors": self.of, "seconds": seconds,
+                })
+            ),
+        }
+    }
+
+    fn tensor_note(&self) -> String {
+        match self.of {
+            0 => String::new(),
+            of => format!(", {} of {of} tensors", self.tensors),
+        }
+    }
+}
+
+impl Progress for Lines {
+    fn event(&mut self, event: Event<'_>) {
+        match event {
+            Event::Started { task, bytes, tensors } => {
+                *self = Lines { task, total: bytes, of: tensors, ..Lines::new(self.shape) };
+                if self.shape == Shape::Json {
+                    self.say("started");
+                }
+            }
+            Event::Resumed { shards, of } if self.shape == Shape::Plain => resumed(shards, of),
+            Event::Resumed { shards, of } => {
+                eprintln!(
+                    "{}",
+                    serde_json::json!({"event": "resumed", "shards": shards, "of": of})
+                );
+            }
+            Event::Bytes(bytes) => {
+                self.done += bytes;
+                if self.said.elapsed() >= self.interval() {
+                    self.say("progress");
+                }
+            }
+            Event::Tensor(_) => self.tensors += 1,
+            Event::Finished if self.shape == Shape::Json => self.say("finished"),
+            _ => {}
+        }
+    }
+}
