@@ -1,1 +1,34 @@
-fn main() {}
+//! The project's own commands: `cargo xtask ci`, `layers`, `bench`.
+#![allow(clippy::print_stdout, reason = "a program that prints its result")]
+
+mod bench;
+mod ci;
+mod layers;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "The project's own commands")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// The gate: format, clippy, tests, documentation, layers
+    Ci,
+    /// Check which crate depends on which, and the shape of the source files
+    Layers,
+    /// Measure, against a baseline taken in the same run
+    #[command(subcommand)]
+    Bench(bench::Bench),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().command {
+        Command::Ci => ci::run(),
+        Command::Layers => layers::run(),
+        Command::Bench(bench) => bench::run(bench),
+    }
+}

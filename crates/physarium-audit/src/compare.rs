@@ -31,7 +31,7 @@ impl AddAssign for Tally {
 const BLOCK: usize = 1024;
 
 macro_rules! tally {
-    ($bytes:expr, $before:expr, $bits:ty, $counter:ty) => {{
+    ($bytes:expr, $before:expr, $bits:ty) => {{
         const SIZE: usize = size_of::<$bits>();
         const SIGN: $bits = 1 << (<$bits>::BITS - 1);
         let (now, rest) = $bytes.as_chunks::<SIZE>();
@@ -39,20 +39,22 @@ macro_rules! tally {
         assert!(rest.is_empty() && rest_before.is_empty() && now.len() == before.len());
         let mut tally = Tally::default();
         for (now, before) in now.chunks(BLOCK).zip(before.chunks(BLOCK)) {
-            let (mut zeros, mut signs, mut pruned, mut changed) = (0, 0, 0, 0);
+            let (mut zeros, mut signs, mut pruned, mut changed): ($bits, $bits, $bits, $bits) =
+                (0, 0, 0, 0);
+            // At most `BLOCK` each: wrapping additions, which vectorise, cannot wrap.
             for (now, before) in now.iter().zip(before) {
                 let (now, before) = (<$bits>::from_le_bytes(*now), <$bits>::from_le_bytes(*before));
                 let is_zero = now & !SIGN == 0;
-                zeros += <$counter>::from(is_zero);
-                signs += <$counter>::from(now == SIGN);
-                pruned += <$counter>::from(is_zero & (before & !SIGN != 0));
-                changed += <$counter>::from(!is_zero & (now != before));
+                zeros = zeros.wrapping_add(<$bits>::from(is_zero));
+                signs = signs.wrapping_add(<$bits>::from(now == SIGN));
+                pruned = pruned.wrapping_add(<$bits>::from(is_zero & (before & !SIGN != 0)));
+                changed = changed.wrapping_add(<$bits>::from(!is_zero & (now != before)));
             }
             tally += Tally {
-                zeros: zeros as u64,
-                sign_bit_zeros: signs as u64,
-                pruned: pruned as u64,
-                changed: changed as u64,
+                zeros: u64::from(zeros),
+                sign_bit_zeros: u64::from(signs),
+                pruned: u64::from(pruned),
+                changed: u64::from(changed),
             };
         }
         tally
@@ -66,8 +68,8 @@ macro_rules! tally {
 #[track_caller]
 pub(crate) fn tally(now: &[u8], before: &[u8], dtype: Dtype) -> Tally {
     match dtype {
-        Dtype::BF16 | Dtype::F16 => tally!(now, before, u16, i16),
-        Dtype::F32 => tally!(now, before, u32, i32),
+        Dtype::BF16 | Dtype::F16 => tally!(now, before, u16),
+        Dtype::F32 => tally!(now, before, u32),
         other => panic!("{other} weights are not compared one by one"),
     }
 }

@@ -38,7 +38,7 @@ pub use report::{
     Audit, Base, Basis, Changed, Counted, Model, Projection, Pruned, Skipped, Target, Tensor,
     TileCoverage, Untouched,
 };
-pub use share::Share;
+pub use share::{Share, grouped};
 pub use verify::{Finding, Verification, verify};
 
 /// How far an audit or a verification is.

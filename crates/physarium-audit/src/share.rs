@@ -54,8 +54,8 @@ pub(crate) fn rounds_to(part: u64, whole: u64, units: u128, decimals: u32) -> bo
     exact.abs_diff(claimed) <= u128::from(whole)
 }
 
-/// Digits in groups of three.
-pub(crate) fn grouped(n: u64) -> String {
+/// Digits in groups of three, as reports print counts.
+pub fn grouped(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::new();
     for (i, digit) in digits.chars().enumerate() {

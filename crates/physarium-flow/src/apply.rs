@@ -32,8 +32,8 @@ impl AddAssign for Counts {
 #[track_caller]
 pub fn apply_cut(bytes: &mut [u8], format: FloatFormat, cut: Cut, first: u64) -> Counts {
     let counts = match format {
-        FloatFormat::Bf16 | FloatFormat::F16 => below16(bytes, cut.below, format.infinity_key()),
-        FloatFormat::F32 => below32(bytes, cut.below, format.infinity_key()),
+        FloatFormat::Bf16 | FloatFormat::F16 => below::<2>(bytes, cut.below, format.infinity_key()),
+        FloatFormat::F32 => below::<4>(bytes, cut.below, format.infinity_key()),
     };
     let size = format.size_bytes();
     let before_end = cut.ties_end.saturating_sub(first).min((bytes.len() / size) as u64) as usize;
@@ -44,54 +44,58 @@ pub fn apply_cut(bytes: &mut [u8], format: FloatFormat, cut: Cut, first: u64) ->
 /// Elements of a block whose counts fit in 16 bits, so that counting vectorises.
 const BLOCK: usize = 1024;
 
-fn below16(bytes: &mut [u8], below: u32, infinity: u32) -> Counts {
-    let (elements, rest) = bytes.as_chunks_mut::<2>();
-    assert!(rest.is_empty(), "not whole 16-bit elements");
-    let (below, infinity) = (below as i16, infinity as i16);
-    let mut counts = Counts::default();
-    for block in elements.chunks_mut(BLOCK) {
-        let (mut pruned, mut zero, mut non_finite) = (0i16, 0i16, 0i16);
-        for element in block {
-            let bits = u16::from_le_bytes(*element);
-            let key = (bits & 0x7fff) as i16;
-            let dies = key > 0 && key < below;
-            pruned += i16::from(dies);
-            zero += i16::from(key == 0);
-            non_finite += i16::from(key >= infinity);
-            *element = if dies { 0 } else { bits }.to_le_bytes();
-        }
-        counts += Counts {
-            pruned: pruned as u64,
-            already_zero: zero as u64,
-            non_finite: non_finite as u64,
-        };
-    }
-    counts
+/// A pass over elements, compiled for the widest vectors of the machine it runs on. (A struct,
+/// since a closure would not be inlined into the code that may use them.)
+struct Below<'a, const SIZE: usize> {
+    elements: &'a mut [[u8; SIZE]],
+    below: u32,
+    infinity: u32,
 }
 
-fn below32(bytes: &mut [u8], below: u32, infinity: u32) -> Counts {
-    let (elements, rest) = bytes.as_chunks_mut::<4>();
-    assert!(rest.is_empty(), "not whole 32-bit elements");
-    let (below, infinity) = (below as i32, infinity as i32);
-    let mut counts = Counts::default();
-    for block in elements.chunks_mut(BLOCK) {
-        let (mut pruned, mut zero, mut non_finite) = (0i32, 0i32, 0i32);
-        for element in block {
-            let bits = u32::from_le_bytes(*element);
-            let key = (bits & 0x7fff_ffff) as i32;
-            let dies = key > 0 && key < below;
-            pruned += i32::from(dies);
-            zero += i32::from(key == 0);
-            non_finite += i32::from(key >= infinity);
-            *element = if dies { 0 } else { bits }.to_le_bytes();
+macro_rules! impl_below {
+    ($bits:ty, $signed:ty) => {
+        impl pulp::NullaryFnOnce for Below<'_, { size_of::<$bits>() }> {
+            type Output = Counts;
+
+            #[inline(always)]
+            fn call(self) -> Counts {
+                let (below, infinity) = (self.below as $signed, self.infinity as $signed);
+                let mut counts = Counts::default();
+                for block in self.elements.chunks_mut(BLOCK) {
+                    // At most `BLOCK` each: wrapping additions, which vectorise, cannot wrap.
+                    let (mut pruned, mut zero, mut non_finite): ($bits, $bits, $bits) = (0, 0, 0);
+                    for element in block {
+                        let bits = <$bits>::from_le_bytes(*element);
+                        let key = (bits & <$bits>::MAX >> 1) as $signed;
+                        let dies = (key > 0) & (key < below);
+                        pruned = pruned.wrapping_add(<$bits>::from(dies));
+                        zero = zero.wrapping_add(<$bits>::from(key == 0));
+                        non_finite = non_finite.wrapping_add(<$bits>::from(key >= infinity));
+                        *element = if dies { 0 } else { bits }.to_le_bytes();
+                    }
+                    counts += Counts {
+                        pruned: u64::from(pruned),
+                        already_zero: u64::from(zero),
+                        non_finite: u64::from(non_finite),
+                    };
+                }
+                counts
+            }
         }
-        counts += Counts {
-            pruned: pruned as u64,
-            already_zero: zero as u64,
-            non_finite: non_finite as u64,
-        };
-    }
-    counts
+    };
+}
+
+impl_below!(u16, i16);
+impl_below!(u32, i32);
+
+/// Zeroes every non-zero element below a key.
+fn below<const SIZE: usize>(bytes: &mut [u8], below: u32, infinity: u32) -> Counts
+where
+    for<'a> Below<'a, SIZE>: pulp::NullaryFnOnce<Output = Counts>,
+{
+    let (elements, rest) = bytes.as_chunks_mut::<SIZE>();
+    assert!(rest.is_empty(), "not whole {SIZE}-byte elements");
+    pulp::Arch::new().dispatch(Below { elements, below, infinity })
 }
 
 /// Zeroes every element of one non-zero finite key; returns how many there were.

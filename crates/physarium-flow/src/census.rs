@@ -103,6 +103,23 @@ impl Magnitudes {
         (self.zeros, self.non_finite) = (0, 0);
     }
 
+    /// Takes in sorted keys, neither zero nor infinite.
+    fn take_sorted(&mut self, sorted: &[u32]) {
+        let Some(&first) = sorted.first() else { return };
+        self.keys.resize(sorted.len(), first);
+        self.counts.resize(sorted.len(), 0);
+        // Without branches: whether two keys are equal cannot be predicted.
+        let (mut last, mut current) = (0, first);
+        for &key in sorted {
+            last += usize::from(key != current);
+            current = key;
+            self.keys[last] = key;
+            self.counts[last] += 1;
+        }
+        self.keys.truncate(last + 1);
+        self.counts.truncate(last + 1);
+    }
+
     /// Takes in the next distinct key; keys come ascending.
     fn push(&mut self, key: u32, count: u32, infinity_key: u32) {
         if key == 0 {
@@ -155,7 +172,9 @@ impl Census {
             self.table.as_mut_slice().try_into().expect("resized to this length");
         for row in tile.rows() {
             for key in keys16(row) {
-                table[usize::from(key & 0x7fff)] += 1;
+                // Cannot wrap: a tile has fewer than 2^32 elements.
+                let count = &mut table[usize::from(key & 0x7fff)];
+                *count = count.wrapping_add(1);
             }
         }
         let infinity = tile.format().infinity_key();
@@ -177,31 +196,38 @@ impl Census {
             self.keys.extend(keys32(row));
         }
         sort_keys(&mut self.keys, &mut self.spare);
-        let infinity = tile.format().infinity_key();
-        for run in self.keys.chunk_by(|a, b| a == b) {
-            self.found.push(run[0], run.len() as u32, infinity);
-        }
+        let zeros = self.keys.partition_point(|&key| key == 0);
+        let finite = self.keys.partition_point(|&key| key < tile.format().infinity_key());
+        self.found.zeros = zeros as u64;
+        self.found.non_finite = (self.keys.len() - finite) as u64;
+        self.found.take_sorted(&self.keys[zeros..finite]);
     }
 }
 
-/// Sorts 31-bit keys: three stable counting passes, least significant digits first.
+/// Sorts 31-bit keys: three stable counting passes, the lowest digit first.
 fn sort_keys(keys: &mut Vec<u32>, spare: &mut Vec<u32>) {
-    const DIGITS: [(u32, u32); 3] = [(0, 11), (11, 10), (21, 10)];
+    const DIGITS: usize = 1 << 11;
+    const SHIFTS: [u32; 3] = [0, 11, 22];
+    let digit = |key: u32, shift: u32| (key >> shift) as usize % DIGITS;
     spare.resize(keys.len(), 0);
-    for (shift, bits) in DIGITS {
-        let digit = |key: u32| (key >> shift & ((1 << bits) - 1)) as usize;
-        let mut next = [0u32; 1 << 11];
-        for &key in keys.iter() {
-            next[digit(key)] += 1;
+    let mut places = [[0u32; DIGITS]; 3];
+    for &key in keys.iter() {
+        for (places, shift) in places.iter_mut().zip(SHIFTS) {
+            // Wrapping, for speed: there are fewer than 2^32 keys.
+            let count = &mut places[digit(key, shift)];
+            *count = count.wrapping_add(1);
         }
+    }
+    for (places, shift) in places.iter_mut().zip(SHIFTS) {
         let mut start = 0;
-        for count in &mut next {
+        for count in places.iter_mut() {
             start += std::mem::replace(count, start);
         }
+        let sorted = spare.as_mut_slice();
         for &key in keys.iter() {
-            let place = &mut next[digit(key)];
-            spare[*place as usize] = key;
-            *place += 1;
+            let place = &mut places[digit(key, shift)];
+            sorted[*place as usize] = key;
+            *place = place.wrapping_add(1);
         }
         std::mem::swap(keys, spare);
     }
@@ -224,18 +250,28 @@ mod tests {
     }
 
     #[test]
-    fn radix_sort_sorts_all_31_bits() {
+    fn binary32_keys_are_counted_in_order_whatever_they_share() {
         let mut state = 1u32;
-        let mut keys: Vec<u32> = (0..5000)
-            .map(|_| {
+        let bits: Vec<u32> = (0..5000)
+            .map(|i| {
                 state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                state & 0x7fff_ffff
+                // All bits, then keys that differ in their lower bits only.
+                if i < 2500 { state >> 2 } else { 0x3f80_0000 | state >> 23 }
             })
-            .chain([0, 0x7fff_ffff, 0, 1 << 30])
+            .chain([0, 0x7fff_ffff, 0x8000_0000, 1])
             .collect();
-        let mut expected = keys.clone();
-        expected.sort_unstable();
-        sort_keys(&mut keys, &mut Vec::new());
-        assert_eq!(keys, expected);
+        let bytes: Vec<u8> = bits.iter().flat_map(|b| b.to_le_bytes()).collect();
+        let mut counts = std::collections::BTreeMap::new();
+        for key in bits.iter().map(|b| b & 0x7fff_ffff) {
+            *counts.entry(key).or_insert(0u32) += 1;
+        }
+        let finite = counts.iter().filter(|(key, _)| (1..0x7f80_0000).contains(*key));
+        let (keys, expected): (Vec<u32>, Vec<u32>) = finite.map(|(k, n)| (*k, *n)).unzip();
+        let tile = TileView::new(&bytes, FloatFormat::F32, 1, bits.len(), bytes.len());
+        let mut census = Census::default();
+        let found = census.take(&tile);
+        assert_eq!(found.keys, keys);
+        assert_eq!(found.counts, expected);
+        assert_eq!(found.zeros, 2);
     }
 }

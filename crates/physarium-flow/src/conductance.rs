@@ -65,105 +65,194 @@ impl FlowParams {
     }
 }
 
-/// Solves tiles one after the other, in memory that is allocated once.
+/// Solves tiles, in memory that is allocated once.
 #[derive(Debug, Default)]
 pub struct Conductance {
-    /// Food of each distinct magnitude, ascending; the largest is in [1, 2).
+    tubes: [Tubes; Conductance::LANES],
+}
+
+impl Conductance {
+    /// Tiles that are best solved at once. The sums of one tile are a chain of additions, each of
+    /// which waits for the one before; two chains beside each other fill the waiting.
+    pub const LANES: usize = 2;
+
+    /// Lets the tubes of up to [`LANES`](Self::LANES) tiles adapt, each tile by itself, and returns
+    /// which magnitudes die in each.
+    pub fn cuts<const L: usize>(
+        &mut self,
+        tiles: [&Magnitudes; L],
+        format: FloatFormat,
+        params: FlowParams,
+    ) -> [Cut; L] {
+        const { assert!(L >= 1 && L <= Self::LANES) };
+        let lanes = self.tubes.first_chunk_mut::<L>().expect("as many tubes as lanes");
+        for (tubes, tile) in lanes.iter_mut().zip(tiles) {
+            tubes.fill(tile, format);
+        }
+        let total = tiles.map(|tile| params.inflow * tile.finite() as f64);
+        pulp::Arch::new().dispatch(Adaptation { lanes, total, params });
+        std::array::from_fn(|lane| match lanes[lane].dead() {
+            Some(dead) => Cut { below: tiles[lane].keys[dead], ties_end: 0 },
+            None => Cut::NOTHING,
+        })
+    }
+
+    /// Scratch that one solver needs at most, in bytes, for tiles of `elements`.
+    pub fn scratch_bytes(format: FloatFormat, elements: u64) -> u64 {
+        let numbers = 3 * Self::LANES as u64 * format.distinct_at_most(elements);
+        numbers * size_of::<f64>() as u64
+    }
+}
+
+/// The tubes of one tile, one for each distinct magnitude, ascending.
+#[derive(Debug, Default)]
+struct Tubes {
+    /// Food; the largest is in [1, 2).
     food: Vec<f64>,
     /// Food times count.
     weight: Vec<f64>,
     /// D.
     conductance: Vec<f64>,
+    /// How many of the first have D = 0. They stay so and add nothing: a smaller magnitude never
+    /// conducts better.
+    closed: usize,
 }
 
-impl Conductance {
-    /// Lets the tubes of a tile adapt and returns which magnitudes die.
-    pub fn cut(
-        &mut self,
-        tile: &Magnitudes,
-        magnitude: impl Fn(u32) -> f64,
-        params: FlowParams,
-    ) -> Cut {
-        let Some(&largest) = tile.keys.last() else { return Cut::NOTHING };
-        let scale = power_of_two_below(magnitude(largest)).recip();
+impl Tubes {
+    fn fill(&mut self, tile: &Magnitudes, format: FloatFormat) {
+        let magnitude = |key: &u32| format.magnitude(*key);
+        let scale = tile.keys.last().map_or(1.0, |key| power_of_two_below(magnitude(key)).recip());
         self.food.clear();
-        self.food.extend(tile.keys.iter().map(|&key| magnitude(key) * scale));
+        self.food.extend(tile.keys.iter().map(|key| magnitude(key) * scale));
         self.weight.clear();
         self.weight.extend(self.food.iter().zip(&tile.counts).map(|(f, &n)| f * f64::from(n)));
         self.conductance.clear();
         self.conductance.resize(self.food.len(), 1.0);
-        self.adapt(params, params.inflow * tile.finite() as f64);
-        let threshold = DEAD * self.conductance[self.conductance.len() - 1];
-        let dead = self.conductance.partition_point(|&d| d < threshold);
-        Cut { below: tile.keys[dead], ties_end: 0 }
+        self.closed = 0;
     }
 
-    /// Scratch that one solver needs at most, in bytes, for a tile of `elements`.
-    pub fn scratch_bytes(format: FloatFormat, elements: u64) -> u64 {
-        3 * size_of::<f64>() as u64 * format.distinct_at_most(elements)
+    /// How many of the magnitudes are dead: the first so many. `None` when there are no tubes.
+    fn dead(&self) -> Option<usize> {
+        let threshold = DEAD * self.conductance.last()?;
+        Some(self.conductance.partition_point(|&d| d < threshold))
     }
 
-    /// Runs the dynamics; `total` is the conserved flow I₀ · N.
-    fn adapt(&mut self, params: FlowParams, total: f64) {
-        // Tubes whose conductance is exactly zero stay so and add nothing: they are a prefix,
-        // since a smaller magnitude never conducts better.
-        let mut closed = 0;
-        let mut sum = self.weight.iter().fold(0.0, |sum, weight| sum + weight);
-        for _ in 0..params.iterations {
-            let scale = total / sum;
-            let food = &self.food[closed..];
-            let weight = &self.weight[closed..];
-            let conductance = &mut self.conductance[closed..];
-            sum = if params.beta == 2.0 {
-                step(conductance, food, weight, |d, f| {
-                    let flux = d * f * scale;
-                    let response = flux * flux;
-                    response / (1.0 + response)
-                })
-            } else {
-                step(conductance, food, weight, |d, f| {
-                    // Over the largest float the response is one, not infinity over infinity.
-                    let response = (d * f * scale).powf(params.beta).min(f64::MAX);
-                    response / (1.0 + response)
-                })
-            };
-            closed += conductance.iter().take_while(|d| **d == 0.0).count();
+    /// The tubes that are not closed.
+    fn open(&mut self) -> Open<'_> {
+        Open {
+            food: &self.food[self.closed..],
+            weight: &self.weight[self.closed..],
+            conductance: &mut self.conductance[self.closed..],
         }
     }
 }
 
-/// One step for all tubes; returns the next Σ D f, added up in ascending order.
-///
-/// Blocks of eight: the responses of a block are independent and vectorise, the additions are one
-/// chain whose latency they fill.
-#[inline(always)]
-fn step(
-    conductance: &mut [f64],
-    food: &[f64],
-    weight: &[f64],
-    respond: impl Fn(f64, f64) -> f64,
-) -> f64 {
-    const BLOCK: usize = 8;
-    assert!(conductance.len() == food.len() && food.len() == weight.len());
-    let mut sum = 0.0;
-    let (d_blocks, d_rest) = conductance.as_chunks_mut::<BLOCK>();
-    let (f_blocks, f_rest) = food.as_chunks::<BLOCK>();
-    let (w_blocks, w_rest) = weight.as_chunks::<BLOCK>();
-    for ((d, f), w) in d_blocks.iter_mut().zip(f_blocks).zip(w_blocks) {
-        let mut term = [0.0; BLOCK];
-        for i in 0..BLOCK {
-            d[i] = respond(d[i], f[i]);
-            term[i] = d[i] * w[i];
-        }
-        for term in term {
-            sum += term;
+/// Tubes that still conduct; the three slices have one length.
+struct Open<'a> {
+    food: &'a [f64],
+    weight: &'a [f64],
+    conductance: &'a mut [f64],
+}
+
+/// The dynamics of some tiles beside each other. Compiled for the widest vectors of the machine it
+/// runs on; the operations and their order are the same on all.
+struct Adaptation<'a, const L: usize> {
+    lanes: &'a mut [Tubes; L],
+    /// The conserved flow I₀ · N of each tile.
+    total: [f64; L],
+    params: FlowParams,
+}
+
+impl<const L: usize> pulp::NullaryFnOnce for Adaptation<'_, L> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Adaptation { lanes, total, params } = self;
+        let mut sum: [f64; L] =
+            std::array::from_fn(|l| lanes[l].weight.iter().fold(0.0, |sum, w| sum + w));
+        for _ in 0..params.iterations {
+            let scale: [f64; L] = std::array::from_fn(|l| total[l] / sum[l]);
+            let open = lanes.each_mut().map(Tubes::open);
+            sum = if params.beta == 2.0 {
+                step(open, scale, |flux| flux * flux)
+            } else {
+                // Over the largest float the response is one, not infinity over infinity.
+                step(open, scale, |flux| flux.powf(params.beta).min(f64::MAX))
+            };
+            for tubes in lanes.iter_mut() {
+                let open = &tubes.conductance[tubes.closed..];
+                tubes.closed += open.iter().take_while(|d| **d == 0.0).count();
+            }
         }
     }
-    for ((d, f), w) in d_rest.iter_mut().zip(f_rest).zip(w_rest) {
-        *d = respond(*d, *f);
-        sum += *d * w;
+}
+
+/// Tubes whose responses are computed together, since they do not depend on each other.
+const BLOCK: usize = 8;
+
+/// One step for all tubes; returns the next Σ D f of each tile, added up in ascending order.
+#[inline(always)]
+fn step<const L: usize>(
+    mut open: [Open<'_>; L],
+    scale: [f64; L],
+    power: impl Fn(f64) -> f64 + Copy,
+) -> [f64; L] {
+    let mut sum = [0.0; L];
+    let blocks = open.iter().map(|tubes| tubes.food.len() / BLOCK).min().unwrap_or(0);
+    for block in 0..blocks {
+        let mut terms = [[0.0; BLOCK]; L];
+        for lane in 0..L {
+            terms[lane] = respond_block(&mut open[lane], block * BLOCK, scale[lane], power);
+        }
+        for i in 0..BLOCK {
+            for lane in 0..L {
+                sum[lane] += terms[lane][i];
+            }
+        }
+    }
+    // What one tile has more than the other, and what is less than a block.
+    for lane in 0..L {
+        let tubes = &mut open[lane];
+        let mut at = blocks * BLOCK;
+        while at + BLOCK <= tubes.food.len() {
+            for term in respond_block(tubes, at, scale[lane], power) {
+                sum[lane] += term;
+            }
+            at += BLOCK;
+        }
+        for i in at..tubes.food.len() {
+            let next = respond(tubes.conductance[i], tubes.food[i], scale[lane], power);
+            tubes.conductance[i] = next;
+            sum[lane] += next * tubes.weight[i];
+        }
     }
     sum
+}
+
+/// The new D of one tube.
+#[inline(always)]
+fn respond(conductance: f64, food: f64, scale: f64, power: impl Fn(f64) -> f64) -> f64 {
+    let response = power(conductance * food * scale);
+    response / (1.0 + response)
+}
+
+/// The new D of a block of tubes; returns their terms of Σ D f.
+#[inline(always)]
+fn respond_block(
+    tubes: &mut Open<'_>,
+    at: usize,
+    scale: f64,
+    power: impl Fn(f64) -> f64 + Copy,
+) -> [f64; BLOCK] {
+    let conductance: &mut [f64; BLOCK] =
+        (&mut tubes.conductance[at..at + BLOCK]).try_into().expect("a block");
+    let food: &[f64; BLOCK] = tubes.food[at..at + BLOCK].try_into().expect("a block");
+    let weight: &[f64; BLOCK] = tubes.weight[at..at + BLOCK].try_into().expect("a block");
+    let next: [f64; BLOCK] =
+        std::array::from_fn(|i| respond(conductance[i], food[i], scale, power));
+    *conductance = next;
+    std::array::from_fn(|i| next[i] * weight[i])
 }
 
 /// The largest power of two that is at most `x`, for positive normal `x`.

@@ -46,7 +46,8 @@ fn flow_cut(bytes: &[u8], format: FloatFormat) -> Cut {
     let params = FlowParams::new(30, 2.0, FlowParams::DEFAULT_INFLOW).expect("valid");
     let mut census = Census::default();
     let found = census.take(&one_row(bytes, format));
-    Conductance::default().cut(found, |key| format.magnitude(key), params)
+    let [cut] = Conductance::default().cuts([found], format, params);
+    cut
 }
 
 /// Every weight is as before or +0.0, and the counts say which.

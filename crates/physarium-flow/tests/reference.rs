@@ -64,7 +64,13 @@ fn solve(case: &Case, params: FlowParams) -> (Vec<u8>, Cut) {
     let tile = TileView::new(&data, case.format, case.rows, case.cols, stride);
     let mut census = Census::default();
     let magnitudes = census.take(&tile);
-    let cut = Conductance::default().cut(magnitudes, |key| case.format.magnitude(key), params);
+    // Beside another tile, as the engine does: neither may see the other.
+    let one = TileView::new(&[0x80, 0x3f, 0, 0], case.format, 1, 1, 4);
+    let other = Census::default().take(&one).clone();
+    let mut conductance = Conductance::default();
+    let [alone] = conductance.cuts([magnitudes], case.format, params);
+    let [_, cut] = conductance.cuts([&other, magnitudes], case.format, params);
+    assert_eq!(alone, cut, "{}", case.name);
     apply_cut(&mut data, case.format, cut, 0);
     (data, cut)
 }

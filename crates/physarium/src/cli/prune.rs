@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use physarium::audit::Share;
+use physarium::audit::{Share, grouped};
 use physarium::checkpoint::{
     Disposition, FlowRecipe, LinkPolicy, Method, NmPattern, NonFinite, Overwrite, Recipe, Resume,
     Scope, Sparsity, printable,
@@ -264,13 +264,15 @@ fn dry_run_text(surgery: &Surgery, out: &Path) -> String {
     let MemoryPlan { workers, resident_bytes, .. } = surgery.memory;
     let recipe = serde_json::to_string(&surgery.recipe.method).expect("plain JSON");
     format!(
-        "would prune {} of {} tensors: {target} of {model} elements ({})\n\
+        "would prune {} of {} tensors: {} of {} elements ({})\n\
          method: {recipe}\n\
          would write {} to {}\n\
          memory: at most {} resident with {workers} worker threads\n\
          nothing was written\n",
         surgery.plan.targets().count(),
         surgery.plan.tensors.len(),
+        grouped(target),
+        grouped(model),
         Share::new(target, model, "model").sentence(),
         size(surgery.output_bytes()),
         out.display(),
@@ -300,13 +302,17 @@ pub fn counts(surgery: &Surgery, summary: &Summary) -> String {
     let (totals, target) = (summary.totals, surgery.plan.target_elements());
     let mut text = format!(
         "pruned {} weights: {}, {}\n",
-        totals.pruned,
+        grouped(totals.pruned),
         Share::new(totals.pruned, target, "target").sentence(),
         Share::new(totals.pruned, totals.elements, "model").sentence(),
     );
     text += &format!(
-        "processed {} of {target} target elements in {} of {} tensors; {} were zero before\n",
-        totals.processed, totals.processed_tensors, totals.tensors, totals.already_zero
+        "processed {} of {} target elements in {} of {} tensors; {} were zero before\n",
+        grouped(totals.processed),
+        grouped(target),
+        totals.processed_tensors,
+        totals.tensors,
+        grouped(totals.already_zero),
     );
     if totals.non_finite > 0 {
         text += &format!("{} NaN or infinite weights were kept as they are\n", totals.non_finite);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use physarium::Event;
-use physarium::audit::{Verification, verify};
+use physarium::audit::{Verification, grouped, verify};
 use serde_json::json;
 
 use super::output::{self, Outcome};
@@ -55,8 +55,10 @@ pub fn as_text(result: &Verification) -> String {
     let Verification { findings, files, tensors, bytes, pruned } = result;
     if findings.is_empty() {
         return format!(
-            "verified: {files} files, {tensors} tensors, {bytes} bytes compared; {pruned} weights \
-             pruned, nothing else differs; counts and digests are as journal and manifest say\n"
+            "verified: {files} files, {tensors} tensors, {} bytes compared; {} weights pruned, \
+             nothing else differs; counts and digests are as journal and manifest say\n",
+            grouped(*bytes),
+            grouped(*pruned),
         );
     }
     let mut text = format!("NOT verified: {} differences\n", findings.len());

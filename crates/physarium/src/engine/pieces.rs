@@ -193,13 +193,15 @@ impl Window<'_> {
             let at = self.offset + (row * matrix.cols + first_col) * size;
             self.source.read_exact_at(into, at)?;
         }
-        let decide = |tile_column| {
+        let view = |tile_column| {
             let cols = self.grid.tile_cols(tile_column);
             let begin = ((cols.start - first_col) * size) as usize;
             let n_cols = (cols.end - cols.start) as usize;
-            let view = TileView::new(&buffer[begin..], matrix.format, n_rows, n_cols, stride);
-            solver.decide(&view, rule)
+            TileView::new(&buffer[begin..], matrix.format, n_rows, n_cols, stride)
         };
-        Ok(self.tiles.clone().map(decide).collect())
+        let tiles: Vec<TileView<'_>> = self.tiles.clone().map(view).collect();
+        let mut cuts = Vec::with_capacity(tiles.len());
+        solver.decide(&tiles, rule, &mut cuts);
+        Ok(cuts)
     }
 }

@@ -24,23 +24,35 @@ impl TileRule {
     }
 }
 
-/// One worker's scratch: tiles are decided one after the other.
+/// One worker's scratch.
 #[derive(Default)]
 pub(crate) struct TileSolver {
-    census: Census,
+    census: [Census; Conductance::LANES],
     conductance: Conductance,
     cuts: Vec<Cut>,
 }
 
 impl TileSolver {
-    /// Decides one tile.
-    pub fn decide(&mut self, tile: &TileView<'_>, rule: TileRule) -> Cut {
-        let magnitudes = self.census.take(tile);
-        match rule {
-            TileRule::Flow(params) => {
-                self.conductance.cut(magnitudes, |key| tile.format().magnitude(key), params)
+    /// Decides tiles of one tensor and appends their cuts.
+    pub fn decide(&mut self, tiles: &[TileView<'_>], rule: TileRule, cuts: &mut Vec<Cut>) {
+        let params = match rule {
+            TileRule::Flow(params) => params,
+            TileRule::Exact(sparsity) => {
+                let census = &mut self.census[0];
+                let exact = |tile: &TileView<'_>| {
+                    exact_cut(tile, census.take(tile), sparsity.count(tile.len()))
+                };
+                return cuts.extend(tiles.iter().map(exact));
             }
-            TileRule::Exact(sparsity) => exact_cut(tile, magnitudes, sparsity.count(tile.len())),
+        };
+        let [first, second] = &mut self.census;
+        let (pairs, rest) = tiles.as_chunks::<{ Conductance::LANES }>();
+        for [a, b] in pairs {
+            let magnitudes = [first.take(a), second.take(b)];
+            cuts.extend(self.conductance.cuts(magnitudes, a.format(), params));
+        }
+        for tile in rest {
+            cuts.extend(self.conductance.cuts([first.take(tile)], tile.format(), params));
         }
     }
 
@@ -66,13 +78,15 @@ impl TileSolver {
             let (data, tail) = rest.split_at_mut(n_rows * stride);
             let mut cuts = std::mem::take(&mut self.cuts);
             cuts.clear();
-            for tile_column in 0..grid.tile_columns() {
+            let view = |tile_column| {
                 let tile_cols = grid.tile_cols(tile_column);
                 let begin = tile_cols.start as usize * format.size_bytes();
                 let n_cols = (tile_cols.end - tile_cols.start) as usize;
-                let tile = TileView::new(&data[begin..], format, n_rows, n_cols, stride);
-                cuts.push(self.decide(&tile, rule));
-            }
+                TileView::new(&data[begin..], format, n_rows, n_cols, stride)
+            };
+            let tiles: Vec<TileView<'_>> = (0..grid.tile_columns()).map(view).collect();
+            self.decide(&tiles, rule, &mut cuts);
+            drop(tiles);
             counts += apply_band(data, grid, rows.start * cols, &cuts);
             visited += cuts.len() as u64;
             self.cuts = cuts;
@@ -85,6 +99,7 @@ impl TileSolver {
     pub fn scratch_bytes(grid: &Grid) -> u64 {
         let Matrix { format, rows, cols } = grid.matrix;
         let elements = grid.edge.min(rows) * grid.edge.min(cols);
-        Census::scratch_bytes(format, elements) + Conductance::scratch_bytes(format, elements)
+        let censuses = Conductance::LANES as u64 * Census::scratch_bytes(format, elements);
+        censuses + Conductance::scratch_bytes(format, elements)
     }
 }

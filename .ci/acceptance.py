@@ -1,0 +1,95 @@
+"""Reads what physarium wrote with safetensors' own reader and judges it with numpy.
+
+In: a folder with model, flow, flow-single, half and pattern. Out: nothing; fails on the first
+difference. A literal magnitude flow (one tube per weight) is run on some tiles.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from safetensors import safe_open
+
+WORK = Path(sys.argv[1])
+KINDS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+def bits(folder):
+    """Every tensor of a checkpoint as bit patterns, read through the index when there is one."""
+    tensors = {}
+    for shard in sorted((WORK / folder).glob("*.safetensors")):
+        raw = np.fromfile(shard, dtype="<u1")
+        header_bytes = int.from_bytes(raw[:8].tobytes(), "little")
+        header = json.loads(raw[8 : 8 + header_bytes].tobytes())
+        with safe_open(shard, framework="np") as opened:
+            names = set(opened.keys())
+        for name, entry in header.items():
+            if name == "__metadata__":
+                continue
+            assert name in names, f"{name}: safetensors does not list it"
+            begin, end = (8 + header_bytes + offset for offset in entry["data_offsets"])
+            tensors[name] = raw[begin:end].view("<u2").reshape(entry["shape"])
+    return tensors
+
+
+def is_target(name):
+    return name.endswith(".weight") and name.split(".")[-2] in KINDS
+
+
+def floats(pattern):
+    return (pattern.astype("<u4") << 16).view("<f4").astype(np.float64)
+
+
+def literal_flow(tile, iterations=30, inflow=5.16):
+    """Which weights of a tile die, by the equations of docs/ALGORITHM.md."""
+    food = np.abs(floats(tile)).ravel()
+    distinct, counts = np.unique(food, return_counts=True)
+    conductance = np.ones_like(distinct)
+    for _ in range(iterations):
+        total = 0.0
+        for term in conductance * (distinct * counts):
+            total += term
+        flux = conductance * distinct * (inflow * food.size / total)
+        conductance = flux**2 / (1.0 + flux**2)
+    dead = distinct[conductance < 1e-3 * conductance.max()]
+    return np.isin(food, dead).reshape(tile.shape) & (floats(tile) != 0)
+
+
+def main():
+    model, flow, single = bits("model"), bits("flow"), bits("flow-single")
+    half, pattern = bits("half"), bits("pattern")
+    assert model.keys() == flow.keys() == single.keys() == half.keys() == pattern.keys()
+    rng = np.random.default_rng(0)
+    targets = [name for name in model if is_target(name)]
+    assert len(targets) == 210
+    pruned = 0
+    for name, before in model.items():
+        after = flow[name]
+        assert (after == single[name]).all(), f"{name}: two shards and one file differ"
+        if name not in targets:
+            for other in (flow, half, pattern):
+                assert (before == other[name]).all(), f"{name}: not a target, but changed"
+            continue
+        for other in (flow, half, pattern):
+            changed = before != other[name]
+            assert (other[name][changed] == 0).all(), f"{name}: a weight neither kept nor +0.0"
+        pruned += int((before != after).sum())
+        magnitudes = half[name] & 0x7FFF
+        assert int((magnitudes == 0).sum()) == round(before.size / 2), f"{name}: not half"
+        groups = (pattern[name] & 0x7FFF).reshape(-1, 4)
+        assert ((groups != 0).sum(axis=1) <= 2).all(), f"{name}: more than 2 of 4 kept"
+    for name in rng.choice(targets, size=12, replace=False):
+        rows, cols = model[name].shape
+        row, col = (256 * rng.integers(0, -(-size // 256)) for size in (rows, cols))
+        window = (slice(row, row + 256), slice(col, col + 256))
+        expected = literal_flow(model[name][window])
+        found = model[name][window] != flow[name][window]
+        assert (expected == found).all(), f"{name} tile at {row}, {col}: another mask"
+    report = json.loads((WORK / "report/physarium.audit.json").read_text())
+    assert report["denominator_correct"] and report["pruned"]["elements"] == pruned
+    share = report["pruned"]["of_target"]
+    print(f"numpy counts {pruned} pruned = {100 * pruned / share['whole']:.2f} % of target; agrees")
+
+
+main()

@@ -1,0 +1,25 @@
+//! Benchmarks: separate commands that print ratios against a baseline measured in the same run.
+//! Never part of the gate.
+
+mod prune;
+mod run;
+mod solve;
+
+use clap::Subcommand;
+
+/// What is measured.
+#[derive(Subcommand)]
+pub enum Bench {
+    /// Deciding and pruning tiles in memory, against copying the same bytes
+    Solve(solve::Arguments),
+    /// inspect, prune, audit and verify of a Qwen2.5-7B-shaped checkpoint, against cp and cat
+    Prune(prune::Arguments),
+}
+
+/// Measures.
+pub fn run(bench: Bench) -> anyhow::Result<()> {
+    match bench {
+        Bench::Solve(arguments) => solve::run(&arguments),
+        Bench::Prune(arguments) => prune::run(&arguments),
+    }
+}

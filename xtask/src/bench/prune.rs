@@ -1,0 +1,187 @@
+//! `cargo xtask bench prune`: the main job end to end, against `cp -r` + `sync` and `cat`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, ensure};
+use clap::Args;
+use physarium_fixtures::{Fill, qwen2_5_7b_tensors, write_checkpoint};
+
+use super::run::{Taken, drop_caches, sync, timed};
+
+#[derive(Args)]
+pub struct Arguments {
+    /// Share of Qwen2.5-7B: of its 28 layers and of its vocabulary
+    #[arg(long, default_value_t = 1.0)]
+    scale: f64,
+    /// Where the checkpoint and the outputs go; three times its size is needed
+    #[arg(long, default_value = "target/bench")]
+    dir: PathBuf,
+    /// Runs of each step; the median counts
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Only data in the page cache
+    #[arg(long)]
+    warm_only: bool,
+}
+
+/// One measured step.
+struct Row {
+    step: &'static str,
+    state: &'static str,
+    taken: Taken,
+    /// Seconds of what it is compared with, and its name.
+    baseline: Option<(f64, &'static str)>,
+}
+
+/// Makes the checkpoint if it is not there, measures, prints a table.
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    ensure!(arguments.scale > 0.0 && arguments.scale <= 1.0, "--scale must be in (0, 1]");
+    let model = arguments.dir.join(format!("qwen2.5-7b-x{}", arguments.scale));
+    make(&model, arguments.scale)?;
+    let bytes = size(&model)?;
+    let mut states = vec!["warm"];
+    if !arguments.warm_only && drop_caches()? {
+        states.insert(0, "cold");
+    }
+    let mut rows = Vec::new();
+    for state in states {
+        rows.extend(measure(arguments, &model, state)?);
+    }
+    println!("{:.2} GB, {}\n", bytes as f64 / 1e9, machine());
+    println!("| step | cache | seconds | GB/s of the checkpoint | peak memory | ratio |");
+    println!("|---|---|---:|---:|---:|---|");
+    for row in rows {
+        let ratio = row.baseline.map_or(String::new(), |(seconds, name)| {
+            format!("{:.2} x {name}", row.taken.seconds / seconds)
+        });
+        println!(
+            "| {} | {} | {:.2} | {:.2} | {} MB | {ratio} |",
+            row.step,
+            row.state,
+            row.taken.seconds,
+            bytes as f64 / 1e9 / row.taken.seconds,
+            row.taken.peak_bytes / 1_000_000,
+        );
+    }
+    Ok(())
+}
+
+fn make(model: &Path, scale: f64) -> anyhow::Result<()> {
+    if model.join("config.json").is_file() {
+        return Ok(());
+    }
+    println!("making {} ...", model.display());
+    let layers = (28.0 * scale).round().max(1.0) as u64;
+    let mut tensors = qwen2_5_7b_tensors(layers);
+    for tensor in &mut tensors {
+        if tensor.shape.first() == Some(&152_064) {
+            tensor.shape[0] = (152_064.0 * scale).round() as u64;
+        }
+    }
+    let part = model.with_extension("part");
+    let _ = fs::remove_dir_all(&part);
+    write_checkpoint(&part, &tensors, 4, Fill::Gaussian(1))?;
+    fs::rename(&part, model).context("cannot finish the checkpoint")
+}
+
+fn size(dir: &Path) -> anyhow::Result<u64> {
+    let mut sum = 0;
+    for entry in fs::read_dir(dir)? {
+        sum += entry?.metadata()?.len();
+    }
+    Ok(sum)
+}
+
+/// All steps with the cache in one state.
+fn measure(arguments: &Arguments, model: &Path, state: &'static str) -> anyhow::Result<Vec<Row>> {
+    let program = build()?;
+    let copy = arguments.dir.join("copy");
+    let out = arguments.dir.join("pruned");
+    let shards = |dir: &Path| format!("cat {0}/*.safetensors > /dev/null", dir.display());
+    let shell = |script: String| {
+        let mut command = Command::new("sh");
+        command.args(["-c", &script]);
+        command
+    };
+    let median = |prepare: &dyn Fn() -> anyhow::Result<()>, make: &dyn Fn() -> Command| {
+        let mut taken = Vec::new();
+        for _ in 0..arguments.rounds.max(1) {
+            prepare()?;
+            match state {
+                "cold" => drop_caches().map(|_| ())?,
+                _ => timed(&mut shell(shards(model))).map(|_| ())?,
+            }
+            taken.push(timed(&mut make())?);
+        }
+        let peak_bytes = taken.iter().map(|t| t.peak_bytes).max().unwrap_or(0);
+        taken.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
+        anyhow::Ok(Taken { peak_bytes, ..taken[taken.len() / 2] })
+    };
+    let remove = |dir: &Path| match fs::remove_dir_all(dir) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    };
+    let fresh = |dir: &PathBuf| -> anyhow::Result<()> {
+        remove(dir)?;
+        sync()
+    };
+    let nothing = || Ok(());
+    let physarium = |arguments: &[&str]| {
+        let mut command = Command::new(&program);
+        command.args(arguments).arg("--quiet");
+        command
+    };
+    let (model_text, out_text) = (model.to_string_lossy(), out.to_string_lossy());
+    let both = format!("{} && {}", shards(model), shards(&out));
+    let row = |step, taken, baseline| Row { step, state, taken, baseline };
+
+    let inspect = median(&nothing, &|| physarium(&["inspect", &model_text]))?;
+    let cp_script = format!("cp -r {} {} && sync", model.display(), copy.display());
+    let cp = median(&|| fresh(&copy), &|| shell(cp_script.clone()))?;
+    remove(&copy)?;
+    let prune =
+        median(&|| fresh(&out), &|| physarium(&["prune", &model_text, "--out", &out_text]))?;
+    // With the output in the cache too, as far as memory goes.
+    let warm_out =
+        || if state == "warm" { timed(&mut shell(shards(&out))).map(|_| ()) } else { Ok(()) };
+    let cat = median(&warm_out, &|| shell(both.clone()))?;
+    let audit = median(&warm_out, &|| physarium(&["audit", &out_text, "--against", &model_text]))?;
+    let verify = median(&warm_out, &|| physarium(&["verify", &model_text, &out_text]))?;
+    remove(&out)?;
+    let (cp_s, cat_s) = (cp.seconds, cat.seconds);
+    Ok(vec![
+        row("inspect", inspect, None),
+        row("cp -r + sync", cp, None),
+        row("prune", prune, Some((cp_s, "cp -r + sync"))),
+        row("cat both > /dev/null", cat, None),
+        row("audit --against", audit, Some((cat_s, "cat"))),
+        row("verify", verify, Some((cat_s, "cat"))),
+    ])
+}
+
+/// Builds the program that is measured.
+fn build() -> anyhow::Result<PathBuf> {
+    let status = Command::new(env!("CARGO"))
+        .args(["build", "--release", "--quiet", "--package", "physarium"])
+        .status()?;
+    ensure!(status.success(), "cannot build physarium");
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
+    Ok(target.join("release/physarium"))
+}
+
+/// Processor, cores, memory, commit: what a record needs.
+fn machine() -> String {
+    let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpu.lines().find_map(|line| line.strip_prefix("model name"));
+    let model = model.map_or("unknown processor", |m| m.trim_start_matches(['\t', ' ', ':']));
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let commit = Command::new("git").args(["rev-parse", "--short", "HEAD"]).output();
+    let commit = commit.map_or_else(
+        |_| "unknown".to_owned(),
+        |output| String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+    );
+    format!("{model}, {cores} cores, commit {commit}")
+}

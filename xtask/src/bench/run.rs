@@ -1,0 +1,52 @@
+//! Running a command and taking its time and its peak memory.
+
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+
+/// What a command took.
+#[derive(Debug, Clone, Copy)]
+pub struct Taken {
+    pub seconds: f64,
+    /// Peak resident memory, looked at every few milliseconds (`VmHWM`, which only grows).
+    pub peak_bytes: u64,
+}
+
+/// Runs a command to its end.
+pub fn timed(command: &mut Command) -> anyhow::Result<Taken> {
+    let begin = Instant::now();
+    let mut child = command
+        .stdout(Stdio::null())
+        .spawn()
+        .with_context(|| format!("cannot start {command:?}"))?;
+    let status_file = format!("/proc/{}/status", child.id());
+    let mut peak_bytes = 0;
+    let status = loop {
+        peak_bytes = peak(&status_file).unwrap_or(0).max(peak_bytes);
+        match child.try_wait()? {
+            Some(status) => break status,
+            None => sleep(Duration::from_millis(2)),
+        }
+    };
+    ensure!(status.success(), "{command:?}: {status}");
+    Ok(Taken { seconds: begin.elapsed().as_secs_f64(), peak_bytes })
+}
+
+fn peak(status_file: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(status_file).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()? * 1024)
+}
+
+/// Waits until everything written so far is on disk.
+pub fn sync() -> anyhow::Result<()> {
+    timed(&mut Command::new("sync")).map(|_| ())
+}
+
+/// Empties the page cache; false where that is not permitted.
+pub fn drop_caches() -> anyhow::Result<bool> {
+    sync()?;
+    Ok(std::fs::write("/proc/sys/vm/drop_caches", "3").is_ok())
+}
