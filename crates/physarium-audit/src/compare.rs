@@ -16,6 +16,15 @@ pub(crate) struct Tally {
     pub pruned: u64,
     /// Not zero now, and with other bits than before.
     pub changed: u64,
+    /// -0.0 now and not before.
+    pub to_negative_zero: u64,
+}
+
+impl Tally {
+    /// Weights that are neither as they were nor +0.0.
+    pub fn illegal(&self) -> u64 {
+        self.changed + self.to_negative_zero
+    }
 }
 
 impl AddAssign for Tally {
@@ -24,6 +33,7 @@ impl AddAssign for Tally {
         self.sign_bit_zeros += other.sign_bit_zeros;
         self.pruned += other.pruned;
         self.changed += other.changed;
+        self.to_negative_zero += other.to_negative_zero;
     }
 }
 
@@ -39,8 +49,8 @@ macro_rules! tally {
         assert!(rest.is_empty() && rest_before.is_empty() && now.len() == before.len());
         let mut tally = Tally::default();
         for (now, before) in now.chunks(BLOCK).zip(before.chunks(BLOCK)) {
-            let (mut zeros, mut signs, mut pruned, mut changed): ($bits, $bits, $bits, $bits) =
-                (0, 0, 0, 0);
+            let (mut zeros, mut signs, mut pruned): ($bits, $bits, $bits) = (0, 0, 0);
+            let (mut changed, mut to_negative): ($bits, $bits) = (0, 0);
             // At most `BLOCK` each: wrapping additions, which vectorise, cannot wrap.
             for (now, before) in now.iter().zip(before) {
                 let (now, before) = (<$bits>::from_le_bytes(*now), <$bits>::from_le_bytes(*before));
@@ -48,6 +58,8 @@ macro_rules! tally {
                 zeros = zeros.wrapping_add(<$bits>::from(is_zero));
                 signs = signs.wrapping_add(<$bits>::from(now == SIGN));
                 pruned = pruned.wrapping_add(<$bits>::from(is_zero & (before & !SIGN != 0)));
+                let negated = (now == SIGN) & (before != SIGN);
+                to_negative = to_negative.wrapping_add(<$bits>::from(negated));
                 changed = changed.wrapping_add(<$bits>::from(!is_zero & (now != before)));
             }
             tally += Tally {
@@ -55,6 +67,7 @@ macro_rules! tally {
                 sign_bit_zeros: u64::from(signs),
                 pruned: u64::from(pruned),
                 changed: u64::from(changed),
+                to_negative_zero: u64::from(to_negative),
             };
         }
         tally
@@ -74,7 +87,8 @@ pub(crate) fn tally(now: &[u8], before: &[u8], dtype: Dtype) -> Tally {
     }
 }
 
-/// Position of the first weight that is neither as it was nor +0.0.
+/// Position of the first weight that is neither as it was nor +0.0. Slow: for when [`tally`] has
+/// counted one.
 pub(crate) fn first_illegal(now: &[u8], before: &[u8], element_bytes: usize) -> Option<u64> {
     let pairs = now.chunks(element_bytes).zip(before.chunks(element_bytes));
     let illegal = |(now, before): (&[u8], &[u8])| now != before && now.iter().any(|b| *b != 0);
@@ -91,7 +105,9 @@ mod tests {
         //                    kept    pruned  to -0.0 was 0 was -0  changed from 0
         let before = bytes(&[0x3f80, 0x3f80, 0xbf80, 0, 0x8000, 0x3f80, 0]);
         let now = bytes(&[0x3f80, 0, 0x8000, 0, 0x8000, 0x3f81, 0x3f80]);
-        let expected = Tally { zeros: 4, sign_bit_zeros: 2, pruned: 2, changed: 2 };
+        let expected =
+            Tally { zeros: 4, sign_bit_zeros: 2, pruned: 2, changed: 2, to_negative_zero: 1 };
+        assert_eq!(expected.illegal(), 3);
         assert_eq!(tally(&now, &before, Dtype::BF16), expected);
         assert_eq!(first_illegal(&now, &before, 2), Some(2));
         let wide = |bytes: &[u8]| -> Vec<u8> {

@@ -1,7 +1,7 @@
 /*!
 One shard against its original: both are read once, side by side, hashed and compared.
 
-Two threads read and hash, one side each; the calling thread compares. A fixed number of buffers
+Two threads read and hash the files, one side each; the calling thread compares and hashes tensors. A fixed number of buffers
 bounds memory.
 */
 
@@ -69,8 +69,8 @@ impl TensorSeen {
 
 /// A run of bytes of the shard that belongs together.
 struct Span {
-    /// The tensor's name; empty for the header.
-    name: String,
+    /// The tensor's name; `None` for the header.
+    name: Option<String>,
     /// Its dtype, of targets.
     weights: Option<Dtype>,
     begin: u64,
@@ -103,30 +103,18 @@ pub(crate) fn verify_shard(
         let (input_bytes, from_input) = sync_channel(AHEAD);
         let (output_bytes, from_output) = sync_channel(AHEAD);
         let (input, output, spans) = (&input, &output, &spans);
-        let input_reader = scope.spawn(move || read(input, spans, input_bytes, Tensors::Ignore));
-        let output_reader = scope.spawn(move || read(output, spans, output_bytes, Tensors::Hash));
-        let mut comparison = Comparison { file: name, result, counts: Vec::new() };
+        let input_reader = scope.spawn(move || read(input, spans, input_bytes));
+        let output_reader = scope.spawn(move || read(output, spans, output_bytes));
+        let mut comparison = Comparison { file: name, result, tensors: Vec::new() };
         let compared = comparison.run(spans, from_input, from_output, on_bytes);
-        let counts = comparison.counts;
-        let join = |reader: std::thread::ScopedJoinHandle<'_, Result<Hashes>>| {
+        let tensors = comparison.tensors;
+        let join = |reader: std::thread::ScopedJoinHandle<'_, Result<Digest>>| {
             reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         };
         let (input, output) = (join(input_reader), join(output_reader));
-        let (input, output) = (input?, output?);
+        let (input_sha256, output_sha256) = (input?, output?);
         compared?;
-        let tensors = spans.iter().zip(&counts).zip(output.spans).skip(1);
-        Ok(ShardSeen {
-            input_sha256: input.file,
-            output_sha256: output.file,
-            tensors: tensors
-                .map(|((span, &(pruned, already_zero)), output_blake3)| TensorSeen {
-                    name: span.name.clone(),
-                    output_blake3,
-                    pruned,
-                    already_zero,
-                })
-                .collect(),
-        })
+        Ok(ShardSeen { input_sha256, output_sha256, tensors })
     })
 }
 
@@ -137,7 +125,7 @@ fn spans(check: &ShardCheck<'_>, input: &Source) -> Result<Vec<Span>> {
     input.read_exact_at(&mut header, 0)?;
     let metadata: Metadata = serde_json::from_slice(&header[8..])
         .expect("the crate reads every header that opening the checkpoint accepts");
-    let header = Span { name: String::new(), weights: None, begin: 0, end: data_begin };
+    let header = Span { name: None, weights: None, begin: 0, end: data_begin };
     let mut spans = vec![header];
     for name in metadata.offset_keys() {
         let info = metadata.info(&name).expect("a name of its own list");
@@ -149,7 +137,7 @@ fn spans(check: &ShardCheck<'_>, input: &Source) -> Result<Vec<Span>> {
             _ => None,
         });
         let (begin, end) = (data_begin + begin as u64, data_begin + end as u64);
-        spans.push(Span { name, weights: weights.flatten(), begin, end });
+        spans.push(Span { name: Some(name), weights: weights.flatten(), begin, end });
     }
     Ok(spans)
 }
@@ -171,54 +159,30 @@ fn hash_only(input: &Source, output: &Source) -> Result<ShardSeen> {
     Ok(ShardSeen { input_sha256, output_sha256, tensors: Vec::new() })
 }
 
-/// Whether a reader hashes tensors too.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Tensors {
-    Hash,
-    Ignore,
-}
-
-struct Hashes {
-    file: Digest,
-    /// By span; empty digests where tensors are ignored.
-    spans: Vec<Digest>,
-}
-
 /// Reads a file span by span, hashes it and hands the bytes on.
-fn read(
-    source: &Source,
-    spans: &[Span],
-    bytes: SyncSender<Vec<u8>>,
-    tensors: Tensors,
-) -> Result<Hashes> {
+fn read(source: &Source, spans: &[Span], bytes: SyncSender<Vec<u8>>) -> Result<Digest> {
     let mut file = Sha256::default();
-    let mut digests = Vec::with_capacity(spans.len());
     for span in spans {
-        let mut tensor = Blake3::default();
         let mut at = span.begin;
         while at < span.end {
             let mut buffer = vec![0; (span.end - at).min(READ_BYTES) as usize];
             source.read_exact_at(&mut buffer, at)?;
             file.update(&buffer);
-            if tensors == Tensors::Hash {
-                tensor.update(&buffer);
-            }
             at += buffer.len() as u64;
+            // The comparison ends early when it is told to stop; the digest is then of no use.
             if bytes.send(buffer).is_err() {
-                return Ok(Hashes { file: file.finish(), spans: digests });
+                return Ok(file.finish());
             }
         }
-        digests.push(tensor.finish());
     }
-    Ok(Hashes { file: file.finish(), spans: digests })
+    Ok(file.finish())
 }
 
 /// Compares the two streams of bytes.
 struct Comparison<'a> {
     file: &'a str,
     result: &'a mut Verification,
-    /// By span: pruned, already zero.
-    counts: Vec<(u64, u64)>,
+    tensors: Vec<TensorSeen>,
 }
 
 impl Comparison<'_> {
@@ -231,28 +195,38 @@ impl Comparison<'_> {
     ) -> Result<()> {
         for span in spans {
             let (mut pruned, mut already_zero) = (0, 0);
+            let mut blake3 = Blake3::default();
             let mut at = span.begin;
             let mut clean = true;
             while at < span.end {
                 // A reader that is gone has an error of its own to report.
                 let (Ok(before), Ok(now)) = (input.recv(), output.recv()) else { return Ok(()) };
-                if let Some(dtype) = span.weights {
-                    let tally = tally(&now, &before, dtype);
-                    pruned += tally.pruned;
-                    already_zero += tally.zeros - tally.pruned;
-                }
-                if clean && let Some(what) = difference(span, at, &now, &before) {
+                let differs = match span.weights {
+                    Some(dtype) => {
+                        let tally = tally(&now, &before, dtype);
+                        pruned += tally.pruned;
+                        already_zero += tally.zeros - tally.pruned;
+                        tally.illegal() > 0
+                    }
+                    None => now != before,
+                };
+                if differs
+                    && clean
+                    && let Some(what) = difference(span, at, &now, &before)
+                {
                     clean = false;
-                    let tensor = (!span.name.is_empty()).then_some(span.name.as_str());
-                    self.result.find(self.file, tensor, what);
+                    self.result.find(self.file, span.name.as_deref(), what);
                 }
+                blake3.update(&now);
                 at += now.len() as u64;
                 on_bytes(2 * now.len() as u64)?;
             }
-            self.counts.push((pruned, already_zero));
-            self.result.tensors += u64::from(!span.name.is_empty());
             self.result.bytes += span.end - span.begin;
+            let Some(name) = span.name.clone() else { continue };
+            self.result.tensors += 1;
             self.result.pruned += pruned;
+            let output_blake3 = blake3.finish();
+            self.tensors.push(TensorSeen { name, output_blake3, pruned, already_zero });
         }
         Ok(())
     }
@@ -270,7 +244,7 @@ fn difference(span: &Span, at: u64, now: &[u8], before: &[u8]) -> Option<String>
         None if now == before => None,
         None => {
             let byte = now.iter().zip(before).position(|(a, b)| a != b)? as u64 + at;
-            let what = if span.name.is_empty() { "header" } else { "not a target, but" };
+            let what = if span.name.is_none() { "header" } else { "not a target, but" };
             Some(format!("{what} differs from the input first at byte offset {byte}"))
         }
     }

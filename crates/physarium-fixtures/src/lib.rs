@@ -95,7 +95,7 @@ pub fn header(tensors: &[Tensor]) -> Vec<u8> {
 
 /// A header from its JSON, padded with blanks to a multiple of eight.
 pub fn with_length(mut json: String) -> Vec<u8> {
-    while json.len() % 8 != 0 {
+    while !json.len().is_multiple_of(8) {
         json.push(' ');
     }
     [&(json.len() as u64).to_le_bytes(), json.as_bytes()].concat()

@@ -193,6 +193,7 @@ const BLOCK: usize = 8;
 
 /// One step for all tubes; returns the next Σ D f of each tile, added up in ascending order.
 #[inline(always)]
+#[allow(clippy::needless_range_loop, reason = "i runs over all lanes, lane over several arrays")]
 fn step<const L: usize>(
     mut open: [Open<'_>; L],
     scale: [f64; L],

@@ -145,7 +145,7 @@ fn cases() -> Vec<Case> {
                 1 => 0,
                 _ => sign,
             });
-            add("subnormal", &mut |_| noise.next() as u32 % 100 | sign);
+            add("subnormal", &mut |_| (noise.next() as u32 % 100) | sign);
             add("huge outlier", &mut |i| match i {
                 0 => infinity - 1,
                 _ => encode(format, noise.gaussian() * 1e-3),
