@@ -177,6 +177,14 @@ impl Staging {
         &self.dir
     }
 
+    /// Removes what was written: for a run that cannot be continued.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn discard(self) -> Result<()> {
+        remove_if_there(&self.dir)
+    }
+
     /// Starts a shard of exactly `size_bytes`.
     ///
     /// # Errors

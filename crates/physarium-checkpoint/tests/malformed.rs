@@ -355,8 +355,11 @@ fn a_hub_cache_made_of_links_is_a_checkpoint() {
     assert_eq!(Checkpoint::open(&snapshot).unwrap().tensors().count(), 1);
 }
 
+/// Name, dtype, shape and offsets of every tensor, by name.
+type Tensors = Vec<(String, String, Vec<usize>, (usize, usize))>;
+
 /// What the reference implementation makes of a file: tensors by name, or a refusal.
-fn reference(bytes: &[u8]) -> Option<Vec<(String, String, Vec<usize>, (usize, usize))>> {
+fn reference(bytes: &[u8]) -> Option<Tensors> {
     let read = std::panic::catch_unwind(|| safetensors::SafeTensors::read_metadata(bytes));
     let (_, metadata) = read.ok()?.ok()?;
     let mut all: Vec<_> = metadata
@@ -370,7 +373,7 @@ fn reference(bytes: &[u8]) -> Option<Vec<(String, String, Vec<usize>, (usize, us
     Some(all)
 }
 
-fn ours(path: &Path) -> Result<Vec<(String, String, Vec<usize>, (usize, usize))>, String> {
+fn ours(path: &Path) -> Result<Tensors, String> {
     let checkpoint = Checkpoint::open(path).map_err(|e| e.to_string())?;
     let mut all: Vec<_> = checkpoint
         .tensors()

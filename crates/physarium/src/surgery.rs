@@ -155,16 +155,21 @@ impl Surgery {
         };
         progress.event(Event::Step("checking for an earlier run"));
         let mut staging = Staging::begin(request, &mut |_| cancel.check())?;
-        let kept = staging.dir().to_owned();
-        self.operate(&mut staging, cancel, progress)
-            .and_then(|records| self.publish(staging, &records))
-            .map_err(|e| match e {
-                Error::Checkpoint(physarium_checkpoint::Error::Interrupted) => {
-                    Error::Interrupted { staging: kept }
-                }
-                other => other,
-            })
-            .inspect(|_| progress.event(Event::Finished))
+        let records = match self.operate(&mut staging, cancel, progress) {
+            Ok(records) => records,
+            Err(Error::Checkpoint(physarium_checkpoint::Error::Interrupted)) => {
+                return Err(Error::Interrupted { staging: staging.dir().to_owned() });
+            }
+            Err(e @ Error::NonFinite { .. }) => {
+                // This recipe will never get through this input: there is nothing to go on with.
+                staging.discard()?;
+                return Err(e);
+            }
+            Err(e) => return Err(e),
+        };
+        let summary = self.publish(staging, &records)?;
+        progress.event(Event::Finished);
+        Ok(summary)
     }
 
     fn run_record(&self) -> RunRecord {

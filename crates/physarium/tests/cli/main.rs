@@ -1,0 +1,329 @@
+//! The program as a user meets it: exit codes, what goes to stdout and stderr, what errors say.
+#![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use assert_cmd::Command;
+use physarium_fixtures::{Fill, Kind, Tensor, llama_tensors, write_checkpoint};
+use serde_json::Value;
+
+mod formats;
+
+/// A working directory with `model`, a small checkpoint in two shards.
+struct Work(tempfile::TempDir);
+
+/// What a run left behind.
+struct Ran {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+impl Work {
+    fn new() -> Work {
+        let work = Work(tempfile::tempdir().unwrap());
+        work.write("model", &llama_tensors(Kind::Bf16, 2, 32, 16, 48), 2);
+        work
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn write(&self, name: &str, tensors: &[Tensor], shards: usize) {
+        write_checkpoint(&self.path(name), tensors, shards, Fill::Gaussian(3)).unwrap();
+    }
+
+    fn run(&self, arguments: &str) -> Ran {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_physarium"));
+        let output =
+            command.current_dir(self.0.path()).args(arguments.split_whitespace()).output().unwrap();
+        Ran {
+            code: output.status.code().unwrap(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    /// Runs a command that must succeed and print nothing but its result.
+    fn ok(&self, arguments: &str) -> String {
+        let ran = self.run(arguments);
+        assert_eq!(ran.code, 0, "{arguments}: {}", ran.stderr);
+        ran.stdout
+    }
+
+    fn json(&self, arguments: &str) -> Value {
+        serde_json::from_str(&self.ok(arguments)).unwrap()
+    }
+
+    /// Runs a command that must fail with `code`, naming `needles` on stderr.
+    fn fails(&self, code: i32, arguments: &str, needles: &[&str]) {
+        let ran = self.run(arguments);
+        assert_eq!(ran.code, code, "{arguments}: {}{}", ran.stdout, ran.stderr);
+        for needle in needles {
+            assert!(ran.stderr.contains(needle), "{arguments}: no {needle:?} in {}", ran.stderr);
+        }
+        if code == 2 {
+            assert!(ran.stdout.is_empty(), "{arguments}: {}", ran.stdout);
+        }
+    }
+
+    fn nothing_was_written(&self, out: &str) {
+        let left = [out.to_owned(), format!("{out}.lock"), format!(".{out}.physarium-partial")];
+        for name in left {
+            assert!(self.path(&name).symlink_metadata().is_err(), "{name} is there");
+        }
+    }
+}
+
+#[test]
+fn the_main_job() {
+    let work = Work::new();
+    let inspected = work.json("inspect model --format json");
+    assert_eq!(inspected["target"]["tensors"], 14);
+    assert_eq!(inspected["target"]["of_model"]["of"], "model");
+    let pruned = work.json("prune model --out out --format json");
+    let audited = work.json("audit out --against model --format json");
+    assert_eq!(audited["schema"], "physarium.audit/1");
+    assert_eq!(audited["denominator_correct"], true);
+    assert_eq!(audited["pruned"]["elements"], pruned["pruned"]["elements"]);
+    assert_eq!(audited["pruned"]["of_target"]["of"], "target");
+    let verified = work.json("verify model out --format json");
+    assert_eq!(
+        (&verified["verified"], &verified["pruned"]),
+        (&true.into(), &pruned["pruned"]["elements"])
+    );
+    let left: Vec<_> =
+        fs::read_dir(work.0.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 2, "{left:?}");
+}
+
+#[test]
+fn texts_name_every_denominator() {
+    let work = Work::new();
+    let said = work.ok("prune model --out out");
+    assert!(said.contains("% of target") && said.contains("% of model"), "{said}");
+    let said = work.ok("audit out --against model");
+    assert!(said.contains("of target") && said.contains("identities: 14 of 14 hold"), "{said}");
+    assert!(work.ok("inspect model --tensors").contains("skipped  lm_head.weight  not a target"));
+    assert!(!said.contains('\u{1b}'));
+}
+
+#[test]
+fn reports_are_written_where_asked() {
+    let work = Work::new();
+    work.ok("prune model --out out");
+    work.ok("audit out --against model --report reports");
+    let json: Value =
+        serde_json::from_slice(&fs::read(work.path("reports/physarium.audit.json")).unwrap())
+            .unwrap();
+    assert_eq!(json["basis"], "bytes");
+    let markdown = fs::read_to_string(work.path("reports/physarium.audit.md")).unwrap();
+    assert!(markdown.contains("| pruned |"), "{markdown}");
+}
+
+#[test]
+fn false_claims_and_differences_exit_with_1() {
+    let work = Work::new();
+    work.ok("prune model --out out");
+    let claim = "[[claim]]\nid = \"c\"\nsource = \"s\"\nsentence = \"t\"\ncount = \"pruned\"\n";
+    fs::write(work.path("c.toml"), format!("{claim}value = \"99 %\"\nof = \"target\"\n")).unwrap();
+    let ran = work.run("audit out --against model --claims c.toml");
+    assert_eq!(ran.code, 1);
+    assert!(ran.stdout.contains("claim c: 99 % of target -> wrong; should say"), "{}", ran.stdout);
+    let shard = work.path("out/model-00001-of-00002.safetensors");
+    let mut bytes = fs::read(&shard).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(shard, bytes).unwrap();
+    let ran = work.run("verify model out");
+    assert_eq!(ran.code, 1);
+    assert!(ran.stdout.contains("NOT verified") && ran.stdout.contains("weight"), "{}", ran.stdout);
+}
+
+#[test]
+fn options_that_contradict_each_other_or_have_no_effect() {
+    let work = Work::new();
+    for (options, needle) in [
+        ("--method magnitude", "--method magnitude needs --sparsity S or --pattern N:M"),
+        ("--sparsity 0.5 --pattern 2:4", "cannot be used with"),
+        ("--sparsity 1.5", "between 0 and 1"),
+        ("--sparsity NaN", "between 0 and 1"),
+        ("--pattern 4:4", "0 < N < M"),
+        ("--scope model", "--sparsity"),
+        ("--sparsity 0.5 --beta 3", "--beta has no effect"),
+        ("--pattern 2:4 --inflow 3", "--inflow has no effect"),
+        ("--pattern 2:4 --block-size 8", "--block-size has no effect"),
+        ("--sparsity 0.5 --scope tensor --block-size 8", "--block-size has no effect"),
+        ("--block-size 0", "between 1 and 1024"),
+        ("--block-size 2000", "between 1 and 1024"),
+        ("--beta 1", "beta must be above 1"),
+        ("--iterations 0", "iterations"),
+        ("--inflow -1", ""),
+        ("--threads 0", "threads"),
+        ("--target nothing*", "matches no tensor"),
+        ("--skip [", "not a valid pattern"),
+        ("--colour", "unexpected argument"),
+    ] {
+        work.fails(2, &format!("prune model --out out {options}"), &[needle]);
+        work.nothing_was_written("out");
+    }
+}
+
+#[test]
+fn outputs_that_cannot_be() {
+    let work = Work::new();
+    let fails = |out: &str, needle: &str| {
+        work.fails(2, &format!("prune model --out {out}"), &["error: ", needle]);
+    };
+    fails("model", "output is the input");
+    fails("model/", "output is the input");
+    fails("model/../model", "output is the input");
+    fails("model/inside", "output is inside the input");
+    fails(".", "not a name");
+    fails("..", "not a name");
+    fails("missing/out", "parent directory");
+    fails("model/config.json/out", "parent");
+    fails(&"n".repeat(230), "too long");
+    std::os::unix::fs::symlink("model", work.path("link")).unwrap();
+    fails("link", "output is the input");
+    std::os::unix::fs::symlink("nowhere", work.path("dangling")).unwrap();
+    fails("dangling", "output is a link");
+    fs::write(work.path("file"), "x").unwrap();
+    fails("file", "output exists");
+    fs::create_dir(work.path("full")).unwrap();
+    fs::write(work.path("full/mine.txt"), "x").unwrap();
+    fails("full", "not a physarium output");
+    work.fails(2, "prune model --out full --force", &["not a physarium output"]);
+    assert!(work.path("full/mine.txt").exists());
+    // Input inside output.
+    fs::create_dir(work.path("around")).unwrap();
+    fs::rename(work.path("model"), work.path("around/model")).unwrap();
+    work.fails(2, "prune around/model --out around", &["input is inside the output"]);
+}
+
+#[test]
+fn an_empty_output_is_taken_a_finished_one_is_kept_unless_forced() {
+    let work = Work::new();
+    fs::create_dir(work.path("out")).unwrap();
+    work.ok("prune model --out out");
+    let before = fs::read(work.path("out/physarium.manifest.json")).unwrap();
+    work.fails(2, "prune model --out out --sparsity 0.5", &["output exists", "--force"]);
+    assert_eq!(fs::read(work.path("out/physarium.manifest.json")).unwrap(), before);
+    work.ok("prune model --out out --sparsity 0.5 --force");
+    work.ok("verify model out");
+    assert_ne!(fs::read(work.path("out/physarium.manifest.json")).unwrap(), before);
+    let left: Vec<_> =
+        fs::read_dir(work.0.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 2, "{left:?}");
+}
+
+#[test]
+fn models_that_cannot_be_pruned() {
+    let work = Work::new();
+    work.fails(2, "inspect missing", &["missing", "No such file"]);
+    let fp8 = [Tensor::new("model.layers.0.mlp.up_proj.weight", Kind::Bytes("F8_E4M3"), &[4, 4])];
+    work.write("fp8", &fp8, 1);
+    work.fails(2, "prune fp8 --out out", &["nothing to prune", "1 projections", "F8_E4M3"]);
+    let mut mixed = llama_tensors(Kind::Bf16, 1, 16, 8, 16);
+    mixed.extend(fp8);
+    mixed.last_mut().unwrap().name = "model.layers.1.mlp.up_proj.weight".to_owned();
+    work.write("mixed", &mixed, 1);
+    work.fails(2, "prune mixed --out out --strict", &["model.layers.1.mlp.up_proj", "--strict"]);
+    work.nothing_was_written("out");
+    let ran = work.run("prune mixed --out out");
+    assert_eq!(ran.code, 0);
+    assert!(ran.stderr.contains("1 projections are carried"), "{}", ran.stderr);
+    let conv = [Tensor::new("h.0.attn.c_attn.weight", Kind::F32, &[8, 24])];
+    work.write("gpt2", &conv, 1);
+    work.fails(2, "prune gpt2 --out o --target *c_attn.weight --pattern 2:4", &["Conv1D"]);
+    work.ok("prune gpt2 --out o --target *c_attn.weight");
+}
+
+#[test]
+fn weights_that_are_no_numbers() {
+    let work = Work::new();
+    let name = "model.layers.0.mlp.up_proj.weight";
+    work.write("nan", &[Tensor::new(name, Kind::F32, &[3, 5])], 1);
+    let path = work.path("nan/model.safetensors");
+    let mut bytes = fs::read(&path).unwrap();
+    let at = bytes.len() - 4 * 15;
+    bytes[at + 4 * 7..][..4].copy_from_slice(&f32::NAN.to_le_bytes());
+    bytes[at + 4 * 9..][..4].copy_from_slice(&f32::INFINITY.to_le_bytes());
+    fs::write(&path, bytes).unwrap();
+    for options in ["", "--sparsity 0.5 --scope tensor --method magnitude", "--pattern 1:2"] {
+        let needles = [name, "found 2", "row 1, column 2", "--allow-nonfinite"];
+        work.fails(2, &format!("prune nan --out out {options}"), &needles);
+        work.nothing_was_written("out");
+        work.ok(&format!("prune nan --out kept {options} --allow-nonfinite --force"));
+        work.ok("verify nan kept");
+    }
+}
+
+#[test]
+fn a_dry_run_writes_nothing_and_bounds_memory() {
+    let work = Work::new();
+    work.write("wide", &[Tensor::new("a.q_proj.weight", Kind::F32, &[600, 4000])], 1);
+    for threads in [1, 64, 1024] {
+        for options in ["", "--block-size 1024"] {
+            let plan = work.json(&format!(
+                "prune wide --out out --dry-run --format json --threads {threads} {options}"
+            ));
+            assert!(plan["resident_bytes"].as_u64().unwrap() < 512 << 20, "{plan}");
+        }
+    }
+    assert!(work.ok("prune model --out out --dry-run").contains("nothing was written"));
+    work.nothing_was_written("out");
+}
+
+#[test]
+fn progress_is_on_stderr_and_can_be_silenced() {
+    let work = Work::new();
+    let ran = work.run("prune model --out out --progress json");
+    let first: Value = serde_json::from_str(ran.stderr.lines().next().unwrap()).unwrap();
+    assert_eq!((first["event"].as_str(), first["task"].as_str()), (Some("started"), Some("prune")));
+    assert_eq!(work.run("prune model --out quiet --quiet").stderr, "");
+    assert!(!work.run("prune model --out bar --progress bar").stdout.contains('\r'));
+}
+
+#[test]
+fn help_completions_and_manual_pages() {
+    let work = Work::new();
+    for command in ["", "inspect", "prune", "audit", "verify", "demo", "completions", "man"] {
+        let said = work.ok(&format!("{command} --help"));
+        assert!(said.contains("Usage: physarium"), "{command}");
+    }
+    assert!(work.ok("prune --help").contains("Examples:"));
+    assert!(work.ok("completions bash").contains("_physarium"));
+    work.ok("man pages");
+    assert!(work.path("pages/physarium-prune.1").exists());
+    assert_eq!(work.ok("--version"), format!("physarium {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn the_demo_runs_anywhere() {
+    let work = Work::new();
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../demo");
+    let said = work.ok(&format!("demo --demo {} --quiet", demo.display()));
+    for needle in ["$ physarium inspect", "% of target", "-> correct", "verified: ", "Next, on a"] {
+        assert!(said.contains(needle), "no {needle:?} in {said}");
+    }
+    assert!(work.path("demo-out/physarium.audit.md").exists());
+    // Again: the earlier one is replaced.
+    work.ok("demo --quiet");
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_error() {
+    let work = Work::new();
+    let script = format!(
+        "{} inspect model --tensors --format json | head -c 10",
+        env!("CARGO_BIN_EXE_physarium")
+    );
+    let output = Command::new("bash")
+        .args(["-c", &format!("set -o pipefail; {script}")])
+        .current_dir(work.0.path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+}
