@@ -18,7 +18,7 @@ pub fn markdown(audit: &Audit) -> String {
         out += &format!("| {} |\n", row.join(" | "));
     }
     out += "\n## By projection\n\n";
-    out += "| projection | tensors | elements | pruned | of projection | sparsity min / mean / max |\n";
+    out += "| projection | tensors | elements | pruned | of projection | zeros of tensor, min / mean / max |\n";
     out += "|---|---:|---:|---:|---:|---:|\n";
     for row in projections(audit) {
         out += &format!("| {} |\n", row.join(" | "));
@@ -50,7 +50,7 @@ pub fn text(audit: &Audit) -> String {
     out += &aligned(std::iter::once(header.to_vec()).chain(summary(audit)));
     out += "\n";
     let header =
-        ["projection", "tensors", "elements", "pruned", "of projection", "sparsity min/mean/max"]
+        ["projection", "tensors", "elements", "pruned", "of projection", "zeros of tensor, min/mean/max"]
             .map(str::to_owned);
     out += &aligned(std::iter::once(header.to_vec()).chain(projections(audit)));
     if let Some(tiles) = audit.tiles {
