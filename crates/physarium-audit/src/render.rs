@@ -49,9 +49,15 @@ pub fn text(audit: &Audit) -> String {
     let header = ["", "tensors", "elements", "of target", "of model"].map(str::to_owned);
     out += &aligned(std::iter::once(header.to_vec()).chain(summary(audit)));
     out += "\n";
-    let header =
-        ["projection", "tensors", "elements", "pruned", "of projection", "zeros of tensor, min/mean/max"]
-            .map(str::to_owned);
+    let header = [
+        "projection",
+        "tensors",
+        "elements",
+        "pruned",
+        "of projection",
+        "zeros of tensor, min/mean/max",
+    ]
+    .map(str::to_owned);
     out += &aligned(std::iter::once(header.to_vec()).chain(projections(audit)));
     if let Some(tiles) = audit.tiles {
         out += &format!(

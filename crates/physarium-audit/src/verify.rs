@@ -17,7 +17,8 @@ use std::path::{Path, PathBuf};
 use physarium_checkpoint::journal::{self, Checks, Journal, Processed, TensorRecord, Totals};
 use physarium_checkpoint::manifest::{self, Manifest, TensorEntry};
 use physarium_checkpoint::{
-    Checkpoint, Disposition, LinkPolicy, Sha256, Shard, Sidecar, Source, TargetPlan, printable,
+    Checkpoint, Digest, Disposition, LinkPolicy, Sha256, Shard, Sidecar, Source, TargetPlan,
+    printable,
 };
 
 use crate::Step;
@@ -274,15 +275,16 @@ fn verify_files(
     let mut listed = BTreeSet::new();
     for entry in records.manifest.iter().flat_map(|manifest| &manifest.files) {
         listed.insert(PathBuf::from(&entry.path));
+        // That it is missing is said by the file list.
         let Ok(there) = Source::open(&out.join(&entry.path)) else { continue };
-        let bytes = there.read_all(u64::MAX)?;
-        let digest = Sha256::of(&bytes);
+        let digest = if entry.path == journal::FILE_NAME {
+            Sha256::of(&there.read_all(u64::MAX)?)
+        } else {
+            compare_with_input(checkpoint, Path::new(&entry.path), &there, result)?
+        };
         if digest != entry.sha256 {
             let what = format!("SHA-256, expected {}, found {digest}", entry.sha256);
             result.find(&entry.path, None, what);
-        }
-        if entry.path != journal::FILE_NAME {
-            compare_with_input(checkpoint, Path::new(&entry.path), &bytes, result)?;
         }
     }
     // Files that a copy has but the manifest does not list: their bytes count all the same.
@@ -295,33 +297,44 @@ fn verify_files(
             result.find(&sidecar.path.to_string_lossy(), None, what);
         }
         if let Ok(there) = Source::open(&out.join(&sidecar.path)) {
-            let bytes = there.read_all(u64::MAX)?;
-            compare_with_input(checkpoint, &sidecar.path, &bytes, result)?;
+            compare_with_input(checkpoint, &sidecar.path, &there, result)?;
         }
     }
     Ok(())
 }
 
+/// Compares a copied file with its original, a piece at a time; returns the copy's digest.
 fn compare_with_input(
     checkpoint: &Checkpoint,
     path: &Path,
-    bytes: &[u8],
+    there: &Source,
     result: &mut Verification,
-) -> Result<()> {
+) -> Result<Digest> {
     let name = path.to_string_lossy();
-    let Ok(original) = Source::open(&checkpoint.dir().join(path)) else {
-        result.find(&name, None, "file is in the output and not in the input");
-        return Ok(());
+    let original = Source::open(&checkpoint.dir().join(path)).ok();
+    let mut what = match &original {
+        None => Some("file is in the output and not in the input".to_owned()),
+        Some(file) if file.len() != there.len() => {
+            Some(format!("expected {} bytes, found {}", file.len(), there.len()))
+        }
+        Some(_) => None,
     };
-    let original = original.read_all(u64::MAX)?;
-    if original == bytes {
-        return Ok(());
+    let mut hasher = Sha256::default();
+    let (mut at, mut before) = (0, Vec::new());
+    there.read_pieces(0..there.len(), |piece| -> Result<()> {
+        hasher.update(piece);
+        if let (None, Some(original)) = (&what, &original) {
+            before.resize(piece.len(), 0);
+            original.read_exact_at(&mut before, at)?;
+            let differs = before.iter().zip(piece).position(|(a, b)| a != b);
+            what =
+                differs.map(|i| format!("differs from the input first at byte {}", at + i as u64));
+        }
+        at += piece.len() as u64;
+        Ok(())
+    })?;
+    if let Some(what) = what {
+        result.find(&name, None, what);
     }
-    let at = original.iter().zip(bytes).position(|(a, b)| a != b);
-    let what = match at {
-        Some(at) => format!("differs from the input first at byte {at}"),
-        None => format!("expected {} bytes, found {}", original.len(), bytes.len()),
-    };
-    result.find(&name, None, what);
-    Ok(())
+    Ok(hasher.finish())
 }

@@ -145,14 +145,10 @@ fn spans(check: &ShardCheck<'_>, input: &Source) -> Result<Vec<Span>> {
 fn hash_only(input: &Source, output: &Source) -> Result<ShardSeen> {
     let hash = |source: &Source| -> Result<Digest> {
         let mut hasher = Sha256::default();
-        let mut buffer = vec![0; READ_BYTES as usize];
-        let mut at = 0;
-        while at < source.len() {
-            let piece = &mut buffer[..(source.len() - at).min(READ_BYTES) as usize];
-            source.read_exact_at(piece, at)?;
+        source.read_pieces(0..source.len(), |piece| {
             hasher.update(piece);
-            at += piece.len() as u64;
-        }
+            Ok::<(), physarium_checkpoint::Error>(())
+        })?;
         Ok(hasher.finish())
     };
     let (input_sha256, output_sha256) = (hash(input)?, hash(output)?);

@@ -22,9 +22,6 @@ use crate::manifest;
 use crate::source::Source;
 use crate::staging::{Fingerprint, FinishedShard, StagingRequest, UNFINISHED_NAME};
 
-/// Bytes hashed at once.
-const HASH_BYTES: usize = 1 << 20;
-
 /// An unfinished run of the same recipe on the same input.
 pub(crate) struct Earlier {
     journal: Interrupted,
@@ -171,15 +168,10 @@ fn hash_both(
 
 fn hash(source: &Source, on_bytes: &mut dyn FnMut(u64) -> Result<()>) -> Result<Digest> {
     let mut hasher = Sha256::default();
-    let mut buffer = vec![0; HASH_BYTES.min(source.len() as usize)];
-    let mut at = 0;
-    while at < source.len() {
-        let piece = (source.len() - at).min(HASH_BYTES as u64) as usize;
-        source.read_exact_at(&mut buffer[..piece], at)?;
-        hasher.update(&buffer[..piece]);
-        at += piece as u64;
-        on_bytes(piece as u64)?;
-    }
+    source.read_pieces(0..source.len(), |piece| {
+        hasher.update(piece);
+        on_bytes(piece.len() as u64)
+    })?;
     Ok(hasher.finish())
 }
 

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
+use crate::source::Source;
 use crate::{journal, manifest};
 
 /// What to do with links whose target is outside the checkpoint (and outside a hub cache's blobs).
@@ -100,7 +101,8 @@ impl Lister<'_> {
             }
             let disposition = self.disposition(&path, &name, kind);
             let size_bytes = match disposition {
-                Disposition::Copy => fs::metadata(entry.path()).map_err(io)?.len(),
+                // Opened here, so that one that cannot be read stops the run before its work.
+                Disposition::Copy => Source::open(&entry.path())?.len(),
                 Disposition::LeftOut(_) => 0,
             };
             self.found.push(Sidecar { path, disposition, size_bytes });

@@ -1,12 +1,16 @@
 //! Reading a file that was checked before: bounded `pread`s, and proof that it is still the same.
 
 use std::fs::{File, OpenOptions};
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Malformed, Result};
+
+/// Bytes that [`Source::read_pieces`] reads at once; a multiple of every element size.
+const PIECE_BYTES: u64 = 1 << 20;
 
 /// What tells a file apart from one that replaced it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,6 +89,26 @@ impl Source {
             }
             _ => Error::io(&self.path, "read", e),
         })
+    }
+
+    /// Reads the bytes of `range` in pieces, first to last.
+    ///
+    /// # Errors
+    /// As [`Source::read_exact_at`], and whatever `visit` returns.
+    pub fn read_pieces<E: From<Error>>(
+        &self,
+        range: Range<u64>,
+        mut visit: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut buffer = vec![0; (range.end - range.start).min(PIECE_BYTES) as usize];
+        let mut at = range.start;
+        while at < range.end {
+            let piece = &mut buffer[..(range.end - at).min(PIECE_BYTES) as usize];
+            self.read_exact_at(piece, at)?;
+            visit(piece)?;
+            at += piece.len() as u64;
+        }
+        Ok(())
     }
 
     /// Reads the whole file, if it is no larger than `limit` bytes.

@@ -18,7 +18,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, RenameFlags};
+use rustix::fs::{Advice, CWD, RenameFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{Checkpoint, Shard};
@@ -37,8 +37,9 @@ pub(crate) const UNFINISHED_NAME: &str = "physarium.unfinished.json";
 const SPACE_MARGIN: u64 = 20;
 /// Bytes between two requests to the system to start writing what it holds in memory.
 const WRITEBACK_BYTES: u64 = 128 << 20;
-/// Bytes read at once when a file is copied.
-const COPY_BYTES: usize = 1 << 20;
+/// Shards from this size on are not kept in the page cache once they are on disk: they would push
+/// the input out of it, and taking fresh pages costs more than using the same ones again.
+const UNCACHED_BYTES: u64 = 512 << 20;
 
 /// What to do with a finished output that is in the way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -222,20 +223,15 @@ impl Staging {
         fs::create_dir_all(&parent).map_err(|e| Error::io(&parent, "create", e))?;
         let mut file = create_new(&target)?;
         let mut hasher = Sha256::default();
-        let mut buffer = vec![0; COPY_BYTES.min(source.len() as usize)];
-        let mut at = 0;
-        while at < source.len() {
-            let piece = (source.len() - at).min(COPY_BYTES as u64) as usize;
-            source.read_exact_at(&mut buffer[..piece], at)?;
-            hasher.update(&buffer[..piece]);
-            file.write_all(&buffer[..piece]).map_err(|e| Error::io(&target, "write", e))?;
-            at += piece as u64;
-        }
+        source.read_pieces(0..source.len(), |piece| {
+            hasher.update(piece);
+            file.write_all(piece).map_err(|e| Error::io(&target, "write", e))
+        })?;
         source.check_unchanged(source.identity())?;
         file.sync_all().map_err(|e| Error::io(&target, "sync", e))?;
         sync_dir(&parent)?;
         let path = relative.to_string_lossy().into_owned();
-        Ok(FileEntry { path, size_bytes: at, sha256: hasher.finish() })
+        Ok(FileEntry { path, size_bytes: source.len(), sha256: hasher.finish() })
     }
 
     /// Ends the journal and publishes the output. `seal` makes the manifest out of the journal's
@@ -417,7 +413,7 @@ impl PartFile {
             Some(writeback) => writeback.request().map_err(failed),
             None => {
                 let file = self.file.try_clone().map_err(failed)?;
-                let writeback = Writeback::start(file);
+                let writeback = Writeback::start(file, self.size_bytes);
                 writeback.request().map_err(failed)?;
                 self.writeback = Some(writeback);
                 Ok(())
@@ -447,9 +443,17 @@ struct Writeback {
 }
 
 impl Writeback {
-    fn start(file: File) -> Writeback {
+    fn start(file: File, size_bytes: u64) -> Writeback {
         let (requests, inbox) = std::sync::mpsc::sync_channel(1);
-        let thread = std::thread::spawn(move || inbox.iter().try_for_each(|()| file.sync_data()));
+        let sync = move |()| {
+            file.sync_data()?;
+            if size_bytes >= UNCACHED_BYTES {
+                // Advice: where it is not taken, memory is only used less well.
+                let _ = rustix::fs::fadvise(&file, 0, None, Advice::DontNeed);
+            }
+            Ok(())
+        };
+        let thread = std::thread::spawn(move || inbox.iter().try_for_each(sync));
         Writeback { requests, thread }
     }
 

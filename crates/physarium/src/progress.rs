@@ -20,7 +20,7 @@ pub enum Event<'a> {
         /// Of how many.
         of: usize,
     },
-    /// A step before the counted work.
+    /// A step before the counted work that may take long.
     Step(&'a str),
     /// So many more bytes are done.
     Bytes(u64),

@@ -11,7 +11,7 @@ use physarium_checkpoint::journal::{
 use physarium_checkpoint::manifest::{self, FileEntry, LeftOut, Manifest, TensorEntry};
 use physarium_checkpoint::{
     Checkpoint, Decision, Disposition, FlowRecipe, LinkPolicy, Method, Overwrite, PlannedTensor,
-    Recipe, Resume, Shard, Sidecar, Staging, StagingRequest, TargetPlan,
+    Recipe, Resume, Scope, Shard, Sidecar, Staging, StagingRequest, TargetPlan,
 };
 use physarium_flow::FlowParams;
 
@@ -153,7 +153,6 @@ impl Surgery {
             overwrite,
             resume,
         };
-        progress.event(Event::Step("checking for an earlier run"));
         let mut staging = Staging::begin(request, &mut |_| cancel.check())?;
         let records = match self.operate(&mut staging, cancel, progress) {
             Ok(records) => records,
@@ -203,7 +202,9 @@ impl Surgery {
         if first > 0 {
             progress.event(Event::Resumed { shards: first, of: shards.len() });
         }
-        progress.event(Event::Step("looking for the cut"));
+        if let Method::Exact { scope: Scope::Model, .. } = self.recipe.method {
+            progress.event(Event::Step("looking for the cut over all targets"));
+        }
         let memory = self.memory;
         let engine = Engine::prepare(&self.checkpoint, &self.plan, &self.recipe, memory, cancel)?;
         let bytes = shards[first..].iter().map(Shard::size_bytes).sum();

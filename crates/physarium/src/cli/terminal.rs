@@ -86,6 +86,7 @@ impl Progress for Bar {
                 self.bar.set_message(format!("{}/{} tensors,", self.tensors, self.of));
             }
             Event::Resumed { shards, of } => self.bar.suspend(|| resumed(shards, of)),
+            Event::Step(what) => self.bar.suspend(|| eprintln!("{what}")),
             Event::Finished => self.bar.finish_and_clear(),
             _ => {}
         }
@@ -183,6 +184,10 @@ impl Progress for Lines {
                     "{}",
                     serde_json::json!({"event": "resumed", "shards": shards, "of": of})
                 );
+            }
+            Event::Step(what) if self.shape == Shape::Plain => eprintln!("{what}"),
+            Event::Step(what) => {
+                eprintln!("{}", serde_json::json!({"event": "step", "what": what}))
             }
             Event::Bytes(bytes) => {
                 self.done += bytes;

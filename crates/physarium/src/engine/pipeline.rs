@@ -206,21 +206,15 @@ impl ShardRun<'_> {
 /// The error for a target that holds NaN or infinite weights: their number and the first.
 fn describe_non_finite(source: &Source, tensor: &PlannedTensor) -> Result<Error> {
     let matrix = Matrix::of(tensor).expect("only targets are treated");
-    let size = matrix.format.size_bytes();
-    let mut row_bytes = vec![0; (1 << 20).min(tensor.info.size_bytes()) as usize];
-    let (mut count, mut first) = (0, None);
-    let mut position = 0;
-    while position < tensor.info.elements {
-        let length =
-            row_bytes.len().min(((tensor.info.elements - position) * size as u64) as usize);
-        let bytes = &mut row_bytes[..length];
-        source.read_exact_at(bytes, tensor.info.begin + position * size as u64)?;
-        for at in physarium_flow::non_finite_positions(bytes, matrix.format) {
+    let (mut count, mut first, mut position) = (0, None, 0);
+    source.read_pieces(tensor.info.begin..tensor.info.end, |piece| -> Result<()> {
+        for at in physarium_flow::non_finite_positions(piece, matrix.format) {
             first.get_or_insert(position + at);
             count += 1;
         }
-        position += (length / size) as u64;
-    }
+        position += piece.len() as u64 / matrix.element_bytes();
+        Ok(())
+    })?;
     let first = first.expect("the worker saw one");
     Ok(Error::NonFinite {
         file: source.path().to_owned(),
