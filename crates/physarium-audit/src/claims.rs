@@ -9,6 +9,7 @@ is said instead.
 
 use std::path::Path;
 
+use physarium_checkpoint::printable;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -260,7 +261,8 @@ fn candidates(audit: &Audit) -> impl Iterator<Item = Whole<'_>> {
 
 fn sentence(share: &Share, decimals: u32) -> String {
     let percent = percent(share.part, share.whole, decimals);
-    format!("{percent} % of {} ({} of {})", share.of, grouped(share.part), grouped(share.whole))
+    let (of, part, whole) = (printable(&share.of), grouped(share.part), grouped(share.whole));
+    format!("{percent} % of {of} ({part} of {whole})")
 }
 
 impl Value {

@@ -1,5 +1,7 @@
 //! An audit as text for a terminal and as Markdown for a report or a model card.
 
+use physarium_checkpoint::printable;
+
 use crate::Verdict;
 use crate::report::{Audit, Base, Basis};
 use crate::share::{Share, grouped, percent};
@@ -27,7 +29,7 @@ pub fn markdown(audit: &Audit) -> String {
         out += "\n## Claims\n\n| id | claimed | verdict | should say |\n|---|---|---|---|\n";
         for claim in &audit.claims {
             let say = claim.should_say.as_deref().unwrap_or("");
-            let (claimed, verdict) = (&claim.claimed, verdict(claim.verdict));
+            let (claimed, verdict) = (printable(&claim.claimed), verdict(claim.verdict));
             out += &format!("| {} | {claimed} | {verdict} | {say} |\n", claim.id);
         }
     }
@@ -72,7 +74,8 @@ pub fn text(audit: &Audit) -> String {
         out += "\n";
     }
     for claim in &audit.claims {
-        out += &format!("claim {}: {} -> {}", claim.id, claim.claimed, verdict(claim.verdict));
+        let (id, claimed) = (printable(&claim.id), printable(&claim.claimed));
+        out += &format!("claim {id}: {claimed} -> {}", verdict(claim.verdict));
         if let Some(say) = &claim.should_say {
             out += &format!("; should say {say}");
         }
@@ -155,7 +158,7 @@ fn projections(audit: &Audit) -> Vec<Vec<String>> {
         let share = p.of_projection.as_ref();
         let sparsity = [p.sparsity_min, p.sparsity_mean, p.sparsity_max];
         vec![
-            p.projection.clone(),
+            printable(&p.projection),
             grouped(p.tensors),
             grouped(p.elements),
             p.pruned.map_or("unknown".into(), grouped),

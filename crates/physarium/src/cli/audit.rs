@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::Args;
 use physarium::audit::{Audit, AuditRequest, Claims, Evidence, Verdict, audit, markdown, text};
 use physarium::checkpoint::Selection;
@@ -70,8 +70,9 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     if let Some(claims) = claims {
         result.claims = claims.judge(&result)?;
     }
-    if let Some(dir) = &arguments.report {
-        write_report(dir, &result)?;
+    if let Some(report) = &arguments.report {
+        refuse_inside(report, &arguments.dir)?;
+        write_report(report, &result)?;
     }
     match arguments.display.format {
         Format::Json => output::json(&result)?,
@@ -84,6 +85,19 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
 pub fn outcome(audit: &Audit) -> Outcome {
     let claims = audit.claims.iter().all(|claim| claim.verdict == Verdict::Correct);
     if audit.denominator_correct && claims { Outcome::True } else { Outcome::False }
+}
+
+/// A report inside the checkpoint would be a file that `verify` does not expect there.
+fn refuse_inside(report: &Path, audited: &Path) -> anyhow::Result<()> {
+    let audited = std::fs::canonicalize(audited)?;
+    let absolute = std::path::absolute(report)?;
+    let real = absolute.ancestors().find_map(|above| std::fs::canonicalize(above).ok());
+    ensure!(
+        !real.is_some_and(|real| real.starts_with(&audited)),
+        "{}: report directory is inside the audited checkpoint, expected another place",
+        report.display()
+    );
+    Ok(())
 }
 
 /// Writes the two report files.

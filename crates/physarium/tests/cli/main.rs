@@ -119,6 +119,7 @@ fn reports_are_written_where_asked() {
         serde_json::from_slice(&fs::read(work.path("reports/physarium.audit.json")).unwrap())
             .unwrap();
     assert_eq!(json["basis"], "bytes");
+    work.fails(2, "audit out --report out/reports", &["inside the audited checkpoint"]);
     let markdown = fs::read_to_string(work.path("reports/physarium.audit.md")).unwrap();
     assert!(markdown.contains("| pruned |"), "{markdown}");
 }
