@@ -281,11 +281,10 @@ fn tampering_is_named() {
         &|out| fs::write(out.join("x.py"), "x").unwrap(),
         "x.py: file is in the output and not",
     );
-    tampered(
-        "sidecar",
-        &|out| fs::write(out.join("config.json"), "{}").unwrap(),
-        "first at byte 1",
-    );
+    let sidecar =
+        |text: &'static str| move |out: &Path| fs::write(out.join("config.json"), text).unwrap();
+    tampered("shorter", &sidecar("{}"), "config.json: expected 24 bytes, found 2");
+    tampered("sidecar", &sidecar("{ model_type\": \"llama\"}\n"), "first at byte 1");
     let resize = |grow: i64| {
         move |out: &Path| {
             let file = fs::OpenOptions::new().write(true).open(out.join(second)).unwrap();
