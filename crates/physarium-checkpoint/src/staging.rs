@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{Checkpoint, Shard};
 use crate::digest::Sha256;
-use crate::disk::{Disk, sync_dir};
+use crate::disk::{Disk, is_unfinished, sync_dir};
 use crate::error::{Error, Result};
 use crate::journal::{self, JournalWriter, Record, RunRecord, ShardRecord, TensorRecord};
 use crate::manifest::{self, FileEntry, Manifest};
@@ -159,6 +159,11 @@ impl Staging {
             Some(earlier) => {
                 let finished = earlier.prove(&dir, request.checkpoint, on_bytes)?;
                 let mark = earlier.mark_after(finished.len());
+                // A run killed on the last steps has a manifest and no marker: the marker comes
+                // back before the manifest goes, so that there is always one of them.
+                if !is_unfinished(&dir) {
+                    mark_unfinished(&dir, request.checkpoint)?;
+                }
                 resume::clear_unproven(&dir, &finished)?;
                 (JournalWriter::resume(&dir.join(journal::FILE_NAME), mark)?, finished)
             }
@@ -322,12 +327,7 @@ fn check_space(parent: &Path, output: u64) -> Result<()> {
 fn start(dir: &Path, request: &StagingRequest<'_>) -> Result<JournalWriter> {
     remove_if_there(dir)?;
     fs::create_dir(dir).map_err(|e| Error::io(dir, "create the staging directory", e))?;
-    let marker = dir.join(UNFINISHED_NAME);
-    let fingerprint = Fingerprint::of(request.checkpoint.shards());
-    let text = serde_json::to_string_pretty(&fingerprint).expect("a fingerprint is plain JSON");
-    let mut file = create_new(&marker)?;
-    file.write_all((text + "\n").as_bytes()).map_err(|e| Error::io(&marker, "write", e))?;
-    file.sync_all().map_err(|e| Error::io(&marker, "sync", e))?;
+    mark_unfinished(dir, request.checkpoint)?;
     let mut journal = JournalWriter::create(&dir.join(journal::FILE_NAME))?;
     journal.append(&Record::Run(request.run.clone()))?;
     journal.sync()?;
@@ -336,6 +336,18 @@ fn start(dir: &Path, request: &StagingRequest<'_>) -> Result<JournalWriter> {
         sync_dir(parent)?;
     }
     Ok(journal)
+}
+
+/// Puts the marker into a staging directory, whole or not at all.
+fn mark_unfinished(dir: &Path, checkpoint: &Checkpoint) -> Result<()> {
+    let (part, marker) = (dir.join("physarium.unfinished.part"), dir.join(UNFINISHED_NAME));
+    let fingerprint = Fingerprint::of(checkpoint.shards());
+    let text = serde_json::to_string_pretty(&fingerprint).expect("a fingerprint is plain JSON");
+    let mut file = File::create(&part).map_err(|e| Error::io(&part, "create", e))?;
+    file.write_all((text + "\n").as_bytes()).map_err(|e| Error::io(&part, "write", e))?;
+    file.sync_all().map_err(|e| Error::io(&part, "sync", e))?;
+    fs::rename(&part, &marker).map_err(|e| Error::io(&marker, "create", e))?;
+    sync_dir(dir)
 }
 
 fn create_new(path: &Path) -> Result<File> {

@@ -107,8 +107,9 @@ fn wait(child: &mut Child, limit: Duration) -> Option<std::process::ExitStatus> 
 }
 
 fn signal(child: &Child, name: &str) {
+    // A child that is over but not waited for can still be signalled.
     let status = Command::new("kill").args([name, &child.id().to_string()]).status().unwrap();
-    assert!(status.success());
+    assert!(status.success() || name != "-CONT");
 }
 
 #[test]
@@ -116,7 +117,7 @@ fn killed_at_many_moments() {
     let fixture = Fixture::new(256);
     let rounds = std::env::var("PHYSARIUM_FAULT_ROUNDS").map_or(40, |n| n.parse().unwrap());
     let mut noise = Noise::new(1);
-    let (mut kills, mut resumed) = (0, 0);
+    let mut kills = 0;
     for round in 0..rounds {
         fixture.clean();
         let context = format!("round {round}");
@@ -133,57 +134,65 @@ fn killed_at_many_moments() {
             }
         }
         if !fixture.check(&context) {
-            let output = fixture.finish(&context);
-            let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            resumed += u32::from(said.contains("of 3 shards already done and verified"));
+            fixture.finish(&context);
         }
     }
-    assert!(kills > rounds / 2 && resumed > 0, "{kills} kills, {resumed} resumed");
+    // How many depends on what else the machine does.
+    assert!(kills > 0, "no run was killed in time");
 }
 
 #[test]
 fn stopped_by_a_signal() {
     let fixture = Fixture::new(256);
     for (name, number) in [("-INT", 2), ("-TERM", 15)] {
-        let mut stopped = false;
-        // The run may be over before the signal comes: sooner then.
-        for part in [2, 3, 4, 6, 8, 12, 20] {
-            fixture.clean();
-            let mut child = prune(fixture.path(), "out").spawn().unwrap();
-            std::thread::sleep(fixture.took / part);
-            signal(&child, name);
-            let status = wait(&mut child, Duration::from_secs(5)).expect("stops in time");
-            let output = child.wait_with_output().unwrap();
-            let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            if fixture.check(name) {
-                continue;
-            }
-            if status.signal().is_some() {
-                // Before the program watched for signals: nothing was begun.
-                continue;
-            }
-            assert_eq!(status.code(), Some(128 + number), "{said}");
-            assert!(
-                said.contains("to go on: ") && said.contains("prune model --out out"),
-                "{said}"
-            );
-            fixture.finish(name);
-            stopped = true;
-            break;
-        }
+        // A run may be over before the signal comes: again then.
+        let stopped = (0..100).any(|_| stop(&fixture, name, number));
         assert!(stopped, "{name} never came in time");
     }
+}
+
+/// Sends a signal to a run that has begun; whether it came in time.
+fn stop(fixture: &Fixture, name: &str, number: i32) -> bool {
+    fixture.clean();
+    let mut child = prune(fixture.path(), "out").spawn().unwrap();
+    let begun = fixture.path().join(".out.physarium-partial/physarium.journal.jsonl");
+    while !begun.exists() && child.try_wait().unwrap().is_none() {}
+    signal(&child, name);
+    let status = wait(&mut child, Duration::from_secs(5)).expect("stops in time");
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    if fixture.check(name) {
+        return false;
+    }
+    assert_eq!(status.code(), Some(128 + number), "{said}");
+    assert!(said.contains("to go on: ") && said.contains("prune model --out out"), "{said}");
+    fixture.finish(name);
+    true
+}
+
+/// A run stopped while it holds the lock; `None` when it was over before.
+fn hold(fixture: &Fixture, lock: &Path) -> Option<Child> {
+    fixture.clean();
+    let mut child = prune(fixture.path(), "out").spawn().unwrap();
+    while fs::read_to_string(lock).map_or(true, |holder| !holder.ends_with('\n')) {
+        if child.try_wait().unwrap().is_some() {
+            return None;
+        }
+    }
+    signal(&child, "-STOP");
+    let held = fs::read_to_string(lock).is_ok() && !fixture.path().join("out").exists();
+    if !held {
+        signal(&child, "-CONT");
+        child.wait().unwrap();
+    }
+    held.then_some(child)
 }
 
 #[test]
 fn a_second_run_on_the_same_output_is_told_who_holds_it() {
     let fixture = Fixture::new(256);
-    let mut first = prune(fixture.path(), "out").spawn().unwrap();
     let lock = fixture.path().join("out.lock");
-    while fs::read_to_string(&lock).map_or(true, |holder| holder.is_empty()) {
-        assert!(first.try_wait().unwrap().is_none(), "over before it was seen");
-    }
-    signal(&first, "-STOP");
+    let mut first = (0..100).find_map(|_| hold(&fixture, &lock)).expect("a run that is held");
     let second = prune(fixture.path(), "out").output().unwrap();
     let said = String::from_utf8_lossy(&second.stderr).into_owned();
     assert_eq!(second.status.code(), Some(2), "{said}");
@@ -246,7 +255,9 @@ fn another_recipe_or_another_input_is_refused() {
     write(&changed);
     refused(&mut prune(fixture.path(), "out"), &["input changed", "SHA-256", "00001-of-00003"]);
     write(&before);
-    fixture.finish("unchanged again");
+    let output = fixture.finish("unchanged again");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("of 3 shards already done and verified"), "{said}");
 }
 
 #[test]
