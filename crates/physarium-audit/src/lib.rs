@@ -1,7 +1,7 @@
 /*!
 The auditor: counts a pruned checkpoint again, from its bytes, and judges what is said about it.
 
-It never sees the pruner. What it knows it has counted ([`recount`](audit)) or read in the headers;
+It never sees the pruner. What it knows it has counted (`recount`) or read in the headers;
 the journal is a claim like any other, compared and never believed, and where a number can only come
 from the journal the report says so.
 

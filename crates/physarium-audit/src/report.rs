@@ -35,7 +35,7 @@ pub enum Base {
 /// A coverage audit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Audit {
-    /// [`SCHEMA`](self).
+    /// `physarium.audit/1`.
     pub schema: String,
     /// What the numbers were read from.
     pub basis: Basis,

@@ -10,7 +10,7 @@ one format the order of the keys is the order of the magnitudes, so that nothing
 as a float and NaN has no say.
 
 * [`Census`] counts the distinct magnitudes of a tile.
-* [`FlowParams::cut`] lets conductances adapt on them (the biology is in `conductance.rs`).
+* [`Conductance`] lets conductances adapt on them (the biology is in `conductance.rs`).
 * [`exact_cut`] takes the k smallest instead; [`MagnitudeSearch`] does so over more weights than
   fit in memory.
 * [`apply_cut`] and [`apply_pattern`] zero the dead.
