@@ -14,6 +14,7 @@ use physarium_checkpoint::{Checkpoint, Decision, PlannedTensor, Selection, Targe
 use crate::Step;
 use crate::error::Result;
 use crate::identity::Identity;
+use crate::journal_checks::{agrees, read_journal};
 use crate::recount::{Found, Pair, pair_up, recount};
 use crate::report::{
     Audit, Base, Basis, Changed, Counted, Model, Projection, Pruned, SCHEMA, Skipped, Target,
@@ -86,13 +87,13 @@ pub fn audit(
 /// the user names is an error then: the one in the directory is a claim that turned out false.
 fn find_journal(request: &AuditRequest<'_>) -> Result<(Option<Journal>, Option<String>)> {
     if let Evidence::Journal(path) = &request.evidence {
-        return Ok((Some(Journal::read(path, Checks::IfPresent)?), None));
+        return Ok((Some(read_journal(path, Checks::IfPresent)?), None));
     }
     let path = request.dir.join(journal::FILE_NAME);
     if path.symlink_metadata().is_err() {
         return Ok((None, None));
     }
-    Ok(match Journal::read(&path, Checks::Required) {
+    Ok(match read_journal(&path, Checks::Required) {
         Ok(journal) => (Some(journal), None),
         Err(e) => (None, Some(format!("{JOURNAL_UNREADABLE}: {e}"))),
     })
@@ -325,10 +326,14 @@ impl Count<'_> {
             .filter(|record| record.processed().is_none())
             .map(|record| record.elements)
             .sum();
-        let named_once = records.len() as u64;
+        let mut times: HashMap<&str, u64> = HashMap::new();
+        for record in &journal.tensors {
+            *times.entry(&record.name).or_default() += 1;
+        }
+        let named_once = times.values().filter(|&&n| n == 1).count() as u64;
         let same_decision = self.plan.tensors.iter().filter(|tensor| {
             let record = records.get(tensor.info.name.as_str());
-            record.is_some_and(|record| agrees(record, tensor))
+            record.is_some_and(|record| agrees(record, tensor, journal.run.recipe.tile_edge()))
         });
         let mut all = vec![
             Identity::new(
@@ -400,19 +405,6 @@ impl Count<'_> {
         }
         all
     }
-}
-
-/// Whether a journal record tells of the same tensor and the same decision as headers and plan.
-fn agrees(record: &TensorRecord, planned: &PlannedTensor) -> bool {
-    let info = &planned.info;
-    record.shape == info.shape
-        && record.dtype == info.dtype
-        && record.elements == info.elements
-        && match (record.processed(), &planned.role) {
-            (Some(done), Some(role)) => planned.target().is_some() && done.role == *role,
-            (Some(_), None) => false,
-            (None, _) => planned.target().is_none(),
-        }
 }
 
 pub(crate) fn skipped(planned: &PlannedTensor) -> Option<Skipped> {

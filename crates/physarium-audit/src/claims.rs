@@ -7,6 +7,7 @@ denominator is never correct, however true the number: which of the denominators
 is said instead.
 */
 
+use std::fmt;
 use std::path::Path;
 
 use physarium_checkpoint::printable;
@@ -52,6 +53,20 @@ enum Countable {
     AlreadyZero,
     Zero,
     Tensors,
+}
+
+impl fmt::Display for Countable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Countable::Pruned => "pruned",
+            Countable::Processed => "processed",
+            Countable::Target => "target",
+            Countable::Untouched => "untouched",
+            Countable::AlreadyZero => "already_zero",
+            Countable::Zero => "zero",
+            Countable::Tensors => "tensors",
+        })
+    }
 }
 
 /// An integer, or a percentage as it is written.
@@ -165,7 +180,8 @@ impl Claims {
         };
         match claim.value {
             Value::Count(value) => {
-                let counted = judgement.measured[0].part;
+                // Without a denominator, the last is the model: all that is counted is in it.
+                let counted = judgement.measured[judgement.measured.len() - 1].part;
                 if counted != value {
                     judgement.verdict = Verdict::Wrong;
                     judgement.should_say = Some(grouped(counted));
@@ -216,7 +232,7 @@ impl Claims {
         }
     }
 
-    /// What the claim counts, as a share of `whole`. Of a projection, only what is in it counts.
+    /// What the claim counts, as a share of `whole`, of which only what is in it counts.
     fn share(&self, claim: &Claim, audit: &Audit, whole: Whole<'_>) -> Result<Share> {
         let inside = |field: fn(&Tensor) -> Option<u64>| -> Option<u64> {
             let of_whole = |tensor: &&Tensor| match whole {
@@ -232,13 +248,14 @@ impl Claims {
             (Countable::AlreadyZero, _) => inside(|t| t.already_zero),
             (Countable::Zero, _) => inside(|t| Some(t.zero)),
             (Countable::Tensors, _) => inside(|t| Some(u64::from(t.processed? > 0))),
-            (Countable::Untouched, Whole::Projection(_)) => Some(0),
-            (Countable::Untouched, _) => Some(audit.untouched.elements),
+            // What is untouched is no target.
+            (Countable::Untouched, Whole::Target | Whole::Projection(_)) => Some(0),
+            (Countable::Untouched, Whole::Model) => Some(audit.untouched.elements),
         };
         let part = part.ok_or_else(|| Error::Unmeasured {
             path: self.path.clone(),
             id: claim.id.clone(),
-            count: format!("{:?}", claim.count).to_lowercase(),
+            count: claim.count.to_string(),
         })?;
         let by_tensor = claim.count == Countable::Tensors;
         let (whole, of) = match whole {

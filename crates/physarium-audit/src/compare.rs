@@ -87,6 +87,23 @@ pub(crate) fn tally(now: &[u8], before: &[u8], dtype: Dtype) -> Tally {
     }
 }
 
+/// Infinite and NaN weights.
+///
+/// # Panics
+/// If the slice is not whole elements of a prunable dtype.
+#[track_caller]
+pub(crate) fn non_finite(bytes: &[u8], dtype: Dtype) -> u64 {
+    let (size, exponent) = match dtype {
+        Dtype::BF16 => (2, 0x7f80),
+        Dtype::F16 => (2, 0x7c00),
+        Dtype::F32 => (4, 0x7f80_0000),
+        other => panic!("{other} weights are not looked at one by one"),
+    };
+    assert!(bytes.len().is_multiple_of(size), "not whole {size}-byte elements");
+    let bits = |weight: &[u8]| weight.iter().rev().fold(0u32, |bits, b| bits << 8 | u32::from(*b));
+    bytes.chunks(size).filter(|weight| bits(weight) & exponent == exponent).count() as u64
+}
+
 /// Position of the first weight that is neither as it was nor +0.0. Slow: for when [`tally`] has
 /// counted one.
 pub(crate) fn first_illegal(now: &[u8], before: &[u8], element_bytes: usize) -> Option<u64> {
@@ -114,6 +131,15 @@ mod tests {
             bytes.chunks(2).flat_map(|pair| [0, 0, pair[0], pair[1]]).collect()
         };
         assert_eq!(tally(&wide(&now), &wide(&before), Dtype::F32), expected);
+    }
+
+    #[test]
+    fn infinities_and_nans_are_told_from_large_weights() {
+        let bytes = |bits: &[u16]| bits.iter().flat_map(|b| b.to_le_bytes()).collect::<Vec<u8>>();
+        let bf16 = bytes(&[0x7f7f, 0x7f80, 0xff80, 0x7fc0, 0xff81, 0x7c00]);
+        assert_eq!(non_finite(&bf16, Dtype::BF16), 4);
+        assert_eq!(non_finite(&bytes(&[0x7bff, 0x7c00, 0xfc01, 0x3c00]), Dtype::F16), 2);
+        assert_eq!(non_finite(&bytes(&[0, 0x7f80, 0xffff, 0x7f7f, 1, 0xff80]), Dtype::F32), 2);
     }
 
     #[test]

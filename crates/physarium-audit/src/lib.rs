@@ -19,6 +19,7 @@ mod compare;
 mod error;
 mod identity;
 mod inspect;
+mod journal_checks;
 mod recount;
 mod render;
 mod report;

@@ -11,7 +11,9 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 
-use physarium_checkpoint::{Checkpoint, PlannedTensor, Shard, Source, TargetPlan, TensorInfo};
+use physarium_checkpoint::{
+    Checkpoint, PlannedTensor, Shard, Source, TargetPlan, TensorInfo, start_thread,
+};
 
 use crate::compare::{Tally, tally};
 use crate::error::Result;
@@ -110,9 +112,10 @@ pub(crate) fn recount(
             .map(|_| {
                 let reads = sender.clone();
                 let counter = Counter { pairs, runs: &runs, next: &next, stop: &stop };
-                scope.spawn(move || counter.run(reads))
+                start_thread(scope, move || counter.run(reads))
             })
-            .collect();
+            .collect::<Result<_, _>>()
+            .inspect_err(|_| stop.store(true, Ordering::Relaxed))?;
         drop(sender);
         let told = receiver.into_iter().try_for_each(on_bytes);
         stop.store(told.is_err(), Ordering::Relaxed);

@@ -17,20 +17,20 @@ pub fn markdown(audit: &Audit) -> String {
     };
     out += "| what | tensors | elements | of target | of model |\n|---|---:|---:|---:|---:|\n";
     for row in summary(audit) {
-        out += &format!("| {} |\n", row.join(" | "));
+        out += &line(&row);
     }
     out += "\n## By projection\n\n";
     out += "| projection | tensors | elements | pruned | of projection | zeros of tensor, min / mean / max |\n";
     out += "|---|---:|---:|---:|---:|---:|\n";
     for row in projections(audit) {
-        out += &format!("| {} |\n", row.join(" | "));
+        out += &line(&row);
     }
     if !audit.claims.is_empty() {
         out += "\n## Claims\n\n| id | claimed | verdict | should say |\n|---|---|---|---|\n";
         for claim in &audit.claims {
-            let say = claim.should_say.as_deref().unwrap_or("");
-            let (claimed, verdict) = (printable(&claim.claimed), verdict(claim.verdict));
-            out += &format!("| {} | {claimed} | {verdict} | {say} |\n", claim.id);
+            let say = claim.should_say.clone().unwrap_or_default();
+            let verdict = verdict(claim.verdict).to_owned();
+            out += &line(&[printable(&claim.id), printable(&claim.claimed), verdict, say]);
         }
     }
     out += "\n## Identities\n\n| identity | left | right | holds |\n|---|---:|---:|---|\n";
@@ -43,6 +43,12 @@ pub fn markdown(audit: &Audit) -> String {
         out += &format!("\nNote: {warning}\n");
     }
     out
+}
+
+/// A row of a table; names from files may hold what would end a cell.
+fn line(cells: &[String]) -> String {
+    let cells: Vec<String> = cells.iter().map(|cell| cell.replace('|', "\\|")).collect();
+    format!("| {} |\n", cells.join(" | "))
 }
 
 /// The same for a terminal.

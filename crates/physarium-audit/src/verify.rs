@@ -14,15 +14,18 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use physarium_checkpoint::journal::{self, Checks, Journal, Processed, TensorRecord, Totals};
+use physarium_checkpoint::journal::{
+    self, Checks, InputShard, Journal, Processed, TensorRecord, Totals,
+};
 use physarium_checkpoint::manifest::{self, Manifest, TensorEntry};
 use physarium_checkpoint::{
-    Checkpoint, Digest, Disposition, LinkPolicy, Sha256, Shard, Sidecar, Source, TargetPlan,
-    printable,
+    Checkpoint, Digest, Disposition, LinkPolicy, NonFinite, Sha256, Shard, Sidecar, Source,
+    TargetPlan, printable,
 };
 
 use crate::Step;
 use crate::error::Result;
+use crate::journal_checks::{agrees, read_journal};
 use crate::verify_shard::{ShardCheck, ShardSeen, verify_shard};
 
 /// Something that is not as it should be.
@@ -88,10 +91,11 @@ pub fn verify(
     verify_file_list(&checkpoint, out, &records, &mut result)?;
     verify_files(&checkpoint, out, &records, &mut result)?;
     records.verify_against_each_other(&mut result);
-    records.verify_plan(&checkpoint, &mut result)?;
+    records.verify_plan(&checkpoint, &mut result);
     for shard in checkpoint.shards() {
         let mut on_bytes = |bytes| on_step(Step::Read(bytes));
-        let check = ShardCheck { shard, out, processed: &records.processed() };
+        let keeps = records.recipe_keeps_non_finite();
+        let check = ShardCheck { shard, out, processed: &records.processed(), keeps };
         let seen = verify_shard(&check, &mut result, &mut on_bytes)?;
         records.verify_shard_record(shard, &seen, &mut result);
     }
@@ -112,8 +116,7 @@ impl Records {
                     r.find(name, None, e.to_string());
                 }
             };
-        let (journal, error) =
-            split(Journal::read(&out.join(journal::FILE_NAME), Checks::Required));
+        let (journal, error) = split(read_journal(&out.join(journal::FILE_NAME), Checks::Required));
         keep(journal::FILE_NAME, error, result);
         let (manifest, error) = split(Manifest::read(&out.join(manifest::FILE_NAME)));
         keep(manifest::FILE_NAME, error, result);
@@ -127,6 +130,12 @@ impl Records {
     /// Journal records of the tensors that were processed, by name.
     fn processed(&self) -> HashMap<&str, &Processed> {
         self.tensors().iter().filter_map(|r| Some((r.name.as_str(), r.processed()?))).collect()
+    }
+
+    /// Whether infinite and NaN weights may be there at all.
+    fn recipe_keeps_non_finite(&self) -> bool {
+        let recipe = self.journal.as_ref().map(|journal| journal.run.recipe.non_finite);
+        recipe == Some(NonFinite::Keep)
     }
 
     /// Journal against manifest, and both against their own sums.
@@ -152,10 +161,24 @@ impl Records {
         }
     }
 
-    /// The journal's decisions against those that its recipe gives on the model's headers.
-    fn verify_plan(&self, checkpoint: &Checkpoint, result: &mut Verification) -> Result<()> {
-        let Some(journal) = &self.journal else { return Ok(()) };
-        let plan = TargetPlan::new(checkpoint, &journal.run.recipe.selection())?;
+    /// The journal's input and decisions against the model's headers and what its recipe gives on
+    /// them.
+    fn verify_plan(&self, checkpoint: &Checkpoint, result: &mut Verification) {
+        let Some(journal) = &self.journal else { return };
+        let input = |shard: &Shard| InputShard {
+            name: shard.name.clone(),
+            size_bytes: shard.size_bytes(),
+            header_sha256: shard.header_sha256,
+        };
+        let shards: Vec<InputShard> = checkpoint.shards().iter().map(input).collect();
+        if journal.run.input != shards {
+            result.find(journal::FILE_NAME, None, "input: not the shards of the model");
+        }
+        let plan = match TargetPlan::new(checkpoint, &journal.run.recipe.selection()) {
+            Ok(plan) => plan,
+            // The model is sound: the journal's patterns are not made for it.
+            Err(e) => return result.find(journal::FILE_NAME, None, format!("recipe: {e}")),
+        };
         let of_plan: Vec<(&str, bool)> = plan
             .tensors
             .iter()
@@ -167,9 +190,22 @@ impl Records {
             let pairs = of_plan.iter().zip(&of_journal);
             let tensor = pairs.into_iter().find(|(a, b)| a != b).map(|(plan, _)| plan.0);
             let what = "journal and recipe disagree on what is a target";
-            result.find(journal::FILE_NAME, tensor, what);
+            return result.find(journal::FILE_NAME, tensor, what);
         }
-        Ok(())
+        let tile_edge = journal.run.recipe.tile_edge();
+        for (planned, record) in plan.tensors.iter().zip(&journal.tensors) {
+            let whole = record.processed().is_none_or(|done| {
+                let visited = done.tiles.is_none_or(|tiles| tiles.visited == tiles.expected);
+                done.processed == planned.info.elements
+                    && done.tiles.is_some() == tile_edge.is_some()
+                    && visited
+            });
+            let shard = &checkpoint.shards()[planned.shard].name;
+            if !(whole && agrees(record, planned, tile_edge) && record.shard == *shard) {
+                let what = "record: not as headers and recipe say";
+                result.find(journal::FILE_NAME, Some(&record.name), what);
+            }
+        }
     }
 
     /// A shard's records against what was computed from its bytes.
@@ -185,6 +221,11 @@ impl Records {
                 result.find(file, None, format!("no record of shard {}", printable(&shard.name)));
                 continue;
             };
+            if record.size_bytes != shard.size_bytes() {
+                let (expected, found) = (record.size_bytes, shard.size_bytes());
+                let what = format!("stated size in bytes, expected {expected}, found {found}");
+                result.find(&shard.name, None, what);
+            }
             let digests = [
                 ("input", &record.input_sha256, input_sha256),
                 ("output", &record.output_sha256, output_sha256),
@@ -274,9 +315,14 @@ fn verify_files(
 ) -> Result<()> {
     let mut listed = BTreeSet::new();
     for entry in records.manifest.iter().flat_map(|manifest| &manifest.files) {
-        listed.insert(PathBuf::from(&entry.path));
-        // That it is missing is said by the file list.
-        let Ok(there) = Source::open(&out.join(&entry.path)) else { continue };
+        if !listed.insert(PathBuf::from(&entry.path)) {
+            result.find(&entry.path, None, "listed twice in the manifest");
+        }
+        let Some(there) = open_output(out, &entry.path, result) else { continue };
+        if entry.size_bytes != there.len() {
+            let what = format!("expected {} bytes, found {}", entry.size_bytes, there.len());
+            result.find(&entry.path, None, what);
+        }
         let digest = if entry.path == journal::FILE_NAME {
             Sha256::of(&there.read_all(u64::MAX)?)
         } else {
@@ -287,6 +333,9 @@ fn verify_files(
             result.find(&entry.path, None, what);
         }
     }
+    if records.manifest.is_some() && !listed.contains(Path::new(journal::FILE_NAME)) {
+        result.find(journal::FILE_NAME, None, "not in the manifest");
+    }
     // Files that a copy has but the manifest does not list: their bytes count all the same.
     for sidecar in Sidecar::list(checkpoint, LinkPolicy::LeaveOut)? {
         if sidecar.disposition != Disposition::Copy || listed.contains(&sidecar.path) {
@@ -296,11 +345,26 @@ fn verify_files(
             let what = "not in the manifest";
             result.find(&sidecar.path.to_string_lossy(), None, what);
         }
-        if let Ok(there) = Source::open(&out.join(&sidecar.path)) {
+        if let Some(there) = open_output(out, &sidecar.path.to_string_lossy(), result) {
             compare_with_input(checkpoint, &sidecar.path, &there, result)?;
         }
     }
     Ok(())
+}
+
+/// Opens a file of the output. What is there and cannot be opened (a dangling link, a FIFO, no
+/// permission) is a finding; that it is missing is said by the file list.
+pub(crate) fn open_output(out: &Path, name: &str, result: &mut Verification) -> Option<Source> {
+    let path = out.join(name);
+    match Source::open(&path) {
+        Ok(source) => Some(source),
+        Err(e) => {
+            if path.symlink_metadata().is_ok() {
+                result.find(name, None, format!("cannot be read: {e}"));
+            }
+            None
+        }
+    }
 }
 
 /// Compares a copied file with its original, a piece at a time; returns the copy's digest.

@@ -10,12 +10,12 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use physarium_checkpoint::journal::{Processed, TensorRecord};
-use physarium_checkpoint::{Blake3, Digest, Dtype, Sha256, Shard, Source};
+use physarium_checkpoint::{Blake3, Digest, Dtype, Sha256, Shard, Source, start_thread};
 use safetensors::tensor::Metadata;
 
-use crate::compare::{first_illegal, tally};
+use crate::compare::{first_illegal, non_finite, tally};
 use crate::error::Result;
-use crate::verify::Verification;
+use crate::verify::{Verification, open_output};
 
 /// Bytes read at once from each side; a multiple of every element size.
 const READ_BYTES: u64 = 1 << 20;
@@ -28,6 +28,8 @@ pub(crate) struct ShardCheck<'a> {
     pub out: &'a Path,
     /// Journal records of processed tensors.
     pub processed: &'a HashMap<&'a str, &'a Processed>,
+    /// Whether the recipe keeps infinite and NaN weights; if not, none are there.
+    pub keeps: bool,
 }
 
 /// What a shard's bytes say.
@@ -43,6 +45,7 @@ pub(crate) struct TensorSeen {
     output_blake3: Digest,
     pruned: u64,
     already_zero: u64,
+    non_finite: u64,
 }
 
 impl TensorSeen {
@@ -57,6 +60,7 @@ impl TensorSeen {
             for (what, stated, counted) in [
                 ("pruned weights", done.pruned, self.pruned),
                 ("weights zero before", done.already_zero, self.already_zero),
+                ("infinite and NaN weights", done.non_finite, self.non_finite),
             ] {
                 if stated != counted {
                     let what = format!("{what}, expected {stated}, found {counted}");
@@ -89,23 +93,23 @@ pub(crate) fn verify_shard(
     let name = &check.shard.name;
     let input = check.shard.reopen()?;
     let spans = spans(check, &input)?;
-    let output = match Source::open(&check.out.join(name)) {
-        Ok(output) if output.len() == input.len() => output,
-        Ok(output) => {
+    let output = match open_output(check.out, name, result) {
+        Some(output) if output.len() == input.len() => output,
+        Some(output) => {
             let what = format!("expected {} bytes, found {}", input.len(), output.len());
             result.find(name, None, what);
             return hash_only(&input, &output);
         }
-        // That it is missing is said by the file list.
-        Err(_) => return hash_only(&input, &input),
+        None => return hash_only(&input, &input),
     };
     std::thread::scope(|scope| {
         let (input_bytes, from_input) = sync_channel(AHEAD);
         let (output_bytes, from_output) = sync_channel(AHEAD);
         let (input, output, spans) = (&input, &output, &spans);
-        let input_reader = scope.spawn(move || read(input, spans, input_bytes));
-        let output_reader = scope.spawn(move || read(output, spans, output_bytes));
-        let mut comparison = Comparison { file: name, result, tensors: Vec::new() };
+        let input_reader = start_thread(scope, move || read(input, spans, input_bytes))?;
+        let output_reader = start_thread(scope, move || read(output, spans, output_bytes))?;
+        let (keeps, tensors) = (check.keeps, Vec::new());
+        let mut comparison = Comparison { file: name, keeps, result, tensors };
         let compared = comparison.run(spans, from_input, from_output, on_bytes);
         let tensors = comparison.tensors;
         let join = |reader: std::thread::ScopedJoinHandle<'_, Result<Digest>>| {
@@ -177,6 +181,8 @@ fn read(source: &Source, spans: &[Span], bytes: SyncSender<Vec<u8>>) -> Result<D
 /// Compares the two streams of bytes.
 struct Comparison<'a> {
     file: &'a str,
+    /// As in [`ShardCheck`].
+    keeps: bool,
     result: &'a mut Verification,
     tensors: Vec<TensorSeen>,
 }
@@ -190,7 +196,7 @@ impl Comparison<'_> {
         on_bytes: &mut dyn FnMut(u64) -> Result<(), physarium_checkpoint::Error>,
     ) -> Result<()> {
         for span in spans {
-            let (mut pruned, mut already_zero) = (0, 0);
+            let (mut pruned, mut already_zero, mut infinite) = (0, 0, 0);
             let mut blake3 = Blake3::default();
             let mut at = span.begin;
             let mut clean = true;
@@ -202,6 +208,9 @@ impl Comparison<'_> {
                         let tally = tally(&now, &before, dtype);
                         pruned += tally.pruned;
                         already_zero += tally.zeros - tally.pruned;
+                        if self.keeps {
+                            infinite += non_finite(&now, dtype);
+                        }
                         tally.illegal() > 0
                     }
                     None => now != before,
@@ -222,7 +231,8 @@ impl Comparison<'_> {
             self.result.tensors += 1;
             self.result.pruned += pruned;
             let output_blake3 = blake3.finish();
-            self.tensors.push(TensorSeen { name, output_blake3, pruned, already_zero });
+            let non_finite = infinite;
+            self.tensors.push(TensorSeen { name, output_blake3, pruned, already_zero, non_finite });
         }
         Ok(())
     }

@@ -130,6 +130,12 @@ pub enum Error {
         /// The system's reason.
         source: io::Error,
     },
+    /// The operating system has no thread to give.
+    #[error("cannot start a thread: {source}\nhint: --threads 1 takes the fewest")]
+    Thread {
+        /// The system's reason.
+        source: io::Error,
+    },
     /// A file ended before the bytes that its header promised, after it had been checked.
     #[error(
         "{}: file shrank while it was read, expected {expected} bytes at offset {offset}, found the end",
@@ -288,7 +294,9 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Error::Malformed(_) => ErrorKind::Input,
-            Error::Io { .. } | Error::NoSpace { .. } => ErrorKind::Environment,
+            Error::Io { .. } | Error::NoSpace { .. } | Error::Thread { .. } => {
+                ErrorKind::Environment
+            }
             Error::FileShrank { .. } | Error::InputChanged { .. } => ErrorKind::InputChanged,
             Error::Pattern { .. } | Error::PatternMatchesNothing { .. } => ErrorKind::Usage,
             Error::NothingToPrune { .. } | Error::Strict { .. } => ErrorKind::Unsupported,

@@ -3,7 +3,9 @@ The header of one safetensors file: parsed, then checked against the file that i
 
 In: the file. Out: its tensors in the order of their bytes, which is contiguous from the end of the
 header to the end of the file. Stricter than the `safetensors` crate in one thing that matters
-(duplicate names are refused, where a map would keep the last) and in one limit (rank).
+(duplicate names are refused, where a map would keep the last), in one limit (rank), and in the
+spellings of entries that serde derives beside the format's own (`["F32", [1], [0, 4]]` for an entry,
+`{"F32": null}` for a dtype).
 
 Leading and trailing blanks and unknown fields of an entry are accepted, as the reference crate
 does; they survive because header bytes are copied, never rewritten.
@@ -12,11 +14,12 @@ does; they survive because header bytes are copied, never rewritten.
 use std::fmt;
 use std::path::Path;
 
-use serde::de::{self, DeserializeSeed, IgnoredAny, MapAccess, Visitor};
+use serde::de::{self, DeserializeSeed, MapAccess, Visitor};
 
 use crate::digest::{Digest, Sha256};
 use crate::dtype::Dtype;
 use crate::error::{Malformed, Result};
+use crate::json::{Unread, json_offset, without_position};
 use crate::source::Source;
 
 /// Longest header that is read, in bytes; the limit of the reference implementation.
@@ -169,27 +172,6 @@ fn parse(path: &Path, json: &[u8]) -> Result<Vec<Entry>> {
     })
 }
 
-/// The error's text without serde_json's line and column, which mean little in a one-line header.
-pub(crate) fn without_position(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    match text.rfind(" at line ") {
-        Some(cut) => text[..cut].to_owned(),
-        None => text,
-    }
-}
-
-/// The byte offset of a serde_json error in `json`.
-pub(crate) fn json_offset(json: &[u8], error: &serde_json::Error) -> u64 {
-    let line_start = match error.line() {
-        0 | 1 => 0,
-        line => {
-            let newline = json.iter().enumerate().filter(|(_, byte)| **byte == b'\n').nth(line - 2);
-            newline.map_or(json.len(), |(at, _)| at + 1)
-        }
-    };
-    (line_start + error.column().saturating_sub(1)).min(json.len()) as u64
-}
-
 /// Sorts entries by offset and checks names, sizes and contiguity.
 fn check(
     path: &Path,
@@ -334,7 +316,8 @@ impl<'de> de::Deserialize<'de> for Metadata {
                 let mut seen = std::collections::HashSet::new();
                 while let Some((key, _)) = map.next_entry::<String, String>()? {
                     if let Some(key) = seen.replace(key) {
-                        return Err(de::Error::custom(format!("key {key:?} twice")));
+                        let shown = crate::printable(&key);
+                        return Err(de::Error::custom(format!("key \"{shown}\" twice")));
                     }
                 }
                 Ok(Metadata)
@@ -373,7 +356,7 @@ impl<'de> Visitor<'de> for RawEntryVisitor {
                 "shape" => shape.replace(map.next_value::<Shape>()?.0).is_some(),
                 "data_offsets" => offsets.replace(map.next_value()?).is_some(),
                 _ => {
-                    map.next_value::<IgnoredAny>()?;
+                    map.next_value::<Unread>()?;
                     false
                 }
             };

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 
 use crate::error::{Malformed, Result};
-use crate::header::{json_offset, without_position};
+use crate::json::{Unread, json_offset, without_position};
 use crate::printable;
 use crate::source::Source;
 
@@ -107,7 +107,7 @@ impl<'de> Deserialize<'de> for RawIndex {
                             .is_some(),
                         "weight_map" => weight_map.replace(map.next_value()?).is_some(),
                         _ => {
-                            map.next_value::<de::IgnoredAny>()?;
+                            map.next_value::<Unread>()?;
                             false
                         }
                     };
@@ -139,7 +139,8 @@ impl<'de, V: Deserialize<'de>> Deserialize<'de> for UniqueMap<V> {
                 let mut entries = BTreeMap::new();
                 while let Some((key, value)) = map.next_entry::<String, V>()? {
                     if entries.contains_key(&key) {
-                        return Err(de::Error::custom(format!("key {key:?} twice")));
+                        let shown = printable(&key);
+                        return Err(de::Error::custom(format!("key \"{shown}\" twice")));
                     }
                     entries.insert(key, value);
                 }

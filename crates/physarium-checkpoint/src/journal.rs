@@ -20,6 +20,7 @@ use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::recipe::Recipe;
 use crate::role::Role;
+use crate::source::Source;
 
 /// Name of the journal in an output directory.
 pub const FILE_NAME: &str = "physarium.journal.jsonl";
@@ -218,9 +219,9 @@ impl Journal {
     /// Reads a whole journal.
     ///
     /// # Errors
-    /// `Record` naming the first line at fault; `Io`.
+    /// `Record` naming the first line at fault; `Malformed` when it is not a regular file; `Io`.
     pub fn read(path: &Path, checks: Checks) -> Result<Journal> {
-        let bytes = std::fs::read(path).map_err(|e| Error::io(path, "read", e))?;
+        let bytes = Source::open(path)?.read_all(u64::MAX)?;
         Journal::parse(path, &bytes, checks)
     }
 
@@ -353,7 +354,8 @@ impl<'a> Lines<'a> {
             Some((body, stated)) => {
                 let right = chain(&self.previous, &body);
                 if stated != right {
-                    return Err(self.fault(&format!("check {right}"), format!("check {stated}")));
+                    let found = format!("check {}", crate::printable(stated));
+                    return Err(self.fault(&format!("check {right}"), found));
                 }
                 self.previous = right;
                 body
@@ -364,7 +366,7 @@ impl<'a> Lines<'a> {
             None => text.to_owned(),
         };
         let record: Record = serde_json::from_str(&body)
-            .map_err(|e| self.fault("a journal record", e.to_string()))?;
+            .map_err(|e| self.fault("a journal record", crate::printable(&e.to_string())))?;
         if let Record::Run(run) = &record
             && run.schema != SCHEMA
         {

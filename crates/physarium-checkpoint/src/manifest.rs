@@ -13,6 +13,7 @@ use crate::digest::{Blake3, Digest};
 use crate::error::{Error, Result};
 use crate::journal::{ShardRecord, TensorRecord, Totals};
 use crate::recipe::Recipe;
+use crate::source::Source;
 
 /// Name of the manifest in an output directory.
 pub const FILE_NAME: &str = "physarium.manifest.json";
@@ -95,9 +96,10 @@ impl Manifest {
     /// Reads a manifest and its check.
     ///
     /// # Errors
-    /// `Record` when the text is not exactly what physarium writes; `Io`.
+    /// `Record` when the text is not exactly what physarium writes; `Malformed` when it is not a regular
+    /// file; `Io`.
     pub fn read(path: &Path) -> Result<Manifest> {
-        let bytes = std::fs::read(path).map_err(|e| Error::io(path, "read", e))?;
+        let bytes = Source::open(path)?.read_all(u64::MAX)?;
         let fault = |expected: &str, found: String| Error::Record {
             path: path.to_owned(),
             what: "manifest".to_owned(),
@@ -105,7 +107,7 @@ impl Manifest {
             found,
         };
         let manifest: Manifest = serde_json::from_slice(&bytes)
-            .map_err(|e| fault("a physarium manifest", e.to_string()))?;
+            .map_err(|e| fault("a physarium manifest", crate::printable(&e.to_string())))?;
         if manifest.schema != SCHEMA {
             return Err(fault(SCHEMA, crate::printable(&manifest.schema)));
         }

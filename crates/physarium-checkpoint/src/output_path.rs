@@ -6,15 +6,19 @@ resolved path and by device and inode, which sees through bind mounts), and must
 */
 
 use std::fs::{self, File, Metadata, OpenOptions};
-use std::io::{Read, Write};
-use std::os::unix::fs::MetadataExt;
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::FlockOperation;
+use rustix::io::Errno;
 
 use crate::error::{Error, Result};
-use crate::manifest;
+use crate::{manifest, printable};
+
+/// How the note in a lock file begins.
+const LOCK_NOTE: &str = "pid ";
 
 /// An output directory's place: its resolved parent and its name there.
 #[derive(Debug, Clone)]
@@ -45,9 +49,13 @@ impl OutputPath {
             expected: expected.to_owned(),
             found,
         };
-        let Some(name) = out.file_name().map(|name| name.to_string_lossy().into_owned()) else {
+        let Some(name) = out.file_name() else {
             let found = format!("{}", out.display());
             return Err(fault("not a name for a new directory", "a directory name", found));
+        };
+        let Some(name) = name.to_str().map(str::to_owned) else {
+            let found = "other bytes".to_owned();
+            return Err(fault("output name is not UTF-8", "a name in UTF-8", found));
         };
         if name.len() > 200 {
             let found = format!("{} bytes", name.len());
@@ -57,8 +65,13 @@ impl OutputPath {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
-        let parent = fs::canonicalize(parent)
-            .map_err(|e| Error::io(parent, "find the output's parent directory", e))?;
+        let parent = fs::canonicalize(parent).map_err(|e| match e.kind() {
+            ErrorKind::NotFound | ErrorKind::NotADirectory => {
+                let found = printable(&e.to_string());
+                fault("output's parent is not there", "a directory to make the output in", found)
+            }
+            _ => Error::io(parent, "find the output's parent directory", e),
+        })?;
         if !parent.is_dir() {
             return Err(fault(
                 "output's parent is not a directory",
@@ -97,7 +110,7 @@ impl OutputPath {
             found: found.to_owned(),
         };
         let meta = match dir.symlink_metadata() {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Occupant::Absent),
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Occupant::Absent),
             Err(e) => return Err(Error::io(&dir, "look at the output", e)),
             Ok(meta) => meta,
         };
@@ -154,22 +167,38 @@ impl OutputPath {
                 .write(true)
                 .create(true)
                 .truncate(false)
+                .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32)
                 .open(&path)
                 .map_err(io("create the output's lock"))
                 .map_err(fail)?;
-            if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            let held = file.metadata().map_err(io("stat")).map_err(fail)?;
+            if !held.is_file() {
+                return Err(not_a_lock(path));
+            }
+            let taken = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
+            if taken == Err(Errno::WOULDBLOCK) {
                 let mut holder = String::new();
                 // Who holds it is for display; the lock itself is the kernel's.
                 let _ = file.read_to_string(&mut holder);
-                let holder = crate::printable(holder.trim_end());
+                let holder = printable(holder.trim_end());
                 return Err(Error::Locked { path, holder });
             }
+            taken.map_err(|e| Error::io(&path, "lock", e.into()))?;
             // A finished run removes its lock file: make sure that this is still the one there.
-            let held = file.metadata().map_err(io("stat")).map_err(fail)?;
             if fs::metadata(&path).is_ok_and(|there| identity(&there) == identity(&held)) {
-                file.set_len(0).map_err(io("write")).map_err(fail)?;
-                let note = format!("pid {} since {} UTC\n", std::process::id(), clock());
-                file.write_all(note.as_bytes()).map_err(io("write")).map_err(fail)?;
+                let mut start = Vec::new();
+                file.by_ref()
+                    .take(LOCK_NOTE.len() as u64)
+                    .read_to_end(&mut start)
+                    .map_err(io("read"))
+                    .map_err(fail)?;
+                // Empty or torn is what a killed run leaves; `NAME.lock` may also be the user's.
+                if !LOCK_NOTE.as_bytes().starts_with(&start) {
+                    return Err(not_a_lock(path));
+                }
+                let note = format!("{LOCK_NOTE}{} since {} UTC\n", std::process::id(), clock());
+                // A full disk is reported by the check of free space, with its numbers.
+                let _ = file.set_len(0).and_then(|()| file.write_all_at(note.as_bytes(), 0));
                 return Ok(Lock { path, _file: file });
             }
         }
@@ -188,6 +217,15 @@ impl Drop for Lock {
         // Removed while still held, so that nobody can take it in between. If that fails, an
         // unlocked file stays behind, which locks nobody out.
         let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn not_a_lock(path: PathBuf) -> Error {
+    Error::Output {
+        path,
+        what: "a file has the name of the output's lock",
+        expected: "nothing there, or the lock of a run".to_owned(),
+        found: "a file that physarium did not write".to_owned(),
     }
 }
 

@@ -21,6 +21,7 @@ use crate::journal::{self, Interrupted, Mark, TensorRecord};
 use crate::manifest;
 use crate::source::Source;
 use crate::staging::{Fingerprint, FinishedShard, StagingRequest, UNFINISHED_NAME};
+use crate::threads::start_thread;
 
 /// An unfinished run of the same recipe on the same input.
 pub(crate) struct Earlier {
@@ -39,7 +40,13 @@ pub(crate) fn look(dir: &Path, request: &StagingRequest<'_>) -> Result<Option<Ea
     if !bytes.contains(&b'\n') {
         return Ok(None);
     }
-    let journal = Interrupted::parse(&path, &bytes)?;
+    let journal = Interrupted::parse(&path, &bytes).map_err(|fault| match fault {
+        Error::Record { path, what, expected, found } => {
+            let found = format!("{found}\nhint: use --restart to throw the unfinished run away");
+            Error::Record { path, what, expected, found }
+        }
+        other => other,
+    })?;
     let theirs = serde_json::to_value(&journal.journal.run).expect("plain JSON");
     let ours = serde_json::to_value(&request.run).expect("plain JSON");
     refuse_difference(dir, &theirs, &ours)?;
@@ -88,10 +95,18 @@ fn first_difference(at: String, a: &Value, b: &Value) -> Option<(String, String,
         }
         (Value::Array(a_list), Value::Array(b_list)) if a_list.len() == b_list.len() => {
             let mut pairs = a_list.iter().zip(b_list).enumerate();
-            pairs.find_map(|(i, (a, b))| first_difference(child(&i.to_string()), a, b))
+            pairs.find_map(|(i, (a, b))| {
+                // Shards by their name: who reads it knows files, not positions.
+                let name = a["name"].as_str().filter(|name| b["name"] == **name);
+                let key = name.map_or_else(|| i.to_string(), str::to_owned);
+                first_difference(child(&key), a, b)
+            })
         }
         _ if a == b => None,
-        _ => Some((crate::printable(&at), crate::printable(&a.to_string()), b.to_string())),
+        _ => {
+            let [a, b] = [a, b].map(|value| crate::printable(&value.to_string()));
+            Some((crate::printable(&at), a, b))
+        }
     }
 }
 
@@ -151,12 +166,12 @@ fn hash_both(
 ) -> Result<(Digest, Digest)> {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let other = scope.spawn(|| {
+        let other = start_thread(scope, || {
             hash(input, &mut |_| match stop.load(Ordering::Relaxed) {
                 true => Err(Error::Interrupted),
                 false => Ok(()),
             })
-        });
+        })?;
         let output = hash(output, on_bytes);
         stop.store(output.is_err(), Ordering::Relaxed);
         let input = other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
+use crate::index::INDEX_NAME;
 use crate::source::Source;
 use crate::{journal, manifest};
 
@@ -95,7 +96,8 @@ impl Lister<'_> {
                 continue;
             }
             let kind = entry.file_type().map_err(io)?;
-            if kind.is_dir() && !name.starts_with('.') && depth < MAX_DEPTH {
+            let descend = !name.starts_with('.') && depth < MAX_DEPTH && !is_own_record(&name);
+            if kind.is_dir() && descend {
                 self.directory(&path, depth + 1)?;
                 continue;
             }
@@ -112,20 +114,24 @@ impl Lister<'_> {
 
     fn disposition(&self, path: &Path, name: &str, kind: fs::FileType) -> Disposition {
         let left_out = |why| Disposition::LeftOut(why);
+        if is_own_record(name) {
+            return left_out("the record of an earlier physarium run; this run writes its own");
+        }
         if kind.is_dir() {
             return left_out("a hidden directory, or one too deep");
         }
         if path.to_str().is_none() {
             return left_out("its name is not UTF-8");
         }
-        if name == journal::FILE_NAME || name == manifest::FILE_NAME {
-            return left_out("the record of an earlier physarium run; this run writes its own");
+        // Opened and checked with the shards; the output is no checkpoint without it.
+        if path == Path::new(INDEX_NAME) {
+            return Disposition::Copy;
         }
         let lower = name.to_ascii_lowercase();
         if lower.ends_with(".safetensors") {
             return left_out("weights that the checkpoint's index does not name");
         }
-        if lower.ends_with(".safetensors.index.json") && name != crate::index::INDEX_NAME {
+        if lower.ends_with(".safetensors.index.json") && name != INDEX_NAME {
             return left_out("an index of weights that are not copied");
         }
         if OTHER_WEIGHTS.iter().any(|end| lower.ends_with(end)) {
@@ -156,4 +162,9 @@ impl Lister<'_> {
             }
         }
     }
+}
+
+/// Names that the output needs for itself, whatever has them in the input.
+fn is_own_record(name: &str) -> bool {
+    name == journal::FILE_NAME || name == manifest::FILE_NAME
 }

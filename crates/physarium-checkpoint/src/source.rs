@@ -48,6 +48,7 @@ impl Source {
             // A socket cannot be opened at all; say what it is rather than ENXIO.
             Err(e) => match std::fs::metadata(path) {
                 Ok(meta) if !meta.is_file() => return Err(not_regular(path, &meta)),
+                Err(_) if path.is_symlink() => return Err(broken_link(path, &e)),
                 _ => return Err(io(e)),
             },
         };
@@ -166,6 +167,13 @@ fn identity(meta: &std::fs::Metadata) -> FileIdentity {
         modified_ns: nanoseconds(meta.mtime(), meta.mtime_nsec()),
         changed_ns: nanoseconds(meta.ctime(), meta.ctime_nsec()),
     }
+}
+
+fn broken_link(path: &Path, why: &std::io::Error) -> Error {
+    let expected = "a regular file or a link to one";
+    Malformed::new(path, "link leads nowhere", expected, why.to_string())
+        .with_hint("a hub cache whose download was broken off looks like this: fetch it again")
+        .into()
 }
 
 fn not_regular(path: &Path, meta: &std::fs::Metadata) -> Error {

@@ -234,7 +234,10 @@ impl Staging {
         })?;
         source.check_unchanged(source.identity())?;
         file.sync_all().map_err(|e| Error::io(&target, "sync", e))?;
-        sync_dir(&parent)?;
+        // Up to the staging directory itself, which is synced when it is published.
+        for made in parent.ancestors().take_while(|above| *above != self.dir) {
+            sync_dir(made)?;
+        }
         let path = relative.to_string_lossy().into_owned();
         Ok(FileEntry { path, size_bytes: source.len(), sha256: hasher.finish() })
     }
@@ -425,7 +428,7 @@ impl PartFile {
             Some(writeback) => writeback.request().map_err(failed),
             None => {
                 let file = self.file.try_clone().map_err(failed)?;
-                let writeback = Writeback::start(file, self.size_bytes);
+                let writeback = Writeback::start(file, self.size_bytes).map_err(failed)?;
                 writeback.request().map_err(failed)?;
                 self.writeback = Some(writeback);
                 Ok(())
@@ -455,7 +458,7 @@ struct Writeback {
 }
 
 impl Writeback {
-    fn start(file: File, size_bytes: u64) -> Writeback {
+    fn start(file: File, size_bytes: u64) -> std::io::Result<Writeback> {
         let (requests, inbox) = std::sync::mpsc::sync_channel(1);
         let sync = move |()| {
             file.sync_data()?;
@@ -465,8 +468,9 @@ impl Writeback {
             }
             Ok(())
         };
-        let thread = std::thread::spawn(move || inbox.iter().try_for_each(sync));
-        Writeback { requests, thread }
+        let work = move || inbox.iter().try_for_each(sync);
+        let thread = std::thread::Builder::new().spawn(work)?;
+        Ok(Writeback { requests, thread })
     }
 
     /// Asks for a sync unless one is waiting already.

@@ -130,11 +130,22 @@ fn fail(error: &anyhow::Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     if is_interrupt(error) {
-        eprintln!("{error:#}\nto go on: {}", signals::command_line());
+        output::note(&format!("{error:#}\nto go on: {}", signals::command_line()));
         return ExitCode::from(128 + signals::caught());
     }
-    eprintln!("error: {error:#}");
+    output::note(&format!("error: {}", chain(error)));
     ExitCode::from(2)
+}
+
+/// An error with its causes, those left out that its own text names already.
+fn chain(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text += &format!(": {cause}");
+        }
+    }
+    text
 }
 
 fn is_interrupt(error: &anyhow::Error) -> bool {

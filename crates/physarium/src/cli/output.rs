@@ -1,4 +1,4 @@
-//! Results on stdout.
+//! Results on stdout, notes on stderr.
 
 use std::io::Write;
 
@@ -19,6 +19,12 @@ pub fn text(text: &str) -> anyhow::Result<()> {
     stdout.write_all(text.as_bytes())?;
     stdout.flush()?;
     Ok(())
+}
+
+/// Writes a line to stderr. One that cannot be written (a closed pipe, a full disk) is no reason to
+/// stop the work, as `eprintln!` would.
+pub fn note(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
 /// Writes one JSON object to stdout.

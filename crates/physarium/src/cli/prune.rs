@@ -223,11 +223,14 @@ impl Arguments {
 /// What the user should know before it begins.
 fn notes(surgery: &Surgery) {
     for warning in surgery.checkpoint.warnings() {
-        eprintln!("note: {warning}");
+        output::note(&format!("note: {warning}"));
     }
     for sidecar in &surgery.sidecars {
         if let Disposition::LeftOut(reason) = sidecar.disposition {
-            eprintln!("note: left out: {}: {reason}", printable(&sidecar.path.to_string_lossy()));
+            output::note(&format!(
+                "note: left out: {}: {reason}",
+                printable(&sidecar.path.to_string_lossy())
+            ));
         }
     }
     let mut reasons: Vec<(String, u64)> = Vec::new();
@@ -243,18 +246,18 @@ fn notes(surgery: &Surgery) {
         }
     }
     for (reason, count) in reasons {
-        eprintln!("note: {count} projections are carried, not pruned: {reason}");
+        output::note(&format!("note: {count} projections are carried, not pruned: {reason}"));
     }
     if let Method::Pattern { pattern } = surgery.recipe.method {
         let group = pattern.group();
         let home = |cols| physarium::flow::pattern_is_at_home(cols, group);
         let ragged = surgery.plan.targets().filter(|(_, shape)| !home(shape.cols)).count();
         if ragged > 0 {
-            eprintln!(
+            output::note(&format!(
                 "note: {ragged} projections have a number of inputs that {group} does not divide; \
                  the shorter last group of each row keeps at most {}",
                 pattern.keep()
-            );
+            ));
         }
     }
 }

@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use physarium::audit::Step;
 use physarium::{Cancel, Event, Progress, Silent};
 
-use super::output::size;
+use super::output::{note, size};
 
 /// How progress is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -86,7 +86,7 @@ impl Progress for Bar {
                 self.bar.set_message(format!("{}/{} tensors,", self.tensors, self.of));
             }
             Event::Resumed { shards, of } => self.bar.suspend(|| resumed(shards, of)),
-            Event::Step(what) => self.bar.suspend(|| eprintln!("{what}")),
+            Event::Step(what) => self.bar.suspend(|| note(what)),
             Event::Finished => self.bar.finish_and_clear(),
             _ => {}
         }
@@ -100,7 +100,7 @@ impl Drop for Bar {
 }
 
 fn resumed(shards: usize, of: usize) {
-    eprintln!("resuming: {shards} of {of} shards already done and verified");
+    note(&format!("resuming: {shards} of {of} shards already done and verified"));
 }
 
 /// What lines look like.
@@ -142,21 +142,21 @@ impl Lines {
         let rate = self.done as f64 / seconds.max(1e-9);
         let left = self.total.saturating_sub(self.done) as f64 / rate.max(1e-9);
         match self.shape {
-            Shape::Plain => eprintln!(
+            Shape::Plain => note(&format!(
                 "{}: {} of {}{}, {}/s, {left:.0} s left",
                 self.task,
                 size(self.done),
                 size(self.total),
                 self.tensor_note(),
                 size(rate as u64),
-            ),
-            Shape::Json => eprintln!(
-                "{}",
-                serde_json::json!({
+            )),
+            Shape::Json => note(
+                &serde_json::json!({
                     "event": event, "task": self.task, "bytes": self.done,
                     "total_bytes": self.total, "tensors": self.tensors,
                     "total_tensors": self.of, "seconds": seconds,
                 })
+                .to_string(),
             ),
         }
     }
@@ -180,14 +180,14 @@ impl Progress for Lines {
             }
             Event::Resumed { shards, of } if self.shape == Shape::Plain => resumed(shards, of),
             Event::Resumed { shards, of } => {
-                eprintln!(
-                    "{}",
-                    serde_json::json!({"event": "resumed", "shards": shards, "of": of})
+                note(
+                    &serde_json::json!({"event": "resumed", "shards": shards, "of": of})
+                        .to_string(),
                 );
             }
-            Event::Step(what) if self.shape == Shape::Plain => eprintln!("{what}"),
+            Event::Step(what) if self.shape == Shape::Plain => note(what),
             Event::Step(what) => {
-                eprintln!("{}", serde_json::json!({"event": "step", "what": what}))
+                note(&serde_json::json!({"event": "step", "what": what}).to_string())
             }
             Event::Bytes(bytes) => {
                 self.done += bytes;

@@ -9,7 +9,7 @@ more, a few tile columns at a time).
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use physarium_checkpoint::{NmPattern, Source};
+use physarium_checkpoint::{NmPattern, Source, start_thread};
 use physarium_flow::{Cut, TileView};
 
 use super::solve::{TileRule, TileSolver};
@@ -154,7 +154,8 @@ fn decide_wide_band(
         }
     };
     let mut decided = std::thread::scope(|scope| -> Result<Vec<(u64, Vec<Cut>)>> {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
+        let workers = (0..threads).map(|_| start_thread(scope, worker));
+        let workers = workers.collect::<Result<Vec<_>, _>>()?;
         let mut all = Vec::new();
         for worker in workers {
             all.extend(worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);

@@ -13,7 +13,7 @@ use std::thread::Result as Caught;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use physarium_checkpoint::{
-    Blake3, Digest, NonFinite, PartFile, PlannedTensor, Sha256, Shard, Source,
+    Blake3, Digest, NonFinite, PartFile, PlannedTensor, Sha256, Shard, Source, start_thread,
 };
 
 use super::Engine;
@@ -73,14 +73,15 @@ impl ShardRun<'_> {
         let (treated_in, treated_out) = bounded(self.engine.memory.pieces);
         let (hashed_in, hashed_out) = bounded(self.engine.memory.pieces);
         let digests = std::thread::scope(|scope| {
-            let reader = scope.spawn(|| self.read(&source, free_out, work_in));
+            // Whichever cannot be started: the channels' other ends go, and the rest end.
+            let reader = start_thread(scope, || self.read(&source, free_out, work_in))?;
             for _ in 0..self.engine.memory.workers {
                 let (work, treated) = (work_out.clone(), treated_in.clone());
-                scope.spawn(|| self.treat(&source, work, treated));
+                start_thread(scope, || self.treat(&source, work, treated))?;
             }
             // Only the workers' ends may stay open.
             drop((work_out, treated_in));
-            let hasher = scope.spawn(|| self.hash(treated_out, hashed_in));
+            let hasher = start_thread(scope, || self.hash(treated_out, hashed_in))?;
             let write = self.write(part, hashed_out, free_in, written);
             let input = reader.join().unwrap_or_else(|panic| resume_unwind(panic));
             let output = hasher.join().unwrap_or_else(|panic| resume_unwind(panic));

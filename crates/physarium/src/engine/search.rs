@@ -9,7 +9,7 @@ are given, then in row-major order.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use physarium_checkpoint::{Shard, Source, TensorInfo};
+use physarium_checkpoint::{Shard, Source, TensorInfo, start_thread};
 use physarium_flow::{Census, Cut, FoundCut, MagnitudeSearch, count_ties, locate_tie};
 
 use super::tiles::Matrix;
@@ -165,7 +165,8 @@ impl Scan<'_> {
             }
         };
         std::thread::scope(|scope| {
-            let workers: Vec<_> = (0..self.threads).map(|_| scope.spawn(worker)).collect();
+            let workers = (0..self.threads).map(|_| start_thread(scope, worker));
+            let workers = workers.collect::<Result<Vec<_>, _>>()?;
             let join = |w: std::thread::ScopedJoinHandle<'_, Result<S>>| {
                 w.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
             };
