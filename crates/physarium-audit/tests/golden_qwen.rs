@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use physarium_audit::{
     Audit, AuditRequest, Basis, Claims, Evidence, Share, Verdict, audit, inspect, markdown, text,
@@ -60,6 +60,10 @@ impl Golden {
     }
 
     fn audit(&self) -> Audit {
+        self.try_audit().unwrap()
+    }
+
+    fn try_audit(&self) -> Result<Audit, physarium_audit::Error> {
         let journal = self.dir.path().join("journal.jsonl");
         let lines: Vec<String> = self.records.iter().map(|r| format!("{r}\n")).collect();
         fs::write(&journal, lines.concat()).unwrap();
@@ -70,7 +74,7 @@ impl Golden {
             selection: None,
             threads: 2,
         };
-        audit(&request, &mut |_| Ok(())).unwrap()
+        audit(&request, &mut |_| Ok(()))
     }
 
     fn tensor(&mut self, name: &str) -> &mut Value {
@@ -122,6 +126,9 @@ fn headers_give_the_denominators() {
     for (sum, (kind, elements, ..)) in found.projections.iter().zip(KINDS) {
         assert_eq!((sum.projection.as_str(), sum.tensors, sum.elements), (kind, 28, elements));
     }
+    assert_eq!((found.projections.len(), found.tensors.len(), found.skipped.len()), (7, 196, 143));
+    assert_eq!(found.shards.len(), 4);
+    assert_eq!(found.shards.iter().map(|shard| shard.tensors).sum::<u64>(), 339);
 }
 
 #[test]
@@ -144,7 +151,15 @@ fn the_journal_gives_the_reference_shares() {
         assert_eq!((found.projection.as_str(), found.elements), (kind, elements));
         assert_eq!(found.pruned, Some(pruned));
         assert_eq!(percent(found.of_projection.as_ref().unwrap()), share, "{kind}");
+        // Spread evenly over 28 layers, to within one weight of each tensor.
+        let mean = pruned as f64 / elements as f64;
+        let one = 28.0 / elements as f64;
+        assert!(found.sparsity_min <= found.sparsity_mean && mean - found.sparsity_min <= one);
+        assert!(found.sparsity_max >= found.sparsity_mean && found.sparsity_max - mean <= one);
     }
+    assert_eq!(audit.projections.len(), 7);
+    // What only bytes can tell is not claimed.
+    assert!(audit.sign_bit_zero.is_none() && audit.changed.is_none() && !audit.untouched.compared);
     for report in [text(&audit), markdown(&audit)] {
         assert!(report.contains("1,450,103,613") && report.contains("22.22 %"), "{report}");
     }
@@ -167,6 +182,7 @@ fn what_was_once_claimed_is_judged() {
         claim("model", "19.04 % over the full model", "pruned", "\"19.04 %\"", model),
         claim("six", "practical surgery coverage is ≈ 6 %", "processed", "\"6 %\"", model),
         claim("bare", "22.22 % sparsity", "pruned", "\"22.22 %\"", ""),
+        claim("six-pruned", "surgery removed about 6 %", "pruned", "\"6 %\"", target),
         claim("swapped", "19.04 % of the target", "pruned", "\"19.04 %\"", target),
         claim("count", "1,450,103,613 pruned", "pruned", "1450103613", ""),
         claim("down", "22.41 % of down_proj", "pruned", "\"22.41 %\"", "of = \"down_proj\""),
@@ -180,6 +196,7 @@ fn what_was_once_claimed_is_judged() {
         ("model", Verdict::Correct),
         ("six", Verdict::Wrong),
         ("bare", Verdict::Denominator),
+        ("six-pruned", Verdict::Wrong),
         ("swapped", Verdict::Denominator),
         ("count", Verdict::Correct),
         ("down", Verdict::Correct),
@@ -190,64 +207,175 @@ fn what_was_once_claimed_is_judged() {
         Some("85.68 % of model (6,525,288,448 of 7,615,616,512)")
     );
     assert_eq!(judged[3].true_of, ["target"]);
-    assert_eq!(judged[4].true_of, ["model"]);
+    assert_eq!(judged[5].true_of, ["model"]);
 }
 
-/// One number changed in the journal, and the identity that must fail.
-fn broken(change: impl Fn(&mut Golden), says: &str) {
+const ELEMENTS: &str = "journal: processed + skipped elements = model elements";
+const ONCE: &str = "journal: tensors, each once = model tensors";
+const AGREE: &str = "journal: tensors that agree with headers and plan = model tensors";
+const PROCESSED: &str = "journal: processed elements = target elements";
+const SUMS: &str = "journal: totals that are the sums of its records";
+const NO_TOTALS: &str = "journal: totals records";
+const TILES: &str = "tiles visited = tiles expected";
+
+/// What is changed in the journal, and the identities that then fail: these and no others.
+fn broken(change: impl Fn(&mut Golden), says: &[&str]) {
     let mut golden = Golden::new();
     change(&mut golden);
     let audit = golden.audit();
-    assert!(!audit.denominator_correct, "{says}");
     let failed: Vec<&str> =
         audit.identities.iter().filter(|i| !i.holds).map(|i| i.says.as_str()).collect();
-    assert!(failed.iter().any(|found| found.contains(says)), "{says}: {failed:?}");
+    assert_eq!(failed, says);
+    assert!(!audit.denominator_correct);
+    assert!(text(&audit).contains(&format!("false: {}", says[0])));
+    assert!(markdown(&audit).contains("**Not every identity"));
+}
+
+/// Adds to a number of a record.
+fn add(value: &mut Value, by: i64) {
+    *value = json!(value.as_u64().unwrap().strict_add_signed(by));
 }
 
 #[test]
 fn a_journal_that_does_not_add_up_is_found() {
     let q = "model.layers.3.self_attn.q_proj.weight";
-    broken(|g| g.tensor(q)["pruned"] = json!(1), "totals that are the sums");
-    broken(|g| g.tensor(q)["processed"] = json!(1), "processed elements = target elements");
-    broken(|g| g.tensor(q)["shape"] = json!([3584, 3583]), "agree with headers");
-    broken(|g| g.tensor(q)["projection"] = json!("self_attn.k_proj"), "agree with headers");
-    broken(|g| g.records.retain(|r| r["name"] != q), "processed + skipped elements");
-    broken(
-        |g| {
-            let twice = g.tensor(q).clone();
-            g.records.insert(1, twice);
-        },
-        "processed + skipped elements",
-    );
-    broken(|g| drop(g.records.pop()), "totals records");
-    broken(|g| g.tensor("lm_head.weight")["name"] = json!("other"), "agree with headers");
-}
-
-fn refused(toml: &[u8], needle: &str) {
-    let dir = tempfile::tempdir().unwrap();
-    let file: &Path = &dir.path().join("claims.toml");
-    fs::write(file, toml).unwrap();
-    let read = Claims::read(file).map_err(|e| e.to_string());
-    let judged =
-        read.and_then(|claims| claims.judge(&Golden::new().audit()).map_err(|e| e.to_string()));
-    let error = judged.expect_err(needle);
-    assert!(error.contains("claims.toml") && error.contains(needle), "no {needle:?} in: {error}");
+    let norm = "model.layers.3.input_layernorm.weight";
+    // One number of one record at a time.
+    for by in [-1, 1] {
+        broken(|g| add(&mut g.tensor(q)["pruned"], by), &[SUMS]);
+        broken(|g| add(&mut g.tensor(q)["elements"], by), &[AGREE, SUMS]);
+        broken(|g| add(&mut g.tensor(norm)["elements"], by), &[ELEMENTS, AGREE, SUMS]);
+    }
+    broken(|g| add(&mut g.tensor(q)["already_zero"], 1), &[SUMS]);
+    broken(|g| add(&mut g.tensor(q)["processed"], -1), &[ELEMENTS, PROCESSED, SUMS]);
+    broken(|g| add(&mut g.tensor(q)["processed"], 1), &[ELEMENTS, AGREE, PROCESSED, SUMS]);
+    broken(|g| g.tensor(q)["shape"] = json!([3584, 3583]), &[AGREE]);
+    broken(|g| g.tensor(q)["dtype"] = json!("F16"), &[AGREE]);
+    broken(|g| g.tensor(q)["projection"] = json!("self_attn.k_proj"), &[AGREE]);
+    broken(|g| g.tensor(q)["layer"] = json!(4), &[AGREE]);
+    broken(|g| g.tensor("lm_head.weight")["name"] = json!("other"), &[AGREE]);
+    // A target that is said to be skipped.
+    let skip = |g: &mut Golden| {
+        let record = g.tensor(q).as_object_mut().unwrap();
+        record.retain(|key, _| {
+            !["projection", "layer", "processed", "pruned", "already_zero"].contains(&key.as_str())
+        });
+        record.extend([("status".into(), json!("skipped")), ("reason".into(), json!("none"))]);
+    };
+    broken(skip, &[AGREE, PROCESSED, SUMS]);
 }
 
 #[test]
-fn claims_that_cannot_be_judged_are_refused() {
-    let claim =
-        |rest: &str| format!("[[claim]]\nid = \"a\"\nsource = \"s\"\nsentence = \"t\"\n{rest}\n");
-    refused(b"", "no claims");
-    refused(b"\xff", "cannot read");
-    refused(b"[[claim]]\nid = 1", "invalid type");
-    refused(claim("").as_bytes(), "count");
-    refused(claim("count = \"pruned\"\nvalue = \"22,2 %\"").as_bytes(), "22.22 %");
-    refused(claim("count = \"pruned\"\nvalue = -1").as_bytes(), "negative");
-    refused(claim("count = \"pruned\"\nvalue = 1.5").as_bytes(), "integer or a percentage");
-    refused(claim("count = \"coverage\"\nvalue = 1").as_bytes(), "unknown variant");
-    refused(claim("count = \"pruned\"\nvalue = 1\nwhole = \"x\"").as_bytes(), "unknown field");
-    refused(claim("count = \"pruned\"\nvalue = 1\nof = \"x\"").as_bytes(), "mlp.down_proj");
-    let twice = claim("count = \"pruned\"\nvalue = 1").repeat(2);
-    refused(twice.as_bytes(), "id is used twice");
+fn totals_that_are_not_the_sums_are_found() {
+    for field in [
+        "tensors",
+        "elements",
+        "processed_tensors",
+        "processed",
+        "pruned",
+        "already_zero",
+        "non_finite",
+    ] {
+        broken(|g| add(&mut g.records.last_mut().unwrap()[field], 1), &[SUMS]);
+    }
+    broken(|g| drop(g.records.pop()), &[NO_TOTALS]);
+}
+
+#[test]
+fn lost_and_repeated_records_are_found() {
+    let q = "model.layers.3.self_attn.q_proj.weight";
+    let norm = "model.norm.weight";
+    let lose = |name: &'static str| move |g: &mut Golden| g.records.retain(|r| r["name"] != name);
+    broken(lose(q), &[ELEMENTS, ONCE, AGREE, PROCESSED, SUMS]);
+    broken(lose(norm), &[ELEMENTS, ONCE, AGREE, SUMS]);
+    let repeat = |name: &'static str| {
+        move |g: &mut Golden| {
+            let twice = g.tensor(name).clone();
+            g.records.insert(1, twice);
+        }
+    };
+    broken(repeat(q), &[ELEMENTS, ONCE, PROCESSED, SUMS]);
+    broken(repeat(norm), &[ELEMENTS, ONCE, SUMS]);
+    // One lost, its double beside another record: the number of records is right again.
+    let instead = |g: &mut Golden| {
+        let twice = g.tensor("model.layers.4.self_attn.q_proj.weight").clone();
+        *g.tensor(q) = twice;
+    };
+    broken(instead, &[ONCE, AGREE]);
+}
+
+#[test]
+fn sums_that_agree_do_not_hide_single_records() {
+    let tensor = |layer: u64| format!("model.layers.{layer}.self_attn.q_proj.weight");
+    // One tensor visited once too often, another once too rarely.
+    let shift = |field: &'static str| {
+        move |g: &mut Golden| {
+            add(&mut g.tensor(&tensor(3))[field], 1);
+            add(&mut g.tensor(&tensor(4))[field], -1);
+        }
+    };
+    broken(shift("processed"), &[AGREE]);
+    // More pruned than the tensor has, all sums adjusted.
+    let more = |g: &mut Golden| {
+        add(&mut g.tensor(&tensor(3))["pruned"], 20_000_000);
+        add(&mut g.records.last_mut().unwrap()["pruned"], 20_000_000);
+    };
+    broken(more, &[AGREE]);
+}
+
+/// Tiles of 256 x 256 on every target, as a journal of physarium tells of them.
+fn add_tiles(golden: &mut Golden) {
+    for record in golden.records.iter_mut().filter(|r| r["status"] == "processed") {
+        let [rows, cols] = [0, 1].map(|i| record["shape"][i].as_u64().unwrap().div_ceil(256));
+        record["tiles"] = json!({"expected": rows * cols, "visited": rows * cols});
+    }
+}
+
+#[test]
+fn tiles_are_counted_by_the_auditors_geometry() {
+    let mut golden = Golden::new();
+    add_tiles(&mut golden);
+    let audit = golden.audit();
+    assert!(audit.denominator_correct, "{:#?}", audit.identities);
+    let tiles = audit.tiles.unwrap();
+    // Per layer: three of 74 x 14, two of 14 x 14, two of 2 x 14.
+    let expected = 28 * (3 * 74 * 14 + 2 * 14 * 14 + 2 * 2 * 14);
+    assert_eq!((tiles.expected, tiles.visited, tiles.elements), (expected, expected, TARGET));
+    assert_eq!(tiles.block_size, 256);
+
+    let q = |layer: u64| format!("model.layers.{layer}.self_attn.q_proj.weight");
+    let tiles = |change: fn(&mut Value), also: fn(&mut Value)| {
+        move |g: &mut Golden| {
+            add_tiles(g);
+            change(&mut g.tensor(&q(3))["tiles"]);
+            also(&mut g.tensor(&q(4))["tiles"]);
+        }
+    };
+    let nothing = |_: &mut Value| {};
+    broken(tiles(|t| add(&mut t["visited"], -1), nothing), &[TILES]);
+    broken(tiles(|t| add(&mut t["visited"], 1), nothing), &[AGREE, TILES]);
+    broken(tiles(|t| add(&mut t["expected"], 1), nothing), &[AGREE]);
+    let swap = tiles(|t| add(&mut t["visited"], 1), |t| add(&mut t["visited"], -1));
+    broken(swap, &[AGREE]);
+}
+
+#[test]
+fn a_journal_with_impossible_numbers_is_refused() {
+    let refused = |change: &dyn Fn(&mut Golden), needle: &str| {
+        let mut golden = Golden::new();
+        change(&mut golden);
+        let error = golden.try_audit().unwrap_err().to_string();
+        assert!(error.contains("journal.jsonl") && error.contains(needle), "{error}");
+    };
+    let q = "model.layers.3.self_attn.q_proj.weight";
+    for field in ["pruned", "processed", "already_zero", "non_finite", "elements"] {
+        refused(&|g| g.tensor(q)[field] = json!(u64::MAX), "fits in 64 bits");
+    }
+    let tiles = |g: &mut Golden| {
+        g.tensor(q)["tiles"] = json!({"expected": 1, "visited": u64::MAX});
+    };
+    refused(&tiles, "fits in 64 bits");
+    refused(&|g| g.records[0]["recipe"]["method"]["block_size"] = json!(0), "block size");
+    refused(&|g| g.tensor(q)["pruned"] = json!(-1), "invalid");
+    refused(&|g| g.records[0]["schema"] = json!("other/1"), "physarium.journal/1");
 }

@@ -1,163 +1,263 @@
-//! The decision for every tensor, and what happens to the files beside the weights.
+//! The decision for every tensor: a target, or skipped for a reason.
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 use std::fs;
-use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use physarium_checkpoint::{
-    Checkpoint, Decision, Disposition, Error, LinkPolicy, Selection, Sidecar, SkipReason,
-    TargetPlan,
+    Checkpoint, Decision, Error, ErrorKind, Selection, SkipReason, TargetPlan,
 };
-use physarium_fixtures::{Fill, Kind, Tensor, write_checkpoint};
+use physarium_fixtures::{Fill, Kind, Tensor, llama_tensors, write_checkpoint};
 
-fn checkpoint(dir: &Path, tensors: &[Tensor]) -> Checkpoint {
-    write_checkpoint(dir, tensors, 1, Fill::Sparse).unwrap();
+/// A checkpoint of these tensors; the directory lives as long as it is held.
+fn checkpoint(tensors: &[Tensor]) -> (tempfile::TempDir, Checkpoint) {
+    let dir = tempfile::tempdir().unwrap();
+    let opened = open(dir.path(), tensors, 1);
+    (dir, opened)
+}
+
+fn open(dir: &Path, tensors: &[Tensor], shards: usize) -> Checkpoint {
+    write_checkpoint(dir, tensors, shards, Fill::Sparse).unwrap();
     Checkpoint::open(dir).unwrap()
 }
 
-/// One tensor of every fate.
-fn tensors() -> Vec<Tensor> {
-    let matrix = |name: &str, kind| Tensor::new(name, kind, &[4, 8]);
+fn matrix(name: &str, kind: Kind) -> Tensor {
+    Tensor::new(name, kind, &[4, 8])
+}
+
+/// One tensor of every fate, and that fate.
+fn fates() -> Vec<(Tensor, &'static str)> {
     vec![
-        matrix("model.layers.0.self_attn.q_proj.weight", Kind::Bf16),
-        matrix("model.layers.0.self_attn.qkv_proj.weight", Kind::F16),
-        matrix("model.layers.0.mlp.gate_up_proj.weight", Kind::F32),
-        matrix("model.layers.0.mlp.experts.3.down_proj.weight", Kind::Bf16),
-        matrix("model.layers.0.block_sparse_moe.experts.3.w2.weight", Kind::Bf16),
-        matrix("model.layers.1.mlp.up_proj.weight", Kind::Bytes("F8_E4M3")),
-        matrix("model.layers.1.mlp.gate_proj.weight", Kind::Bytes("I8")),
-        Tensor::new("model.layers.1.mlp.experts.gate_up_proj", Kind::Bf16, &[2, 4, 8]),
-        Tensor::new("model.layers.1.mlp.down_proj.weight", Kind::Bf16, &[0, 8]),
-        Tensor::new("model.layers.1.self_attn.q_proj.bias", Kind::Bf16, &[4]),
-        matrix("model.embed_tokens.weight", Kind::Bf16),
+        (matrix("model.layers.0.self_attn.q_proj.weight", Kind::Bf16), "4 x 8"),
+        (matrix("model.layers.0.self_attn.qkv_proj.weight", Kind::F16), "4 x 8"),
+        (matrix("model.layers.0.mlp.gate_up_proj.weight", Kind::F32), "4 x 8"),
+        (matrix("model.layers.0.mlp.experts.3.down_proj.weight", Kind::Bf16), "4 x 8"),
+        (matrix("model.layers.0.block_sparse_moe.experts.3.w2.weight", Kind::Bf16), "4 x 8"),
+        (Tensor::new("model.layers.1.self_attn.o_proj.weight", Kind::Bf16, &[1, 1]), "1 x 1"),
+        (
+            matrix("model.layers.1.mlp.up_proj.weight", Kind::Bytes("F8_E4M3")),
+            "dtype F8_E4M3 cannot be pruned",
+        ),
+        (
+            matrix("model.layers.1.mlp.gate_proj.weight", Kind::Bytes("I8")),
+            "dtype I8 cannot be pruned",
+        ),
+        (
+            Tensor::new("model.layers.1.mlp.experts.gate_up_proj", Kind::Bf16, &[2, 4, 8]),
+            "3-D, expected 2-D",
+        ),
+        (
+            Tensor::new("model.layers.1.self_attn.k_proj.weight", Kind::Bf16, &[]),
+            "0-D, expected 2-D",
+        ),
+        (Tensor::new("model.layers.1.mlp.down_proj.weight", Kind::Bf16, &[0, 8]), "no elements"),
+        (
+            Tensor::new("model.layers.1.self_attn.q_proj.bias", Kind::Bf16, &[4]),
+            "not a target projection",
+        ),
+        (matrix("model.layers.0.mlp.w2.weight", Kind::Bf16), "not a target projection"),
+        (matrix("model.embed_tokens.weight", Kind::Bf16), "not a target projection"),
+        (matrix("lm_head.weight", Kind::Bf16), "not a target projection"),
     ]
 }
 
-fn decisions(plan: &TargetPlan) -> Vec<String> {
-    let one = |tensor: &physarium_checkpoint::PlannedTensor| match &tensor.decision {
+fn tensors() -> Vec<Tensor> {
+    fates().into_iter().map(|(tensor, _)| tensor).collect()
+}
+
+fn shown(decision: &Decision) -> String {
+    match decision {
         Decision::Target(shape) => format!("{} x {}", shape.rows, shape.cols),
         Decision::Skip(reason) => reason.to_string(),
-    };
-    plan.tensors.iter().map(one).collect()
+    }
+}
+
+fn own(globs: &[&str]) -> Vec<String> {
+    globs.iter().map(|glob| (*glob).to_owned()).collect()
+}
+
+fn plan(checkpoint: &Checkpoint, target: &[&str], skip: &[&str]) -> Result<TargetPlan, Error> {
+    TargetPlan::new(checkpoint, &Selection { target: own(target), skip: own(skip) })
+}
+
+fn targets(plan: &TargetPlan) -> Vec<&str> {
+    plan.targets().map(|(tensor, _)| tensor.info.name.as_str()).collect()
 }
 
 #[test]
 fn every_tensor_is_a_target_or_skipped_for_a_reason() {
-    let dir = tempfile::tempdir().unwrap();
-    let checkpoint = checkpoint(dir.path(), &tensors());
-    let plan = TargetPlan::new(&checkpoint, &Selection::default()).unwrap();
-    let expected = [
-        "4 x 8",
-        "4 x 8",
-        "4 x 8",
-        "4 x 8",
-        "4 x 8",
-        "dtype F8_E4M3 cannot be pruned",
-        "dtype I8 cannot be pruned",
-        "3-D, expected 2-D",
-        "no elements",
-        "not a target projection",
-        "not a target projection",
-    ];
-    // Empty tensors come before others at the same offset; compare by name.
-    let mut by_name: Vec<(String, String)> =
-        plan.tensors.iter().map(|t| t.info.name.clone()).zip(decisions(&plan)).collect();
-    by_name.sort();
-    let names = tensors().into_iter().map(|t| t.name);
-    let mut wanted: Vec<(String, String)> = names.zip(expected.map(str::to_owned)).collect();
+    let (_dir, checkpoint) = checkpoint(&tensors());
+    let plan = plan(&checkpoint, &[], &[]).unwrap();
+    let mut decided: Vec<(String, String)> =
+        plan.tensors.iter().map(|t| (t.info.name.clone(), shown(&t.decision))).collect();
+    decided.sort();
+    let mut wanted: Vec<(String, String)> =
+        fates().into_iter().map(|(tensor, fate)| (tensor.name, fate.to_owned())).collect();
     wanted.sort();
-    assert_eq!(by_name, wanted);
-    assert_eq!(plan.target_elements(), 5 * 32);
-    let strict = plan.refuse_skipped_projections(checkpoint.shards()).unwrap_err();
-    assert!(matches!(strict, Error::Strict { .. }), "{strict}");
+    assert_eq!(decided, wanted);
+    assert_eq!(plan.target_elements(), 5 * 32 + 1);
+    assert_eq!(plan.model_elements(), tensors().iter().map(Tensor::elements).sum::<u64>());
+    plan.require_targets(&checkpoint).unwrap();
+}
+
+#[test]
+fn a_llama_has_seven_targets_a_layer_and_the_plan_is_in_file_order() {
+    let tensors = llama_tensors(Kind::Bf16, 3, 16, 8, 32);
+    for shards in [1, 4] {
+        let dir = tempfile::tempdir().unwrap();
+        let checkpoint = open(dir.path(), &tensors, shards);
+        let plan = plan(&checkpoint, &[], &[]).unwrap();
+        assert_eq!(plan.targets().count(), 3 * 7);
+        let planned = plan.tensors.iter().map(|tensor| (tensor.shard, &tensor.info));
+        let in_file = checkpoint.shards().iter().enumerate();
+        assert!(
+            planned.eq(in_file.flat_map(|(i, shard)| shard.tensors.iter().map(move |t| (i, t))))
+        );
+        for (tensor, shape) in plan.targets() {
+            let role = tensor.role.as_ref().unwrap();
+            assert_eq!(tensor.info.shape, [shape.rows, shape.cols]);
+            assert!(role.layer.is_some_and(|layer| layer < 3), "{role:?}");
+        }
+        plan.refuse_skipped_projections(checkpoint.shards()).unwrap();
+    }
+}
+
+#[test]
+fn strict_refuses_what_is_a_target_by_name_and_cannot_be_pruned() {
+    for (name, kind, shape, reason) in [
+        ("model.layers.0.mlp.up_proj.weight", Kind::Bytes("F8_E4M3"), &[4, 8][..], "F8_E4M3"),
+        ("model.layers.0.mlp.experts.up_proj", Kind::Bf16, &[2, 4, 8], "3-D, expected 2-D"),
+    ] {
+        let good = matrix("model.layers.0.mlp.down_proj.weight", Kind::Bf16);
+        let (_dir, checkpoint) = checkpoint(&[good, Tensor::new(name, kind, shape)]);
+        let refuse = |skip: &[&str]| {
+            plan(&checkpoint, &[], skip).unwrap().refuse_skipped_projections(checkpoint.shards())
+        };
+        let error = refuse(&[]).unwrap_err();
+        let text = error.to_string();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        for needle in ["model.safetensors", name, reason, "--strict"] {
+            assert!(text.contains(needle), "no {needle:?} in: {text}");
+        }
+        // What the user takes out is not refused.
+        refuse(&[name]).unwrap();
+    }
 }
 
 #[test]
 fn globs_choose_and_spare() {
-    let dir = tempfile::tempdir().unwrap();
-    let checkpoint = checkpoint(dir.path(), &tensors());
-    let plan = |target: &[&str], skip: &[&str]| {
-        let own = |globs: &[&str]| globs.iter().map(|glob| (*glob).to_owned()).collect();
-        TargetPlan::new(&checkpoint, &Selection { target: own(target), skip: own(skip) })
-    };
-    let targets = |plan: TargetPlan| {
-        plan.targets().map(|(tensor, _)| tensor.info.name.clone()).collect::<Vec<_>>()
-    };
-    assert_eq!(targets(plan(&["*embed*"], &[]).unwrap()), ["model.embed_tokens.weight"]);
-    let spared = plan(&[], &["*.layers.0.*"]).unwrap();
-    let reason = SkipReason::SkipPattern("*.layers.0.*".to_owned());
-    assert_eq!(
-        spared.tensors.iter().filter(|t| t.decision == Decision::Skip(reason.clone())).count(),
-        5
-    );
-    let error = spared.require_targets(&checkpoint).unwrap_err().to_string();
-    assert!(error.contains("nothing to prune: all 3 projections"), "{error}");
-    for (target, skip) in [(&["*lm_head*"][..], &[][..]), (&[], &["x*"]), (&["*q_proj*", "y"], &[])]
-    {
-        let error = plan(target, skip).unwrap_err();
-        assert!(matches!(error, Error::PatternMatchesNothing { .. }), "{error}");
-    }
-    assert!(matches!(plan(&["["], &[]).unwrap_err(), Error::Pattern { .. }));
+    let (_dir, checkpoint) = checkpoint(&tensors());
+    let chosen =
+        |target: &[&str], skip: &[&str]| own(&targets(&plan(&checkpoint, target, skip).unwrap()));
+    assert_eq!(chosen(&["*embed*"], &[]), ["model.embed_tokens.weight"]);
+    // A --target replaces the default list, several add up, in file order.
+    assert_eq!(chosen(&["lm_head.*", "*embed*"], &[]).len(), 2);
+    assert_eq!(chosen(&["*.layers.0.*"], &["*.mlp.*"]).len(), 3);
+    assert_eq!(chosen(&["*.experts.{3,4}.*"], &["*w[0-9]*"]).len(), 1);
+    // What cannot be pruned is no target, even where a pattern takes it.
+    assert!(chosen(&["*.up_proj.weight"], &[]).is_empty());
+
+    let spared = plan(&checkpoint, &[], &["*.layers.0.*", "*q_proj*"]).unwrap();
+    let first = Decision::Skip(SkipReason::SkipPattern("*.layers.0.*".to_owned()));
+    assert_eq!(spared.tensors.iter().filter(|tensor| tensor.decision == first).count(), 5);
+    assert_eq!(targets(&spared), ["model.layers.1.self_attn.o_proj.weight"]);
 }
 
 #[test]
-fn packed_weights_are_nothing_to_prune() {
-    let dir = tempfile::tempdir().unwrap();
-    let packed = Tensor::new("model.layers.0.mlp.up_proj.qweight", Kind::Bytes("I8"), &[4, 4]);
-    let checkpoint = checkpoint(dir.path(), &[packed]);
-    let plan = TargetPlan::new(&checkpoint, &Selection::default()).unwrap();
-    let error = plan.require_targets(&checkpoint).unwrap_err().to_string();
-    assert!(error.contains("1 projections are packed integers"), "{error}");
-}
-
-#[test]
-fn files_beside_the_weights() {
-    let outside = tempfile::tempdir().unwrap();
-    fs::write(outside.path().join("secret"), "x").unwrap();
-    let dir = tempfile::tempdir().unwrap();
-    let at = |name: &str| dir.path().join(name);
-    let checkpoint = checkpoint(dir.path(), &tensors());
-    for name in ["tokenizer.json", "modeling.py", ".gitattributes", "LICENSE"] {
-        fs::write(at(name), "x").unwrap();
-    }
-    for name in [
-        "pytorch_model.bin",
-        "model.GGUF",
-        "stray.safetensors",
-        "physarium.journal.jsonl",
-        "consolidated.00.pth",
+fn patterns_that_take_nothing_or_are_none_are_usage_errors() {
+    let (dir, checkpoint) = checkpoint(&tensors());
+    for (target, skip, option, pattern) in [
+        (&["*layers.7.*"][..], &[][..], "--target", "*layers.7.*"),
+        (&["*q_proj*", "y"], &[], "--target", "y"),
+        (&[], &["x*"], "--skip", "x*"),
+        (&["*q_proj*"], &["*Q_PROJ*"], "--skip", "*Q_PROJ*"),
     ] {
-        fs::write(at(name), "x").unwrap();
+        let error = plan(&checkpoint, target, skip).unwrap_err();
+        let text = error.to_string();
+        assert!(matches!(error, Error::PatternMatchesNothing { .. }), "{text}");
+        assert_eq!(error.kind(), ErrorKind::Usage);
+        let there = dir.path().to_string_lossy();
+        for needle in [option, pattern, "matches no tensor", "one of the 15", &there] {
+            assert!(text.contains(needle), "no {needle:?} in: {text}");
+        }
     }
-    fs::create_dir_all(at("1_Pooling")).unwrap();
-    fs::write(at("1_Pooling/config.json"), "{}").unwrap();
-    fs::create_dir(at(".git")).unwrap();
-    fs::write(at(".git/HEAD"), "x").unwrap();
-    assert!(std::process::Command::new("mkfifo").arg(at("pipe")).status().unwrap().success());
-    symlink("tokenizer.json", at("inner")).unwrap();
-    symlink(outside.path().join("secret"), at("outer")).unwrap();
-    symlink("loop", at("loop")).unwrap();
-    symlink(outside.path(), at("directory")).unwrap();
+    for (target, skip, option) in [(&["["][..], &[][..], "--target"), (&[], &["{a"], "--skip")] {
+        let error = plan(&checkpoint, target, skip).unwrap_err();
+        assert!(matches!(error, Error::Pattern { .. }), "{error}");
+        assert!(error.to_string().starts_with(option), "{error}");
+    }
+}
 
-    let copied = |links| {
-        let all = Sidecar::list(&checkpoint, links).unwrap();
-        let copied = all.iter().filter(|sidecar| sidecar.disposition == Disposition::Copy);
-        let names: Vec<String> = copied.map(|s| s.path.to_string_lossy().into_owned()).collect();
-        (names, all.len())
-    };
-    let (names, all) = copied(LinkPolicy::LeaveOut);
-    let expected = [
-        ".gitattributes",
-        "1_Pooling/config.json",
-        "LICENSE",
-        "config.json",
-        "inner",
-        "modeling.py",
-        "tokenizer.json",
+/// Why there is nothing to prune in a checkpoint of these tensors.
+fn nothing_to_prune(tensors: &[Tensor], skip: &[&str]) -> String {
+    let (dir, checkpoint) = checkpoint(tensors);
+    let plan = plan(&checkpoint, &[], skip).unwrap();
+    assert_eq!(plan.tensors.len(), tensors.len());
+    let error = plan.require_targets(&checkpoint).unwrap_err();
+    assert!(matches!(error, Error::NothingToPrune { .. }));
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    let text = error.to_string();
+    let why = text.strip_prefix(&format!("{}: nothing to prune: ", dir.path().display()));
+    why.unwrap_or_else(|| panic!("{text}")).to_owned()
+}
+
+#[test]
+fn nothing_to_prune_says_what_is_there_instead() {
+    let fp8 = llama_tensors(Kind::Bytes("F8_E4M3"), 2, 16, 8, 32);
+    let all = "all 14 projections are left out: dtype F8_E4M3 cannot be pruned";
+    assert_eq!(nothing_to_prune(&fp8, &[]), all);
+    let doubles: Vec<Tensor> = (0..2)
+        .map(|i| {
+            let name = format!("model.layers.{i}.mlp.up_proj.weight");
+            Tensor::new(name, Kind::Bytes(["I8", "U8"][i]), &[4, 8])
+        })
+        .collect();
+    let both =
+        "all 2 projections are left out: dtype I8 cannot be pruned; dtype U8 cannot be pruned";
+    assert_eq!(nothing_to_prune(&doubles, &[]), both);
+    let stacked = Tensor::new("model.layers.0.mlp.experts.down_proj", Kind::Bf16, &[2, 4, 8]);
+    assert_eq!(
+        nothing_to_prune(&[stacked], &[]),
+        "all 1 projections are left out: 3-D, expected 2-D"
+    );
+    let packed = Tensor::new("model.layers.0.mlp.up_proj.qweight", Kind::Bytes("I8"), &[4, 4]);
+    assert_eq!(nothing_to_prune(&[packed], &[]), "1 projections are packed integers (.qweight)");
+    let other = [matrix("a", Kind::Bf16), matrix("b", Kind::Bf16)];
+    assert_eq!(nothing_to_prune(&other, &[]), "none of the 2 tensors is a target by its name");
+    assert_eq!(nothing_to_prune(&[], &[]), "none of the 0 tensors is a target by its name");
+}
+
+#[test]
+fn tensors_that_the_index_does_not_list_are_carried() {
+    let dir = tempfile::tempdir().unwrap();
+    open(dir.path(), &llama_tensors(Kind::Bf16, 1, 16, 8, 32), 2);
+    let index = dir.path().join("model.safetensors.index.json");
+    let mut json: serde_json::Value = serde_json::from_slice(&fs::read(&index).unwrap()).unwrap();
+    let name = "model.layers.0.self_attn.v_proj.weight";
+    json["weight_map"].as_object_mut().unwrap().remove(name).unwrap();
+    fs::write(&index, json.to_string()).unwrap();
+
+    let checkpoint = Checkpoint::open(dir.path()).unwrap();
+    let plan = plan(&checkpoint, &[], &[]).unwrap();
+    let unlisted = plan.tensors.iter().find(|tensor| tensor.info.name == name).unwrap();
+    assert_eq!(unlisted.decision, Decision::Skip(SkipReason::NotInIndex));
+    assert_eq!(plan.targets().count(), 6);
+    let strict = plan.refuse_skipped_projections(checkpoint.shards()).unwrap_err();
+    assert!(strict.to_string().contains("not listed in the index"), "{strict}");
+}
+
+#[test]
+fn transposed_targets_are_found_only_where_they_are_targets() {
+    let gpt2 = [
+        Tensor::new("h.0.attn.c_attn.weight", Kind::F32, &[8, 24]),
+        Tensor::new("h.0.attn.c_attn.bias", Kind::F32, &[24]),
     ];
-    assert_eq!(names, expected);
-    // Nothing is lost silently: the rest is listed with why.
-    assert_eq!(all, expected.len() + 10);
-    assert_eq!(copied(LinkPolicy::Follow).0.len(), expected.len() + 1);
+    let (_dir, checkpoint) = checkpoint(&gpt2);
+    let by_default = plan(&checkpoint, &[], &[]).unwrap();
+    assert!(by_default.first_transposed_target().is_none());
+    assert!(by_default.require_targets(&checkpoint).is_err());
+    let named = plan(&checkpoint, &["*.weight"], &[]).unwrap();
+    let found = named.first_transposed_target().unwrap();
+    assert_eq!(found.info.name, "h.0.attn.c_attn.weight");
+    assert_eq!(found.role.as_ref().unwrap().layer, Some(0));
 }

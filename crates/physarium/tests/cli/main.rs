@@ -183,7 +183,7 @@ fn outputs_that_cannot_be() {
     fails("model/inside", "output is inside the input");
     fails(".", "not a name");
     fails("..", "not a name");
-    fails("missing/out", "parent directory");
+    fails("missing/out", "parent is not there");
     fails("model/config.json/out", "parent");
     fails(&"n".repeat(230), "too long");
     std::os::unix::fs::symlink("model", work.path("link")).unwrap();

@@ -1,98 +1,232 @@
-//! Disks that are full or read-only: small file systems in a name space of the test's own.
+//! Disks that are full or read-only, and places where no output can be: small file systems in a
+//! name space of the test's own, limits, and paths.
 
 use std::fs;
-use std::path::Path;
-use std::process::{Command, Output};
+use std::os::unix::fs::symlink;
+use std::process::{Command, Stdio};
 
-use super::{Fixture, program};
+use super::{Fixture, Ran, prepare, program, prune};
 
-/// Runs a shell script with a private mount table; `None` where that is not permitted.
-fn in_namespace(dir: &Path, script: &str) -> Option<Output> {
-    let probe = Command::new("unshare").args(["-Urm", "true"]).output().ok()?;
-    if !probe.status.success() {
-        eprintln!("skipped: user name spaces are not permitted here");
-        return None;
-    }
-    let output = Command::new("unshare")
-        .args(["-Urm", "sh", "-ec", script])
-        .env("PHYSARIUM", program())
-        .current_dir(dir)
-        .output()
-        .unwrap();
-    Some(output)
+/// Runs a shell script that finds the program in `$PHYSARIUM`.
+fn script(fixture: &Fixture, shell: &[&str], script: &str) -> Ran {
+    let mut command = Command::new(shell[0]);
+    prepare(command.args(&shell[1..]).arg(script), fixture.path());
+    Ran::of(command.env("PHYSARIUM", program()))
 }
 
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+/// The same with a private mount table; `None` where that is not permitted.
+fn in_namespace(fixture: &Fixture, text: &str) -> Option<Ran> {
+    let probe = Command::new("unshare").args(["-Urm", "true"]).output();
+    if !probe.is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: no unshare here, or user name spaces are not permitted");
+        return None;
+    }
+    Some(script(fixture, &["unshare", "-Urm", "sh", "-ec"], text))
+}
+
+/// Bytes of the output and a fixture with a mount point for it.
+fn with_mount_point() -> (Fixture, usize) {
+    let fixture = Fixture::new(128);
+    fs::create_dir(fixture.path().join("small")).unwrap();
+    let bytes = fixture.expected.values().map(Vec::len).sum();
+    (fixture, bytes)
+}
+
+/// The two numbers of the message about space: needed and free.
+fn needed_and_free(text: &str) -> (u64, u64) {
+    let after = |word: &str| {
+        let rest = text.split_once(word).unwrap_or_else(|| panic!("no {word:?} in {text}")).1;
+        rest.split(' ').next().unwrap().parse().unwrap()
+    };
+    (after("expected "), after("found "))
 }
 
 #[test]
-fn a_full_disk() {
-    let fixture = Fixture::new(128);
-    fs::create_dir(fixture.path().join("small")).unwrap();
-    let bytes: usize = fixture.expected.values().map(Vec::len).sum();
-    // Too small from the beginning: refused before anything is written.
-    let script = format!(
-        "mount -t tmpfs -o size={} none small\n\
-         if $PHYSARIUM prune model --out small/out; then exit 9; else code=$?; fi\n\
-         ls -A small; exit $code",
-        bytes / 2
-    );
-    let Some(output) = in_namespace(fixture.path(), &script) else { return };
-    let text = said(&output);
-    assert_eq!(output.status.code(), Some(2), "{text}");
-    assert!(text.contains("not enough free space") && text.contains("5 %"), "{text}");
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "", "{text}");
-    // Filled up by somebody else while it runs: kept, and finished once there is room.
-    for free in [20, 35, 50, 65, 80, 95] {
-        let script = format!(
+fn a_disk_that_is_full_at_the_start() {
+    let (fixture, bytes) = with_mount_point();
+    // With nothing free at all, and with too little.
+    for filler in [bytes / 2, bytes / 3] {
+        let text = format!(
+            "mount -t tmpfs -o size={size} none small\n\
+             head -c {filler} /dev/zero > small/filler 2> /dev/null || true\n\
+             if $PHYSARIUM prune model --out small/out; then exit 9; else code=$?; fi\n\
+             rm small/filler; ls -A small; exit $code",
+            size = bytes / 2,
+        );
+        let Some(ran) = in_namespace(&fixture, &text) else { return };
+        ran.fails("full", &["not enough free space", "small: ", "output + 5 %"]);
+        assert_eq!(ran.stdout, "", "something was written");
+        let (needed, free) = needed_and_free(&ran.stderr);
+        assert!(needed > bytes as u64 && free < bytes as u64, "{}", ran.stderr);
+    }
+}
+
+/// Free space just under and just over what is asked for: refused, or finished.
+#[test]
+fn a_disk_around_the_threshold() {
+    let (fixture, bytes) = with_mount_point();
+    let (mut refused, mut finished) = (0, 0);
+    for percent in [95, 100, 105, 110, 120, 140] {
+        let text = format!(
+            "mount -t tmpfs -o size={size} none small\n\
+             $PHYSARIUM prune model --out small/out && diff -r small/out expected >&2",
+            size = bytes / 100 * percent,
+        );
+        let Some(ran) = in_namespace(&fixture, &text) else { return };
+        if ran.code() == 0 {
+            finished += 1;
+        } else {
+            ran.fails("threshold", &["not enough free space"]);
+            assert_eq!(finished, 0, "a smaller disk was enough");
+            refused += 1;
+        }
+    }
+    assert!(refused > 0 && finished > 0);
+}
+
+/// Somebody else fills the disk while the run is under way: what is finished is kept, and the same
+/// command goes on once there is room.
+#[test]
+fn a_disk_that_fills_up_during_the_run() {
+    let (fixture, bytes) = with_mount_point();
+    let (mut full, mut kept) = (0, 0);
+    for free in [0, 20, 45, 70, 95, 99] {
+        // The run stands still while the disk is filled, once it has begun.
+        let text = format!(
             "mount -t tmpfs -o size={room} none small\n\
-             (while [ ! -e small/.out.physarium-partial/physarium.journal.jsonl ]; do :; done\n\
-              head -c {filler} /dev/zero > small/filler 2> /dev/null || true) &\n\
-             if $PHYSARIUM prune model --out small/out; then wait; exit 0; else code=$?; fi\n\
-             wait\n\
-             [ $code = 2 ] && [ ! -e small/out ] || exit 9\n\
-             rm small/filler\n\
-             $PHYSARIUM prune model --out small/out\n\
-             diff -r small/out expected",
+             $PHYSARIUM prune model --out small/out --threads 1 2> said & run=$!\n\
+             while [ ! -e small/.out.physarium-partial/{journal} ]; do :; done\n\
+             kill -STOP $run\n\
+             head -c {filler} /dev/zero > small/filler 2> /dev/null || true\n\
+             kill -CONT $run\n\
+             if wait $run; then code=0; else code=$?; fi\n\
+             if [ $code = 2 ]; then\n\
+                 cat said; [ ! -e small/out ]; [ -e small/.out.physarium-partial/{journal} ]\n\
+                 rm small/filler\n\
+                 $PHYSARIUM prune model --out small/out\n\
+             fi\n\
+             diff -r small/out expected >&2\n\
+             rm -f said; ls -A small >&2",
             room = 2 * bytes,
             filler = 2 * bytes - bytes * free / 100,
+            journal = super::JOURNAL,
         );
-        let output = in_namespace(fixture.path(), &script).expect("permitted above");
-        let text = said(&output);
-        assert_eq!(output.status.code(), Some(0), "{free} %: {text}");
+        let Some(ran) = in_namespace(&fixture, &text) else { return };
+        let said = format!("{free} %: {}{}", ran.stdout, ran.stderr);
+        assert_eq!(ran.code(), 0, "{said}");
+        if ran.stdout.contains("error: ") {
+            full += 1;
+            let space = ["not enough free space", "No space left on device"];
+            assert!(space.iter().any(|s| ran.stdout.contains(s)), "{said}");
+            if ran.stdout.contains("not enough free space") {
+                let (needed, free) = needed_and_free(&ran.stdout);
+                assert!(needed > 0 && free < bytes as u64, "{said}");
+            }
+        }
+        kept += u32::from(ran.stderr.contains("already done and verified"));
+        assert!(!ran.stderr.contains("physarium-partial"), "{said}");
     }
+    eprintln!("{full} of 6 runs met the full disk, {kept} had finished shards");
+    assert!(full > 0, "the disk was never full in time");
 }
 
 #[test]
 fn a_file_size_limit_in_mid_run() {
     let fixture = Fixture::new(128);
     let largest = fixture.expected.values().map(Vec::len).max().unwrap();
-    let script =
-        format!("trap '' XFSZ; ulimit -f {}; $PHYSARIUM prune model --out out", largest / 1024 / 2);
-    let run = |script: &str| {
-        Command::new("bash")
-            .args(["-c", script])
-            .env("PHYSARIUM", program())
-            .current_dir(fixture.path())
-            .output()
-            .unwrap()
+    let limit = largest / 1024 / 2;
+    let text =
+        format!("trap '' XFSZ; ulimit -f {limit}; $PHYSARIUM prune model --out out --threads 1");
+    let Ok(bash) = Command::new("bash").arg("--version").stdout(Stdio::null()).status() else {
+        eprintln!("skipped: no bash here");
+        return;
     };
-    let output = run(&script);
-    let text = said(&output);
-    assert_eq!(output.status.code(), Some(2), "{text}");
-    assert!(text.contains("cannot write") && !fixture.check("limited"), "{text}");
+    assert!(bash.success());
+    let ran = script(&fixture, &["bash", "-c"], &text);
+    ran.fails("limited", &["cannot write", ".part", "File too large"]);
+    assert!(!fixture.check("limited"));
+    assert!(fixture.staging().join(super::JOURNAL).exists(), "staging is gone");
     fixture.finish("unlimited");
 }
 
 #[test]
 fn a_read_only_parent() {
-    let fixture = Fixture::new(64);
+    let fixture = Fixture::new(32);
     fs::create_dir(fixture.path().join("sealed")).unwrap();
-    let script = "mount --bind sealed sealed && mount -o remount,ro,bind sealed\n\
-                  $PHYSARIUM prune model --out sealed/out";
-    let Some(output) = in_namespace(fixture.path(), script) else { return };
-    let text = said(&output);
-    assert_eq!(output.status.code(), Some(2), "{text}");
-    assert!(text.contains("Read-only file system"), "{text}");
+    let text = "mount --bind sealed sealed && mount -o remount,ro,bind sealed\n\
+                $PHYSARIUM prune model --out sealed/out";
+    let Some(ran) = in_namespace(&fixture, text) else { return };
+    ran.fails("read-only", &["sealed/out.lock", "Read-only file system"]);
+}
+
+#[test]
+fn places_where_no_output_can_be() {
+    let fixture = Fixture::new(32);
+    let at = |name: &str| fixture.path().join(name);
+    fs::write(at("file"), "mine").unwrap();
+    fs::create_dir(at("full")).unwrap();
+    fs::write(at("full/file"), "mine").unwrap();
+    symlink("full", at("link")).unwrap();
+    symlink("nowhere", at("dangling")).unwrap();
+    symlink("model", at("to-model")).unwrap();
+    let long = "n".repeat(201);
+    let before = super::files(fixture.path());
+    let cases: [(&str, &[&str]); 13] = [
+        ("missing/out", &["missing/out", "parent"]),
+        ("file/out", &["file/out", "parent"]),
+        (&long, &["output name is too long", "at most 200 bytes", "201 bytes"]),
+        ("file", &["output exists", "a file"]),
+        ("full", &["output exists and is not empty"]),
+        ("link", &["output is a link"]),
+        ("dangling", &["output is a link"]),
+        ("..", &["not a name"]),
+        ("model", &["output is the input"]),
+        ("model/", &["output is the input"]),
+        ("to-model", &["output is the input"]),
+        ("model/out", &["output is inside the input"]),
+        ("to-model/out", &["output is inside the input"]),
+    ];
+    for (out, needles) in cases {
+        for option in [None, Some("--force"), Some("--restart")] {
+            let ran = Ran::of(prune(fixture.path(), out).args(option));
+            ran.fails(&format!("{out} {option:?}"), needles);
+        }
+    }
+    assert!(super::files(fixture.path()) == before, "something was written");
+    // The longest name that is accepted works with all that is made beside it.
+    let longest = "n".repeat(200);
+    let ran = Ran::of(&mut prune(fixture.path(), &longest));
+    assert_eq!(ran.code(), 0, "{}", ran.stderr);
+    assert!(super::files(&at(&longest)) == fixture.expected);
+}
+
+/// Nobody reads, or nothing can be written to, where it reports: the work is done all the same.
+#[test]
+fn nowhere_to_report_to() {
+    let fixture = Fixture::new(128);
+    let full = || fs::File::options().write(true).open("/dev/full").unwrap();
+    // Something to say at once: a file that is left out; and shards that are kept.
+    fixture.killed_after(1);
+    let mut silent = prune(fixture.path(), "out");
+    let ran = Ran::of(silent.arg("--progress=json").stderr(full()));
+    assert_eq!(ran.code(), 0, "stderr is full");
+    assert!(fixture.check("stderr is full"));
+    // The result could not be told: that is an error, but the output stands.
+    fixture.clean();
+    let ran = Ran::of(prune(fixture.path(), "out").stdout(full()));
+    ran.fails("stdout is full", &["No space left on device"]);
+    fixture.refuses_to_repeat("stdout is full");
+    // Whoever reads has seen enough: SIGPIPE is ignored, writing gives EPIPE.
+    for (context, pipe) in [("stdout", "| true"), ("stderr", "2>&1 >/dev/null | true")] {
+        fixture.clean();
+        let text = format!(
+            "($PHYSARIUM prune model --out out --progress=json; echo $? > code) {pipe}; wait"
+        );
+        script(&fixture, &["sh", "-c"], &text);
+        let code = fixture.path().join("code");
+        let ended = fs::read_to_string(&code).unwrap();
+        fs::remove_file(code).unwrap();
+        assert_eq!(ended, "0\n", "{context} is closed");
+        assert!(fixture.check(context), "{context} is closed: no output");
+    }
 }

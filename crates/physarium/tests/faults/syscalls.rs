@@ -1,13 +1,19 @@
 //! Every file operation of a run fails once, or is where the run is killed (`strace` injects it).
 //! Without strace, or where tracing is not permitted, these tests say so and do nothing.
+//!
+//! `when=K` counts the calls of each thread by itself, so a run may meet a fault in more than one
+//! thread. Faults in later shards and in recovery are reached by starting from what an earlier,
+//! killed run left.
 
 use std::fs;
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
-use super::{Fixture, in_own_group, program, wait};
+use super::{Fixture, Ran, prepare, program};
 
-fn strace_works() -> bool {
+/// Whether strace can be used here.
+pub(super) fn strace_works() -> bool {
     let probe = Command::new("strace").args(["-o", "/dev/null", "true"]).output();
     let works = probe.is_ok_and(|output| output.status.success());
     if !works {
@@ -16,95 +22,201 @@ fn strace_works() -> bool {
     works
 }
 
-/// What one injection came to.
-enum Came {
-    /// The run ended as it does without: there was no such call.
-    Undisturbed,
-    Disturbed,
-}
-
-/// Runs with one injection; whatever comes of it, nothing half-done may be there, and the same
-/// command must finish the work.
-fn inject(fixture: &Fixture, call: &str, fault: &str, nth: u32) -> Came {
-    fixture.clean();
-    let context = format!("{call}:{fault}:when={nth}");
-    let log = fixture.path().join("strace.log");
+/// strace in `dir`, following threads, logging to `log`.
+pub(super) fn strace(dir: &Path, log: &Path) -> Command {
     let mut command = Command::new("strace");
+    prepare(command.args(["-f", "-qq", "-o"]).arg(log), dir);
     command
-        .args(["-f", "-qq", "-o"])
-        .arg(&log)
-        .args(["-e", &format!("trace={call}"), "-e", &format!("inject={context}")])
-        .arg(program())
-        .args(["prune", "model", "--out", "out", "--threads", "1", "--quiet"])
-        .current_dir(fixture.path())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped());
-    let mut child = in_own_group(&mut command).spawn().unwrap();
-    let status = wait(&mut child, Duration::from_secs(30)).unwrap_or_else(|| {
-        panic!("{context}: hangs");
-    });
-    let output = child.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    let injected = fs::read_to_string(&log).unwrap().contains("(INJECTED)")
-        || fs::read_to_string(&log).unwrap().contains("killed by SIGKILL");
-    // The first reads are the system's loader's: the program has not begun.
-    let not_begun = status.code() == Some(127) && said.contains("shared libraries");
-    if !fault.starts_with("signal") && !not_begun {
-        assert!(matches!(status.code(), Some(0 | 2)), "{context}: {status}: {said}");
-    }
-    let there = fixture.check(&context);
-    assert!(there || !status.success(), "{context}: success without output");
-    if !there {
-        fixture.finish(&context);
-    }
-    if injected { Came::Disturbed } else { Came::Undisturbed }
 }
 
-/// Fails the first, second, third … call until a run has no such call; returns how many.
-fn sweep(fixture: &Fixture, call: &str, fault: &str, step: u32) -> u32 {
-    let mut nth = 1;
-    let mut points = 0;
-    while let Came::Disturbed = inject(fixture, call, fault, nth) {
-        points += 1;
-        nth += step;
-        assert!(nth < 3000, "{call}: {fault}: no end");
-    }
-    points
+/// What a run begins with.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Start {
+    /// Nothing.
+    Fresh,
+    /// A run killed while it renamed its second shard.
+    AfterOneShard,
+    /// A run killed before its last step.
+    BeforePublishing,
+    /// A finished output, which is replaced.
+    Forced,
 }
 
-/// Calls that the commit protocol makes, with the errors that each can give.
-const FAULTS: [(&str, &[&str]); 8] = [
-    ("write", &["error=ENOSPC", "error=EIO"]),
-    ("fsync", &["error=EIO"]),
-    ("fdatasync", &["error=EIO"]),
-    ("renameat2", &["error=EIO", "error=ENOSPC"]),
-    ("pread64", &["error=EIO"]),
-    ("mkdir", &["error=ENOSPC"]),
-    ("ftruncate", &["error=EIO"]),
-    ("unlink", &["error=EIO"]),
+const STARTS: [Start; 4] =
+    [Start::Fresh, Start::AfterOneShard, Start::BeforePublishing, Start::Forced];
+
+/// One fixture and the directories that its runs begin with.
+struct Bench {
+    fixture: Fixture,
+    points: u32,
+}
+
+impl Bench {
+    fn new() -> Bench {
+        let fixture = Fixture::new(32);
+        for (start, rename) in [(Start::AfterOneShard, 2), (Start::BeforePublishing, 4)] {
+            let fault = format!("renameat2:signal=SIGKILL:when={rename}");
+            let ran = Bench::run(&fixture, "renameat2", &fault, &[]).0;
+            assert_eq!(ran.code(), -1, "{}", ran.stderr);
+            fs::rename(fixture.staging(), saved(&fixture, start)).unwrap();
+        }
+        let before = |name: &str| saved(&fixture, Start::BeforePublishing).join(name).exists();
+        assert!(before("physarium.manifest.json") && !before("physarium.unfinished.json"));
+        Bench { fixture, points: 0 }
+    }
+
+    fn begin(&self, start: Start) {
+        self.fixture.clean();
+        match start {
+            Start::Fresh => {}
+            Start::AfterOneShard | Start::BeforePublishing => {
+                copy_dir(&saved(&self.fixture, start), &self.fixture.staging());
+            }
+            Start::Forced => {
+                copy_dir(&self.fixture.path().join("expected"), &self.fixture.out());
+            }
+        }
+    }
+
+    /// A run with one injection, and whether that came to pass.
+    fn run(fixture: &Fixture, call: &str, inject: &str, arguments: &[&str]) -> (Ran, bool) {
+        let log = fixture.path().join("strace.log");
+        let mut command = strace(fixture.path(), &log);
+        command
+            .args(["-e", &format!("trace={call}"), "-e", &format!("inject={inject}")])
+            .args([program(), "prune", "model", "--out", "out", "--threads", "1"])
+            .args(arguments);
+        let ran = Ran::end_of(command.spawn().unwrap(), Duration::from_secs(60), inject);
+        let text = fs::read_to_string(&log).unwrap();
+        fs::remove_file(log).unwrap();
+        (ran, text.contains("(INJECTED)") || text.contains("killed by SIGKILL"))
+    }
+
+    /// Whatever comes of one injection, nothing half-done may be there, and the same command must
+    /// finish the work. Returns whether there was such a call.
+    fn inject(&self, start: Start, call: &str, fault: &str, nth: u32) -> bool {
+        self.begin(start);
+        let inject = format!("{call}:{fault}:when={nth}");
+        let context = format!("{start:?}: {inject}");
+        let forced = start == Start::Forced;
+        let arguments: &[&str] = if forced { &["--force"] } else { &[] };
+        let (ran, injected) = Bench::run(&self.fixture, call, &inject, arguments);
+        // The system's loader makes calls too: then the program has not begun.
+        let not_begun = ran.code() == 127 || ran.stderr.contains("shared libraries");
+        // The standard library takes it that closing a directory cannot fail, which is so on Linux.
+        let closedir = call == "close" && ran.stderr.contains("unexpected error during closedir");
+        if !fault.starts_with("signal") && !not_begun && !closedir {
+            assert!(matches!(ran.code(), 0 | 2), "{context}: {}: {}", ran.status, ran.stderr);
+        }
+        if ran.code() == 2 {
+            assert!(ran.stderr.contains("error: "), "{context}: {}", ran.stderr);
+        }
+        let there = self.fixture.check(&context);
+        assert!(there || ran.code() != 0, "{context}: success without output");
+        assert!(injected || ran.code() == 0, "{context}: {}", ran.stderr);
+        if forced {
+            let ran = Ran::of(super::prune(self.fixture.path(), "out").arg("--force"));
+            assert_eq!(ran.code(), 0, "{context}: {}", ran.stderr);
+            assert!(self.fixture.check(&context), "{context}");
+            self.fixture.nothing_is_left(&context);
+        } else if injected {
+            self.fixture.settle(&context);
+        }
+        injected
+    }
+
+    /// Fails the first, second, third … call until a run has no such call.
+    fn sweep(&mut self, start: Start, call: &str, fault: &str, step: u32) {
+        let mut nth = 1;
+        while self.inject(start, call, fault, nth) {
+            self.points += 1;
+            nth += step;
+            assert!(nth < 3000, "{call}: {fault}: no end");
+        }
+    }
+}
+
+fn saved(fixture: &Fixture, start: Start) -> PathBuf {
+    fixture.path().join(format!("saved-{start:?}"))
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_dir(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+fn full() -> bool {
+    std::env::var("PHYSARIUM_FAULT_SWEEP").is_ok_and(|v| v == "full")
+}
+
+/// Calls with the errors that a disk really gives for them, and every how manyth is tried.
+const LIKELY: [(&str, &str, u32); 15] = [
+    ("write", "error=ENOSPC", 7),
+    ("write", "error=EIO", 11),
+    ("write", "error=EINTR", 11),
+    ("fsync", "error=EIO", 1),
+    ("fsync", "error=ENOSPC", 4),
+    ("rename", "error=EIO", 1),
+    ("renameat2", "error=EIO", 1),
+    ("renameat2", "error=ENOSPC", 2),
+    ("openat", "error=EMFILE", 6),
+    ("close", "error=EIO", 7),
+    ("pread64", "error=EIO", 3),
+    ("ftruncate", "error=EIO", 1),
+    ("mkdir", "error=ENOSPC", 1),
+    ("unlink", "error=EIO", 1),
+    ("getdents64", "error=EIO", 2),
+];
+
+/// All calls of a run that touch files.
+const CALLS: [&str; 18] = [
+    "write",
+    "pwrite64",
+    "fsync",
+    "fdatasync",
+    "rename",
+    "renameat2",
+    "openat",
+    "close",
+    "pread64",
+    "read",
+    "ftruncate",
+    "mkdir",
+    "unlink",
+    "unlinkat",
+    "getdents64",
+    "statx",
+    "flock",
+    "statfs",
 ];
 
 #[test]
-fn every_call_fails_once() {
+fn calls_that_fail_once() {
     if !strace_works() {
         return;
     }
-    let fixture = Fixture::new(32);
-    let full = std::env::var("PHYSARIUM_FAULT_SWEEP").is_ok_and(|v| v == "full");
-    let mut points = 0;
-    for (call, faults) in FAULTS {
-        for fault in faults {
-            // There are many writes (a journal line each); they differ little.
-            let step = if full || call != "write" { 1 } else { 5 };
-            points += sweep(&fixture, call, fault, step);
-        }
-        if full {
-            points += sweep(&fixture, call, "error=EINTR", 1);
-            points += sweep(&fixture, call, "signal=SIGKILL", 1);
+    let mut bench = Bench::new();
+    for (call, fault, step) in LIKELY {
+        bench.sweep(Start::Fresh, call, fault, step);
+    }
+    for start in [Start::AfterOneShard, Start::BeforePublishing] {
+        for (call, fault) in [("fsync", "error=EIO"), ("pread64", "error=EIO")] {
+            bench.sweep(start, call, fault, 3);
         }
     }
-    eprintln!("{points} injected faults");
-    assert!(points > 40, "{points}");
+    for call in ["rename", "renameat2", "unlinkat"] {
+        bench.sweep(Start::Forced, call, "error=EIO", 2);
+    }
+    eprintln!("{} injected faults", bench.points);
+    assert!(bench.points > 60, "{}", bench.points);
 }
 
 #[test]
@@ -112,59 +224,53 @@ fn killed_at_every_step_of_the_protocol() {
     if !strace_works() {
         return;
     }
-    let fixture = Fixture::new(32);
-    let mut points = 0;
-    for call in ["fsync", "renameat2", "mkdir", "unlink"] {
-        points += sweep(&fixture, call, "signal=SIGKILL", 1);
+    let mut bench = Bench::new();
+    for call in ["fsync", "rename", "renameat2", "mkdir", "unlink", "ftruncate"] {
+        bench.sweep(Start::Fresh, call, "signal=SIGKILL", 1);
     }
-    assert!(points > 15, "{points}");
+    for start in [Start::AfterOneShard, Start::BeforePublishing] {
+        for call in ["fsync", "renameat2", "rename", "unlink"] {
+            bench.sweep(start, call, "signal=SIGKILL", 2);
+        }
+    }
+    for call in ["rename", "renameat2", "unlinkat"] {
+        bench.sweep(Start::Forced, call, "signal=SIGKILL", 1);
+    }
+    eprintln!("{} kills", bench.points);
+    assert!(bench.points > 25, "{}", bench.points);
 }
 
-/// The order that the protocol promises, in one undisturbed run.
+/// A run that cannot have its threads ends like any other that the machine lets down.
 #[test]
-fn names_appear_only_when_what_they_name_is_durable() {
+fn no_thread_to_be_had() {
     if !strace_works() {
         return;
     }
-    let fixture = Fixture::new(32);
-    fixture.clean();
-    let log = fixture.path().join("order.log");
-    let status = Command::new("strace")
-        .args(["-f", "-y", "-qq", "-s", "64", "-o"])
-        .arg(&log)
-        .args(["-e", "trace=openat,write,fsync,fdatasync,renameat2,rename,unlink"])
-        .arg(program())
-        .args(["prune", "model", "--out", "out", "--threads", "1", "--quiet"])
-        .current_dir(fixture.path())
-        .stdout(Stdio::null())
-        .status()
-        .unwrap();
-    assert!(status.success());
-    let text = fs::read_to_string(&log).unwrap();
-    let lines: Vec<&str> = text.lines().collect();
-    let find = |from: usize, needles: &[&str]| {
-        let found = lines[from..].iter().position(|l| needles.iter().all(|n| l.contains(n)));
-        from + found.unwrap_or_else(|| panic!("no {needles:?} after line {from}"))
-    };
-    let mut at = 0;
-    for shard in 1..=3 {
-        let name = format!("model-0000{shard}-of-00003.safetensors");
-        let part = format!("{name}.part");
-        let synced = find(at, &["fsync(", &part]);
-        let renamed = find(synced, &["renameat2(", &part]);
-        let directory = find(renamed, &["fsync(", ".out.physarium-partial>"]);
-        let journalled = find(directory, &["write(", "journal.jsonl", "shard"]);
-        at = find(journalled, &["fsync(", "journal.jsonl"]);
-        let last_write = lines.iter().rposition(|l| l.contains("write(") && l.contains(&part));
-        assert!(last_write.unwrap() < synced, "{name} is written after its sync");
+    let mut bench = Bench::new();
+    for start in [Start::Fresh, Start::AfterOneShard] {
+        for call in ["clone3", "clone"] {
+            bench.sweep(start, call, "error=EAGAIN", 1);
+        }
     }
-    let manifest = find(at, &["fsync(", "physarium.manifest.json"]);
-    let directory = find(manifest, &["fsync(", ".out.physarium-partial>"]);
-    let marker = find(directory, &["unlink(", "physarium.unfinished.json"]);
-    let published = find(marker, &["renameat2(", "/out\""]);
-    find(published, &["fsync("]);
-    let opened = lines.iter().filter(|l| l.contains("openat(") && l.contains("model/"));
-    for line in opened {
-        assert!(!line.contains("O_WRONLY") && !line.contains("O_RDWR"), "{line}");
+}
+
+/// All calls, all errors, all starts: minutes. `PHYSARIUM_FAULT_SWEEP=full` asks for it.
+#[test]
+fn every_call_fails_once() {
+    if !full() || !strace_works() {
+        return;
     }
+    let mut bench = Bench::new();
+    for start in STARTS {
+        for call in CALLS {
+            let before = bench.points;
+            let errors = ["ENOSPC", "EIO", "EMFILE", "EINTR"];
+            let faults = errors.map(|error| format!("error={error}"));
+            for fault in faults.iter().map(String::as_str).chain(["signal=SIGKILL"]) {
+                bench.sweep(start, call, fault, 1);
+            }
+            eprintln!("{start:?}: {call}: {} injected faults", bench.points - before);
+        }
+    }
+    eprintln!("{} injected faults", bench.points);
 }
