@@ -12,12 +12,17 @@ use anyhow::{Context, ensure};
 use cargo_metadata::{DependencyKind, MetadataCommand};
 
 /// Edges that are allowed between crates of the workspace.
-const ALLOWED: [(&str, &[&str]); 6] = [
+const ALLOWED: [(&str, &[&str]); 8] = [
     ("physarium-checkpoint", &[]),
     ("physarium-flow", &[]),
+    ("physarium-kernels", &[]),
     ("physarium-fixtures", &[]),
+    ("physarium-model", &["physarium-checkpoint", "physarium-kernels"]),
     ("physarium-audit", &["physarium-checkpoint"]),
-    ("physarium", &["physarium-audit", "physarium-checkpoint", "physarium-flow"]),
+    (
+        "physarium",
+        &["physarium-audit", "physarium-checkpoint", "physarium-flow", "physarium-model"],
+    ),
     ("xtask", &["physarium-fixtures", "physarium-flow"]),
 ];
 /// What any crate may use in tests.

@@ -1,0 +1,137 @@
+//! Threads, and the instructions that products run on.
+
+use std::sync::{Mutex, PoisonError};
+
+use rayon::prelude::*;
+
+use crate::terms::Tile;
+
+/// The operating system has no threads to give.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot start {threads} threads: {reason}\nhint: --threads 1 takes the fewest")]
+pub struct ThreadsUnavailable {
+    threads: usize,
+    reason: rayon::ThreadPoolBuildError,
+}
+
+/// Ways to compute the product of BF16 weights and float32 activations.
+///
+/// Both multiply the same numbers exactly and add up in float32; sums differ in their order only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Instructions {
+    /// The `gemm` crate on float32, with the vectors that the processor has.
+    Portable,
+    /// Intel AMX tiles: activations as the exact sum of three BF16 terms.
+    Amx,
+}
+
+impl Instructions {
+    /// Its name for a report.
+    pub fn name(self) -> &'static str {
+        match self {
+            Instructions::Portable => "vector",
+            Instructions::Amx => "amx",
+        }
+    }
+
+    /// The best that this processor and its operating system allow.
+    fn detect() -> Instructions {
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        if crate::amx::is_available() {
+            return Instructions::Amx;
+        }
+        Instructions::Portable
+    }
+}
+
+/// Threads that compute, and what they compute with.
+pub struct Compute {
+    pool: rayon::ThreadPool,
+    instructions: Instructions,
+    /// Buffers of products, kept because fresh pages cost more than small products.
+    buffers: Mutex<Vec<Vec<Tile>>>,
+}
+
+impl Compute {
+    /// Starts `threads` threads (at least one) that use the best instructions at hand.
+    ///
+    /// # Errors
+    /// If the operating system has no threads to give.
+    pub fn new(threads: usize) -> Result<Compute, ThreadsUnavailable> {
+        Compute::with(threads, Instructions::detect())
+    }
+
+    /// The same with nothing but what the `gemm` crate does, to compare with.
+    ///
+    /// # Errors
+    /// If the operating system has no threads to give.
+    pub fn portable(threads: usize) -> Result<Compute, ThreadsUnavailable> {
+        Compute::with(threads, Instructions::Portable)
+    }
+
+    fn with(threads: usize, instructions: Instructions) -> Result<Compute, ThreadsUnavailable> {
+        let threads = threads.max(1);
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|index| format!("compute-{index}"))
+            .build()
+            .map_err(|reason| ThreadsUnavailable { threads, reason })?;
+        Ok(Compute { pool, instructions, buffers: Mutex::new(Vec::new()) })
+    }
+
+    /// What products run on.
+    pub fn instructions(&self) -> Instructions {
+        self.instructions
+    }
+
+    /// Number of threads.
+    pub fn threads(&self) -> usize {
+        self.pool.current_num_threads()
+    }
+
+    /// Calls `task` for each of `0..tasks`, in any order, on all threads.
+    pub fn each(&self, tasks: usize, task: impl Fn(usize) + Sync + Send) {
+        if tasks == 1 {
+            return task(0);
+        }
+        self.pool.install(|| (0..tasks).into_par_iter().with_max_len(1).for_each(task));
+    }
+
+    /// Calls `task` with each run of `len` elements of `data` (the last may be shorter) and its index.
+    ///
+    /// # Panics
+    /// If `len` is nought.
+    pub fn each_chunk<T: Send>(
+        &self,
+        data: &mut [T],
+        len: usize,
+        task: impl Fn(usize, &mut [T]) + Sync + Send,
+    ) {
+        if data.len() <= len {
+            return task(0, data);
+        }
+        self.pool.install(|| {
+            let chunks = data.par_chunks_mut(len).with_max_len(1);
+            chunks.enumerate().for_each(|(index, chunk)| task(index, chunk));
+        });
+    }
+
+    /// Lends a buffer of `len` tiles, whatever is in them, to `work`.
+    pub(crate) fn with_tiles<R>(&self, len: usize, work: impl FnOnce(&mut [Tile]) -> R) -> R {
+        let kept = || self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut buffer = kept().pop().unwrap_or_default();
+        if buffer.len() < len {
+            buffer.resize(len, Tile::ZERO);
+        }
+        let result = work(&mut buffer[..len]);
+        kept().push(buffer);
+        result
+    }
+}
+
+impl std::fmt::Debug for Compute {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Compute({} threads, {})", self.threads(), self.instructions.name())
+    }
+}

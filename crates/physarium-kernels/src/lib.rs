@@ -1,0 +1,28 @@
+/*!
+What a decoder computes, on the processor at hand: products of matrices, and maths element by element.
+
+In: slices of `f32`, weights as they are stored ([`Dense`]). Out: slices of `f32`. [`Compute`] holds
+the threads and knows which instructions there are; a [`Linear`] is a projection; [`multiply`] is a
+product of two small matrices; `vector` has what is done to rows.
+
+Everything is computed as in float32: no result depends on the number of threads, and the ways to a
+product differ only in the order of its sums. This is the one crate with `unsafe` in it.
+*/
+#![deny(missing_docs)]
+#![deny(clippy::undocumented_unsafe_blocks)]
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod amx;
+mod compute;
+mod linear;
+mod small;
+mod terms;
+pub mod vector;
+mod widen;
+
+pub use compute::{Compute, Instructions, ThreadsUnavailable};
+pub use linear::{Dense, Linear, forward_all};
+pub use small::{Left, Right, multiply};
+
+#[cfg(target_endian = "big")]
+compile_error!("weights are little-endian on disk and used as they are");

@@ -1,0 +1,346 @@
+/*!
+A linear map: `y = x Wᵀ + b`, with weights as they are stored.
+
+In: rows of activations `[rows, inputs]`. Out: `[rows, outputs]`. Weights stay in their dtype and are
+brought into the form that the instructions want a block at a time, so a map takes no more memory
+than its tensor. Blocks have the same bounds for any number of threads.
+*/
+
+use half::f16;
+
+use crate::compute::{Compute, Instructions};
+use crate::small::product;
+use crate::widen;
+
+/// Weights `[outputs, inputs]`, row by row, in the dtype that they are stored in.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Dense {
+    /// Bits of bfloat16.
+    Bf16(Vec<u16>),
+    /// IEEE half precision.
+    F16(Vec<f16>),
+    /// IEEE single precision.
+    F32(Vec<f32>),
+}
+
+impl Dense {
+    /// Number of weights.
+    pub fn len(&self) -> usize {
+        match self {
+            Dense::Bf16(weights) => weights.len(),
+            Dense::F16(weights) => weights.len(),
+            Dense::F32(weights) => weights.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Copies the weights from `begin` on, as float32.
+    ///
+    /// # Panics
+    /// If there are fewer than `to` holds.
+    pub fn widen(&self, begin: usize, to: &mut [f32]) {
+        let here = begin..begin + to.len();
+        match self {
+            Dense::Bf16(weights) => widen::bf16(&weights[here], to),
+            Dense::F16(weights) => widen::float16(&weights[here], to),
+            Dense::F32(weights) => to.copy_from_slice(&weights[here]),
+        }
+    }
+}
+
+/// A linear map.
+#[derive(Debug, Clone)]
+pub struct Linear {
+    outputs: usize,
+    inputs: usize,
+    weights: Dense,
+    bias: Option<Vec<f32>>,
+}
+
+impl Linear {
+    /// A map of `inputs` to `outputs` features; `bias` has one element per output.
+    ///
+    /// # Panics
+    /// If weights or bias are not as many as the shape says, or the shape is empty.
+    pub fn new(outputs: usize, inputs: usize, weights: Dense, bias: Option<Vec<f32>>) -> Linear {
+        assert!(outputs > 0 && inputs > 0, "an empty map");
+        assert_eq!(weights.len(), outputs * inputs, "weights of a map [{outputs}, {inputs}]");
+        assert!(
+            bias.as_ref().is_none_or(|bias| bias.len() == outputs),
+            "bias of {outputs} outputs"
+        );
+        Linear { outputs, inputs, weights, bias }
+    }
+
+    /// Features that come out.
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// Features that go in.
+    pub fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    /// Writes the map's value for each row of `x` `[rows, inputs]` to `y` `[rows, outputs]`.
+    ///
+    /// # Panics
+    /// If the slices are not whole rows, or not as many.
+    pub fn forward(&self, compute: &Compute, x: &[f32], y: &mut [f32]) {
+        forward_all(compute, x, &mut [(self, y)]);
+    }
+}
+
+/// Several maps of the same rows: `x` is prepared once. Each result is the one of
+/// [`Linear::forward`].
+///
+/// # Panics
+/// As [`Linear::forward`].
+pub fn forward_all(compute: &Compute, x: &[f32], maps: &mut [(&Linear, &mut [f32])]) {
+    let Some(inputs) = maps.first().map(|(map, _)| map.inputs) else { return };
+    assert!(x.len().is_multiple_of(inputs), "activations are not whole rows");
+    let rows = x.len() / inputs;
+    if rows == 0 {
+        return;
+    }
+    let mut blocks = Vec::new();
+    for (map, y) in maps.iter_mut() {
+        assert_eq!(map.inputs, inputs, "maps of the same rows");
+        assert_eq!(y.len(), rows * map.outputs, "result of {rows} rows");
+        let y = Result { begin: y.as_mut_ptr(), stride: map.outputs };
+        let size = block_outputs(map.outputs);
+        blocks.extend((0..map.outputs).step_by(size).map(|begin| Block {
+            map,
+            y,
+            outputs: begin..(begin + size).min(map.outputs),
+        }));
+    }
+    let on_tiles = compute.instructions() == Instructions::Amx
+        && maps.iter().all(|(map, _)| matches!(map.weights, Dense::Bf16(_)));
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    if on_tiles {
+        return tiles::run(compute, x, inputs, &blocks);
+    }
+    debug_assert!(!on_tiles);
+    compute.each(blocks.len(), |index| blocks[index].portable(x, rows));
+}
+
+/// Where a map's results go; blocks write to different columns.
+#[derive(Clone, Copy)]
+struct Result {
+    begin: *mut f32,
+    stride: usize,
+}
+
+/// Some outputs of a map.
+struct Block<'a> {
+    map: &'a Linear,
+    y: Result,
+    outputs: std::ops::Range<usize>,
+}
+
+// SAFETY: each block writes to its own columns of `y`, which is borrowed mutably by `forward_all`
+// until all blocks are done.
+unsafe impl Sync for Block<'_> {}
+
+/// Outputs of a block: enough blocks for a few threads, none too large for a cache.
+fn block_outputs(outputs: usize) -> usize {
+    const BAND: usize = 32;
+    (outputs / 8).next_multiple_of(BAND).clamp(BAND, 8 * BAND)
+}
+
+impl Block<'_> {
+    /// The block by the `gemm` crate.
+    fn portable(&self, x: &[f32], rows: usize) {
+        /// Weights widened at once: they stay in a cache.
+        const WIDENED: usize = 1 << 19;
+        let inputs = self.map.inputs;
+        let at_once = (WIDENED / inputs).clamp(1, self.outputs.len());
+        let mut widened = Vec::new();
+        for begin in self.outputs.clone().step_by(at_once) {
+            let cols = at_once.min(self.outputs.end - begin);
+            let here = begin * inputs..(begin + cols) * inputs;
+            let weights = match &self.map.weights {
+                Dense::F32(weights) => &weights[here],
+                narrow => {
+                    widened.resize(cols * inputs, 0.0);
+                    narrow.widen(here.start, &mut widened);
+                    &widened[..]
+                }
+            };
+            // SAFETY: `x` holds `rows` rows of `inputs`; `weights` `cols` rows of as many, read
+            // transposed; the columns from `begin` on of `y` are this block's.
+            unsafe {
+                product(
+                    [rows, inputs, cols],
+                    (x.as_ptr(), inputs),
+                    (weights.as_ptr(), 1, inputs),
+                    (self.y.begin.add(begin), self.y.stride),
+                );
+            }
+        }
+        self.add_bias(0..rows);
+    }
+
+    /// Adds the bias to the block's columns of `rows`.
+    fn add_bias(&self, rows: std::ops::Range<usize>) {
+        let Some(bias) = &self.map.bias else { return };
+        let bias = &bias[self.outputs.clone()];
+        for row in rows {
+            // SAFETY: these columns are this block's alone, and `y` holds all rows.
+            let row = unsafe {
+                let begin = self.y.begin.add(row * self.y.stride + self.outputs.start);
+                std::slice::from_raw_parts_mut(begin, bias.len())
+            };
+            row.iter_mut().zip(bias).for_each(|(y, bias)| *y += bias);
+        }
+    }
+}
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod tiles {
+    //! The blocks on AMX.
+
+    use std::cell::RefCell;
+    use std::ops::Range;
+
+    use super::{Block, Dense};
+    use crate::amx::{Begin, Sums, Tiles, pack_band};
+    use crate::compute::Compute;
+    use crate::terms::{TERMS, TILE_DEPTH, TILE_ROWS, Tile, split_band};
+
+    /// Rows of activations that are split at once, which bounds the memory that takes.
+    const ROWS: usize = 1024;
+    /// Inputs of a block of packed weights, so that it stays in a cache.
+    const DEPTH: usize = 2048;
+    /// Rows and columns of a block of sums.
+    const EDGE: usize = 2 * TILE_ROWS;
+
+    thread_local! {
+        /// Packed weights of the block at hand.
+        static PACKED: RefCell<Vec<Tile>> = const { RefCell::new(Vec::new()) };
+    }
+
+    pub(super) fn run(compute: &Compute, x: &[f32], inputs: usize, blocks: &[Block<'_>]) {
+        let band = inputs.div_ceil(TILE_DEPTH) * TERMS;
+        for (chunk, rows) in x.chunks(ROWS * inputs).enumerate() {
+            let count = rows.len() / inputs;
+            let bands = count.div_ceil(EDGE) * 2;
+            compute.with_tiles(bands * band, |split| {
+                compute.each_chunk(split, band, |index, tiles| {
+                    let begin = (index * TILE_ROWS * inputs).min(rows.len());
+                    let end = (begin + TILE_ROWS * inputs).min(rows.len());
+                    split_band(&rows[begin..end], inputs, tiles);
+                });
+                let first = chunk * ROWS;
+                let activations = Activations { split, band, rows: first..first + count };
+                compute.each(blocks.len(), |index| blocks[index].on_tiles(&activations));
+            });
+        }
+    }
+
+    /// Rows split into terms: bands of 16, each of `band` tiles.
+    struct Activations<'a> {
+        split: &'a [Tile],
+        band: usize,
+        rows: Range<usize>,
+    }
+
+    impl Activations<'_> {
+        /// The steps `steps` of the two bands from row `row` of these rows on.
+        fn bands(&self, row: usize, steps: &Range<usize>) -> [&[Tile]; 2] {
+            [0, 1].map(|next| {
+                let begin = (row / TILE_ROWS + next) * self.band;
+                &self.split[begin + steps.start * TERMS..begin + steps.end * TERMS]
+            })
+        }
+    }
+
+    impl Block<'_> {
+        fn on_tiles(&self, activations: &Activations<'_>) {
+            let Dense::Bf16(weights) = &self.map.weights else { unreachable!("checked before") };
+            let inputs = self.map.inputs;
+            let tiles = Tiles::configure();
+            PACKED.with_borrow_mut(|packed| {
+                for begin in (0..inputs).step_by(DEPTH) {
+                    let depth = begin..(begin + DEPTH).min(inputs);
+                    let steps = begin / TILE_DEPTH..depth.end.div_ceil(TILE_DEPTH);
+                    let band = steps.len();
+                    packed.resize(self.outputs.len().div_ceil(EDGE) * 2 * band, Tile::ZERO);
+                    for (index, packed) in packed.chunks_exact_mut(band).enumerate() {
+                        let first = (self.outputs.start + index * TILE_ROWS).min(self.outputs.end);
+                        let last = (first + TILE_ROWS).min(self.outputs.end);
+                        let rows = &weights[first * inputs..last * inputs];
+                        pack_band(rows, inputs, depth.clone(), packed);
+                    }
+                    let start = if begin == 0 { Begin::Nought } else { Begin::FromSums };
+                    self.products(&tiles, activations, packed, &steps, start);
+                }
+            });
+            self.add_bias(activations.rows.clone());
+        }
+
+        /// Adds the products over the inputs of `steps` to the block's columns.
+        fn products(
+            &self,
+            tiles: &Tiles,
+            activations: &Activations<'_>,
+            packed: &[Tile],
+            steps: &Range<usize>,
+            start: Begin,
+        ) {
+            let rows = activations.rows.len();
+            for row in (0..rows).step_by(EDGE) {
+                let x = activations.bands(row, steps);
+                for (pair, weights) in packed.chunks_exact(2 * steps.len()).enumerate() {
+                    let weights = weights.split_at(steps.len()).into();
+                    let sum = |sums: Sums<'_>| tiles.block(x, weights, sums, start);
+                    self.at(activations.rows.start + row, rows - row, pair * EDGE, sum);
+                }
+            }
+        }
+
+        /// Lets `sum` work on the block of `y` at a row, of which `rows` more are there, and a column.
+        fn at(&self, row: usize, rows: usize, col: usize, sum: impl FnOnce(Sums<'_>)) {
+            let size = [EDGE.min(rows), EDGE.min(self.outputs.len() - col)];
+            // SAFETY: that row and column are within `y`.
+            let y = unsafe { self.y.begin.add(row * self.y.stride + self.outputs.start + col) };
+            if size == [EDGE; 2] {
+                // SAFETY: a whole block is within `y`, in columns that are this block's.
+                sum(unsafe { Sums::new(y, self.y.stride) });
+            } else {
+                // SAFETY: `size` rows and columns are within `y`, and are this block's.
+                unsafe { through_copy(y, self.y.stride, size, sum) };
+            }
+        }
+    }
+
+    /// Sums a block of fewer than 32 rows or columns in a whole one beside.
+    ///
+    /// # Safety
+    /// `size` rows and columns at `y`, `stride` floats apart, are this thread's alone.
+    unsafe fn through_copy(
+        y: *mut f32,
+        stride: usize,
+        [rows, cols]: [usize; 2],
+        sum: impl FnOnce(Sums<'_>),
+    ) {
+        let mut whole = [0.0; EDGE * EDGE];
+        for row in 0..rows {
+            // SAFETY: as the caller says.
+            let from = unsafe { std::slice::from_raw_parts(y.add(row * stride), cols) };
+            whole[row * EDGE..row * EDGE + cols].copy_from_slice(from);
+        }
+        // SAFETY: `whole` is 32 rows of 32.
+        sum(unsafe { Sums::new(whole.as_mut_ptr(), EDGE) });
+        for row in 0..rows {
+            // SAFETY: as the caller says.
+            let to = unsafe { std::slice::from_raw_parts_mut(y.add(row * stride), cols) };
+            to.copy_from_slice(&whole[row * EDGE..row * EDGE + cols]);
+        }
+    }
+}

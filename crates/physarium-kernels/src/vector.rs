@@ -1,0 +1,305 @@
+/*!
+What is done to rows of float32: norms, softmax, activations, scores of logits.
+
+Each function compiles for the vectors at hand. Sums are taken in a fixed number of lanes and
+nothing is fused, so the result is the same bits on any processor.
+*/
+
+use pulp::{Arch, NullaryFnOnce};
+
+/// Lanes that sums are taken in.
+const LANES: usize = 16;
+/// Elements that are added up in float32 before float64 takes over.
+const RUN: usize = 1024;
+
+/// Runs an operation compiled for the vectors at hand.
+fn dispatch<O: NullaryFnOnce>(operation: O) -> O::Output {
+    Arch::new().dispatch(operation)
+}
+
+/// eˣ within 2 units in the last place; nought below -87, infinite above 88.7.
+#[inline(always)]
+fn exp(x: f32) -> f32 {
+    // x = n ln 2 + r, |r| ≤ ln 2 / 2, with ln 2 in two parts so that r is exact.
+    let clamped = x.clamp(-88.0, 89.0);
+    let shifted = clamped * std::f32::consts::LOG2_E + 12_582_912.0;
+    let n = shifted - 12_582_912.0;
+    let r = clamped - n * 0.693_359_375 + n * 2.121_944_4e-4;
+    let tail = 1.987_569_1e-4_f32;
+    let tail = tail * r + 1.398_199_9e-3;
+    let tail = tail * r + 8.333_452e-3;
+    let tail = tail * r + 4.166_579_6e-2;
+    let tail = tail * r + 1.666_666_5e-1;
+    let tail = tail * r + 0.5;
+    let fraction = tail * (r * r) + r + 1.0;
+    // Two steps, so that 2ⁿ stays a normal number at both ends.
+    let half = (n as i32) >> 1;
+    let power = |n: i32| f32::from_bits(((n + 127) as u32) << 23);
+    let value = fraction * power(half) * power(n as i32 - half);
+    let value = if x < -87.0 { 0.0 } else { value };
+    if x.is_nan() { x } else { value }
+}
+
+/// The sum of `term(i)` for `i` in `0..len`.
+#[inline(always)]
+fn sum(len: usize, term: impl Fn(usize) -> f32) -> f64 {
+    let mut total = 0.0;
+    let mut begin = 0;
+    while begin < len {
+        let end = (begin + RUN).min(len);
+        let mut lanes = [0.0f32; LANES];
+        let mut at = begin;
+        while at + LANES <= end {
+            for lane in 0..LANES {
+                lanes[lane] += term(at + lane);
+            }
+            at += LANES;
+        }
+        total += lanes.iter().map(|lane| f64::from(*lane)).sum::<f64>();
+        total += (at..end).map(|i| f64::from(term(i))).sum::<f64>();
+        begin = end;
+    }
+    total
+}
+
+/// The largest element; NaN if there is one.
+#[inline(always)]
+fn largest(values: &[f32]) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let larger = |a: f32, b: f32| if a > b || a.is_nan() { a } else { b };
+    let mut chunks = values.chunks_exact(LANES);
+    for chunk in &mut chunks {
+        for lane in 0..LANES {
+            lanes[lane] = larger(lanes[lane], chunk[lane]);
+        }
+    }
+    lanes.iter().chain(chunks.remainder()).fold(f32::NEG_INFINITY, |a, b| larger(a, *b))
+}
+
+/// Root-mean-square norm (Zhang and Sennrich 2019) of each row of `x` `[rows, weight.len()]`.
+///
+/// # Panics
+/// If `out` is not as long as `x`, or `x` is not whole rows.
+pub fn rms_norm(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
+    struct Norm<'a>(&'a [f32], &'a [f32], f32, &'a mut [f32]);
+    impl NullaryFnOnce for Norm<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn call(self) {
+            let Norm(x, weight, epsilon, out) = self;
+            let width = weight.len();
+            for (x, out) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
+                let squares = sum(width, |i| x[i] * x[i]);
+                let scale = 1.0 / ((squares / width as f64) as f32 + epsilon).sqrt();
+                for i in 0..width {
+                    out[i] = weight[i] * (x[i] * scale);
+                }
+            }
+        }
+    }
+    assert!(x.len() == out.len() && x.len().is_multiple_of(weight.len()));
+    dispatch(Norm(x, weight, epsilon, out));
+}
+
+/// Adds `y` to `x`.
+///
+/// # Panics
+/// If they are not of one length.
+pub fn add(x: &mut [f32], y: &[f32]) {
+    struct Add<'a>(&'a mut [f32], &'a [f32]);
+    impl NullaryFnOnce for Add<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn call(self) {
+            self.0.iter_mut().zip(self.1).for_each(|(x, y)| *x += y);
+        }
+    }
+    assert_eq!(x.len(), y.len());
+    dispatch(Add(x, y));
+}
+
+/// `gate ← silu(gate) · up`, silu(x) = x / (1 + e⁻ˣ).
+///
+/// # Panics
+/// If they are not of one length.
+pub fn silu_times(gate: &mut [f32], up: &[f32]) {
+    struct Silu<'a>(&'a mut [f32], &'a [f32]);
+    impl NullaryFnOnce for Silu<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn call(self) {
+            for (gate, up) in self.0.iter_mut().zip(self.1) {
+                *gate = *gate / (1.0 + exp(-*gate)) * up;
+            }
+        }
+    }
+    assert_eq!(gate.len(), up.len());
+    dispatch(Silu(gate, up));
+}
+
+/// Softmax of `scale` · `scores`, in place.
+pub fn softmax(scores: &mut [f32], scale: f32) {
+    struct Softmax<'a>(&'a mut [f32], f32);
+    impl NullaryFnOnce for Softmax<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn call(self) {
+            let Softmax(scores, scale) = self;
+            let top = largest(scores);
+            for score in scores.iter_mut() {
+                *score = exp((*score - top) * scale);
+            }
+            let part = (1.0 / sum(scores.len(), |i| scores[i])) as f32;
+            scores.iter_mut().for_each(|score| *score *= part);
+        }
+    }
+    dispatch(Softmax(scores, scale));
+}
+
+/// Turns pairs of a head by their angles (RoPE, Su et al. 2021), in the layout of transformers: the
+/// partner of element `i` is element `i + cos.len()`.
+///
+/// # Panics
+/// If `head` is not twice as long as `cos` and `sin`.
+pub fn rotate(head: &mut [f32], cos: &[f32], sin: &[f32]) {
+    struct Rotate<'a>(&'a mut [f32], &'a [f32], &'a [f32]);
+    impl NullaryFnOnce for Rotate<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn call(self) {
+            let Rotate(head, cos, sin) = self;
+            let (first, second) = head.split_at_mut(cos.len());
+            for i in 0..cos.len() {
+                let (a, b) = (first[i], second[i]);
+                first[i] = a * cos[i] - b * sin[i];
+                second[i] = b * cos[i] + a * sin[i];
+            }
+        }
+    }
+    assert!(head.len() == 2 * cos.len() && cos.len() == sin.len());
+    dispatch(Rotate(head, cos, sin));
+}
+
+/// The distribution that a row of logits stands for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LogSum {
+    /// The largest logit.
+    pub top: f32,
+    /// ln Σ exp(logit − top).
+    pub ln_sum: f64,
+}
+
+impl LogSum {
+    /// Of a row of logits; NaN where one of them is.
+    pub fn of(logits: &[f32]) -> LogSum {
+        struct Sum<'a>(&'a [f32]);
+        impl NullaryFnOnce for Sum<'_> {
+            type Output = LogSum;
+            #[inline(always)]
+            fn call(self) -> LogSum {
+                let top = largest(self.0);
+                let ln_sum = sum(self.0.len(), |i| exp(self.0[i] - top)).ln();
+                LogSum { top, ln_sum }
+            }
+        }
+        dispatch(Sum(logits))
+    }
+
+    /// −ln of the probability of a logit, in nats.
+    pub fn nll(&self, logit: f32) -> f64 {
+        self.ln_sum - (f64::from(logit) - f64::from(self.top))
+    }
+}
+
+/// Kullback–Leibler divergence of the distribution of `other` from the one of `base`, in nats:
+/// Σ p ln(p / q), p of `base`.
+///
+/// # Panics
+/// If they are not of one length.
+pub fn kl(base: &[f32], other: &[f32]) -> f64 {
+    struct Divergence<'a>(&'a [f32], &'a [f32], f32, f32);
+    impl NullaryFnOnce for Divergence<'_> {
+        type Output = f64;
+        #[inline(always)]
+        fn call(self) -> f64 {
+            let Divergence(base, other, top, other_top) = self;
+            sum(base.len(), |i| {
+                let (p, q) = (base[i] - top, other[i] - other_top);
+                let weight = exp(p);
+                // Where p is nought, so is the term, however far away q is.
+                if weight == 0.0 { 0.0 } else { weight * (p - q) }
+            })
+        }
+    }
+    assert_eq!(base.len(), other.len());
+    let (p, q) = (LogSum::of(base), LogSum::of(other));
+    dispatch(Divergence(base, other, p.top, q.top)) / p.ln_sum.exp() + q.ln_sum - p.ln_sum
+}
+
+/// Index of the largest logit, the first of equals.
+pub fn argmax(logits: &[f32]) -> usize {
+    struct Top<'a>(&'a [f32]);
+    impl NullaryFnOnce for Top<'_> {
+        type Output = usize;
+        #[inline(always)]
+        fn call(self) -> usize {
+            let top = largest(self.0);
+            self.0.iter().position(|logit| *logit == top).unwrap_or(0)
+        }
+    }
+    dispatch(Top(logits))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exp_is_right_to_the_last_places() {
+        for i in -8700..8870 {
+            let x = i as f32 / 100.0;
+            let (found, expected) = (f64::from(exp(x)), f64::from(x).exp());
+            assert!((found / expected - 1.0).abs() < 2.5e-7, "{x}: {found} {expected}");
+        }
+        assert_eq!((exp(0.0), exp(-1000.0), exp(f32::NEG_INFINITY)), (1.0, 0.0, 0.0));
+        assert!(exp(100.0).is_infinite() && exp(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn softmax_and_nll_agree_with_float64() {
+        let logits: Vec<f32> = (0..5000u32).map(|i| ((i * 7919) % 1000) as f32 / 40.0).collect();
+        let total: f64 = logits.iter().map(|x| f64::from(*x).exp()).sum();
+        let row = LogSum::of(&logits);
+        let mut parts = logits.clone();
+        softmax(&mut parts, 1.0);
+        for (logit, part) in logits.iter().zip(&parts) {
+            let p = f64::from(*logit).exp() / total;
+            assert!((row.nll(*logit) + p.ln()).abs() < 1e-6);
+            assert!((f64::from(*part) / p - 1.0).abs() < 1e-5);
+        }
+    }
+
+    #[test]
+    fn divergence_agrees_with_float64() {
+        let p: Vec<f32> = (0..777).map(|i| (i as f32 * 0.37).sin() * 3.0).collect();
+        let q: Vec<f32> = (0..777).map(|i| (i as f32 * 0.41).cos() * 2.0 + 50.0).collect();
+        let distribution = |logits: &[f32]| {
+            let total: f64 = logits.iter().map(|x| f64::from(*x).exp()).sum();
+            logits.iter().map(|x| f64::from(*x).exp() / total).collect::<Vec<f64>>()
+        };
+        let (a, b) = (distribution(&p), distribution(&q));
+        let expected: f64 = a.iter().zip(&b).map(|(p, q)| p * (p / q).ln()).sum();
+        assert!((kl(&p, &q) - expected).abs() < 1e-5, "{} {expected}", kl(&p, &q));
+        assert!(kl(&p, &p).abs() < 1e-9);
+    }
+
+    #[test]
+    fn nan_is_not_lost() {
+        let mut logits = vec![1.0; 40];
+        logits[17] = f32::NAN;
+        assert!(LogSum::of(&logits).nll(1.0).is_nan());
+        let mut scores = logits.clone();
+        softmax(&mut scores, 1.0);
+        assert!(scores.iter().all(|x| x.is_nan()));
+    }
+}

@@ -1,0 +1,137 @@
+//! Products against float64, on whatever this processor has and on what every processor has.
+
+use half::{bf16, f16};
+use physarium_kernels::{Compute, Dense, Left, Linear, Right, forward_all, multiply};
+use proptest::prelude::*;
+
+/// Reproducible numbers in -1 ..= 1 with all 24 bits in use.
+fn numbers(seed: u64, len: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+/// Each kind of weights with the values that it stands for.
+fn kinds(values: &[f32]) -> Vec<(Dense, Vec<f32>)> {
+    let bf: Vec<bf16> = values.iter().map(|v| bf16::from_f32(*v)).collect();
+    let half: Vec<f16> = values.iter().map(|v| f16::from_f32(*v)).collect();
+    vec![
+        (
+            Dense::Bf16(bf.iter().map(|v| v.to_bits()).collect()),
+            bf.iter().map(|v| v.to_f32()).collect(),
+        ),
+        (Dense::F16(half.clone()), half.iter().map(|v| v.to_f32()).collect()),
+        (Dense::F32(values.to_vec()), values.to_vec()),
+    ]
+}
+
+/// Panics where `y` is further from x Wᵀ + b than sums of float32 can be.
+fn check(x: &[f32], weights: &[f32], bias: &[f32], [rows, inputs]: [usize; 2], y: &[f32]) {
+    let outputs = weights.len() / inputs;
+    for row in 0..rows {
+        for output in 0..outputs {
+            let (mut expected, mut size) = (f64::from(bias[output]), 1e-30);
+            for k in 0..inputs {
+                let term = f64::from(x[row * inputs + k]) * f64::from(weights[output * inputs + k]);
+                expected += term;
+                size += term.abs();
+            }
+            let found = f64::from(y[row * outputs + output]);
+            let bound = size * 1.2e-7 * (inputs as f64).sqrt().max(4.0) + 1e-6 * expected.abs();
+            let off = (found - expected).abs();
+            assert!(off <= bound, "[{row}, {output}]: {found}, not {expected}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn every_kind_on_every_instruction_is_float32(
+        rows in 1usize..70, inputs in 1usize..90, outputs in 1usize..110, seed: u64,
+    ) {
+        let x = numbers(seed, rows * inputs);
+        let bias = numbers(seed ^ 1, outputs);
+        for (weights, values) in kinds(&numbers(seed ^ 2, outputs * inputs)) {
+            let map = Linear::new(outputs, inputs, weights, Some(bias.clone()));
+            for compute in [Compute::new(2).unwrap(), Compute::portable(2).unwrap()] {
+                let mut y = vec![f32::NAN; rows * outputs];
+                map.forward(&compute, &x, &mut y);
+                check(&x, &values, &bias, [rows, inputs], &y);
+            }
+        }
+    }
+}
+
+#[test]
+fn deep_and_wide_products_are_right_and_the_same_for_any_threads() {
+    let (rows, inputs, outputs) = (1100, 2100, 300);
+    let x = numbers(1, rows * inputs);
+    let (weights, values) = kinds(&numbers(2, outputs * inputs)).swap_remove(0);
+    let map = Linear::new(outputs, inputs, weights, None);
+    let run = |compute: &Compute| {
+        let mut y = vec![f32::NAN; rows * outputs];
+        map.forward(compute, &x, &mut y);
+        y
+    };
+    let one = run(&Compute::new(1).unwrap());
+    assert!(one == run(&Compute::new(3).unwrap()));
+    let portable = run(&Compute::portable(1).unwrap());
+    assert!(portable == run(&Compute::portable(3).unwrap()));
+    let bias = vec![0.0; outputs];
+    for row in [0, 17, 1023, 1024, 1099] {
+        for y in [&one, &portable] {
+            let (x, y) = (&x[row * inputs..][..inputs], &y[row * outputs..][..outputs]);
+            check(x, &values, &bias, [1, inputs], y);
+        }
+    }
+}
+
+#[test]
+fn maps_of_the_same_rows_give_what_each_gives() {
+    let compute = Compute::new(2).unwrap();
+    let x = numbers(5, 40 * 64);
+    let map = |seed, outputs: usize, kind: usize| {
+        let weights = kinds(&numbers(seed, outputs * 64)).swap_remove(kind).0;
+        Linear::new(outputs, 64, weights, None)
+    };
+    for kind in 0..3 {
+        let maps = [map(6, 64, kind), map(7, 32, kind), map(8, 30, 0)];
+        let mut alone: Vec<Vec<f32>> = maps.iter().map(|m| vec![0.0; 40 * m.outputs()]).collect();
+        let mut together = alone.clone();
+        for (map, y) in maps.iter().zip(&mut alone) {
+            map.forward(&compute, &x, y);
+        }
+        let mut calls: Vec<_> =
+            maps.iter().zip(&mut together).map(|(map, y)| (map, &mut y[..])).collect();
+        forward_all(&compute, &x, &mut calls);
+        for (alone, together) in alone.iter().zip(&together) {
+            for (a, b) in alone.iter().zip(together) {
+                assert!((a - b).abs() < 1e-4);
+            }
+        }
+    }
+}
+
+#[test]
+fn strided_products_leave_what_lies_between() {
+    let (left, right) = (numbers(1, 5 * 9), numbers(2, 7 * 9));
+    let mut out = vec![8.0; 5 * 10];
+    let transposed = Right::Transposed { data: &right, stride: 9 };
+    multiply([5, 9, 7], Left { data: &left, stride: 9 }, transposed, &mut out, 10);
+    let columns: Vec<f32> = (0..9 * 7).map(|i| right[i % 7 * 9 + i / 7]).collect();
+    let mut again = vec![8.0; 5 * 10];
+    let as_is = Right::AsIs { data: &columns, stride: 7 };
+    multiply([5, 9, 7], Left { data: &left, stride: 9 }, as_is, &mut again, 10);
+    for (row, (out, again)) in out.chunks(10).zip(again.chunks(10)).enumerate() {
+        assert_eq!((&out[7..], &again[7..]), (&[8.0; 3][..], &[8.0; 3][..]));
+        check(&left[row * 9..][..9], &right, &[0.0; 7], [1, 9], &out[..7]);
+        check(&left[row * 9..][..9], &right, &[0.0; 7], [1, 9], &again[..7]);
+    }
+}

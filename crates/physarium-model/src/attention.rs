@@ -1,0 +1,93 @@
+/*!
+Causal attention with grouped queries (Vaswani et al. 2017; Ainslie et al. 2023), in float32.
+
+In: queries, keys and values of one window. Out: the mix of values for each query. Queries are taken
+in runs of [`QUERIES`], so scores take memory for a run and not for a window squared.
+*/
+
+use physarium_kernels::{Compute, Left, Right, multiply, vector};
+
+/// Queries whose scores are computed together.
+const QUERIES: usize = 64;
+
+/// The shape of a layer's attention.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Shape {
+    pub(crate) heads: usize,
+    pub(crate) kv_heads: usize,
+    pub(crate) head_dim: usize,
+    /// Positions that a query sees, its own among them.
+    pub(crate) window: Option<usize>,
+}
+
+/// Mixes values for each query.
+///
+/// `q`, `mixed`: `[tokens, heads · head_dim]`; `k`, `v`: `[tokens, kv_heads · head_dim]`. Positions
+/// are those of one window; nothing comes before it.
+pub(crate) fn attend(compute: &Compute, shape: Shape, [q, k, v]: [&[f32]; 3], mixed: &mut [f32]) {
+    let width = shape.heads * shape.head_dim;
+    let tokens = q.len() / width;
+    let kv_width = shape.kv_heads * shape.head_dim;
+    assert!(q.len() == mixed.len() && k.len() == v.len() && k.len() == tokens * kv_width);
+    compute.each_chunk(mixed, QUERIES * width, |run, mixed| {
+        let first = run * QUERIES;
+        let queries = mixed.len() / width;
+        let run = Queries { shape, first, count: queries };
+        let mut scores = vec![0.0; queries * run.keys().len()];
+        for head in 0..shape.heads {
+            let q = &q[first * width + head * shape.head_dim..];
+            let kv = run.keys().start * kv_width + run.kv_head(head) * shape.head_dim;
+            let mixed = &mut mixed[head * shape.head_dim..];
+            run.head([q, &k[kv..], &v[kv..]], &mut scores, mixed);
+        }
+    });
+}
+
+/// A run of queries.
+#[derive(Clone, Copy)]
+struct Queries {
+    shape: Shape,
+    /// Position of the first.
+    first: usize,
+    count: usize,
+}
+
+impl Queries {
+    /// Positions of the keys that any of them sees.
+    fn keys(self) -> std::ops::Range<usize> {
+        self.seen(self.first).start..self.first + self.count
+    }
+
+    /// Positions of the keys that the query at a position sees.
+    fn seen(self, position: usize) -> std::ops::Range<usize> {
+        let begin = self.shape.window.map_or(0, |window| (position + 1).saturating_sub(window));
+        begin..position + 1
+    }
+
+    /// The key head that serves a query head.
+    fn kv_head(self, head: usize) -> usize {
+        head / (self.shape.heads / self.shape.kv_heads)
+    }
+
+    /// One head: scores `[count, keys]`, their softmax, the mix.
+    fn head(self, [q, k, v]: [&[f32]; 3], scores: &mut [f32], mixed: &mut [f32]) {
+        let Shape { heads, kv_heads, head_dim, .. } = self.shape;
+        let (width, kv_width) = (heads * head_dim, kv_heads * head_dim);
+        let keys = self.keys();
+        let queries = Left { data: q, stride: width };
+        let transposed = Right::Transposed { data: k, stride: kv_width };
+        multiply([self.count, head_dim, keys.len()], queries, transposed, scores, keys.len());
+        let scale = 1.0 / (head_dim as f32).sqrt();
+        for (query, row) in scores.chunks_exact_mut(keys.len()).enumerate() {
+            let seen = self.seen(self.first + query);
+            let (before, rest) = row.split_at_mut(seen.start - keys.start);
+            let (seen, after) = rest.split_at_mut(seen.len());
+            vector::softmax(seen, scale);
+            before.fill(0.0);
+            after.fill(0.0);
+        }
+        let weights = Left { data: scores, stride: keys.len() };
+        let values = Right::AsIs { data: v, stride: kv_width };
+        multiply([self.count, keys.len(), head_dim], weights, values, mixed, width);
+    }
+}

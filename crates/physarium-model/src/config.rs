@@ -1,0 +1,250 @@
+/*!
+What a checkpoint's `config.json` says of its decoder, in both dialects.
+
+In: `config.json` as transformers 4.x (`rope_theta`, `rope_scaling`) or 5.x (`rope_parameters`) write
+it. Out: a [`Config`] in which the families differ by data only. What a config may say and this
+decoder cannot do is an error, never ignored.
+*/
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::error::Result;
+use crate::fields::Fields;
+use crate::rope::Rope;
+
+/// Most layers of a model that is run.
+const MAX_LAYERS: usize = 4096;
+
+/// Which maps have a bias.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Biases {
+    /// q, k and v.
+    pub qkv: bool,
+    /// o.
+    pub output: bool,
+    /// gate, up and down.
+    pub mlp: bool,
+}
+
+/// A decoder's shape. Sizes are numbers of features, heads, layers, tokens.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// `model_type`: `llama`, `mistral`, `qwen2`, `qwen3`.
+    pub model_type: String,
+    /// Features of the residual stream.
+    pub hidden: usize,
+    /// Features inside the MLP.
+    pub intermediate: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads; each serves `heads / kv_heads` query heads.
+    pub kv_heads: usize,
+    /// Features of a head.
+    pub head_dim: usize,
+    /// Tokens that the model knows.
+    pub vocabulary: usize,
+    /// Positions that the config says the model is made for.
+    pub max_positions: Option<usize>,
+    /// What the norms add to the mean square.
+    pub epsilon: f32,
+    /// Rotary position embedding.
+    pub rope: Rope,
+    /// Which maps have a bias.
+    pub biases: Biases,
+    /// Whether queries and keys are normed head by head (Qwen3).
+    pub qk_norm: bool,
+    /// Whether the head uses the embedding's weights.
+    pub tied: bool,
+    /// For each layer, how many positions a query sees, its own among them; all where `None`.
+    pub windows: Vec<Option<usize>>,
+}
+
+/// What sets a family apart.
+struct Family {
+    model_type: &'static str,
+    qkv_bias: Bias,
+    qk_norm: bool,
+    sliding: Sliding,
+}
+
+/// Whether q, k and v have a bias.
+enum Bias {
+    Always,
+    /// As `attention_bias` says, for q, k, v and o.
+    AsConfigured,
+    Never,
+}
+
+/// Which layers slide.
+enum Sliding {
+    Never,
+    /// All, unless `sliding_window` is null.
+    All {
+        unless_stated: usize,
+    },
+    /// As `use_sliding_window`, `layer_types` and `max_window_layers` say.
+    AsConfigured,
+}
+
+const FAMILIES: [Family; 4] = [
+    Family {
+        model_type: "llama",
+        qkv_bias: Bias::AsConfigured,
+        qk_norm: false,
+        sliding: Sliding::Never,
+    },
+    Family {
+        model_type: "mistral",
+        qkv_bias: Bias::Never,
+        qk_norm: false,
+        sliding: Sliding::All { unless_stated: 4096 },
+    },
+    Family {
+        model_type: "qwen2",
+        qkv_bias: Bias::Always,
+        qk_norm: false,
+        sliding: Sliding::AsConfigured,
+    },
+    Family {
+        model_type: "qwen3",
+        qkv_bias: Bias::AsConfigured,
+        qk_norm: true,
+        sliding: Sliding::AsConfigured,
+    },
+];
+
+impl Config {
+    /// Reads `config.json` of a checkpoint directory.
+    ///
+    /// # Errors
+    /// `Checkpoint` when it is missing or a field is not as it has to be; `Unsupported` for a model
+    /// type, an activation or a position embedding that this decoder does not have.
+    pub fn read(dir: &Path) -> Result<Config> {
+        let fields = Fields::read(&dir.join("config.json"))?;
+        let family = family(&fields)?;
+        let hidden = fields.required_size("hidden_size")?;
+        let heads = fields.required_size("num_attention_heads")?;
+        let kv_heads = fields.size("num_key_value_heads")?.unwrap_or(heads);
+        if !heads.is_multiple_of(kv_heads) {
+            let expected = format!("a divisor of num_attention_heads ({heads})");
+            let found = Value::from(kv_heads);
+            return Err(fields.fault("num_key_value_heads", &expected, Some(&found)));
+        }
+        let head_dim = fields.size("head_dim")?.unwrap_or(hidden / heads);
+        if head_dim == 0 || !head_dim.is_multiple_of(2) {
+            let found = Value::from(head_dim);
+            return Err(fields.fault("head_dim", "an even number", Some(&found)));
+        }
+        let layers = fields.required_size("num_hidden_layers")?;
+        if layers > MAX_LAYERS {
+            let expected = format!("at most {MAX_LAYERS}");
+            let found = Value::from(layers);
+            return Err(fields.fault("num_hidden_layers", &expected, Some(&found)));
+        }
+        match fields.text("hidden_act")?.unwrap_or("silu") {
+            "silu" | "swish" => {}
+            other => return Err(fields.unsupported("hidden_act", other, "silu")),
+        }
+        Ok(Config {
+            model_type: family.model_type.to_owned(),
+            hidden,
+            intermediate: fields.required_size("intermediate_size")?,
+            heads,
+            kv_heads,
+            head_dim,
+            vocabulary: fields.required_size("vocab_size")?,
+            max_positions: fields.size("max_position_embeddings")?,
+            epsilon: fields.number("rms_norm_eps")?.unwrap_or(1e-6) as f32,
+            rope: Rope::read(&fields)?,
+            biases: biases(&fields, &family.qkv_bias)?,
+            qk_norm: family.qk_norm,
+            tied: fields.flag("tie_word_embeddings")?.unwrap_or(false),
+            windows: windows(&fields, &family.sliding, layers)?,
+        })
+    }
+
+    /// Number of layers.
+    pub fn layers(&self) -> usize {
+        self.windows.len()
+    }
+
+    /// Features of all query heads together.
+    pub fn attention_width(&self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    /// Features of all key heads together.
+    pub fn kv_width(&self) -> usize {
+        self.kv_heads * self.head_dim
+    }
+}
+
+fn family(fields: &Fields) -> Result<&'static Family> {
+    let Some(model_type) = fields.text("model_type")? else {
+        return Err(fields.fault("model_type", "the name of a model family", None));
+    };
+    FAMILIES.iter().find(|family| family.model_type == model_type).ok_or_else(|| {
+        let known: Vec<&str> = FAMILIES.iter().map(|family| family.model_type).collect();
+        fields.unsupported("model_type", model_type, &known.join(", "))
+    })
+}
+
+fn biases(fields: &Fields, qkv: &Bias) -> Result<Biases> {
+    let stated = |field| Ok::<_, crate::Error>(fields.flag(field)?.unwrap_or(false));
+    let (qkv, output) = match qkv {
+        Bias::Always => (true, false),
+        Bias::Never => (false, false),
+        Bias::AsConfigured => (stated("attention_bias")?, stated("attention_bias")?),
+    };
+    Ok(Biases { qkv, output, mlp: stated("mlp_bias")? })
+}
+
+fn windows(fields: &Fields, sliding: &Sliding, layers: usize) -> Result<Vec<Option<usize>>> {
+    let stated = fields.size("sliding_window")?;
+    match sliding {
+        Sliding::Never => Ok(vec![None; layers]),
+        Sliding::All { unless_stated } => {
+            let window = if fields.has("sliding_window") { stated } else { Some(*unless_stated) };
+            Ok(vec![window; layers])
+        }
+        Sliding::AsConfigured => {
+            if !fields.flag("use_sliding_window")?.unwrap_or(false) {
+                return Ok(vec![None; layers]);
+            }
+            let window = fields.required_size("sliding_window")?;
+            let slides = match fields.get("layer_types") {
+                Some(types) => layer_types(fields, types, layers)?,
+                None => {
+                    // Nought, "all layers slide", is no size.
+                    let full = match fields.get("max_window_layers").and_then(Value::as_u64) {
+                        Some(full) => full,
+                        None => {
+                            let found = fields.get("max_window_layers");
+                            return Err(fields.fault("max_window_layers", "an integer", found));
+                        }
+                    };
+                    (0..layers as u64).map(|layer| layer >= full).collect()
+                }
+            };
+            Ok(slides.into_iter().map(|slides| slides.then_some(window)).collect())
+        }
+    }
+}
+
+/// For each layer, whether `layer_types` says that it slides.
+fn layer_types(fields: &Fields, types: &Value, layers: usize) -> Result<Vec<bool>> {
+    let list = types.as_array().filter(|list| list.len() == layers).ok_or_else(|| {
+        fields.fault("layer_types", &format!("a list of {layers} names"), Some(types))
+    })?;
+    let slides = |name: &Value| match name.as_str() {
+        Some("sliding_attention") => Ok(true),
+        Some("full_attention") => Ok(false),
+        _ => {
+            let known = "full_attention, sliding_attention";
+            Err(fields.unsupported("layer_types", &name.to_string(), known))
+        }
+    };
+    list.iter().map(slides).collect()
+}

@@ -1,0 +1,133 @@
+//! Fields of a JSON object, read as strictly as their use needs.
+
+use std::path::{Path, PathBuf};
+
+use physarium_checkpoint::{Malformed, Source, printable};
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+
+/// Longest config that is read, in bytes.
+const MAX_BYTES: u64 = 16 << 20;
+/// Largest size that a config may state: products of three of them do not overflow.
+const MAX_SIZE: u64 = 1 << 20;
+
+/// A JSON object of a file, with the file's name for what is wrong in it.
+pub(crate) struct Fields {
+    path: PathBuf,
+    map: Map<String, Value>,
+}
+
+impl Fields {
+    /// Reads a file that is one JSON object.
+    pub(crate) fn read(path: &Path) -> Result<Fields> {
+        let bytes = Source::open(path)?.read_all(MAX_BYTES)?;
+        let fault = |found: String| Malformed::new(path, "config", "a JSON object", found);
+        match serde_json::from_slice(&bytes) {
+            Ok(Value::Object(map)) => Ok(Fields { path: path.to_owned(), map }),
+            Ok(other) => Err(fault(show(&other)).into()),
+            Err(e) => Err(fault(printable(&e.to_string())).into()),
+        }
+    }
+
+    /// The value of a field; `null` counts as absent.
+    pub(crate) fn get(&self, field: &str) -> Option<&Value> {
+        self.map.get(field).filter(|value| !value.is_null())
+    }
+
+    /// Whether the field is there, `null` or not.
+    pub(crate) fn has(&self, field: &str) -> bool {
+        self.map.contains_key(field)
+    }
+
+    /// An object inside, with the same file's name.
+    pub(crate) fn object(&self, field: &'static str) -> Result<Option<Fields>> {
+        match self.get(field) {
+            None => Ok(None),
+            Some(Value::Object(map)) => {
+                Ok(Some(Fields { path: self.path.clone(), map: map.clone() }))
+            }
+            Some(other) => Err(self.fault(field, "an object", Some(other))),
+        }
+    }
+
+    /// A size: a positive integer, at most 2²⁰.
+    pub(crate) fn size(&self, field: &'static str) -> Result<Option<usize>> {
+        match self.get(field) {
+            None => Ok(None),
+            Some(value) => match value.as_u64() {
+                Some(size @ 1..=MAX_SIZE) => Ok(Some(size as usize)),
+                _ => Err(self.fault(field, "an integer of 1 to 1048576", Some(value))),
+            },
+        }
+    }
+
+    /// A size that must be there.
+    pub(crate) fn required_size(&self, field: &'static str) -> Result<usize> {
+        self.size(field)?.ok_or_else(|| self.fault(field, "an integer of 1 to 1048576", None))
+    }
+
+    /// A positive finite number.
+    pub(crate) fn number(&self, field: &'static str) -> Result<Option<f64>> {
+        match self.get(field) {
+            None => Ok(None),
+            Some(value) => match value.as_f64() {
+                Some(number) if number.is_finite() && number > 0.0 => Ok(Some(number)),
+                _ => Err(self.fault(field, "a positive number", Some(value))),
+            },
+        }
+    }
+
+    /// A positive finite number that must be there.
+    pub(crate) fn required_number(&self, field: &'static str) -> Result<f64> {
+        self.number(field)?.ok_or_else(|| self.fault(field, "a positive number", None))
+    }
+
+    /// A flag.
+    pub(crate) fn flag(&self, field: &'static str) -> Result<Option<bool>> {
+        match self.get(field) {
+            None => Ok(None),
+            Some(Value::Bool(flag)) => Ok(Some(*flag)),
+            Some(other) => Err(self.fault(field, "true or false", Some(other))),
+        }
+    }
+
+    /// A text.
+    pub(crate) fn text(&self, field: &'static str) -> Result<Option<&str>> {
+        match self.get(field) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(other) => Err(self.fault(field, "a string", Some(other))),
+        }
+    }
+
+    /// A field is not as it has to be.
+    pub(crate) fn fault(
+        &self,
+        field: &'static str,
+        expected: &str,
+        found: Option<&Value>,
+    ) -> Error {
+        let found = found.map_or("nothing".to_owned(), show);
+        Malformed::new(&self.path, field, expected, found).into()
+    }
+
+    /// A field is as it may be, but not for us.
+    pub(crate) fn unsupported(&self, field: &'static str, found: &str, known: &str) -> Error {
+        Error::Unsupported {
+            file: self.path.clone(),
+            field,
+            found: found.to_owned(),
+            known: known.to_owned(),
+        }
+    }
+}
+
+/// A value for a message.
+fn show(value: &Value) -> String {
+    match value {
+        Value::Array(_) => "a list".to_owned(),
+        Value::Object(_) => "an object".to_owned(),
+        other => printable(&other.to_string()),
+    }
+}

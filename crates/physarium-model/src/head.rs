@@ -1,0 +1,28 @@
+//! From the last residual stream to logits.
+
+use physarium_kernels::{Linear, vector};
+
+use crate::layer::Run;
+
+/// The final norm and the map to the vocabulary.
+#[derive(Debug)]
+pub struct Head {
+    pub(crate) norm: Vec<f32>,
+    pub(crate) epsilon: f32,
+    pub(crate) map: Linear,
+}
+
+impl Head {
+    /// Tokens that there are logits for.
+    pub fn vocabulary(&self) -> usize {
+        self.map.outputs()
+    }
+
+    /// Logits `[tokens, vocabulary]` of the rows of `hidden` `[tokens, hidden]`.
+    pub fn logits(&self, run: &Run<'_>, hidden: &[f32], logits: &mut Vec<f32>) {
+        let mut normed = vec![0.0; hidden.len()];
+        vector::rms_norm(hidden, &self.norm, self.epsilon, &mut normed);
+        logits.resize(hidden.len() / self.norm.len() * self.vocabulary(), 0.0);
+        self.map.forward(run.compute(), &normed, logits);
+    }
+}

@@ -1,0 +1,310 @@
+/*!
+One layer of a decoder, stage by stage.
+
+A layer adds twice to the residual stream `hidden` `[tokens, hidden]`: attention, then the MLP.
+[`Layer::inputs`] computes what goes into the projections of a [`Stage`] from `hidden` as it stands;
+[`Layer::add_outputs`] adds what comes out of the last one. [`Layer::forward`] is all of it.
+*/
+
+use physarium_kernels::{Compute, Linear, forward_all, vector};
+
+use crate::attention::{Shape, attend};
+use crate::config::Config;
+use crate::error::Result;
+use crate::rope::Angles;
+use crate::weights::Weights;
+
+/// A linear map of a layer that pruning may target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "the names are the checkpoints' own")]
+pub enum Projection {
+    Q,
+    K,
+    V,
+    O,
+    Gate,
+    Up,
+    Down,
+}
+
+impl Projection {
+    /// In the order of the data.
+    pub const ALL: [Projection; 7] = [
+        Projection::Q,
+        Projection::K,
+        Projection::V,
+        Projection::O,
+        Projection::Gate,
+        Projection::Up,
+        Projection::Down,
+    ];
+
+    /// Name of its module in a layer.
+    pub fn module(self) -> &'static str {
+        match self {
+            Projection::Q => "self_attn.q_proj",
+            Projection::K => "self_attn.k_proj",
+            Projection::V => "self_attn.v_proj",
+            Projection::O => "self_attn.o_proj",
+            Projection::Gate => "mlp.gate_proj",
+            Projection::Up => "mlp.up_proj",
+            Projection::Down => "mlp.down_proj",
+        }
+    }
+
+    /// Its shape: outputs, inputs.
+    pub fn shape(self, config: &Config) -> [usize; 2] {
+        match self {
+            Projection::Q => [config.attention_width(), config.hidden],
+            Projection::K | Projection::V => [config.kv_width(), config.hidden],
+            Projection::O => [config.hidden, config.attention_width()],
+            Projection::Gate | Projection::Up => [config.intermediate, config.hidden],
+            Projection::Down => [config.hidden, config.intermediate],
+        }
+    }
+
+    /// Whether it has a bias.
+    fn bias(self, config: &Config) -> bool {
+        match self {
+            Projection::Q | Projection::K | Projection::V => config.biases.qkv,
+            Projection::O => config.biases.output,
+            Projection::Gate | Projection::Up | Projection::Down => config.biases.mlp,
+        }
+    }
+}
+
+/// Projections that see the same inputs, in the order of the data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// q, k and v, which see the normed residual stream.
+    Qkv,
+    /// o, which sees the mix of values.
+    Output,
+    /// gate and up, which see the normed residual stream with attention added.
+    GateUp,
+    /// down, which sees silu(gate) · up.
+    Down,
+}
+
+impl Stage {
+    /// In the order of the data.
+    pub const ALL: [Stage; 4] = [Stage::Qkv, Stage::Output, Stage::GateUp, Stage::Down];
+
+    /// Its projections.
+    pub fn projections(self) -> &'static [Projection] {
+        match self {
+            Stage::Qkv => &[Projection::Q, Projection::K, Projection::V],
+            Stage::Output => &[Projection::O],
+            Stage::GateUp => &[Projection::Gate, Projection::Up],
+            Stage::Down => &[Projection::Down],
+        }
+    }
+
+    /// Features that its projections see.
+    pub fn inputs(self, config: &Config) -> usize {
+        self.projections()[0].shape(config)[1]
+    }
+}
+
+/// What running a layer takes beside its weights.
+#[derive(Debug)]
+pub struct Run<'a> {
+    compute: &'a Compute,
+    angles: Angles,
+    /// Kept from one call to the next: fresh memory costs as much as a product.
+    buffers: [Vec<f32>; 4],
+}
+
+impl<'a> Run<'a> {
+    /// For windows of at most `positions` tokens of a model.
+    pub fn new(compute: &'a Compute, config: &Config, positions: usize) -> Run<'a> {
+        let angles = Angles::new(&config.rope, positions);
+        Run { compute, angles, buffers: Default::default() }
+    }
+
+    /// What computes.
+    pub fn compute(&self) -> &'a Compute {
+        self.compute
+    }
+}
+
+/// The weights of one layer.
+#[derive(Debug, Clone)]
+pub struct Layer {
+    shape: Shape,
+    epsilon: f32,
+    attention_norm: Vec<f32>,
+    mlp_norm: Vec<f32>,
+    /// Norms of queries and keys `[head_dim]`.
+    qk_norms: Option<[Vec<f32>; 2]>,
+    /// In the order of [`Projection::ALL`].
+    maps: [Linear; 7],
+}
+
+impl Layer {
+    pub(crate) fn read(weights: &Weights, config: &Config, index: usize) -> Result<Layer> {
+        let name = |module: &str| format!("model.layers.{index}.{module}");
+        let norm = |module: &str, len| weights.vector(&name(&format!("{module}.weight")), len);
+        let map =
+            |p: Projection| weights.linear(&name(p.module()), p.shape(config), p.bias(config));
+        let [q, k, v, o, gate, up, down] = Projection::ALL;
+        let qk_norms = if config.qk_norm {
+            let read = |module| norm(module, config.head_dim);
+            Some([read("self_attn.q_norm")?, read("self_attn.k_norm")?])
+        } else {
+            None
+        };
+        Ok(Layer {
+            shape: Shape {
+                heads: config.heads,
+                kv_heads: config.kv_heads,
+                head_dim: config.head_dim,
+                window: config.windows[index],
+            },
+            epsilon: config.epsilon,
+            attention_norm: norm("input_layernorm", config.hidden)?,
+            mlp_norm: norm("post_attention_layernorm", config.hidden)?,
+            qk_norms,
+            maps: [map(q)?, map(k)?, map(v)?, map(o)?, map(gate)?, map(up)?, map(down)?],
+        })
+    }
+
+    /// Proves that all tensors of a layer are there in the right shapes, from headers alone.
+    pub(crate) fn check(weights: &Weights, config: &Config, index: usize) -> Result<()> {
+        let name = |module: &str| format!("model.layers.{index}.{module}");
+        for projection in Projection::ALL {
+            let module = name(projection.module());
+            weights.find(&format!("{module}.weight"), &projection.shape(config))?;
+            if projection.bias(config) {
+                weights.find(&format!("{module}.bias"), &projection.shape(config)[..1])?;
+            }
+        }
+        for module in ["input_layernorm", "post_attention_layernorm"] {
+            weights.find(&name(&format!("{module}.weight")), &[config.hidden])?;
+        }
+        if config.qk_norm {
+            for module in ["self_attn.q_norm", "self_attn.k_norm"] {
+                weights.find(&name(&format!("{module}.weight")), &[config.head_dim])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A projection.
+    pub fn map(&self, projection: Projection) -> &Linear {
+        &self.maps[projection as usize]
+    }
+
+    /// Puts another map in a projection's place.
+    ///
+    /// # Panics
+    /// If its shape is another.
+    pub fn replace(&mut self, projection: Projection, map: Linear) {
+        let old = &mut self.maps[projection as usize];
+        assert_eq!([old.outputs(), old.inputs()], [map.outputs(), map.inputs()]);
+        *old = map;
+    }
+
+    /// Adds attention and MLP to `hidden` `[tokens, hidden]`, the states of one window.
+    pub fn forward(&self, run: &mut Run<'_>, hidden: &mut [f32]) {
+        let mut x = std::mem::take(&mut run.buffers[3]);
+        for stage in [Stage::Output, Stage::Down] {
+            self.inputs(stage, run, hidden, &mut x);
+            self.add_outputs(stage, run, &x, hidden);
+        }
+        run.buffers[3] = x;
+    }
+
+    /// Computes what goes into the projections of `stage`, `[tokens, inputs]`, for one window.
+    ///
+    /// `hidden` is the residual stream before the layer for [`Stage::Qkv`] and [`Stage::Output`],
+    /// and with attention added for [`Stage::GateUp`] and [`Stage::Down`].
+    pub fn inputs(&self, stage: Stage, run: &mut Run<'_>, hidden: &[f32], x: &mut Vec<f32>) {
+        match stage {
+            Stage::Qkv => self.normed(run, hidden, &self.attention_norm, x),
+            Stage::Output => self.mixed(run, hidden, x),
+            Stage::GateUp => self.normed(run, hidden, &self.mlp_norm, x),
+            Stage::Down => self.gated(run, hidden, x),
+        }
+    }
+
+    /// Adds what the last projection of `stage` makes of `x` to `hidden`.
+    ///
+    /// # Panics
+    /// For a stage whose outputs go elsewhere: [`Stage::Qkv`] and [`Stage::GateUp`].
+    pub fn add_outputs(&self, stage: Stage, run: &mut Run<'_>, x: &[f32], hidden: &mut [f32]) {
+        let map = match stage {
+            Stage::Output => self.map(Projection::O),
+            Stage::Down => self.map(Projection::Down),
+            Stage::Qkv | Stage::GateUp => panic!("{stage:?} adds nothing to the residual stream"),
+        };
+        let y = &mut run.buffers[0];
+        y.resize(hidden.len(), 0.0);
+        map.forward(run.compute, x, y);
+        vector::add(hidden, y);
+    }
+
+    fn normed(&self, run: &mut Run<'_>, hidden: &[f32], norm: &[f32], x: &mut Vec<f32>) {
+        /// Rows that a task norms.
+        const ROWS: usize = 64;
+        x.resize(hidden.len(), 0.0);
+        let chunk = ROWS * norm.len();
+        run.compute.each_chunk(x, chunk, |index, x| {
+            let begin = index * chunk;
+            vector::rms_norm(&hidden[begin..begin + x.len()], norm, self.epsilon, x);
+        });
+    }
+
+    fn mixed(&self, run: &mut Run<'_>, hidden: &[f32], x: &mut Vec<f32>) {
+        let mut buffers = std::mem::take(&mut run.buffers);
+        let [normed, q, k, v] = &mut buffers;
+        self.normed(run, hidden, &self.attention_norm, normed);
+        let tokens = hidden.len() / self.attention_norm.len();
+        let maps = [Projection::Q, Projection::K, Projection::V].map(|p| self.map(p));
+        for (map, y) in maps.iter().zip([&mut *q, &mut *k, &mut *v]) {
+            y.resize(tokens * map.outputs(), 0.0);
+        }
+        forward_all(run.compute, normed, &mut [(maps[0], q), (maps[1], k), (maps[2], v)]);
+        let norms = self.qk_norms.as_ref();
+        self.turn(run, q, self.shape.heads, norms.map(|norms| &norms[0]));
+        self.turn(run, k, self.shape.kv_heads, norms.map(|norms| &norms[1]));
+        x.resize(q.len(), 0.0);
+        attend(run.compute, self.shape, [q, k, v], x);
+        run.buffers = buffers;
+    }
+
+    /// Norms heads where the family does, then turns them by their positions.
+    fn turn(&self, run: &Run<'_>, x: &mut [f32], heads: usize, norm: Option<&Vec<f32>>) {
+        let head_dim = self.shape.head_dim;
+        run.compute.each_chunk(x, 64 * heads * head_dim, |index, chunk| {
+            let mut normed = vec![0.0; head_dim];
+            for (row, token) in chunk.chunks_exact_mut(heads * head_dim).enumerate() {
+                let (cos, sin) = run.angles.at(index * 64 + row);
+                for head in token.chunks_exact_mut(head_dim) {
+                    if let Some(norm) = norm {
+                        vector::rms_norm(head, norm, self.epsilon, &mut normed);
+                        head.copy_from_slice(&normed);
+                    }
+                    vector::rotate(head, cos, sin);
+                }
+            }
+        });
+    }
+
+    fn gated(&self, run: &mut Run<'_>, hidden: &[f32], x: &mut Vec<f32>) {
+        let mut buffers = std::mem::take(&mut run.buffers);
+        let [normed, up, ..] = &mut buffers;
+        self.normed(run, hidden, &self.mlp_norm, normed);
+        let tokens = hidden.len() / self.mlp_norm.len();
+        let maps = [Projection::Gate, Projection::Up].map(|p| self.map(p));
+        x.resize(tokens * maps[0].outputs(), 0.0);
+        up.resize(tokens * maps[1].outputs(), 0.0);
+        forward_all(run.compute, normed, &mut [(maps[0], &mut *x), (maps[1], &mut *up)]);
+        let chunk = 64 * maps[0].outputs();
+        run.compute.each_chunk(x, chunk, |index, x| {
+            let begin = index * chunk;
+            vector::silu_times(x, &up[begin..begin + x.len()]);
+        });
+        run.buffers = buffers;
+    }
+}

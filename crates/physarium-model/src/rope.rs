@@ -1,0 +1,175 @@
+/*!
+Rotary position embedding (Su et al. 2021, arXiv 2104.09864) and its published scalings.
+
+In: the config's fields. Out: [`Rope`], the angle by which each pair of a head turns from one position
+to the next, and [`Angles`], the cosines and sines of a range of positions.
+*/
+
+use std::f64::consts::TAU;
+
+use crate::error::Result;
+use crate::fields::Fields;
+
+/// Rotary position embedding of a model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rope {
+    /// Radians per position for each pair `[head_dim / 2]`.
+    frequencies: Vec<f32>,
+    /// What cosines and sines are multiplied by (YaRN's attention factor).
+    factor: f32,
+}
+
+impl Rope {
+    /// Reads `rope_parameters` (5.x) or `rope_theta` with `rope_scaling` (4.x).
+    pub(crate) fn read(fields: &Fields) -> Result<Rope> {
+        let scaling = match fields.object("rope_parameters")? {
+            Some(parameters) => Some(parameters),
+            None => fields.object("rope_scaling")?,
+        };
+        let nested = scaling.as_ref().map(|s| s.number("rope_theta")).transpose()?.flatten();
+        let theta = nested.or(fields.number("rope_theta")?).unwrap_or(10_000.0);
+        let heads = fields.required_size("num_attention_heads")?;
+        let hidden = fields.required_size("hidden_size")?;
+        let head_dim = fields.size("head_dim")?.unwrap_or(hidden / heads);
+        let base = Base { theta, pairs: head_dim / 2 };
+        let Some(scaling) = scaling else { return Ok(base.plain(1.0)) };
+        for fields in [fields, &scaling] {
+            if fields.number("partial_rotary_factor")?.is_some_and(|part| part != 1.0) {
+                return Err(fields.unsupported("partial_rotary_factor", "below 1", "1"));
+            }
+        }
+        let kind = match scaling.text("rope_type")? {
+            Some(kind) => kind,
+            None => scaling.text("type")?.unwrap_or("default"),
+        };
+        match kind {
+            "default" => Ok(base.plain(1.0)),
+            "linear" => Ok(base.plain(scaling.required_number("factor")?)),
+            "llama3" => base.llama3(&scaling, original_positions(fields, &scaling)?),
+            "yarn" => base.yarn(&scaling, original_positions(fields, &scaling)?),
+            other => {
+                let known = "default, linear, llama3, yarn";
+                Err(scaling.unsupported("rope_type", other, known))
+            }
+        }
+    }
+}
+
+/// Positions that the model was made for before it was stretched.
+fn original_positions(fields: &Fields, scaling: &Fields) -> Result<f64> {
+    const FIELD: &str = "original_max_position_embeddings";
+    match scaling.number(FIELD)?.or(fields.number(FIELD)?) {
+        Some(positions) => Ok(positions),
+        None => fields.required_number("max_position_embeddings"),
+    }
+}
+
+/// The embedding before it is stretched.
+struct Base {
+    theta: f64,
+    pairs: usize,
+}
+
+impl Base {
+    /// Pair i turns by theta^(-i / pairs).
+    fn frequency(&self, pair: usize) -> f64 {
+        self.theta.powf(-(pair as f64) / self.pairs as f64)
+    }
+
+    fn rope(&self, factor: f64, frequency: impl Fn(usize, f64) -> f64) -> Rope {
+        let frequencies =
+            (0..self.pairs).map(|pair| frequency(pair, self.frequency(pair)) as f32).collect();
+        Rope { frequencies, factor: factor as f32 }
+    }
+
+    /// Position interpolation: Chen et al. 2023, arXiv 2306.15595.
+    fn plain(&self, factor: f64) -> Rope {
+        self.rope(1.0, |_, frequency| frequency / factor)
+    }
+
+    /// Llama 3.1 (arXiv 2407.21783): long waves are stretched, short ones stay, between them a ramp.
+    fn llama3(&self, scaling: &Fields, positions: f64) -> Result<Rope> {
+        let factor = scaling.required_number("factor")?;
+        let low = scaling.required_number("low_freq_factor")?;
+        let high = scaling.required_number("high_freq_factor")?;
+        Ok(self.rope(1.0, |_, frequency| {
+            let turns = positions * frequency / TAU;
+            if turns > high {
+                frequency
+            } else if turns < low {
+                frequency / factor
+            } else {
+                let kept = (turns - low) / (high - low);
+                (1.0 - kept) * frequency / factor + kept * frequency
+            }
+        }))
+    }
+
+    /// YaRN: Peng et al. 2023, arXiv 2309.00071.
+    fn yarn(&self, scaling: &Fields, positions: f64) -> Result<Rope> {
+        let factor = scaling.required_number("factor")?;
+        let fast = scaling.number("beta_fast")?.unwrap_or(32.0);
+        let slow = scaling.number("beta_slow")?.unwrap_or(1.0);
+        let whole = scaling.flag("truncate")?.unwrap_or(true);
+        let magnitude = |weight: f64| {
+            if factor <= 1.0 { 1.0 } else { 0.1 * weight * factor.ln() + 1.0 }
+        };
+        let stated = scaling.number("attention_factor")?;
+        let attention = match (stated, scaling.number("mscale")?, scaling.number("mscale_all_dim")?)
+        {
+            (Some(stated), _, _) => stated,
+            (None, Some(one), Some(all)) => magnitude(one) / magnitude(all),
+            _ => magnitude(1.0),
+        };
+        // The pair that turns `turns` times over the original positions.
+        let pair_of =
+            |turns: f64| self.pairs as f64 * (positions / (turns * TAU)).ln() / self.theta.ln();
+        let (mut first, mut last) = (pair_of(fast), pair_of(slow));
+        if whole {
+            (first, last) = (first.floor(), last.ceil());
+        }
+        first = first.max(0.0);
+        last = last.min((2 * self.pairs - 1) as f64);
+        if first == last {
+            last += 0.001;
+        }
+        Ok(self.rope(attention, |pair, frequency| {
+            let stretched = ((pair as f64 - first) / (last - first)).clamp(0.0, 1.0);
+            frequency / factor * stretched + frequency * (1.0 - stretched)
+        }))
+    }
+}
+
+/// Cosines and sines for positions from nought on.
+#[derive(Debug, Clone)]
+pub struct Angles {
+    pairs: usize,
+    cos: Vec<f32>,
+    sin: Vec<f32>,
+}
+
+impl Angles {
+    /// For `positions` positions.
+    pub fn new(rope: &Rope, positions: usize) -> Angles {
+        let pairs = rope.frequencies.len();
+        let mut angles = Angles { pairs, cos: Vec::new(), sin: Vec::new() };
+        for position in 0..positions {
+            for frequency in &rope.frequencies {
+                // As float32, which is what the models were trained with.
+                let (sin, cos) = (position as f32 * frequency).sin_cos();
+                angles.cos.push(cos * rope.factor);
+                angles.sin.push(sin * rope.factor);
+            }
+        }
+        angles
+    }
+
+    /// Cosines and sines of a position, one for each pair.
+    ///
+    /// # Panics
+    /// Beyond the positions that they were made for.
+    pub fn at(&self, position: usize) -> (&[f32], &[f32]) {
+        let here = position * self.pairs..(position + 1) * self.pairs;
+        (&self.cos[here.clone()], &self.sin[here])
+    }
+}
