@@ -12,6 +12,7 @@ import numpy as np
 from safetensors import safe_open
 
 WORK = Path(sys.argv[1])
+SHARED = Path(sys.argv[2])
 KINDS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -92,4 +93,18 @@ def main():
     print(f"numpy counts {pruned} pruned = {100 * pruned / share['whole']:.2f} % of target; agrees")
 
 
+def check_eval():
+    """NLL of single tokens and their mean, against transformers in float32."""
+    golden = json.loads((SHARED / "reference/smollm2-nll.json").read_text())
+    found = [json.loads(line) for line in (WORK / "tokens.jsonl").read_text().splitlines()]
+    assert [score["token"] for score in found] == golden["token_ids"][1:]
+    off = [abs(score["nll_nats"] - nll) for score, nll in zip(found, golden["nll_nats"])]
+    mean = sum(score["nll_nats"] for score in found) / len(found)
+    assert max(off) < 1e-2 and abs(mean - golden["mean_nll"]) < 1e-3, (max(off), mean)
+    dense = json.loads((WORK / "dense.json").read_text())
+    assert dense["peak_rss_bytes"] < 600_000_000, dense
+    print(f"mean NLL {mean:.5f}, transformers {golden['mean_nll']:.5f}, a token at most {max(off):.1e} off")
+
+
 main()
+check_eval()

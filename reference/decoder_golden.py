@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 OUT = pathlib.Path(__file__).resolve().parent.parent / "crates/physarium-model/tests/golden"
 TOKENS, VOCABULARY = 96, 80
 BASE = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2,
-            vocab_size=VOCABULARY, max_position_embeddings=128, initializer_range=0.4, attn_implementation="eager")
+            vocab_size=VOCABULARY, max_position_embeddings=128, initializer_range=0.15, attn_implementation="eager")
 DEFAULT = {"rope_type": "default", "rope_theta": 10000.0}
 
 # name: (config class, its own fields, stored dtype, dialect of config.json)

@@ -23,7 +23,7 @@ const ALLOWED: [(&str, &[&str]); 8] = [
         "physarium",
         &["physarium-audit", "physarium-checkpoint", "physarium-flow", "physarium-model"],
     ),
-    ("xtask", &["physarium-fixtures", "physarium-flow"]),
+    ("xtask", &["physarium-fixtures", "physarium-flow", "physarium-kernels"]),
 ];
 /// What any crate may use in tests.
 const FOR_TESTS: &str = "physarium-fixtures";

@@ -1,8 +1,9 @@
 /*!
 Products on Intel AMX tiles: sixteen by sixteen sums of BF16 products in float32, by one instruction.
 
-Activations come as three BF16 terms ([`crate::terms`]), weights as BF16. Every product of two BF16
-numbers is exact in float32, so the result is one of float32 arithmetic with another order of sums.
+Activations come as two BF16 terms ([`crate::terms`]), weights as BF16. Every product of two BF16
+numbers is exact in float32, and so are the sums up to their rounding: the result is that of float32
+arithmetic on activations with 16 bits.
 rustc has no stable intrinsics for AMX; these are its instructions.
 */
 
@@ -67,7 +68,7 @@ impl Tiles {
 
     /// A 32 × 32 block of sums: two bands of activations by two of weights.
     ///
-    /// `activations`: two bands of `[steps, 3]` tiles. `weights`: two bands of `[steps]` as
+    /// `activations`: two bands of `[steps, 2]` tiles. `weights`: two bands of `[steps]` as
     /// [`pack_band`] lays them out. `sums`: `[32, 32]`, begun from nought or from what is there.
     #[inline]
     pub(crate) fn block(
@@ -83,7 +84,7 @@ impl Tiles {
         assert!(activations.iter().all(|band| band.len() == steps * TERMS));
         let (c, stride) = (sums.begin, sums.stride_bytes);
         // SAFETY: `self` says that the tiles are configured. The lengths just asserted are what the
-        // loop reads: one weight tile and three activation tiles of each band a step. `Sums` says
+        // loop reads: one weight tile and two activation tiles of each band a step. `Sums` says
         // that 32 rows of 32 floats are there to be read and written.
         unsafe {
             match begin {
@@ -116,14 +117,8 @@ impl Tiles {
                 "tileloadd tmm5, [{a1} + {row} + 1024]",
                 "tdpbf16ps tmm1, tmm4, tmm7",
                 "tdpbf16ps tmm2, tmm5, tmm6",
-                "tileloadd tmm4, [{a0} + {row} + 2048]",
                 "tdpbf16ps tmm3, tmm5, tmm7",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm5, [{a1} + {row} + 2048]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "add {b0}, 1024", "add {b1}, 1024", "add {a0}, 3072", "add {a1}, 3072",
+                "add {b0}, 1024", "add {b1}, 1024", "add {a0}, 2048", "add {a1}, 2048",
                 "dec {steps}", "jnz 2b",
                 b0 = inout(reg) weights[0].as_ptr() => _, b1 = inout(reg) weights[1].as_ptr() => _,
                 a0 = inout(reg) activations[0].as_ptr() => _,
@@ -176,28 +171,22 @@ impl Sums<'_> {
 
 /// Lays out 16 rows of BF16 weights for AMX: for each run of 32 inputs, `[16 pairs, 16 rows, 2]`.
 ///
-/// `rows`: `[at most 16, stride]`, of which the inputs `depth` are used. Rows and inputs that are
-/// not there are nought.
-pub(crate) fn pack_band(
-    rows: &[u16],
-    stride: usize,
-    depth: std::ops::Range<usize>,
-    packed: &mut [Tile],
-) {
-    assert!(rows.len().is_multiple_of(stride) && rows.len() <= TILE_ROWS * stride);
-    assert!(depth.end <= stride && packed.len() == depth.len().div_ceil(TILE_DEPTH));
-    let whole = rows.len() == TILE_ROWS * stride;
+/// `rows`: `[at most 16, depth]`. Rows and inputs that are not there are nought, which `packed` is
+/// before.
+pub(crate) fn pack_band(rows: &[u16], depth: usize, packed: &mut [Tile]) {
+    assert!(rows.len().is_multiple_of(depth) && rows.len() <= TILE_ROWS * depth);
+    assert!(packed.len() == depth.div_ceil(TILE_DEPTH));
+    let whole = rows.len() == TILE_ROWS * depth;
     for (step, tile) in packed.iter_mut().enumerate() {
-        let begin = depth.start + step * TILE_DEPTH;
-        let end = (begin + TILE_DEPTH).min(depth.end);
-        if whole && end - begin == TILE_DEPTH {
-            // SAFETY: AMX implies AVX-512; 16 rows of 32 weights from `begin` are in `rows`, as
-            // asserted.
-            unsafe { transpose_pairs(rows.as_ptr().add(begin), stride, tile) };
+        let begin = step * TILE_DEPTH;
+        let end = (begin + TILE_DEPTH).min(depth);
+        if whole && end - begin == TILE_DEPTH && is_available() {
+            // SAFETY: there is AMX and with it AVX-512; 16 rows of 32 weights from `begin` are in
+            // `rows`, as asserted.
+            unsafe { transpose_pairs(rows.as_ptr().add(begin), depth, tile) };
             continue;
         }
-        *tile = Tile::ZERO;
-        for (n, row) in rows.chunks_exact(stride).enumerate() {
+        for (n, row) in rows.chunks_exact(depth).enumerate() {
             for (k, weight) in row[begin..end].iter().enumerate() {
                 tile.0[k / 2][2 * n + k % 2] = *weight;
             }
@@ -249,19 +238,16 @@ mod tests {
 
     #[test]
     fn weights_are_laid_out_in_pairs_of_inputs() {
-        if !is_available() {
-            return;
-        }
         for rows in [16, 5] {
-            let stride = 75;
-            let weights: Vec<u16> = (0..rows * stride).map(|i| i as u16).collect();
-            let mut packed = vec![Tile([[9; 32]; 16]); 3];
-            pack_band(&weights, stride, 2..75, &mut packed);
+            let depth = 75;
+            let weights: Vec<u16> = (0..rows * depth).map(|i| i as u16).collect();
+            let mut packed = vec![Tile::ZERO; 3];
+            pack_band(&weights, depth, &mut packed);
             let all = packed.iter().flat_map(|tile| tile.0.iter().flatten());
             for (at, found) in all.enumerate() {
                 let (step, pair, n, odd) = (at / 512, at % 512 / 32, at % 32 / 2, at % 2);
-                let k = 2 + step * 32 + 2 * pair + odd;
-                let expected = if n < rows && k < stride { n * stride + k } else { 0 };
+                let k = step * 32 + 2 * pair + odd;
+                let expected = if n < rows && k < depth { n * depth + k } else { 0 };
                 assert_eq!(usize::from(*found), expected, "{at}");
             }
         }

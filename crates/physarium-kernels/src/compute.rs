@@ -16,13 +16,13 @@ pub struct ThreadsUnavailable {
 
 /// Ways to compute the product of BF16 weights and float32 activations.
 ///
-/// Both multiply the same numbers exactly and add up in float32; sums differ in their order only.
+/// Both add up in float32. They differ in the order of sums, and by what activations are rounded to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Instructions {
     /// The `gemm` crate on float32, with the vectors that the processor has.
     Portable,
-    /// Intel AMX tiles: activations as the exact sum of three BF16 terms.
+    /// Intel AMX tiles: activations as the sum of two BF16 terms, which has 16 bits.
     Amx,
 }
 
@@ -32,6 +32,14 @@ impl Instructions {
         match self {
             Instructions::Portable => "vector",
             Instructions::Amx => "amx",
+        }
+    }
+
+    /// What is computed with, for a report.
+    pub fn arithmetic(self) -> &'static str {
+        match self {
+            Instructions::Portable => "float32",
+            Instructions::Amx => "float32, activations of products with BF16 weights to 16 bits",
         }
     }
 

@@ -5,8 +5,8 @@ In: slices of `f32`, weights as they are stored ([`Dense`]). Out: slices of `f32
 the threads and knows which instructions there are; a [`Linear`] is a projection; [`multiply`] is a
 product of two small matrices; `vector` has what is done to rows.
 
-Everything is computed as in float32: no result depends on the number of threads, and the ways to a
-product differ only in the order of its sums. This is the one crate with `unsafe` in it.
+Everything is computed in float32, and no result depends on the number of threads; what the ways to a
+product differ in is said at [`Instructions`]. This is the one crate with `unsafe` in it.
 */
 #![deny(missing_docs)]
 #![deny(clippy::undocumented_unsafe_blocks)]

@@ -1,9 +1,9 @@
 /*!
 A linear map: `y = x Wᵀ + b`, with weights as they are stored.
 
-In: rows of activations `[rows, inputs]`. Out: `[rows, outputs]`. Weights stay in their dtype and are
-brought into the form that the instructions want a block at a time, so a map takes no more memory
-than its tensor. Blocks have the same bounds for any number of threads.
+In: rows of activations `[rows, inputs]`. Out: `[rows, outputs]`. Weights stay in their dtype; the form
+that the instructions want is made a block at a time, or, for AMX, at the first product and kept beside
+them. Blocks have the same bounds for any number of threads.
 */
 
 use half::f16;
@@ -59,6 +59,9 @@ pub struct Linear {
     inputs: usize,
     weights: Dense,
     bias: Option<Vec<f32>>,
+    /// BF16 weights as AMX wants them, once a product has asked for them.
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    packed: std::sync::OnceLock<Vec<crate::terms::Tile>>,
 }
 
 impl Linear {
@@ -73,7 +76,14 @@ impl Linear {
             bias.as_ref().is_none_or(|bias| bias.len() == outputs),
             "bias of {outputs} outputs"
         );
-        Linear { outputs, inputs, weights, bias }
+        Linear {
+            outputs,
+            inputs,
+            weights,
+            bias,
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            packed: std::sync::OnceLock::new(),
+        }
     }
 
     /// Features that come out.
@@ -84,6 +94,20 @@ impl Linear {
     /// Features that go in.
     pub fn inputs(&self) -> usize {
         self.inputs
+    }
+
+    /// Brings the weights into the form that products want. The first product does it otherwise; where
+    /// products run side by side, each of them might.
+    pub fn prepare(&self, compute: &Compute) {
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        if let (Instructions::Amx, Dense::Bf16(weights), None) =
+            (compute.instructions(), &self.weights, self.packed.get())
+        {
+            // Another thread may have been faster; its tiles are the same.
+            let _ = self.packed.set(tiles::pack(compute, weights, self.inputs));
+        }
+        #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+        let _ = compute;
     }
 
     /// Writes the map's value for each row of `x` `[rows, inputs]` to `y` `[rows, outputs]`.
@@ -205,27 +229,22 @@ impl Block<'_> {
 mod tiles {
     //! The blocks on AMX.
 
-    use std::cell::RefCell;
     use std::ops::Range;
 
-    use super::{Block, Dense};
+    use super::Block;
     use crate::amx::{Begin, Sums, Tiles, pack_band};
     use crate::compute::Compute;
     use crate::terms::{TERMS, TILE_DEPTH, TILE_ROWS, Tile, split_band};
 
-    /// Rows of activations that are split at once, which bounds the memory that takes.
-    const ROWS: usize = 1024;
-    /// Inputs of a block of packed weights, so that it stays in a cache.
-    const DEPTH: usize = 2048;
+    /// Rows of activations that are split at once, so that their terms stay in a cache.
+    const ROWS: usize = 256;
+    /// Steps over the inputs after which sums are put down, so that weights stay in a cache.
+    const STEPS: usize = 64;
     /// Rows and columns of a block of sums.
     const EDGE: usize = 2 * TILE_ROWS;
 
-    thread_local! {
-        /// Packed weights of the block at hand.
-        static PACKED: RefCell<Vec<Tile>> = const { RefCell::new(Vec::new()) };
-    }
-
     pub(super) fn run(compute: &Compute, x: &[f32], inputs: usize, blocks: &[Block<'_>]) {
+        blocks.iter().for_each(|block| block.map.prepare(compute));
         let band = inputs.div_ceil(TILE_DEPTH) * TERMS;
         for (chunk, rows) in x.chunks(ROWS * inputs).enumerate() {
             let count = rows.len() / inputs;
@@ -241,6 +260,19 @@ mod tiles {
                 compute.each(blocks.len(), |index| blocks[index].on_tiles(&activations));
             });
         }
+    }
+
+    /// Weights in bands of 16 outputs, each a tile for every 32 inputs; an even number of bands.
+    pub(super) fn pack(compute: &Compute, weights: &[u16], inputs: usize) -> Vec<Tile> {
+        let band = inputs.div_ceil(TILE_DEPTH);
+        let outputs = weights.len() / inputs;
+        let mut packed = vec![Tile::ZERO; outputs.div_ceil(EDGE) * 2 * band];
+        compute.each_chunk(&mut packed, band, |index, packed| {
+            let first = (index * TILE_ROWS).min(outputs);
+            let last = (first + TILE_ROWS).min(outputs);
+            pack_band(&weights[first * inputs..last * inputs], inputs, packed);
+        });
+        packed
     }
 
     /// Rows split into terms: bands of 16, each of `band` tiles.
@@ -262,25 +294,15 @@ mod tiles {
 
     impl Block<'_> {
         fn on_tiles(&self, activations: &Activations<'_>) {
-            let Dense::Bf16(weights) = &self.map.weights else { unreachable!("checked before") };
-            let inputs = self.map.inputs;
             let tiles = Tiles::configure();
-            PACKED.with_borrow_mut(|packed| {
-                for begin in (0..inputs).step_by(DEPTH) {
-                    let depth = begin..(begin + DEPTH).min(inputs);
-                    let steps = begin / TILE_DEPTH..depth.end.div_ceil(TILE_DEPTH);
-                    let band = steps.len();
-                    packed.resize(self.outputs.len().div_ceil(EDGE) * 2 * band, Tile::ZERO);
-                    for (index, packed) in packed.chunks_exact_mut(band).enumerate() {
-                        let first = (self.outputs.start + index * TILE_ROWS).min(self.outputs.end);
-                        let last = (first + TILE_ROWS).min(self.outputs.end);
-                        let rows = &weights[first * inputs..last * inputs];
-                        pack_band(rows, inputs, depth.clone(), packed);
-                    }
-                    let start = if begin == 0 { Begin::Nought } else { Begin::FromSums };
-                    self.products(&tiles, activations, packed, &steps, start);
-                }
-            });
+            let band = self.map.inputs.div_ceil(TILE_DEPTH);
+            let packed = self.map.packed.get().expect("prepared before");
+            // Blocks begin at a pair of bands.
+            let packed = &packed[self.outputs.start / TILE_ROWS * band..];
+            for begin in (0..band).step_by(STEPS) {
+                let steps = begin..(begin + STEPS).min(band);
+                self.products(&tiles, activations, packed, &steps);
+            }
             self.add_bias(activations.rows.clone());
         }
 
@@ -291,15 +313,17 @@ mod tiles {
             activations: &Activations<'_>,
             packed: &[Tile],
             steps: &Range<usize>,
-            start: Begin,
         ) {
             let rows = activations.rows.len();
+            let band = self.map.inputs.div_ceil(TILE_DEPTH);
+            let start = if steps.start == 0 { Begin::Nought } else { Begin::FromSums };
             for row in (0..rows).step_by(EDGE) {
                 let x = activations.bands(row, steps);
-                for (pair, weights) in packed.chunks_exact(2 * steps.len()).enumerate() {
-                    let weights = weights.split_at(steps.len()).into();
+                for (pair, col) in (0..self.outputs.len()).step_by(EDGE).enumerate() {
+                    let weights = [2 * pair, 2 * pair + 1]
+                        .map(|index| &packed[index * band + steps.start..index * band + steps.end]);
                     let sum = |sums: Sums<'_>| tiles.block(x, weights, sums, start);
-                    self.at(activations.rows.start + row, rows - row, pair * EDGE, sum);
+                    self.at(activations.rows.start + row, rows - row, col, sum);
                 }
             }
         }

@@ -2,7 +2,7 @@
 What is done to rows of float32: norms, softmax, activations, scores of logits.
 
 Each function compiles for the vectors at hand. Sums are taken in a fixed number of lanes and
-nothing is fused, so the result is the same bits on any processor.
+what is fused is fused everywhere, so the result is the same bits on any processor.
 */
 
 use pulp::{Arch, NullaryFnOnce};
@@ -20,44 +20,45 @@ fn dispatch<O: NullaryFnOnce>(operation: O) -> O::Output {
 /// eˣ within 2 units in the last place; nought below -87, infinite above 88.7.
 #[inline(always)]
 fn exp(x: f32) -> f32 {
+    /// Adding it rounds to a whole number, which is then in the low bits.
+    const ROUND: f32 = 12_582_912.0;
+    /// The first ten bits of ln 2.
+    const LN_2_HIGH: f32 = 355.0 / 512.0;
     // x = n ln 2 + r, |r| ≤ ln 2 / 2, with ln 2 in two parts so that r is exact.
     let clamped = x.clamp(-88.0, 89.0);
-    let shifted = clamped * std::f32::consts::LOG2_E + 12_582_912.0;
-    let n = shifted - 12_582_912.0;
-    let r = clamped - n * 0.693_359_375 + n * 2.121_944_4e-4;
+    let shifted = clamped.mul_add(std::f32::consts::LOG2_E, ROUND);
+    let n = shifted - ROUND;
+    let r = n.mul_add(2.121_944_4e-4, n.mul_add(-LN_2_HIGH, clamped));
     let tail = 1.987_569_1e-4_f32;
-    let tail = tail * r + 1.398_199_9e-3;
-    let tail = tail * r + 8.333_452e-3;
-    let tail = tail * r + 4.166_579_6e-2;
-    let tail = tail * r + 1.666_666_5e-1;
-    let tail = tail * r + 0.5;
-    let fraction = tail * (r * r) + r + 1.0;
+    let tail = tail.mul_add(r, 1.398_199_9e-3);
+    let tail = tail.mul_add(r, 8.333_452e-3);
+    let tail = tail.mul_add(r, 4.166_579_6e-2);
+    let tail = tail.mul_add(r, 1.666_666_5e-1);
+    let tail = tail.mul_add(r, 0.5);
+    let fraction = tail.mul_add(r * r, r) + 1.0;
     // Two steps, so that 2ⁿ stays a normal number at both ends.
-    let half = (n as i32) >> 1;
-    let power = |n: i32| f32::from_bits(((n + 127) as u32) << 23);
-    let value = fraction * power(half) * power(n as i32 - half);
+    let n = shifted.to_bits().wrapping_sub(ROUND.to_bits()) as i32;
+    let half = n >> 1;
+    let power = |n: i32| f32::from_bits((n.wrapping_add(127) << 23) as u32);
+    let value = fraction * power(half) * power(n.wrapping_sub(half));
     let value = if x < -87.0 { 0.0 } else { value };
     if x.is_nan() { x } else { value }
 }
 
-/// The sum of `term(i)` for `i` in `0..len`.
+/// The sum of `term` over the elements of `x` and of `y` at the same place.
 #[inline(always)]
-fn sum(len: usize, term: impl Fn(usize) -> f32) -> f64 {
+fn sum(x: &[f32], y: &[f32], term: impl Fn(f32, f32) -> f32) -> f64 {
     let mut total = 0.0;
-    let mut begin = 0;
-    while begin < len {
-        let end = (begin + RUN).min(len);
+    for (x, y) in x.chunks(RUN).zip(y.chunks(RUN)) {
+        let ((whole, rest), (other, other_rest)) = (x.as_chunks::<LANES>(), y.as_chunks::<LANES>());
         let mut lanes = [0.0f32; LANES];
-        let mut at = begin;
-        while at + LANES <= end {
+        for (x, y) in whole.iter().zip(other) {
             for lane in 0..LANES {
-                lanes[lane] += term(at + lane);
+                lanes[lane] += term(x[lane], y[lane]);
             }
-            at += LANES;
         }
         total += lanes.iter().map(|lane| f64::from(*lane)).sum::<f64>();
-        total += (at..end).map(|i| f64::from(term(i))).sum::<f64>();
-        begin = end;
+        total += rest.iter().zip(other_rest).map(|(x, y)| f64::from(term(*x, *y))).sum::<f64>();
     }
     total
 }
@@ -67,13 +68,13 @@ fn sum(len: usize, term: impl Fn(usize) -> f32) -> f64 {
 fn largest(values: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; LANES];
     let larger = |a: f32, b: f32| if a > b || a.is_nan() { a } else { b };
-    let mut chunks = values.chunks_exact(LANES);
-    for chunk in &mut chunks {
+    let (chunks, rest) = values.as_chunks::<LANES>();
+    for chunk in chunks {
         for lane in 0..LANES {
             lanes[lane] = larger(lanes[lane], chunk[lane]);
         }
     }
-    lanes.iter().chain(chunks.remainder()).fold(f32::NEG_INFINITY, |a, b| larger(a, *b))
+    lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |a, b| larger(a, *b))
 }
 
 /// Root-mean-square norm (Zhang and Sennrich 2019) of each row of `x` `[rows, weight.len()]`.
@@ -89,10 +90,10 @@ pub fn rms_norm(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
             let Norm(x, weight, epsilon, out) = self;
             let width = weight.len();
             for (x, out) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
-                let squares = sum(width, |i| x[i] * x[i]);
+                let squares = sum(x, x, |x, _| x * x);
                 let scale = 1.0 / ((squares / width as f64) as f32 + epsilon).sqrt();
-                for i in 0..width {
-                    out[i] = weight[i] * (x[i] * scale);
+                for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
+                    *out = weight * (x * scale);
                 }
             }
         }
@@ -137,23 +138,50 @@ pub fn silu_times(gate: &mut [f32], up: &[f32]) {
     dispatch(Silu(gate, up));
 }
 
-/// Softmax of `scale` · `scores`, in place.
-pub fn softmax(scores: &mut [f32], scale: f32) {
+/// Softmax of `scale` · `scores` but for its denominator, which is returned.
+///
+/// Dividing what the weights mix is cheaper than dividing them.
+pub fn softmax_numerators(scores: &mut [f32], scale: f32) -> f64 {
     struct Softmax<'a>(&'a mut [f32], f32);
     impl NullaryFnOnce for Softmax<'_> {
+        type Output = f64;
+        #[inline(always)]
+        fn call(self) -> f64 {
+            let Softmax(scores, scale) = self;
+            let top = largest(scores);
+            let mut total = 0.0;
+            for run in scores.chunks_mut(RUN) {
+                let (whole, rest) = run.as_chunks_mut::<LANES>();
+                let mut lanes = [0.0f32; LANES];
+                for chunk in whole {
+                    for lane in 0..LANES {
+                        chunk[lane] = exp((chunk[lane] - top) * scale);
+                        lanes[lane] += chunk[lane];
+                    }
+                }
+                total += lanes.iter().map(|lane| f64::from(*lane)).sum::<f64>();
+                for score in rest {
+                    *score = exp((*score - top) * scale);
+                    total += f64::from(*score);
+                }
+            }
+            total
+        }
+    }
+    dispatch(Softmax(scores, scale))
+}
+
+/// Multiplies `x` by `factor`.
+pub fn scale(x: &mut [f32], factor: f32) {
+    struct Scale<'a>(&'a mut [f32], f32);
+    impl NullaryFnOnce for Scale<'_> {
         type Output = ();
         #[inline(always)]
         fn call(self) {
-            let Softmax(scores, scale) = self;
-            let top = largest(scores);
-            for score in scores.iter_mut() {
-                *score = exp((*score - top) * scale);
-            }
-            let part = (1.0 / sum(scores.len(), |i| scores[i])) as f32;
-            scores.iter_mut().for_each(|score| *score *= part);
+            self.0.iter_mut().for_each(|x| *x *= self.1);
         }
     }
-    dispatch(Softmax(scores, scale));
+    dispatch(Scale(x, factor));
 }
 
 /// Turns pairs of a head by their angles (RoPE, Su et al. 2021), in the layout of transformers: the
@@ -169,10 +197,11 @@ pub fn rotate(head: &mut [f32], cos: &[f32], sin: &[f32]) {
         fn call(self) {
             let Rotate(head, cos, sin) = self;
             let (first, second) = head.split_at_mut(cos.len());
-            for i in 0..cos.len() {
-                let (a, b) = (first[i], second[i]);
-                first[i] = a * cos[i] - b * sin[i];
-                second[i] = b * cos[i] + a * sin[i];
+            let angles = cos.iter().zip(sin);
+            for ((first, second), (cos, sin)) in first.iter_mut().zip(second).zip(angles) {
+                let (a, b) = (*first, *second);
+                *first = a * cos - b * sin;
+                *second = b * cos + a * sin;
             }
         }
     }
@@ -198,7 +227,7 @@ impl LogSum {
             #[inline(always)]
             fn call(self) -> LogSum {
                 let top = largest(self.0);
-                let ln_sum = sum(self.0.len(), |i| exp(self.0[i] - top)).ln();
+                let ln_sum = sum(self.0, self.0, |logit, _| exp(logit - top)).ln();
                 LogSum { top, ln_sum }
             }
         }
@@ -223,8 +252,8 @@ pub fn kl(base: &[f32], other: &[f32]) -> f64 {
         #[inline(always)]
         fn call(self) -> f64 {
             let Divergence(base, other, top, other_top) = self;
-            sum(base.len(), |i| {
-                let (p, q) = (base[i] - top, other[i] - other_top);
+            sum(base, other, |p, q| {
+                let (p, q) = (p - top, q - other_top);
                 let weight = exp(p);
                 // Where p is nought, so is the term, however far away q is.
                 if weight == 0.0 { 0.0 } else { weight * (p - q) }
@@ -271,7 +300,8 @@ mod tests {
         let total: f64 = logits.iter().map(|x| f64::from(*x).exp()).sum();
         let row = LogSum::of(&logits);
         let mut parts = logits.clone();
-        softmax(&mut parts, 1.0);
+        let whole = softmax_numerators(&mut parts, 1.0);
+        scale(&mut parts, (1.0 / whole) as f32);
         for (logit, part) in logits.iter().zip(&parts) {
             let p = f64::from(*logit).exp() / total;
             assert!((row.nll(*logit) + p.ln()).abs() < 1e-6);
@@ -299,7 +329,7 @@ mod tests {
         logits[17] = f32::NAN;
         assert!(LogSum::of(&logits).nll(1.0).is_nan());
         let mut scores = logits.clone();
-        softmax(&mut scores, 1.0);
+        assert!(softmax_numerators(&mut scores, 1.0).is_nan());
         assert!(scores.iter().all(|x| x.is_nan()));
     }
 }

@@ -8,7 +8,7 @@ in runs of [`QUERIES`], so scores take memory for a run and not for a window squ
 use physarium_kernels::{Compute, Left, Right, multiply, vector};
 
 /// Queries whose scores are computed together.
-const QUERIES: usize = 64;
+const QUERIES: usize = 128;
 
 /// The shape of a layer's attention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,16 +78,20 @@ impl Queries {
         let transposed = Right::Transposed { data: k, stride: kv_width };
         multiply([self.count, head_dim, keys.len()], queries, transposed, scores, keys.len());
         let scale = 1.0 / (head_dim as f32).sqrt();
+        let mut parts = [0.0; QUERIES];
         for (query, row) in scores.chunks_exact_mut(keys.len()).enumerate() {
             let seen = self.seen(self.first + query);
             let (before, rest) = row.split_at_mut(seen.start - keys.start);
             let (seen, after) = rest.split_at_mut(seen.len());
-            vector::softmax(seen, scale);
+            parts[query] = (1.0 / vector::softmax_numerators(seen, scale)) as f32;
             before.fill(0.0);
             after.fill(0.0);
         }
         let weights = Left { data: scores, stride: keys.len() };
         let values = Right::AsIs { data: v, stride: kv_width };
         multiply([self.count, keys.len(), head_dim], weights, values, mixed, width);
+        for (row, part) in mixed.chunks_mut(width).zip(parts) {
+            vector::scale(&mut row[..head_dim], part);
+        }
     }
 }

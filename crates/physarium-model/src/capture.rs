@@ -50,7 +50,7 @@ pub trait Capture {
 pub fn walk<C: Capture>(
     decoder: &Decoder,
     windows: &[&[u32]],
-    run: &mut Run<'_>,
+    run: &Run<'_>,
     capture: &mut C,
 ) -> Result<(), C::Error> {
     let embed = |window: &&[u32]| decoder.embed(window);

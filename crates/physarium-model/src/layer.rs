@@ -6,6 +6,8 @@ A layer adds twice to the residual stream `hidden` `[tokens, hidden]`: attention
 [`Layer::add_outputs`] adds what comes out of the last one. [`Layer::forward`] is all of it.
 */
 
+use std::sync::{Mutex, PoisonError};
+
 use physarium_kernels::{Compute, Linear, forward_all, vector};
 
 use crate::attention::{Shape, attend};
@@ -13,6 +15,9 @@ use crate::config::Config;
 use crate::error::Result;
 use crate::rope::Angles;
 use crate::weights::Weights;
+
+/// Rows of activations that a task works on, element by element.
+const ROWS: usize = 64;
 
 /// A linear map of a layer that pruning may target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -106,25 +111,44 @@ impl Stage {
     }
 }
 
-/// What running a layer takes beside its weights.
+/// What running a layer takes beside its weights. Windows may run at the same time.
 #[derive(Debug)]
 pub struct Run<'a> {
     compute: &'a Compute,
     angles: Angles,
     /// Kept from one call to the next: fresh memory costs as much as a product.
-    buffers: [Vec<f32>; 4],
+    buffers: Mutex<Vec<Buffers>>,
+}
+
+/// Activations on the way through a layer.
+#[derive(Debug, Default)]
+struct Buffers {
+    normed: Vec<f32>,
+    q: Vec<f32>,
+    k: Vec<f32>,
+    v: Vec<f32>,
+    up: Vec<f32>,
+    added: Vec<f32>,
 }
 
 impl<'a> Run<'a> {
     /// For windows of at most `positions` tokens of a model.
     pub fn new(compute: &'a Compute, config: &Config, positions: usize) -> Run<'a> {
         let angles = Angles::new(&config.rope, positions);
-        Run { compute, angles, buffers: Default::default() }
+        Run { compute, angles, buffers: Mutex::default() }
     }
 
     /// What computes.
     pub fn compute(&self) -> &'a Compute {
         self.compute
+    }
+
+    /// Lends buffers to `work`, whatever is in them.
+    fn with_buffers(&self, work: impl FnOnce(&mut Buffers)) {
+        let kept = || self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut buffers = kept().pop().unwrap_or_default();
+        work(&mut buffers);
+        kept().push(buffers);
     }
 }
 
@@ -205,21 +229,25 @@ impl Layer {
         *old = map;
     }
 
+    /// Prepares all maps, for callers that run windows side by side.
+    pub fn prepare(&self, compute: &Compute) {
+        self.maps.iter().for_each(|map| map.prepare(compute));
+    }
+
     /// Adds attention and MLP to `hidden` `[tokens, hidden]`, the states of one window.
-    pub fn forward(&self, run: &mut Run<'_>, hidden: &mut [f32]) {
-        let mut x = std::mem::take(&mut run.buffers[3]);
+    pub fn forward(&self, run: &Run<'_>, hidden: &mut [f32]) {
+        let mut x = Vec::new();
         for stage in [Stage::Output, Stage::Down] {
             self.inputs(stage, run, hidden, &mut x);
             self.add_outputs(stage, run, &x, hidden);
         }
-        run.buffers[3] = x;
     }
 
     /// Computes what goes into the projections of `stage`, `[tokens, inputs]`, for one window.
     ///
     /// `hidden` is the residual stream before the layer for [`Stage::Qkv`] and [`Stage::Output`],
     /// and with attention added for [`Stage::GateUp`] and [`Stage::Down`].
-    pub fn inputs(&self, stage: Stage, run: &mut Run<'_>, hidden: &[f32], x: &mut Vec<f32>) {
+    pub fn inputs(&self, stage: Stage, run: &Run<'_>, hidden: &[f32], x: &mut Vec<f32>) {
         match stage {
             Stage::Qkv => self.normed(run, hidden, &self.attention_norm, x),
             Stage::Output => self.mixed(run, hidden, x),
@@ -232,21 +260,25 @@ impl Layer {
     ///
     /// # Panics
     /// For a stage whose outputs go elsewhere: [`Stage::Qkv`] and [`Stage::GateUp`].
-    pub fn add_outputs(&self, stage: Stage, run: &mut Run<'_>, x: &[f32], hidden: &mut [f32]) {
+    pub fn add_outputs(&self, stage: Stage, run: &Run<'_>, x: &[f32], hidden: &mut [f32]) {
         let map = match stage {
             Stage::Output => self.map(Projection::O),
             Stage::Down => self.map(Projection::Down),
             Stage::Qkv | Stage::GateUp => panic!("{stage:?} adds nothing to the residual stream"),
         };
-        let y = &mut run.buffers[0];
-        y.resize(hidden.len(), 0.0);
-        map.forward(run.compute, x, y);
-        vector::add(hidden, y);
+        /// Elements that a task adds.
+        const ADDED: usize = 1 << 16;
+        run.with_buffers(|Buffers { added, .. }| {
+            added.resize(hidden.len(), 0.0);
+            map.forward(run.compute, x, added);
+            run.compute.each_chunk(hidden, ADDED, |index, hidden| {
+                let begin = index * ADDED;
+                vector::add(hidden, &added[begin..begin + hidden.len()]);
+            });
+        });
     }
 
-    fn normed(&self, run: &mut Run<'_>, hidden: &[f32], norm: &[f32], x: &mut Vec<f32>) {
-        /// Rows that a task norms.
-        const ROWS: usize = 64;
+    fn normed(&self, run: &Run<'_>, hidden: &[f32], norm: &[f32], x: &mut Vec<f32>) {
         x.resize(hidden.len(), 0.0);
         let chunk = ROWS * norm.len();
         run.compute.each_chunk(x, chunk, |index, x| {
@@ -255,31 +287,30 @@ impl Layer {
         });
     }
 
-    fn mixed(&self, run: &mut Run<'_>, hidden: &[f32], x: &mut Vec<f32>) {
-        let mut buffers = std::mem::take(&mut run.buffers);
-        let [normed, q, k, v] = &mut buffers;
-        self.normed(run, hidden, &self.attention_norm, normed);
+    fn mixed(&self, run: &Run<'_>, hidden: &[f32], x: &mut Vec<f32>) {
         let tokens = hidden.len() / self.attention_norm.len();
         let maps = [Projection::Q, Projection::K, Projection::V].map(|p| self.map(p));
-        for (map, y) in maps.iter().zip([&mut *q, &mut *k, &mut *v]) {
-            y.resize(tokens * map.outputs(), 0.0);
-        }
-        forward_all(run.compute, normed, &mut [(maps[0], q), (maps[1], k), (maps[2], v)]);
-        let norms = self.qk_norms.as_ref();
-        self.turn(run, q, self.shape.heads, norms.map(|norms| &norms[0]));
-        self.turn(run, k, self.shape.kv_heads, norms.map(|norms| &norms[1]));
-        x.resize(q.len(), 0.0);
-        attend(run.compute, self.shape, [q, k, v], x);
-        run.buffers = buffers;
+        run.with_buffers(|Buffers { normed, q, k, v, .. }| {
+            self.normed(run, hidden, &self.attention_norm, normed);
+            for (map, y) in maps.iter().zip([&mut *q, &mut *k, &mut *v]) {
+                y.resize(tokens * map.outputs(), 0.0);
+            }
+            forward_all(run.compute, normed, &mut [(maps[0], q), (maps[1], k), (maps[2], v)]);
+            let norms = self.qk_norms.as_ref();
+            self.turn(run, q, self.shape.heads, norms.map(|norms| &norms[0]));
+            self.turn(run, k, self.shape.kv_heads, norms.map(|norms| &norms[1]));
+            x.resize(q.len(), 0.0);
+            attend(run.compute, self.shape, [q, k, v], x);
+        });
     }
 
     /// Norms heads where the family does, then turns them by their positions.
     fn turn(&self, run: &Run<'_>, x: &mut [f32], heads: usize, norm: Option<&Vec<f32>>) {
         let head_dim = self.shape.head_dim;
-        run.compute.each_chunk(x, 64 * heads * head_dim, |index, chunk| {
+        run.compute.each_chunk(x, ROWS * heads * head_dim, |index, chunk| {
             let mut normed = vec![0.0; head_dim];
             for (row, token) in chunk.chunks_exact_mut(heads * head_dim).enumerate() {
-                let (cos, sin) = run.angles.at(index * 64 + row);
+                let (cos, sin) = run.angles.at(index * ROWS + row);
                 for head in token.chunks_exact_mut(head_dim) {
                     if let Some(norm) = norm {
                         vector::rms_norm(head, norm, self.epsilon, &mut normed);
@@ -291,20 +322,19 @@ impl Layer {
         });
     }
 
-    fn gated(&self, run: &mut Run<'_>, hidden: &[f32], x: &mut Vec<f32>) {
-        let mut buffers = std::mem::take(&mut run.buffers);
-        let [normed, up, ..] = &mut buffers;
-        self.normed(run, hidden, &self.mlp_norm, normed);
+    fn gated(&self, run: &Run<'_>, hidden: &[f32], x: &mut Vec<f32>) {
         let tokens = hidden.len() / self.mlp_norm.len();
         let maps = [Projection::Gate, Projection::Up].map(|p| self.map(p));
         x.resize(tokens * maps[0].outputs(), 0.0);
-        up.resize(tokens * maps[1].outputs(), 0.0);
-        forward_all(run.compute, normed, &mut [(maps[0], &mut *x), (maps[1], &mut *up)]);
-        let chunk = 64 * maps[0].outputs();
-        run.compute.each_chunk(x, chunk, |index, x| {
-            let begin = index * chunk;
-            vector::silu_times(x, &up[begin..begin + x.len()]);
+        run.with_buffers(|Buffers { normed, up, .. }| {
+            self.normed(run, hidden, &self.mlp_norm, normed);
+            up.resize(tokens * maps[1].outputs(), 0.0);
+            forward_all(run.compute, normed, &mut [(maps[0], &mut *x), (maps[1], &mut *up)]);
+            let chunk = ROWS * maps[0].outputs();
+            run.compute.each_chunk(x, chunk, |index, x| {
+                let begin = index * chunk;
+                vector::silu_times(x, &up[begin..begin + x.len()]);
+            });
         });
-        run.buffers = buffers;
     }
 }

@@ -1,4 +1,5 @@
 //! The decoder against transformers, on tiny random models of each family (`reference/decoder_golden.py`).
+#![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 use std::path::{Path, PathBuf};
 
@@ -32,7 +33,7 @@ fn golden(name: &str) -> Golden {
 }
 
 /// Logits `[tokens, vocabulary]` of a window.
-fn logits(decoder: &Decoder, run: &mut Run<'_>, tokens: &[u32]) -> Vec<f32> {
+fn logits(decoder: &Decoder, run: &Run<'_>, tokens: &[u32]) -> Vec<f32> {
     let mut hidden = decoder.embed(tokens).unwrap();
     for layer in 0..decoder.config().layers() {
         decoder.layer(layer).unwrap().forward(run, &mut hidden);
@@ -53,8 +54,8 @@ fn every_family_gives_the_numbers_of_transformers() {
         let golden = golden(name);
         let decoder = Decoder::open(&golden.dir, Residency::Streamed).unwrap();
         for compute in [Compute::new(2).unwrap(), Compute::portable(1).unwrap()] {
-            let mut run = Run::new(&compute, decoder.config(), golden.tokens.len());
-            let logits = logits(&decoder, &mut run, &golden.tokens);
+            let run = Run::new(&compute, decoder.config(), golden.tokens.len());
+            let logits = logits(&decoder, &run, &golden.tokens);
             let vocabulary = decoder.config().vocabulary;
             let found = nll(&logits, vocabulary, &golden.tokens);
             assert_eq!(found.len(), golden.nll.len());
@@ -80,9 +81,9 @@ fn threads_and_residency_change_no_bit() {
         let logits_of = |residency, threads| {
             let decoder = Decoder::open(&golden.dir, residency).unwrap();
             let compute = Compute::new(threads).unwrap();
-            let mut run = Run::new(&compute, decoder.config(), golden.tokens.len());
-            let first = logits(&decoder, &mut run, &golden.tokens);
-            assert!(first == logits(&decoder, &mut run, &golden.tokens));
+            let run = Run::new(&compute, decoder.config(), golden.tokens.len());
+            let first = logits(&decoder, &run, &golden.tokens);
+            assert!(first == logits(&decoder, &run, &golden.tokens));
             first
         };
         let one = logits_of(Residency::Streamed, 1);
@@ -125,11 +126,11 @@ fn a_walk_shows_each_stage_and_the_pruned_stream_follows_what_is_replaced() {
     let decoder = Decoder::open(&golden.dir, Residency::Streamed).unwrap();
     let compute = Compute::new(2).unwrap();
     let config = decoder.config().clone();
-    let mut run = Run::new(&compute, &config, 48);
+    let run = Run::new(&compute, &config, 48);
     let windows: Vec<&[u32]> = golden.tokens.chunks(48).collect();
 
     let mut untouched = Seen { places: vec![], differs: vec![], change: |_| None };
-    walk(&decoder, &windows, &mut run, &mut untouched).unwrap();
+    walk(&decoder, &windows, &run, &mut untouched).unwrap();
     assert_eq!(untouched.differs, []);
     let mut expected = Vec::new();
     for layer in 0..config.layers() {
@@ -151,7 +152,7 @@ fn a_walk_shows_each_stage_and_the_pruned_stream_follows_what_is_replaced() {
         first.then(|| Linear::new(outputs, inputs, zeros, None))
     };
     let mut seen = Seen { places: vec![], differs: vec![], change };
-    walk(&decoder, &windows, &mut run, &mut seen).unwrap();
+    walk(&decoder, &windows, &run, &mut seen).unwrap();
     assert_eq!(seen.places, expected);
     assert_eq!(seen.differs.len(), 4 * config.layers() - 2);
     assert_eq!(seen.differs[0], Place { layer: 0, stage: Stage::GateUp });

@@ -31,6 +31,15 @@ pub enum Error {
         /// Column of the first.
         column: u64,
     },
+    /// A checkpoint that cannot be run.
+    #[error(transparent)]
+    Model(#[from] physarium_model::Error),
+    /// The operating system has no threads to give.
+    #[error(transparent)]
+    Threads(#[from] physarium_model::ThreadsUnavailable),
+    /// The user stopped a run that keeps nothing.
+    #[error("interrupted before there was a result")]
+    Stopped,
     /// A parameter is out of range, or options contradict each other.
     #[error("{0}")]
     Usage(String),
@@ -59,6 +68,9 @@ impl Error {
         match self {
             Error::Checkpoint(e) => e.kind(),
             Error::NonFinite { .. } => ErrorKind::Input,
+            Error::Model(e) => e.kind(),
+            Error::Threads(_) => ErrorKind::Environment,
+            Error::Stopped => ErrorKind::Interrupted,
             Error::Usage(_) => ErrorKind::Usage,
             Error::Transposed { .. } => ErrorKind::Unsupported,
             Error::Interrupted { .. } => ErrorKind::Interrupted,
@@ -69,5 +81,11 @@ impl Error {
 impl From<physarium_checkpoint::Error> for Error {
     fn from(e: physarium_checkpoint::Error) -> Self {
         Error::Checkpoint(e)
+    }
+}
+
+impl From<physarium_checkpoint::Malformed> for Error {
+    fn from(fault: physarium_checkpoint::Malformed) -> Self {
+        Error::Checkpoint(fault.into())
     }
 }

@@ -29,14 +29,17 @@ println!("{} of {} target elements pruned", summary.totals.pruned, summary.total
 mod cancel;
 mod engine;
 mod error;
+mod eval;
 mod progress;
 mod surgery;
 
 pub use cancel::Cancel;
 pub use engine::MemoryPlan;
 pub use error::Error;
+pub use eval::{Against, BosRule, EvalRequest, Evaluation, Protocol, TokenScore, evaluate};
 pub use physarium_audit as audit;
 pub use physarium_checkpoint as checkpoint;
 pub use physarium_flow as flow;
+pub use physarium_model as model;
 pub use progress::{Event, Progress, Silent};
 pub use surgery::{Options, Strictness, Summary, Surgery, default_method};

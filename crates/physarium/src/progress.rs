@@ -13,6 +13,15 @@ pub enum Event<'a> {
         /// Tensors to go through.
         tensors: u64,
     },
+    /// Work on so many tokens begins.
+    TokensStarted {
+        /// What is done, as a verb: `eval`.
+        task: &'static str,
+        /// Tokens to go through.
+        tokens: u64,
+    },
+    /// So many more tokens are done.
+    Tokens(u64),
     /// Shards of an earlier run were proven and are kept.
     Resumed {
         /// How many.

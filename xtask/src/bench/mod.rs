@@ -1,6 +1,7 @@
 //! Benchmarks: separate commands that print ratios against a baseline measured in the same run.
 //! Never part of the gate.
 
+mod eval;
 mod prune;
 mod run;
 mod solve;
@@ -14,6 +15,8 @@ pub enum Bench {
     Solve(solve::Arguments),
     /// inspect, prune, audit and verify of a Qwen2.5-7B-shaped checkpoint, against cp and cat
     Prune(prune::Arguments),
+    /// Tokens per second of eval, against transformers
+    Eval(eval::Arguments),
 }
 
 /// Measures.
@@ -21,5 +24,6 @@ pub fn run(bench: Bench) -> anyhow::Result<()> {
     match bench {
         Bench::Solve(arguments) => solve::run(&arguments),
         Bench::Prune(arguments) => prune::run(&arguments),
+        Bench::Eval(arguments) => eval::run(&arguments),
     }
 }

@@ -105,13 +105,7 @@ pub fn write_report(dir: &Path, audit: &Audit) -> anyhow::Result<()> {
     std::fs::create_dir_all(dir).with_context(|| format!("{}: cannot create", dir.display()))?;
     let json = serde_json::to_string_pretty(audit)? + "\n";
     for (name, text) in [("physarium.audit.json", json), ("physarium.audit.md", markdown(audit))] {
-        let path = dir.join(name);
-        let write = || -> std::io::Result<()> {
-            let part = dir.join(format!(".{name}.part"));
-            std::fs::write(&part, &text)?;
-            std::fs::rename(&part, &path)
-        };
-        write().with_context(|| format!("{}: cannot write", path.display()))?;
+        output::file(&dir.join(name), &text)?;
     }
     Ok(())
 }

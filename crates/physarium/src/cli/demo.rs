@@ -8,12 +8,12 @@ use physarium::audit::{
     AuditRequest, Claims, Evidence, Listing, audit, inspect, text, verify as verify_output,
 };
 use physarium::checkpoint::{NonFinite, Overwrite, Recipe, Resume};
-use physarium::{Options, Surgery, default_method};
+use physarium::{EvalRequest, Options, Surgery, default_method, evaluate};
 
 use super::output::{self, Outcome};
-use super::{audit as audit_command, signals, terminal, verify};
+use super::{audit as audit_command, eval, signals, terminal, verify};
 
-/// Inspect, prune, audit and verify the small model in demo/
+/// Inspect, prune, audit, verify and evaluate the small model in demo/
 ///
 /// Takes seconds and needs no network. The result and the report stay in a directory to look at.
 #[derive(Args)]
@@ -75,9 +75,27 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     output::text(&text(&result))?;
 
     heading(&format!("physarium verify {shown_model} {shown_out}"))?;
-    let mut steps = terminal::steps("verify", &mut *progress, &cancel);
-    let proof = verify_output(&model, &out, &mut steps)?;
+    let proof =
+        verify_output(&model, &out, &mut terminal::steps("verify", &mut *progress, &cancel))?;
     output::text(&verify::as_text(&proof))?;
+
+    let heldout = demo.join("heldout.txt");
+    let shown_text = heldout.display();
+    heading(&format!(
+        "physarium eval {shown_out} --against {shown_model} --text {shown_text} --window 512"
+    ))?;
+    let request = EvalRequest {
+        model: &out,
+        against: Some(&model),
+        text: &heldout,
+        field: None,
+        window: Some(512),
+        stride: None,
+        limit: None,
+        threads: Options::default().threads,
+    };
+    let evaluation = evaluate(&request, &cancel, &mut *progress)?;
+    output::text(&eval::as_text(&evaluation))?;
 
     output::text(&format!(
         "\nThe report is in {report}/physarium.audit.md (and .json), the pruned model in {shown_out}.\n\

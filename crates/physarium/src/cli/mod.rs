@@ -7,6 +7,7 @@ stdout carries results only; progress, notes and errors go to stderr. Exit codes
 
 mod audit;
 mod demo;
+mod eval;
 mod generate;
 mod inspect;
 mod output;
@@ -37,6 +38,7 @@ Examples:
   physarium prune models/llama --out models/pruned    the surgery; sparsity emerges from the flow
   physarium audit models/pruned --against models/llama --report reports
   physarium verify models/llama models/pruned         proof that nothing else changed
+  physarium eval models/pruned --against models/llama --text FILE    what it cost
 
 MODEL is a directory in Hugging Face layout: config.json and model.safetensors, or shards with
 model.safetensors.index.json. It is never written to.
@@ -50,6 +52,7 @@ enum Command {
     Prune(prune::Arguments),
     Audit(audit::Arguments),
     Verify(verify::Arguments),
+    Eval(eval::Arguments),
     Demo(demo::Arguments),
     Completions(generate::CompletionArguments),
     Man(generate::ManArguments),
@@ -112,6 +115,7 @@ pub fn run() -> ExitCode {
         Command::Prune(arguments) => prune::run(arguments),
         Command::Audit(arguments) => audit::run(arguments),
         Command::Verify(arguments) => verify::run(arguments),
+        Command::Eval(arguments) => eval::run(arguments),
         Command::Demo(arguments) => demo::run(arguments),
         Command::Completions(arguments) => generate::completions(arguments),
         Command::Man(arguments) => generate::man(arguments),
@@ -119,6 +123,7 @@ pub fn run() -> ExitCode {
     match result {
         Ok(Outcome::True) => ExitCode::SUCCESS,
         Ok(Outcome::False) => ExitCode::from(1),
+        Ok(Outcome::Partial) => ExitCode::from(128 + signals::caught()),
         Err(e) => fail(&e),
     }
 }

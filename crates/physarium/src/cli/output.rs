@@ -1,7 +1,9 @@
 //! Results on stdout, notes on stderr.
 
 use std::io::Write;
+use std::path::Path;
 
+use anyhow::Context;
 use serde::Serialize;
 
 /// What a command that could do its work has to say.
@@ -11,6 +13,8 @@ pub enum Outcome {
     True,
     /// Checked and false.
     False,
+    /// Stopped by a signal, with a part of the result.
+    Partial,
 }
 
 /// Writes text to stdout.
@@ -39,4 +43,15 @@ pub fn size(bytes: u64) -> String {
         Some((name, unit)) => format!("{:.2} {name}", bytes as f64 / unit as f64),
         None => format!("{bytes} bytes"),
     }
+}
+
+/// Writes a file as a whole or not at all.
+pub fn file(path: &Path, text: &str) -> anyhow::Result<()> {
+    let write = || -> std::io::Result<()> {
+        let mut part = path.as_os_str().to_owned();
+        part.push(".part");
+        std::fs::write(&part, text)?;
+        std::fs::rename(&part, path)
+    };
+    write().with_context(|| format!("{}: cannot write", path.display()))
 }

@@ -74,13 +74,14 @@ impl Progress for Bar {
                 self.of = tensors;
                 let template = "{prefix} [{bar:30}] {decimal_bytes}/{decimal_total_bytes} {msg} \
                                 {decimal_bytes_per_sec}, {eta} left";
-                let style = ProgressStyle::with_template(template).expect("a valid template");
-                let target = ProgressDrawTarget::stderr_with_hz(10);
-                self.bar = ProgressBar::with_draw_target(Some(bytes), target)
-                    .with_style(style.progress_chars("=> "))
-                    .with_prefix(task);
+                self.bar = bar(task, bytes, template);
             }
-            Event::Bytes(bytes) => self.bar.inc(bytes),
+            Event::TokensStarted { task, tokens } => {
+                let template = "{prefix} [{bar:30}] {human_pos}/{human_len} tokens, {per_sec}, \
+                                {eta} left";
+                self.bar = bar(task, tokens, template);
+            }
+            Event::Bytes(done) | Event::Tokens(done) => self.bar.inc(done),
             Event::Tensor(_) => {
                 self.tensors += 1;
                 self.bar.set_message(format!("{}/{} tensors,", self.tensors, self.of));
@@ -91,6 +92,13 @@ impl Progress for Bar {
             _ => {}
         }
     }
+}
+
+fn bar(task: &'static str, total: u64, template: &str) -> ProgressBar {
+    let style = ProgressStyle::with_template(template).expect("a valid template");
+    ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(10))
+        .with_style(style.progress_chars("=> "))
+        .with_prefix(task)
 }
 
 impl Drop for Bar {
@@ -110,9 +118,35 @@ enum Shape {
     Json,
 }
 
+/// What is counted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Unit {
+    Bytes,
+    Tokens,
+}
+
+impl Unit {
+    /// An amount for people.
+    fn show(self, amount: u64) -> String {
+        match self {
+            Unit::Bytes => size(amount),
+            Unit::Tokens => format!("{} tokens", physarium::audit::grouped(amount)),
+        }
+    }
+
+    /// Its name in JSON.
+    fn name(self) -> &'static str {
+        match self {
+            Unit::Bytes => "bytes",
+            Unit::Tokens => "tokens",
+        }
+    }
+}
+
 /// Lines, not more often than every so many seconds.
 struct Lines {
     shape: Shape,
+    unit: Unit,
     task: &'static str,
     began: Instant,
     said: Instant,
@@ -126,7 +160,17 @@ impl Lines {
     fn new(shape: Shape) -> Lines {
         let now = Instant::now();
         let (done, total, tensors, of) = (0, 0, 0, 0);
-        Lines { shape, task: "", began: now, said: now, done, total, tensors, of }
+        Lines {
+            shape,
+            unit: Unit::Bytes,
+            task: "",
+            began: now,
+            said: now,
+            done,
+            total,
+            tensors,
+            of,
+        }
     }
 
     fn interval(&self) -> Duration {
@@ -145,15 +189,15 @@ impl Lines {
             Shape::Plain => note(&format!(
                 "{}: {} of {}{}, {}/s, {left:.0} s left",
                 self.task,
-                size(self.done),
-                size(self.total),
+                self.unit.show(self.done),
+                self.unit.show(self.total),
                 self.tensor_note(),
-                size(rate as u64),
+                self.unit.show(rate as u64),
             )),
             Shape::Json => note(
                 &serde_json::json!({
-                    "event": event, "task": self.task, "bytes": self.done,
-                    "total_bytes": self.total, "tensors": self.tensors,
+                    "event": event, "task": self.task, (self.unit.name()): self.done,
+                    (format!("total_{}", self.unit.name())): self.total, "tensors": self.tensors,
                     "total_tensors": self.of, "seconds": seconds,
                 })
                 .to_string(),
@@ -189,8 +233,15 @@ impl Progress for Lines {
             Event::Step(what) => {
                 note(&serde_json::json!({"event": "step", "what": what}).to_string())
             }
-            Event::Bytes(bytes) => {
-                self.done += bytes;
+            Event::TokensStarted { task, tokens } => {
+                let (unit, total) = (Unit::Tokens, tokens);
+                *self = Lines { task, unit, total, ..Lines::new(self.shape) };
+                if self.shape == Shape::Json {
+                    self.say("started");
+                }
+            }
+            Event::Bytes(done) | Event::Tokens(done) => {
+                self.done += done;
                 if self.said.elapsed() >= self.interval() {
                     self.say("progress");
                 }

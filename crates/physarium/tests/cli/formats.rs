@@ -8,7 +8,7 @@ use physarium::checkpoint::journal::{Checks, Journal};
 use physarium_fixtures::{Fill, Kind, Tensor, write_checkpoint};
 
 /// The text of the fenced block with this info string.
-fn block(info: &str) -> String {
+pub fn block(info: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/FORMATS.md");
     let text = fs::read_to_string(path).unwrap();
     let begin = text.find(&format!("```{info}\n")).unwrap() + info.len() + 4;

@@ -1,0 +1,97 @@
+//! The text that a model is measured on: plain, or the documents of a JSON Lines file.
+
+use std::path::{Path, PathBuf};
+
+use physarium_checkpoint::{Malformed, Sha256, Source};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::error::Result;
+
+/// Largest text that is read, in bytes.
+const MAX_BYTES: u64 = 4 << 30;
+/// What stands between two documents.
+const BETWEEN_DOCUMENTS: &str = "\n\n";
+/// Field that holds the text of a document where none is named.
+const DEFAULT_FIELD: &str = "text";
+
+/// A text in memory.
+#[derive(Debug)]
+pub struct Text {
+    /// Its characters; documents are joined by an empty line.
+    pub characters: String,
+    path: PathBuf,
+    sha256: String,
+    field: Option<String>,
+}
+
+/// What a report says of a text.
+#[derive(Debug, Clone, Serialize)]
+pub struct TextUsed {
+    /// File name.
+    pub file: String,
+    /// SHA-256 of the file.
+    pub sha256: String,
+    /// Bytes of text.
+    pub bytes: usize,
+    /// Field of the JSON objects, for JSON Lines.
+    pub field: Option<String>,
+}
+
+impl Text {
+    /// Reads a file: JSON Lines where a field is named or the name ends in `.jsonl`, else plain text.
+    ///
+    /// # Errors
+    /// `Malformed` for bytes that are not UTF-8, lines without the field, an empty text; `Io`.
+    pub fn read(path: &Path, field: Option<&str>) -> Result<Text> {
+        let bytes = Source::open(path)?.read_all(MAX_BYTES)?;
+        let sha256 = Sha256::of(&bytes).to_string();
+        let characters = String::from_utf8(bytes).map_err(|e| {
+            let at = e.utf8_error().valid_up_to();
+            let found = format!("byte {:#04x}", e.as_bytes()[at]);
+            Malformed::new(path, "text", "UTF-8", found).with_offset(at as u64)
+        })?;
+        let by_name = path.extension().is_some_and(|extension| extension == "jsonl");
+        let field = field.or(by_name.then_some(DEFAULT_FIELD)).map(str::to_owned);
+        let characters = match &field {
+            Some(field) => documents(path, &characters, field)?.join(BETWEEN_DOCUMENTS),
+            None => characters,
+        };
+        if characters.is_empty() {
+            return Err(Malformed::new(path, "text", "some text", "none").into());
+        }
+        Ok(Text { characters, path: path.to_owned(), sha256, field })
+    }
+
+    /// What a report says of it.
+    pub(crate) fn describe(&self) -> TextUsed {
+        let name = self.path.file_name().unwrap_or(self.path.as_os_str());
+        TextUsed {
+            file: name.to_string_lossy().into_owned(),
+            sha256: self.sha256.clone(),
+            bytes: self.characters.len(),
+            field: self.field.clone(),
+        }
+    }
+}
+
+/// The texts of a JSON Lines file; empty lines are passed over.
+fn documents(path: &Path, lines: &str, field: &str) -> Result<Vec<String>> {
+    let mut documents = Vec::new();
+    for (number, line) in lines.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let mut value: Value = serde_json::from_str(line).map_err(|e| {
+            let found = format!("line {}: {e}", number + 1);
+            Malformed::new(path, "JSON Lines", "a JSON object a line", found)
+        })?;
+        match value.get_mut(field).map(Value::take) {
+            Some(Value::String(text)) => documents.push(text),
+            other => {
+                let expected = format!("a string in field \"{field}\" of each line");
+                let kind = if other.is_some() { "another type" } else { "no such field" };
+                let found = format!("line {}: {kind}", number + 1);
+                return Err(Malformed::new(path, "JSON Lines", expected, found).into());
+            }
+        }
+    }
+    Ok(documents)
+}

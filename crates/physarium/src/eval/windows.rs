@@ -1,0 +1,47 @@
+//! Windows of a text: what the model sees at once, and what is scored of it.
+
+use std::ops::Range;
+
+/// A run of tokens that the model sees at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Window {
+    /// Positions in the text.
+    pub tokens: Range<usize>,
+    /// Positions whose token is scored: predicted from those before it in the window.
+    pub scored: Range<usize>,
+}
+
+/// All whole windows of a text of `tokens` tokens, `stride` apart.
+///
+/// Every token is scored in the first window that holds it, but for tokens that have none before
+/// them in theirs.
+pub(crate) fn cut(tokens: usize, window: usize, stride: usize) -> Vec<Window> {
+    let begins = (0..).step_by(stride).take_while(|begin| begin + window <= tokens);
+    let cut = |begin: usize| {
+        let end = begin + window;
+        let known = if begin == 0 { 0 } else { end - stride };
+        Window { tokens: begin..end, scored: known.max(begin + 1)..end }
+    };
+    begins.map(cut).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_side_by_side_score_all_but_their_first() {
+        let windows = cut(35, 10, 10);
+        assert_eq!(windows.len(), 3);
+        assert_eq!(windows[2], Window { tokens: 20..30, scored: 21..30 });
+        assert_eq!(cut(9, 10, 10), []);
+    }
+
+    #[test]
+    fn overlapping_windows_score_each_token_once() {
+        let windows = cut(35, 10, 4);
+        let scored: Vec<usize> = windows.iter().flat_map(|w| w.scored.clone()).collect();
+        assert_eq!(scored, (1..34).collect::<Vec<_>>());
+        assert!(windows.iter().all(|w| w.scored.start > w.tokens.start));
+    }
+}

@@ -1,0 +1,178 @@
+//! `eval` as a user meets it, on the demo model.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::Work;
+
+/// A copy of the demo model to spoil, and a text.
+fn work() -> Work {
+    let work = Work::new();
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../demo");
+    fs::create_dir(work.path("demo")).unwrap();
+    for entry in fs::read_dir(demo.join("model")).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), work.path("demo").join(entry.file_name())).unwrap();
+    }
+    let text = fs::read_to_string(demo.join("heldout.txt")).unwrap();
+    let end = text.floor_char_boundary(8000);
+    fs::write(work.path("text.txt"), &text[..end]).unwrap();
+    work
+}
+
+fn number(value: &Value, field: &str) -> f64 {
+    value[field].as_f64().unwrap()
+}
+
+#[test]
+fn the_result_has_the_number_and_how_it_came_about() {
+    let work = work();
+    let eval = work.json("eval demo --text text.txt --window 256 --format json");
+    assert_eq!(eval["schema"], "physarium.eval/1");
+    assert!((1.1..4.0).contains(&number(&eval, "perplexity")), "{eval}");
+    assert!((number(&eval, "mean_nll_nats").exp() - number(&eval, "perplexity")).abs() < 1e-9);
+    assert_eq!(eval["partial"], false);
+    let windows = eval["windows"].as_u64().unwrap();
+    assert_eq!(eval["tokens_scored"], windows * 255);
+    let protocol = &eval["protocol"];
+    assert_eq!((&protocol["window"], &protocol["stride"]), (&256.into(), &256.into()));
+    assert_eq!(protocol["weights"], "BF16");
+    assert_eq!(protocol["bos"]["token"], "<s>");
+    assert_eq!(protocol["text"]["sha256"].as_str().unwrap().len(), 64);
+    assert!(protocol["tail_tokens"].as_u64().unwrap() < 256);
+    assert!(eval.get("against").is_none());
+    let bits = number(&eval, "bits_per_byte");
+    assert!((0.1..1.5).contains(&bits), "{bits}");
+
+    let text = work.ok("eval demo --text text.txt --window 256");
+    for needle in ["perplexity", "bits per byte", "dropped", "BOS", "tokens/s"] {
+        assert!(text.contains(needle), "no {needle:?} in {text}");
+    }
+}
+
+/// Names of all fields of an object, those of objects inside with their path.
+fn fields(value: &Value, path: &str, names: &mut Vec<String>) {
+    for (name, value) in value.as_object().into_iter().flatten() {
+        names.push(format!("{path}{name}"));
+        fields(value, &format!("{path}{name}."), names);
+    }
+}
+
+#[test]
+fn the_documentation_names_every_field() {
+    let work = work();
+    let command = "eval demo --against demo --text text.txt --window 256 --format json";
+    let (mut found, mut documented) = (Vec::new(), Vec::new());
+    fields(&work.json(command), "", &mut found);
+    let example = super::formats::block("json eval");
+    fields(&serde_json::from_str(&example).unwrap(), "", &mut documented);
+    assert_eq!(found, documented);
+}
+
+#[test]
+fn threads_change_no_bit() {
+    let work = work();
+    let of = |threads: u32| {
+        work.ok(&format!(
+            "eval demo --text text.txt --window 200 --stride 77 --per-token {threads}.jsonl \
+             --threads {threads} --format json"
+        ));
+        fs::read_to_string(work.path(&format!("{threads}.jsonl"))).unwrap()
+    };
+    let one = of(1);
+    assert!(one.lines().count() > 500);
+    assert_eq!(one, of(3));
+    // A stride below the window scores every token but the first exactly once.
+    let positions: Vec<u64> = one
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["position"].as_u64().unwrap())
+        .collect();
+    assert_eq!(positions, (1..=positions.len() as u64).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_model_against_itself_and_against_its_pruned_self() {
+    let work = work();
+    work.ok("prune demo --out half --method magnitude --sparsity 0.5 --quiet");
+    let eval = |model: &str| {
+        let command = "--against demo --text text.txt --window 256 --limit 1024 --format json";
+        work.json(&format!("eval {model} {command}"))
+    };
+    let same = &eval("demo")["against"];
+    assert_eq!(same["ratio"], 1.0);
+    assert_eq!(same["ratio_stderr"], 0.0);
+    assert_eq!(same["top1_agreement"], 1.0);
+    assert!(number(same, "kl_nats").abs() < 1e-9);
+    let half = eval("half");
+    assert_eq!((&half["windows"], &half["tokens_scored"]), (&4.into(), &1020.into()));
+    let half = &half["against"];
+    assert!(number(half, "ratio") > 1.01, "{half}");
+    assert!(number(half, "ratio_stderr") > 0.0);
+    assert!(number(half, "kl_nats") > 0.001);
+    assert!((0.3..0.999).contains(&number(half, "top1_agreement")));
+}
+
+#[test]
+fn json_lines_are_documents() {
+    let work = work();
+    let lines = "{\"text\": \"Once upon a time\"}\n\n{\"text\": \"there was a cat.\", \"id\": 7}\n";
+    fs::write(work.path("docs.jsonl"), lines).unwrap();
+    fs::write(work.path("docs.txt"), "Once upon a time\n\nthere was a cat.").unwrap();
+    let of = |arguments: &str| {
+        let eval = work.json(&format!("eval demo --window 8 --format json --text {arguments}"));
+        eval["mean_nll_nats"].clone()
+    };
+    assert_eq!(of("docs.jsonl"), of("docs.txt"));
+    fs::write(work.path("other"), lines.replace("text", "body")).unwrap();
+    assert_eq!(of("other --field body"), of("docs.txt"));
+    work.fails(2, "eval demo --text other --field text", &["other", "line 1", "no such field"]);
+    fs::write(work.path("bad.jsonl"), "{\"text\": \"a\"}\n{\"text\": 1}\n").unwrap();
+    work.fails(2, "eval demo --text bad.jsonl", &["bad.jsonl", "line 2", "another type"]);
+    fs::write(work.path("bad.jsonl"), "{\"text\": \"a\"}\nnot json\n").unwrap();
+    work.fails(2, "eval demo --text bad.jsonl", &["bad.jsonl", "line 2", "a JSON object a line"]);
+}
+
+#[test]
+fn texts_and_windows_that_cannot_be() {
+    let work = work();
+    work.fails(2, "eval demo --text nowhere.txt", &["nowhere.txt", "No such file"]);
+    fs::write(work.path("empty.txt"), "").unwrap();
+    work.fails(2, "eval demo --text empty.txt", &["empty.txt", "some text"]);
+    fs::write(work.path("short.txt"), "Once").unwrap();
+    let short = ["short.txt", "at least one window of 512 tokens", "hint: a smaller --window"];
+    work.fails(2, "eval demo --text short.txt", &short);
+    fs::write(work.path("latin.txt"), b"caf\xe9 au lait").unwrap();
+    work.fails(2, "eval demo --text latin.txt", &["latin.txt", "UTF-8", "0xe9", "byte offset 3"]);
+    work.fails(2, "eval demo --text text.txt --limit 100", &["text.txt", "100 tokens"]);
+    let most = ["--window 513", "at most 512 positions"];
+    work.fails(2, "eval demo --text text.txt --window 513", &most);
+    work.fails(2, "eval demo --text text.txt --window 1", &["--window 1", "at least 2"]);
+    work.fails(2, "eval demo --text text.txt --window 64 --stride 65", &["--stride 65", "64"]);
+    work.fails(2, "eval demo --text text.txt --window 0", &["--window"]);
+}
+
+#[test]
+fn models_that_cannot_be_run() {
+    let work = work();
+    let spoil = |file: &str, from: &str, to: &str| {
+        let path = work.path("demo").join(file);
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{text}");
+        fs::write(&path, text.replace(from, to)).unwrap();
+        text
+    };
+    let command = "eval demo --text text.txt";
+    let config = spoil("config.json", "\"model_type\": \"llama\"", "\"model_type\": \"gpt2\"");
+    work.fails(2, command, &["config.json", "gpt2", "llama, mistral, qwen2, qwen3"]);
+    fs::write(work.path("demo/config.json"), config).unwrap();
+    let tokenizer = spoil("tokenizer.json", "\"model\"", "\"nodel\"");
+    work.fails(2, command, &["tokenizer.json", "tokenizers library"]);
+    fs::write(work.path("demo/tokenizer.json"), tokenizer).unwrap();
+    spoil("tokenizer_config.json", "\"bos_token\": \"<s>\"", "\"bos_token\": \"<none>\"");
+    work.fails(2, command, &["tokenizer_config.json", "bos_token", "<none>"]);
+    fs::remove_file(work.path("demo/tokenizer.json")).unwrap();
+    work.fails(2, command, &["tokenizer.json", "No such file"]);
+    work.fails(2, "eval model --text text.txt", &["config.json"]);
+}

@@ -1,0 +1,51 @@
+//! Evaluation through the library: what a stopped one returns.
+#![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+
+use std::path::PathBuf;
+
+use physarium::{Cancel, Error, EvalRequest, Event, Progress, Silent, evaluate};
+
+/// Raises a token once so many tokens are done.
+struct StopAfter {
+    tokens: u64,
+    cancel: Cancel,
+    done: u64,
+}
+
+impl Progress for StopAfter {
+    fn event(&mut self, event: Event<'_>) {
+        if let Event::Tokens(tokens) = event {
+            self.done += tokens;
+            if self.done >= self.tokens {
+                self.cancel.raise();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_stopped_evaluation_returns_the_windows_that_it_has() {
+    let demo = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../demo");
+    let (model, text) = (demo.join("model"), demo.join("heldout.txt"));
+    let request = EvalRequest {
+        model: &model,
+        against: None,
+        text: &text,
+        field: None,
+        window: Some(512),
+        stride: None,
+        limit: Some(20_480),
+        threads: 2,
+    };
+    let stop_after = |tokens| {
+        let cancel = Cancel::default();
+        let mut progress = StopAfter { tokens, cancel: cancel.clone(), done: 0 };
+        evaluate(&request, &cancel, &mut progress)
+    };
+    let whole = evaluate(&request, &Cancel::default(), &mut Silent).unwrap();
+    assert_eq!((whole.windows, whole.partial), (40, false));
+    let partial = stop_after(10_000).unwrap();
+    assert_eq!((partial.windows, partial.partial), (16, true));
+    assert_eq!(partial.tokens[..], whole.tokens[..16 * 511]);
+    assert!(matches!(stop_after(10), Err(Error::Stopped)));
+}

@@ -1,0 +1,166 @@
+//! `cargo xtask bench eval`: tokens per second of `physarium eval`, against transformers in the same run.
+
+use std::hint::black_box;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, ensure};
+use clap::Args;
+use physarium_kernels::{Compute, Dense, Linear};
+use serde_json::Value;
+
+/// What a product is timed for, in seconds.
+const SECONDS: f64 = 0.5;
+/// Rows, inputs and outputs of a product that shows what the machine can do.
+const LARGE: [usize; 3] = [4096, 4096, 4096];
+
+#[derive(Args)]
+pub struct Arguments {
+    /// Checkpoint to evaluate
+    #[arg(long)]
+    model: PathBuf,
+    /// Text to evaluate it on
+    #[arg(long)]
+    text: PathBuf,
+    /// A Python with torch and transformers to compare with
+    #[arg(long)]
+    python: Option<PathBuf>,
+    /// Tokens of a window
+    #[arg(long, default_value_t = 1024)]
+    window: usize,
+    /// Windows
+    #[arg(long, default_value_t = 16)]
+    windows: usize,
+    /// Threads of each
+    #[arg(long, default_value_t = 2)]
+    threads: usize,
+    /// Runs of physarium; the median counts
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+}
+
+/// Tokens per second of one way to evaluate.
+struct Row {
+    what: String,
+    rate: f64,
+    nll: f64,
+}
+
+/// Measures and prints tables.
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let own = physarium(arguments)?;
+    let others = arguments.python.as_ref().map(|python| transformers(python, arguments));
+    let others = others.transpose()?.unwrap_or_default();
+    println!("| what | tokens/s | mean NLL, nats | physarium is |");
+    println!("|---|---:|---:|---:|");
+    println!("| {} | {:.0} | {:.5} | |", own.what, own.rate, own.nll);
+    for row in &others {
+        let ratio = own.rate / row.rate;
+        println!("| {} | {:.0} | {:.5} | {ratio:.2} x |", row.what, row.rate, row.nll);
+    }
+    println!();
+    products(arguments)
+}
+
+fn physarium(arguments: &Arguments) -> anyhow::Result<Row> {
+    let built = Command::new(env!("CARGO")).args(["build", "--locked", "--release"]).status()?;
+    ensure!(built.success(), "cannot build physarium");
+    let target = std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".to_owned());
+    let mut runs = Vec::new();
+    for _ in 0..arguments.rounds.max(1) {
+        let output = Command::new(PathBuf::from(&target).join("release/physarium"))
+            .arg("eval")
+            .arg(&arguments.model)
+            .arg("--text")
+            .arg(&arguments.text)
+            .args(["--window", &arguments.window.to_string()])
+            .args(["--limit", &(arguments.window * arguments.windows).to_string()])
+            .args(["--threads", &arguments.threads.to_string()])
+            .args(["--format", "json", "--quiet"])
+            .output()
+            .context("cannot run physarium")?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        runs.push(serde_json::from_slice::<Value>(&output.stdout)?);
+    }
+    let rate = |run: &Value| run["tokens_per_second"].as_f64().unwrap_or(f64::NAN);
+    runs.sort_by(|a, b| rate(a).total_cmp(&rate(b)));
+    let median = &runs[runs.len() / 2];
+    let weights = median["protocol"]["weights"].as_str().unwrap_or("?");
+    let instructions = median["protocol"]["instructions"].as_str().unwrap_or("?");
+    Ok(Row {
+        what: format!("physarium eval, {weights} weights, float32 arithmetic ({instructions})"),
+        rate: rate(median),
+        nll: median["mean_nll_nats"].as_f64().context("no mean_nll_nats")?,
+    })
+}
+
+fn transformers(python: &PathBuf, arguments: &Arguments) -> anyhow::Result<Vec<Row>> {
+    let output = Command::new(python)
+        .arg("reference/transformers_eval.py")
+        .arg(&arguments.model)
+        .arg(&arguments.text)
+        .args([arguments.window, arguments.windows, arguments.threads].map(|n| n.to_string()))
+        .output()
+        .with_context(|| format!("cannot run {}", python.display()))?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout)?;
+    let row = |line: &str| -> anyhow::Result<Row> {
+        let line: Value = serde_json::from_str(line)?;
+        let number = |field: &str| line[field].as_f64().with_context(|| format!("no {field}"));
+        Ok(Row {
+            what: format!("transformers, {}", line["dtype"].as_str().unwrap_or("?")),
+            rate: number("tokens_per_second")?,
+            nll: number("mean_nll_nats")?,
+        })
+    };
+    text.lines().map(row).collect()
+}
+
+/// GFLOP/s of the products of a layer and of the head beside those of a large product.
+fn products(arguments: &Arguments) -> anyhow::Result<()> {
+    let config = std::fs::read_to_string(arguments.model.join("config.json"))?;
+    let config: Value = serde_json::from_str(&config)?;
+    let size = |field: &str| {
+        config[field].as_u64().map(|n| n as usize).with_context(|| format!("no {field}"))
+    };
+    let (hidden, inner) = (size("hidden_size")?, size("intermediate_size")?);
+    let shapes = [
+        ("q, o", [arguments.window, hidden, hidden]),
+        ("gate, up", [arguments.window, hidden, inner]),
+        ("down", [arguments.window, inner, hidden]),
+        ("head", [256, hidden, size("vocab_size")?]),
+        ("large", LARGE),
+    ];
+    let ways = [Compute::new(arguments.threads)?, Compute::portable(arguments.threads)?];
+    println!("| product | rows x inputs x outputs | instructions | GFLOP/s | of large |");
+    println!("|---|---|---|---:|---:|");
+    for compute in &ways {
+        let peak = gflops(compute, LARGE).max(gflops(compute, LARGE));
+        for (name, shape) in shapes {
+            let rate = gflops(compute, shape);
+            let [rows, inputs, outputs] = shape;
+            let by = compute.instructions().name();
+            let share = 100.0 * rate / peak;
+            println!(
+                "| {name} | {rows} x {inputs} x {outputs} | {by} | {rate:.0} | {share:.0} % |"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// GFLOP/s of a product of float32 activations and BF16 weights.
+fn gflops(compute: &Compute, [rows, inputs, outputs]: [usize; 3]) -> f64 {
+    // 0.37 has all its 24 bits in use; the weights are 0.0089.
+    let (x, mut y) = (vec![0.37; rows * inputs], vec![0.0; rows * outputs]);
+    let map = Linear::new(outputs, inputs, Dense::Bf16(vec![0x3c11; outputs * inputs]), None);
+    map.forward(compute, &x, &mut y);
+    let (began, mut times) = (Instant::now(), 0);
+    while times == 0 || began.elapsed().as_secs_f64() < SECONDS {
+        map.forward(compute, black_box(&x), black_box(&mut y));
+        times += 1;
+    }
+    let operations = 2.0 * (rows * inputs * outputs * times) as f64;
+    operations / began.elapsed().as_secs_f64() / 1e9
+}
