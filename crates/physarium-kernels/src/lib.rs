@@ -13,6 +13,7 @@ product differ in is said at [`Instructions`]. This is the one crate with `unsaf
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod amx;
+mod buffer;
 mod compute;
 mod linear;
 mod small;
@@ -20,6 +21,7 @@ mod terms;
 pub mod vector;
 mod widen;
 
+pub use buffer::Buffer;
 pub use compute::{Compute, Instructions, ThreadsUnavailable};
 pub use linear::{Dense, Linear, forward_all};
 pub use small::{Left, Right, multiply};

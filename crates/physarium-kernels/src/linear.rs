@@ -239,7 +239,7 @@ mod tiles {
     /// Rows of activations that are split at once, so that their terms stay in a cache.
     const ROWS: usize = 256;
     /// Steps over the inputs after which sums are put down, so that weights stay in a cache.
-    const STEPS: usize = 64;
+    const STEPS: usize = 24;
     /// Rows and columns of a block of sums.
     const EDGE: usize = 2 * TILE_ROWS;
 
@@ -317,11 +317,12 @@ mod tiles {
             let rows = activations.rows.len();
             let band = self.map.inputs.div_ceil(TILE_DEPTH);
             let start = if steps.start == 0 { Begin::Nought } else { Begin::FromSums };
-            for row in (0..rows).step_by(EDGE) {
-                let x = activations.bands(row, steps);
-                for (pair, col) in (0..self.outputs.len()).step_by(EDGE).enumerate() {
-                    let weights = [2 * pair, 2 * pair + 1]
-                        .map(|index| &packed[index * band + steps.start..index * band + steps.end]);
+            // A pair of bands of weights stays in the first cache while all rows pass by.
+            for (pair, col) in (0..self.outputs.len()).step_by(EDGE).enumerate() {
+                let weights = [2 * pair, 2 * pair + 1]
+                    .map(|index| &packed[index * band + steps.start..index * band + steps.end]);
+                for row in (0..rows).step_by(EDGE) {
+                    let x = activations.bands(row, steps);
                     let sum = |sums: Sums<'_>| tiles.block(x, weights, sums, start);
                     self.at(activations.rows.start + row, rows - row, col, sum);
                 }

@@ -8,6 +8,8 @@ stage in the order of the data, the inputs of its projections in both streams.
 
 use std::sync::Arc;
 
+use physarium_kernels::Buffer;
+
 use crate::decoder::Decoder;
 use crate::error::Error;
 use crate::layer::{Layer, Run, Stage};
@@ -66,7 +68,7 @@ pub fn walk<C: Capture>(
         for stages in [[Stage::Qkv, Stage::Output], [Stage::GateUp, Stage::Down]] {
             for stage in stages {
                 let place = Place { layer, stage };
-                let (mut a, mut b) = (Vec::new(), Vec::new());
+                let (mut a, mut b) = (Buffer::default(), Buffer::default());
                 for (dense, pruned) in dense.iter().zip(&pruned) {
                     whole.inputs(stage, run, dense, &mut a);
                     changed.inputs(stage, run, pruned, &mut b);
@@ -74,7 +76,7 @@ pub fn walk<C: Capture>(
                 }
                 capture.finish(place, &mut changed)?;
             }
-            let (last, mut x) = (stages[1], Vec::new());
+            let (last, mut x) = (stages[1], Buffer::default());
             for (stream, weights) in [(&mut dense, &*whole), (&mut pruned, &changed)] {
                 for hidden in stream.iter_mut() {
                     weights.inputs(last, run, hidden, &mut x);

@@ -1,6 +1,6 @@
 //! From the last residual stream to logits.
 
-use physarium_kernels::{Linear, vector};
+use physarium_kernels::{Buffer, Linear, vector};
 
 use crate::layer::Run;
 
@@ -19,10 +19,10 @@ impl Head {
     }
 
     /// Logits `[tokens, vocabulary]` of the rows of `hidden` `[tokens, hidden]`.
-    pub fn logits(&self, run: &Run<'_>, hidden: &[f32], logits: &mut Vec<f32>) {
+    pub fn logits(&self, run: &Run<'_>, hidden: &[f32], logits: &mut Buffer) {
         let mut normed = vec![0.0; hidden.len()];
         vector::rms_norm(hidden, &self.norm, self.epsilon, &mut normed);
-        logits.resize(hidden.len() / self.norm.len() * self.vocabulary(), 0.0);
+        logits.resize(hidden.len() / self.norm.len() * self.vocabulary());
         self.map.forward(run.compute(), &normed, logits);
     }
 }

@@ -8,7 +8,7 @@ A layer adds twice to the residual stream `hidden` `[tokens, hidden]`: attention
 
 use std::sync::{Mutex, PoisonError};
 
-use physarium_kernels::{Compute, Linear, forward_all, vector};
+use physarium_kernels::{Buffer, Compute, Linear, forward_all, vector};
 
 use crate::attention::{Shape, attend};
 use crate::config::Config;
@@ -123,12 +123,12 @@ pub struct Run<'a> {
 /// Activations on the way through a layer.
 #[derive(Debug, Default)]
 struct Buffers {
-    normed: Vec<f32>,
-    q: Vec<f32>,
-    k: Vec<f32>,
-    v: Vec<f32>,
-    up: Vec<f32>,
-    added: Vec<f32>,
+    normed: Buffer,
+    q: Buffer,
+    k: Buffer,
+    v: Buffer,
+    up: Buffer,
+    added: Buffer,
 }
 
 impl<'a> Run<'a> {
@@ -236,7 +236,7 @@ impl Layer {
 
     /// Adds attention and MLP to `hidden` `[tokens, hidden]`, the states of one window.
     pub fn forward(&self, run: &Run<'_>, hidden: &mut [f32]) {
-        let mut x = Vec::new();
+        let mut x = Buffer::default();
         for stage in [Stage::Output, Stage::Down] {
             self.inputs(stage, run, hidden, &mut x);
             self.add_outputs(stage, run, &x, hidden);
@@ -247,7 +247,7 @@ impl Layer {
     ///
     /// `hidden` is the residual stream before the layer for [`Stage::Qkv`] and [`Stage::Output`],
     /// and with attention added for [`Stage::GateUp`] and [`Stage::Down`].
-    pub fn inputs(&self, stage: Stage, run: &Run<'_>, hidden: &[f32], x: &mut Vec<f32>) {
+    pub fn inputs(&self, stage: Stage, run: &Run<'_>, hidden: &[f32], x: &mut Buffer) {
         match stage {
             Stage::Qkv => self.normed(run, hidden, &self.attention_norm, x),
             Stage::Output => self.mixed(run, hidden, x),
@@ -269,7 +269,7 @@ impl Layer {
         /// Elements that a task adds.
         const ADDED: usize = 1 << 16;
         run.with_buffers(|Buffers { added, .. }| {
-            added.resize(hidden.len(), 0.0);
+            added.resize(hidden.len());
             map.forward(run.compute, x, added);
             run.compute.each_chunk(hidden, ADDED, |index, hidden| {
                 let begin = index * ADDED;
@@ -278,8 +278,8 @@ impl Layer {
         });
     }
 
-    fn normed(&self, run: &Run<'_>, hidden: &[f32], norm: &[f32], x: &mut Vec<f32>) {
-        x.resize(hidden.len(), 0.0);
+    fn normed(&self, run: &Run<'_>, hidden: &[f32], norm: &[f32], x: &mut Buffer) {
+        x.resize(hidden.len());
         let chunk = ROWS * norm.len();
         run.compute.each_chunk(x, chunk, |index, x| {
             let begin = index * chunk;
@@ -287,19 +287,19 @@ impl Layer {
         });
     }
 
-    fn mixed(&self, run: &Run<'_>, hidden: &[f32], x: &mut Vec<f32>) {
+    fn mixed(&self, run: &Run<'_>, hidden: &[f32], x: &mut Buffer) {
         let tokens = hidden.len() / self.attention_norm.len();
         let maps = [Projection::Q, Projection::K, Projection::V].map(|p| self.map(p));
         run.with_buffers(|Buffers { normed, q, k, v, .. }| {
             self.normed(run, hidden, &self.attention_norm, normed);
             for (map, y) in maps.iter().zip([&mut *q, &mut *k, &mut *v]) {
-                y.resize(tokens * map.outputs(), 0.0);
+                y.resize(tokens * map.outputs());
             }
             forward_all(run.compute, normed, &mut [(maps[0], q), (maps[1], k), (maps[2], v)]);
             let norms = self.qk_norms.as_ref();
             self.turn(run, q, self.shape.heads, norms.map(|norms| &norms[0]));
             self.turn(run, k, self.shape.kv_heads, norms.map(|norms| &norms[1]));
-            x.resize(q.len(), 0.0);
+            x.resize(q.len());
             attend(run.compute, self.shape, [q, k, v], x);
         });
     }
@@ -322,13 +322,13 @@ impl Layer {
         });
     }
 
-    fn gated(&self, run: &Run<'_>, hidden: &[f32], x: &mut Vec<f32>) {
+    fn gated(&self, run: &Run<'_>, hidden: &[f32], x: &mut Buffer) {
         let tokens = hidden.len() / self.mlp_norm.len();
         let maps = [Projection::Gate, Projection::Up].map(|p| self.map(p));
-        x.resize(tokens * maps[0].outputs(), 0.0);
+        x.resize(tokens * maps[0].outputs());
         run.with_buffers(|Buffers { normed, up, .. }| {
             self.normed(run, hidden, &self.mlp_norm, normed);
-            up.resize(tokens * maps[1].outputs(), 0.0);
+            up.resize(tokens * maps[1].outputs());
             forward_all(run.compute, normed, &mut [(maps[0], &mut *x), (maps[1], &mut *up)]);
             let chunk = ROWS * maps[0].outputs();
             run.compute.each_chunk(x, chunk, |index, x| {

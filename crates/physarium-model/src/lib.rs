@@ -30,5 +30,7 @@ pub use decoder::{Decoder, Residency};
 pub use error::Error;
 pub use head::Head;
 pub use layer::{Layer, Projection, Run, Stage};
-pub use physarium_kernels::{Compute, Dense, Instructions, Linear, ThreadsUnavailable, vector};
+pub use physarium_kernels::{
+    Buffer, Compute, Dense, Instructions, Linear, ThreadsUnavailable, vector,
+};
 pub use rope::{Angles, Rope};

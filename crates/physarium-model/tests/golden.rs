@@ -4,8 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use physarium_model::{
-    Capture, Compute, Decoder, Dense, Error, Layer, Linear, Place, Projection, Residency, Run,
-    Stage, vector, walk,
+    Buffer, Capture, Compute, Decoder, Dense, Error, Layer, Linear, Place, Projection, Residency,
+    Run, Stage, vector, walk,
 };
 use serde_json::Value;
 
@@ -33,12 +33,12 @@ fn golden(name: &str) -> Golden {
 }
 
 /// Logits `[tokens, vocabulary]` of a window.
-fn logits(decoder: &Decoder, run: &Run<'_>, tokens: &[u32]) -> Vec<f32> {
+fn logits(decoder: &Decoder, run: &Run<'_>, tokens: &[u32]) -> Buffer {
     let mut hidden = decoder.embed(tokens).unwrap();
     for layer in 0..decoder.config().layers() {
         decoder.layer(layer).unwrap().forward(run, &mut hidden);
     }
-    let mut logits = Vec::new();
+    let mut logits = Buffer::default();
     decoder.head().unwrap().logits(run, &hidden, &mut logits);
     logits
 }
@@ -83,11 +83,11 @@ fn threads_and_residency_change_no_bit() {
             let compute = Compute::new(threads).unwrap();
             let run = Run::new(&compute, decoder.config(), golden.tokens.len());
             let first = logits(&decoder, &run, &golden.tokens);
-            assert!(first == logits(&decoder, &run, &golden.tokens));
+            assert!(first[..] == logits(&decoder, &run, &golden.tokens)[..]);
             first
         };
         let one = logits_of(Residency::Streamed, 1);
-        assert!(one == logits_of(Residency::Resident, 3), "{name}");
+        assert!(one[..] == logits_of(Residency::Resident, 3)[..], "{name}");
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use physarium_model::{Compute, Decoder, Head, Run, vector};
+use physarium_checkpoint::start_thread;
+use physarium_model::{Buffer, Compute, Decoder, Head, Run, vector};
 
 use super::tokens::Tokens;
 use super::windows::Window;
@@ -58,7 +59,7 @@ pub(crate) struct Scorer<'a> {
 struct Subject<'a> {
     decoder: &'a Decoder,
     run: Run<'a>,
-    logits: Vec<f32>,
+    logits: Buffer,
 }
 
 impl<'a> Scorer<'a> {
@@ -78,7 +79,7 @@ impl<'a> Scorer<'a> {
         }
         let subject = |decoder: &'a Decoder| {
             let run = Run::new(compute, decoder.config(), window);
-            Subject { decoder, run, logits: Vec::new() }
+            Subject { decoder, run, logits: Buffer::default() }
         };
         let subjects = std::iter::once(decoder).chain(against).map(subject).collect();
         let rows = (LOGITS_BYTES / (4 * vocabulary)).clamp(1, LOGITS_ROWS);
@@ -184,12 +185,22 @@ impl Subject<'_> {
     ) -> Result<Vec<Vec<f32>>> {
         let embed = |window: &Window| self.decoder.embed(&tokens.ids[window.tokens.clone()]);
         let mut states = windows.iter().map(embed).collect::<Result<Vec<_>, _>>()?;
-        for index in 0..self.decoder.config().layers() {
-            let layer = self.decoder.layer(index)?;
-            layer.prepare(self.run.compute());
-            self.run.compute().each_chunk(&mut states, 1, |_, hidden| {
-                layer.forward(&self.run, &mut hidden[0]);
-            });
+        let layers = self.decoder.config().layers();
+        let mut layer = self.decoder.layer(0)?;
+        for next in 1..=layers {
+            layer = std::thread::scope(|scope| -> Result<_> {
+                // The next layer is read meanwhile.
+                let decoder = self.decoder;
+                let read =
+                    move || if next < layers { decoder.layer(next).map(Some) } else { Ok(None) };
+                let reader = start_thread(scope, read)?;
+                layer.prepare(self.run.compute());
+                self.run.compute().each_chunk(&mut states, 1, |_, hidden| {
+                    layer.forward(&self.run, &mut hidden[0]);
+                });
+                let read = reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                Ok(read?.unwrap_or_else(|| Arc::clone(&layer)))
+            })?;
             tick()?;
         }
         Ok(states)
