@@ -24,7 +24,7 @@ mod widen;
 pub use buffer::Buffer;
 pub use compute::{Compute, Instructions, ThreadsUnavailable};
 pub use linear::{Dense, Linear, forward_all};
-pub use small::{Left, Right, multiply};
+pub use small::{Left, Right, add_gram, multiply};
 
 #[cfg(target_endian = "big")]
 compile_error!("weights are little-endian on disk and used as they are");

@@ -9,7 +9,7 @@ them. Blocks have the same bounds for any number of threads.
 use half::f16;
 
 use crate::compute::{Compute, Instructions};
-use crate::small::product;
+use crate::small::{Sum, product};
 use crate::widen;
 
 /// Weights `[outputs, inputs]`, row by row, in the dtype that they are stored in.
@@ -89,6 +89,19 @@ impl Linear {
     /// Features that come out.
     pub fn outputs(&self) -> usize {
         self.outputs
+    }
+
+    /// The same map with other weights.
+    ///
+    /// # Panics
+    /// If they are not as many.
+    pub fn with_weights(&self, weights: Dense) -> Linear {
+        Linear::new(self.outputs, self.inputs, weights, self.bias.clone())
+    }
+
+    /// Its weights `[outputs, inputs]`.
+    pub fn weights(&self) -> &Dense {
+        &self.weights
     }
 
     /// Features that go in.
@@ -201,9 +214,10 @@ impl Block<'_> {
             unsafe {
                 product(
                     [rows, inputs, cols],
-                    (x.as_ptr(), inputs),
+                    (x.as_ptr(), inputs, 1),
                     (weights.as_ptr(), 1, inputs),
                     (self.y.begin.add(begin), self.y.stride),
+                    Sum::Set,
                 );
             }
         }

@@ -1,4 +1,6 @@
-//! Products of matrices that one thread computes: strided slices, by the `gemm` crate.
+//! Products of strided float32 matrices, by the `gemm` crate.
+
+use crate::compute::Compute;
 
 /// The left factor, `[rows, depth]`: rows `stride` apart, elements of a row side by side.
 #[derive(Debug, Clone, Copy)]
@@ -62,11 +64,49 @@ pub fn multiply(
     unsafe {
         product(
             shape,
-            (left.data.as_ptr(), left.stride),
+            (left.data.as_ptr(), left.stride, 1),
             (data.as_ptr(), row_stride, col_stride),
             (out.as_mut_ptr(), out_stride),
+            Sum::Set,
         );
     }
+}
+
+/// Adds aᵀ b to `out` `[a_width, b_width]`: `a` `[rows, a_width]` and `b` `[rows, b_width]` hold as many
+/// rows. All in float32, on all threads; the order of sums depends on the shape only.
+///
+/// # Panics
+/// If the slices are not whole rows, or not as many.
+pub fn add_gram(compute: &Compute, a: &[f32], b: &[f32], out: &mut [f32], widths: [usize; 2]) {
+    /// Rows of the result that a task computes.
+    const ROWS: usize = 192;
+    let [a_width, b_width] = widths;
+    let rows = a.len() / a_width;
+    assert!(a.len() == rows * a_width && b.len() == rows * b_width, "as many rows");
+    assert_eq!(out.len(), a_width * b_width, "result");
+    compute.each_chunk(out, ROWS * b_width, |block, out| {
+        let first = block * ROWS;
+        // SAFETY: columns `first ..` of `a`, as many as `out` has rows, all of `b`, and `out` are as
+        // long as was just asserted.
+        unsafe {
+            product(
+                [out.len() / b_width, rows, b_width],
+                (a.as_ptr().add(first), 1, a_width),
+                (b.as_ptr(), b_width, 1),
+                (out.as_mut_ptr(), b_width),
+                Sum::Add,
+            );
+        }
+    });
+}
+
+/// What becomes of what the result holds before.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sum {
+    /// It is replaced.
+    Set,
+    /// It is added to.
+    Add,
 }
 
 /// `out = left · right` for matrices in memory; strides in elements.
@@ -75,9 +115,10 @@ pub fn multiply(
 /// All elements of `left` and `right` can be read, all of `out` be written by this thread alone.
 pub(crate) unsafe fn product(
     [rows, depth, cols]: [usize; 3],
-    (left, left_stride): (*const f32, usize),
+    (left, left_row_stride, left_col_stride): (*const f32, usize, usize),
     (right, right_row_stride, right_col_stride): (*const f32, usize, usize),
     (out, out_stride): (*mut f32, usize),
+    sum: Sum,
 ) {
     // SAFETY: as the caller says.
     unsafe {
@@ -88,14 +129,14 @@ pub(crate) unsafe fn product(
             out,
             1,
             out_stride as isize,
-            false,
+            sum == Sum::Add,
             left,
-            1,
-            left_stride as isize,
+            left_col_stride as isize,
+            left_row_stride as isize,
             right,
             right_col_stride as isize,
             right_row_stride as isize,
-            0.0,
+            1.0,
             1.0,
             false,
             false,

@@ -6,8 +6,6 @@ weights as they have become so far. In: a decoder and windows of tokens. Out: fo
 stage in the order of the data, the inputs of its projections in both streams.
 */
 
-use std::sync::Arc;
-
 use physarium_kernels::Buffer;
 
 use crate::decoder::Decoder;
@@ -28,12 +26,20 @@ pub trait Capture {
     /// What stops the walk, beside the decoder.
     type Error: From<Error>;
 
-    /// The inputs `[tokens, inputs]` of the projections at `place` for one window, in both streams.
-    /// Everything before `place` is pruned in the second.
+    /// Whether the dense stream is looked at; where it is not, it is not computed.
+    fn wants_dense(&self) -> bool;
+
+    /// The inputs `[tokens, inputs]` of the projections at `place` for one window, in the dense stream
+    /// (if it is wanted) and in the pruned one. Everything before `place` is pruned in the second.
     ///
     /// # Errors
     /// Whatever stops the walk.
-    fn inputs(&mut self, place: Place, dense: &[f32], pruned: &[f32]) -> Result<(), Self::Error>;
+    fn inputs(
+        &mut self,
+        place: Place,
+        dense: Option<&[f32]>,
+        pruned: &[f32],
+    ) -> Result<(), Self::Error>;
 
     /// All windows have been seen at `place`: its projections in `pruned` may be replaced now.
     ///
@@ -56,34 +62,42 @@ pub fn walk<C: Capture>(
     capture: &mut C,
 ) -> Result<(), C::Error> {
     let embed = |window: &&[u32]| decoder.embed(window);
-    let mut dense = windows.iter().map(embed).collect::<Result<Vec<_>, Error>>()?;
-    let mut pruned = dense.clone();
+    let mut pruned = windows.iter().map(embed).collect::<Result<Vec<_>, Error>>()?;
+    let mut dense = capture.wants_dense().then(|| pruned.clone());
     for layer in 0..decoder.config().layers() {
         let whole = decoder.layer(layer)?;
-        // A layer of its own, for the capture to change.
-        let mut changed = match Arc::try_unwrap(decoder.layer(layer)?) {
-            Ok(own) => own,
-            Err(shared) => Layer::clone(&shared),
-        };
+        whole.prepare(run.compute());
+        // A layer for the capture to change; it shares nothing that changes.
+        let mut changed = Layer::clone(&whole);
         for stages in [[Stage::Qkv, Stage::Output], [Stage::GateUp, Stage::Down]] {
             for stage in stages {
                 let place = Place { layer, stage };
                 let (mut a, mut b) = (Buffer::default(), Buffer::default());
-                for (dense, pruned) in dense.iter().zip(&pruned) {
-                    whole.inputs(stage, run, dense, &mut a);
+                for (index, pruned) in pruned.iter().enumerate() {
                     changed.inputs(stage, run, pruned, &mut b);
-                    capture.inputs(place, &a, &b)?;
+                    let a = dense.as_ref().map(|dense| {
+                        whole.inputs(stage, run, &dense[index], &mut a);
+                        &a[..]
+                    });
+                    capture.inputs(place, a, &b)?;
                 }
                 capture.finish(place, &mut changed)?;
             }
-            let (last, mut x) = (stages[1], Buffer::default());
-            for (stream, weights) in [(&mut dense, &*whole), (&mut pruned, &changed)] {
-                for hidden in stream.iter_mut() {
-                    weights.inputs(last, run, hidden, &mut x);
-                    weights.add_outputs(last, run, &x, hidden);
-                }
+            add(&changed, stages[1], run, &mut pruned);
+            if let Some(dense) = &mut dense {
+                add(&whole, stages[1], run, dense);
             }
         }
     }
     Ok(())
+}
+
+/// Adds what comes of `stage` to the residual stream of every window; windows run side by side.
+fn add(layer: &Layer, stage: Stage, run: &Run<'_>, streams: &mut [Vec<f32>]) {
+    layer.prepare(run.compute());
+    run.compute().each_chunk(streams, 1, |_, hidden| {
+        let mut x = Buffer::default();
+        layer.inputs(stage, run, &hidden[0], &mut x);
+        layer.add_outputs(stage, run, &x, &mut hidden[0]);
+    });
 }

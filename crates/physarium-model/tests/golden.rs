@@ -101,7 +101,12 @@ struct Seen<F> {
 impl<F: FnMut(Projection) -> Option<Linear>> Capture for Seen<F> {
     type Error = Error;
 
-    fn inputs(&mut self, place: Place, dense: &[f32], pruned: &[f32]) -> Result<(), Error> {
+    fn wants_dense(&self) -> bool {
+        true
+    }
+
+    fn inputs(&mut self, place: Place, dense: Option<&[f32]>, pruned: &[f32]) -> Result<(), Error> {
+        let dense = dense.unwrap();
         assert_eq!(dense.len(), pruned.len());
         self.places.push((place, dense.len()));
         if dense != pruned && self.differs.last() != Some(&place) {
