@@ -14,7 +14,7 @@ use cargo_metadata::{DependencyKind, MetadataCommand};
 /// Edges that are allowed between crates of the workspace.
 const ALLOWED: [(&str, &[&str]); 8] = [
     ("physarium-checkpoint", &[]),
-    ("physarium-flow", &[]),
+    ("physarium-flow", &["physarium-kernels"]),
     ("physarium-kernels", &[]),
     ("physarium-fixtures", &[]),
     ("physarium-model", &["physarium-checkpoint", "physarium-kernels"]),

@@ -18,6 +18,7 @@ as a float and NaN has no say.
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
 
+pub mod activation;
 mod apply;
 mod census;
 mod conductance;

@@ -1,0 +1,241 @@
+//! Solvers that see activations: what any input must give, and SparseGPT against its definition in float64.
+#![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+
+use physarium_flow::activation::{
+    ActivationFlow, Keep, Problem, Solution, activation_flow, sparsegpt, wanda,
+};
+use physarium_kernels::Compute;
+use proptest::prelude::*;
+
+/// A projection and inputs that hang together: a few sources, noise, and some dead inputs.
+struct Case {
+    rows: usize,
+    cols: usize,
+    weights: Vec<f32>,
+    gram: Vec<f32>,
+}
+
+fn case(rows: usize, cols: usize, seed: u64, dead: bool) -> Case {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    };
+    let weights = (0..rows * cols).map(|_| next()).collect();
+    let (tokens, sources) = (4 * cols, cols / 3 + 1);
+    let mixing: Vec<f32> = (0..sources * cols).map(|_| next()).collect();
+    let mut x = vec![0.0f32; tokens * cols];
+    for row in x.chunks_exact_mut(cols) {
+        let source: Vec<f32> = (0..sources).map(|_| next()).collect();
+        for (i, x) in row.iter_mut().enumerate() {
+            let mixed: f32 = (0..sources).map(|s| source[s] * mixing[s * cols + i]).sum();
+            *x = if dead && i % 7 == 3 { 0.0 } else { mixed + 0.3 * next() };
+        }
+    }
+    let mut gram = vec![0.0; cols * cols];
+    for i in 0..cols {
+        for j in 0..cols {
+            let sum: f64 =
+                x.chunks_exact(cols).map(|row| f64::from(row[i]) * f64::from(row[j])).sum();
+            gram[i * cols + j] = (sum / tokens as f64) as f32;
+        }
+    }
+    Case { rows, cols, weights, gram }
+}
+
+impl Case {
+    fn problem(&self) -> Problem<'_> {
+        Problem { weights: &self.weights, cols: self.cols, gram: &self.gram, dense: None }
+    }
+
+    /// tr((W − Ŵ) G (W − Ŵ)ᵀ).
+    fn error(&self, solution: &[f32]) -> f64 {
+        let off: Vec<f64> =
+            self.weights.iter().zip(solution).map(|(a, b)| f64::from(a - b)).collect();
+        off.chunks_exact(self.cols)
+            .map(|row| {
+                let through = |i: usize| -> f64 {
+                    (0..self.cols).map(|j| row[j] * f64::from(self.gram[i * self.cols + j])).sum()
+                };
+                (0..self.cols).map(|i| row[i] * through(i)).sum::<f64>()
+            })
+            .sum()
+    }
+
+    fn all(&self, compute: &Compute, keep: Keep) -> [Solution; 3] {
+        let problem = self.problem();
+        let flow = activation_flow(compute, &problem, keep, &ActivationFlow::default());
+        [wanda(&problem, keep), sparsegpt(compute, &problem, keep).unwrap(), flow]
+    }
+}
+
+fn zeros(weights: &[f32]) -> usize {
+    weights.iter().filter(|weight| **weight == 0.0).count()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    #[test]
+    fn exactly_so_many_die_for_any_number_of_threads(
+        rows in 1usize..130, cols in 2usize..60, share in 0.0f64..1.0, seed: u64, dead: bool,
+    ) {
+        let case = case(rows, cols, seed, dead);
+        let wanted = (share * (rows * cols) as f64) as usize;
+        let (one, three) = (Compute::new(1).unwrap(), Compute::new(3).unwrap());
+        let solutions = case.all(&one, Keep::AllBut(wanted));
+        prop_assert_eq!(&solutions, &case.all(&three, Keep::AllBut(wanted)));
+        for (name, solution) in ["wanda", "sparsegpt", "flow"].iter().zip(&solutions) {
+            // SparseGPT zeroes dead inputs first, wherever they are.
+            let free = if *name == "sparsegpt" { solution.dead_inputs * rows } else { 0 };
+            let found = zeros(&solution.weights);
+            prop_assert!(found >= wanted && found <= wanted + free, "{}: {} {}", name, found, wanted);
+            prop_assert!(solution.weights.iter().all(|weight| weight.is_finite()), "{}", name);
+        }
+    }
+
+    #[test]
+    fn a_pattern_holds_in_every_group(
+        rows in 1usize..40, cols in 2usize..60, seed: u64, keep in 1usize..4,
+    ) {
+        let case = case(rows, cols, seed, false);
+        let compute = Compute::new(2).unwrap();
+        for solution in case.all(&compute, Keep::Pattern { keep, group: 4 }) {
+            for group in solution.weights.chunks_exact(cols).flat_map(|row| row.chunks(4)) {
+                let kept = group.len() - zeros(group);
+                prop_assert_eq!(kept, keep.min(group.len()));
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_to_prune_is_the_identity() {
+    let case = case(40, 30, 3, true);
+    let compute = Compute::new(2).unwrap();
+    let bits = |weights: &[f32]| weights.iter().map(|w| w.to_bits()).collect::<Vec<_>>();
+    let problem = case.problem();
+    let flow = activation_flow(&compute, &problem, Keep::AllBut(0), &ActivationFlow::default());
+    assert_eq!(bits(&wanda(&problem, Keep::AllBut(0)).weights), bits(&case.weights));
+    assert_eq!(bits(&flow.weights), bits(&case.weights));
+}
+
+#[test]
+fn those_who_see_more_lose_less() {
+    let compute = Compute::new(2).unwrap();
+    for seed in 0..5 {
+        let case = case(64, 96, seed, false);
+        for keep in [Keep::AllBut(64 * 48), Keep::Pattern { keep: 2, group: 4 }] {
+            let [wanda, sparsegpt, flow] =
+                case.all(&compute, keep).map(|solution| case.error(&solution.weights));
+            assert!(flow < sparsegpt && sparsegpt < wanda, "{wanda} {sparsegpt} {flow}");
+        }
+    }
+}
+
+#[test]
+fn a_refit_never_loses_more() {
+    let compute = Compute::new(2).unwrap();
+    for seed in 0..5 {
+        let case = case(32, 64, seed, false);
+        let error = |refit| {
+            let parameters = ActivationFlow { refit, ..ActivationFlow::default() };
+            let keep = Keep::AllBut(32 * 32);
+            let found = activation_flow(&compute, &case.problem(), keep, &parameters).weights;
+            // What the refit minimises: the error with the damping in it.
+            let mean = (0..64).map(|i| f64::from(case.gram[i * 65])).sum::<f64>() / 64.0;
+            let pairs = case.weights.iter().zip(&found);
+            let squares: f64 = pairs.map(|(a, b)| f64::from(a - b).powi(2)).sum();
+            case.error(&found) + 0.01 * mean * squares
+        };
+        let mut before = error(0);
+        for refit in [1, 3, 15] {
+            let now = error(refit);
+            assert!(now <= before * 1.000_01, "{refit}: {before} {now}");
+            before = now;
+        }
+    }
+}
+
+#[test]
+fn dense_targets_are_what_the_solution_aims_at() {
+    // What the dense model sees is twice what the pruned one does: weights twice as large make up for it.
+    let case = case(16, 24, 9, false);
+    let dense: Vec<f32> = case.gram.iter().map(|sum| 2.0 * sum).collect();
+    let problem = Problem { dense: Some(&dense), ..case.problem() };
+    let compute = Compute::new(1).unwrap();
+    let parameters = ActivationFlow { refit: 60, ..ActivationFlow::default() };
+    let solution = activation_flow(&compute, &problem, Keep::AllBut(1), &parameters);
+    // All but what the damping holds back.
+    let doubled: Vec<f32> = case.weights.iter().map(|weight| 2.0 * weight).collect();
+    let aim = Case { weights: doubled, gram: case.gram.clone(), ..case };
+    let nothing = aim.error(&vec![0.0; aim.weights.len()]);
+    let error = aim.error(&solution.weights);
+    assert!(error < 0.02 * nothing, "{error} of {nothing}");
+}
+
+/// Algorithm 1 of the paper in float64 with an inverse by Gauss and a factor by Cholesky, for blocks that
+/// hold all columns.
+fn reference_sparsegpt(case: &Case, zeros: usize) -> Vec<f64> {
+    let n = case.cols;
+    let mean: f64 = (0..n).map(|i| f64::from(case.gram[i * n + i])).sum::<f64>() / n as f64;
+    let mut a: Vec<Vec<f64>> = (0..n)
+        .map(|i| {
+            let damped =
+                |j| f64::from(case.gram[i * n + j]) + if i == j { 0.01 * mean } else { 0.0 };
+            (0..2 * n)
+                .map(|j| if j < n { damped(j) } else { f64::from(u8::from(j - n == i)) })
+                .collect()
+        })
+        .collect();
+    for i in 0..n {
+        let pivot = a[i][i];
+        a[i].iter_mut().for_each(|x| *x /= pivot);
+        let row = a[i].clone();
+        for (_, other) in a.iter_mut().enumerate().filter(|(k, _)| *k != i) {
+            let factor = other[i];
+            other.iter_mut().zip(&row).for_each(|(x, y)| *x -= factor * y);
+        }
+    }
+    // Upper factor: inverse = UᵀU.
+    let mut u = vec![vec![0.0; n]; n];
+    for i in 0..n {
+        for j in i..n {
+            let sum: f64 = (0..i).map(|k| u[k][i] * u[k][j]).sum();
+            let rest = a[i][n + j] - sum;
+            u[i][j] = if i == j { rest.sqrt() } else { rest / u[i][i] };
+        }
+    }
+    let mut weights: Vec<f64> = case.weights.iter().map(|w| f64::from(*w)).collect();
+    let mut scores: Vec<(f64, usize)> =
+        weights.iter().enumerate().map(|(at, w)| ((w / u[at % n][at % n]).powi(2), at)).collect();
+    scores.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let dead: Vec<usize> = scores[..zeros].iter().map(|(_, at)| *at).collect();
+    for row in 0..case.rows {
+        for i in 0..n {
+            if dead.contains(&(row * n + i)) {
+                let error = weights[row * n + i] / u[i][i];
+                for j in i..n {
+                    weights[row * n + j] -= error * u[i][j];
+                }
+                weights[row * n + i] = 0.0;
+            }
+        }
+    }
+    weights
+}
+
+#[test]
+fn sparsegpt_is_the_papers() {
+    for seed in 0..4 {
+        let case = case(20, 40, seed, false);
+        let compute = Compute::new(2).unwrap();
+        let found = sparsegpt(&compute, &case.problem(), Keep::AllBut(400)).unwrap().weights;
+        for (at, (found, expected)) in found.iter().zip(reference_sparsegpt(&case, 400)).enumerate()
+        {
+            assert!((f64::from(*found) - expected).abs() < 2e-3, "{at}: {found} {expected}");
+        }
+    }
+}
