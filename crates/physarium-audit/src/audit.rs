@@ -399,7 +399,13 @@ impl Count<'_> {
             audit.target.tensors,
         )];
         if let Some(changed) = &audit.changed {
-            all.push(Identity::new("changed otherwise = 0", changed.elements, 0));
+            // Only a method that refits says that it did.
+            let refitted = self.journal.map_or(0, |journal| Totals::of(&journal.tensors).refitted);
+            let name = match refitted {
+                0 => "changed otherwise = 0",
+                _ => "changed otherwise = refitted by the journal",
+            };
+            all.push(Identity::new(name, changed.elements, refitted));
             let differing = audit.untouched.differing.len() as u64;
             all.push(Identity::new("tensors that differ without being targets = 0", differing, 0));
         }

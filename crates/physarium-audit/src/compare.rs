@@ -112,6 +112,17 @@ pub(crate) fn first_illegal(now: &[u8], before: &[u8], element_bytes: usize) -> 
     pairs.into_iter().position(illegal).map(|at| at as u64)
 }
 
+/// Position of the first weight that is -0.0 and was not. Slow: for when [`tally`] has counted one.
+pub(crate) fn first_negative_zero(now: &[u8], before: &[u8], element_bytes: usize) -> Option<u64> {
+    let pairs = now.chunks(element_bytes).zip(before.chunks(element_bytes));
+    let negative = |weight: &[u8]| {
+        let (last, rest) = weight.split_last().expect("an element has bytes");
+        *last == 0x80 && rest.iter().all(|byte| *byte == 0)
+    };
+    let at = pairs.into_iter().position(|(now, before)| negative(now) && !negative(before));
+    at.map(|at| at as u64)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,6 +138,7 @@ mod tests {
         assert_eq!(expected.illegal(), 3);
         assert_eq!(tally(&now, &before, Dtype::BF16), expected);
         assert_eq!(first_illegal(&now, &before, 2), Some(2));
+        assert_eq!(first_negative_zero(&now, &before, 2), Some(2));
         let wide = |bytes: &[u8]| -> Vec<u8> {
             bytes.chunks(2).flat_map(|pair| [0, 0, pair[0], pair[1]]).collect()
         };

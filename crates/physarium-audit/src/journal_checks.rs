@@ -31,7 +31,8 @@ pub(crate) fn read_journal(
     // All of them together: no sum of some can overflow then.
     let counts = journal.tensors.iter().flat_map(|record| {
         let done = record.processed();
-        let counts = done.map_or([0; 4], |d| [d.processed, d.pruned, d.already_zero, d.non_finite]);
+        let counts = done
+            .map_or([0; 5], |d| [d.processed, d.pruned, d.already_zero, d.non_finite, d.refitted]);
         let tiles = done.and_then(|done| done.tiles).map_or(0, |tiles| tiles.visited);
         counts.into_iter().chain([tiles, record.elements])
     });
@@ -54,7 +55,7 @@ pub(crate) fn agrees(
         && record.elements == info.elements
         && match (record.processed(), &planned.role) {
             (Some(done), Some(role)) => planned.target().is_some_and(|shape| {
-                let fate = done.pruned + done.already_zero + done.non_finite;
+                let fate = done.pruned + done.already_zero + done.non_finite + done.refitted;
                 let tiles = done.tiles.zip(tile_edge).is_none_or(|(tiles, edge)| {
                     let expected = shape.rows.div_ceil(edge) * shape.cols.div_ceil(edge);
                     tiles.expected == expected && tiles.visited <= expected

@@ -62,6 +62,8 @@ pub struct Verification {
     pub bytes: u64,
     /// Weights that are +0.0 and were not zero.
     pub pruned: u64,
+    /// Weights that are not zero and not what they were, of a method that refits.
+    pub refitted: u64,
 }
 
 impl Verification {
@@ -95,7 +97,8 @@ pub fn verify(
     for shard in checkpoint.shards() {
         let mut on_bytes = |bytes| on_step(Step::Read(bytes));
         let keeps = records.recipe_keeps_non_finite();
-        let check = ShardCheck { shard, out, processed: &records.processed(), keeps };
+        let refits = records.recipe_refits();
+        let check = ShardCheck { shard, out, processed: &records.processed(), keeps, refits };
         let seen = verify_shard(&check, &mut result, &mut on_bytes)?;
         records.verify_shard_record(shard, &seen, &mut result);
     }
@@ -136,6 +139,11 @@ impl Records {
     fn recipe_keeps_non_finite(&self) -> bool {
         let recipe = self.journal.as_ref().map(|journal| journal.run.recipe.non_finite);
         recipe == Some(NonFinite::Keep)
+    }
+
+    /// Whether weights that survive may have changed.
+    fn recipe_refits(&self) -> bool {
+        self.journal.as_ref().is_some_and(|journal| journal.run.recipe.refits())
     }
 
     /// Journal against manifest, and both against their own sums.

@@ -13,7 +13,7 @@ use physarium_checkpoint::journal::{Processed, TensorRecord};
 use physarium_checkpoint::{Blake3, Digest, Dtype, Sha256, Shard, Source, start_thread};
 use safetensors::tensor::Metadata;
 
-use crate::compare::{first_illegal, non_finite, tally};
+use crate::compare::{first_illegal, first_negative_zero, non_finite, tally};
 use crate::error::Result;
 use crate::verify::{Verification, open_output};
 
@@ -30,6 +30,8 @@ pub(crate) struct ShardCheck<'a> {
     pub processed: &'a HashMap<&'a str, &'a Processed>,
     /// Whether the recipe keeps infinite and NaN weights; if not, none are there.
     pub keeps: bool,
+    /// Whether the recipe changes weights that survive.
+    pub refits: bool,
 }
 
 /// What a shard's bytes say.
@@ -46,6 +48,7 @@ pub(crate) struct TensorSeen {
     pruned: u64,
     already_zero: u64,
     non_finite: u64,
+    refitted: u64,
 }
 
 impl TensorSeen {
@@ -61,6 +64,7 @@ impl TensorSeen {
                 ("pruned weights", done.pruned, self.pruned),
                 ("weights zero before", done.already_zero, self.already_zero),
                 ("infinite and NaN weights", done.non_finite, self.non_finite),
+                ("refitted weights", done.refitted, self.refitted),
             ] {
                 if stated != counted {
                     let what = format!("{what}, expected {stated}, found {counted}");
@@ -108,8 +112,8 @@ pub(crate) fn verify_shard(
         let (input, output, spans) = (&input, &output, &spans);
         let input_reader = start_thread(scope, move || read(input, spans, input_bytes))?;
         let output_reader = start_thread(scope, move || read(output, spans, output_bytes))?;
-        let (keeps, tensors) = (check.keeps, Vec::new());
-        let mut comparison = Comparison { file: name, keeps, result, tensors };
+        let (keeps, refits) = (check.keeps, check.refits);
+        let mut comparison = Comparison { file: name, keeps, refits, result, tensors: Vec::new() };
         let compared = comparison.run(spans, from_input, from_output, on_bytes);
         let tensors = comparison.tensors;
         let join = |reader: std::thread::ScopedJoinHandle<'_, Result<Digest>>| {
@@ -183,6 +187,7 @@ struct Comparison<'a> {
     file: &'a str,
     /// As in [`ShardCheck`].
     keeps: bool,
+    refits: bool,
     result: &'a mut Verification,
     tensors: Vec<TensorSeen>,
 }
@@ -196,7 +201,7 @@ impl Comparison<'_> {
         on_bytes: &mut dyn FnMut(u64) -> Result<(), physarium_checkpoint::Error>,
     ) -> Result<()> {
         for span in spans {
-            let (mut pruned, mut already_zero, mut infinite) = (0, 0, 0);
+            let (mut pruned, mut already_zero, mut infinite, mut refitted) = (0, 0, 0, 0);
             let mut blake3 = Blake3::default();
             let mut at = span.begin;
             let mut clean = true;
@@ -208,16 +213,21 @@ impl Comparison<'_> {
                         let tally = tally(&now, &before, dtype);
                         pruned += tally.pruned;
                         already_zero += tally.zeros - tally.pruned;
-                        if self.keeps {
+                        if self.keeps || self.refits {
                             infinite += non_finite(&now, dtype);
                         }
-                        tally.illegal() > 0
+                        if self.refits {
+                            refitted += tally.changed;
+                            tally.to_negative_zero > 0
+                        } else {
+                            tally.illegal() > 0
+                        }
                     }
                     None => now != before,
                 };
                 if differs
                     && clean
-                    && let Some(what) = difference(span, at, &now, &before)
+                    && let Some(what) = difference(span, at, &now, &before, self.refits)
                 {
                     clean = false;
                     self.result.find(self.file, span.name.as_deref(), what);
@@ -230,21 +240,29 @@ impl Comparison<'_> {
             let Some(name) = span.name.clone() else { continue };
             self.result.tensors += 1;
             self.result.pruned += pruned;
+            self.result.refitted += refitted;
             let output_blake3 = blake3.finish();
             let non_finite = infinite;
-            self.tensors.push(TensorSeen { name, output_blake3, pruned, already_zero, non_finite });
+            let seen =
+                TensorSeen { name, output_blake3, pruned, already_zero, non_finite, refitted };
+            self.tensors.push(seen);
         }
         Ok(())
     }
 }
 
 /// The first difference of a piece that may not be there.
-fn difference(span: &Span, at: u64, now: &[u8], before: &[u8]) -> Option<String> {
+fn difference(span: &Span, at: u64, now: &[u8], before: &[u8], refits: bool) -> Option<String> {
     match span.weights {
         Some(dtype) => {
             let size = dtype.bits() / 8;
-            let index = first_illegal(now, before, size as usize)? + (at - span.begin) / size;
-            let what = "is neither as in the input nor +0.0";
+            let (first, what) = if refits {
+                (first_negative_zero(now, before, size as usize)?, "is -0.0, and was not")
+            } else {
+                let what = "is neither as in the input nor +0.0";
+                (first_illegal(now, before, size as usize)?, what)
+            };
+            let index = first + (at - span.begin) / size;
             Some(format!("weight {index} {what} (byte offset {})", span.begin + index * size))
         }
         None if now == before => None,

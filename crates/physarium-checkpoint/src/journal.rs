@@ -127,6 +127,12 @@ pub struct Processed {
     /// NaN and infinite elements, kept as they are.
     #[serde(default)]
     pub non_finite: u64,
+    /// Elements that are not zero and not what they were: made to make up for the pruned ones.
+    #[serde(default, skip_serializing_if = "is_nought")]
+    pub refitted: u64,
+    /// Inputs of the projection that were nought on all of the calibration text.
+    #[serde(default, skip_serializing_if = "is_nought")]
+    pub dead_inputs: u64,
     /// Tiles of the projection; absent in journals that other tools wrote.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tiles: Option<Tiles>,
@@ -171,6 +177,14 @@ pub struct Totals {
     pub already_zero: u64,
     /// NaN and infinite elements of processed tensors.
     pub non_finite: u64,
+    /// Elements that are not zero and not what they were.
+    #[serde(default, skip_serializing_if = "is_nought")]
+    pub refitted: u64,
+}
+
+/// Whether a count goes without saying.
+fn is_nought(count: &u64) -> bool {
+    *count == 0
 }
 
 impl Totals {
@@ -186,6 +200,7 @@ impl Totals {
                 totals.pruned += done.pruned;
                 totals.already_zero += done.already_zero;
                 totals.non_finite += done.non_finite;
+                totals.refitted += done.refitted;
             }
         }
         totals

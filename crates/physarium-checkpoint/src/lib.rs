@@ -33,6 +33,10 @@ mod source;
 mod staging;
 mod threads;
 
+/// Directory in an unfinished output for weights that are solved before shards are written. It is kept
+/// when a run is continued; whoever uses it makes it and removes it before the output is published.
+pub const SOLVED_DIR: &str = "physarium.solved";
+
 pub use checkpoint::{Checkpoint, Layout, Shard, Warning};
 pub use digest::{Blake3, Digest, Sha256};
 pub use disk::Disk;
@@ -41,7 +45,10 @@ pub use error::{Error, ErrorKind, Malformed};
 pub use escape::printable;
 pub use header::TensorInfo;
 pub use plan::{Decision, PlannedTensor, ProjectionShape, Selection, SkipReason, TargetPlan};
-pub use recipe::{FlowRecipe, Method, NmPattern, NonFinite, Recipe, Scope, Sparsity};
+pub use recipe::{
+    Amount, Calibrated, Calibration, FlowRecipe, Method, NmPattern, NonFinite, Recipe, Scope,
+    Sparsity,
+};
 pub use role::Role;
 pub use sidecar::{Disposition, LinkPolicy, Sidecar};
 pub use source::{FileIdentity, Source};

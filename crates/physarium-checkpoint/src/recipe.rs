@@ -10,6 +10,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::digest::Digest;
 use crate::plan::Selection;
 
 /// How weights are chosen, and which.
@@ -27,6 +28,21 @@ pub struct Recipe {
 }
 
 impl Recipe {
+    /// What the method sees and is asked for, if it sees activations.
+    pub fn calibrated(&self) -> Option<&Calibrated> {
+        match &self.method {
+            Method::Wanda(calibrated)
+            | Method::SparseGpt(calibrated)
+            | Method::ActivationFlow(calibrated) => Some(calibrated),
+            Method::MagnitudeFlow { .. } | Method::Exact { .. } | Method::Pattern { .. } => None,
+        }
+    }
+
+    /// Whether weights that survive may change.
+    pub fn refits(&self) -> bool {
+        matches!(self.method, Method::SparseGpt(_) | Method::ActivationFlow(_))
+    }
+
     /// The recipe's globs.
     pub fn selection(&self) -> Selection {
         Selection { target: self.target.clone(), skip: self.skip.clone() }
@@ -37,9 +53,11 @@ impl Recipe {
         match self.method {
             Method::MagnitudeFlow { block_size, .. }
             | Method::Exact { scope: Scope::Tile { block_size }, .. } => Some(block_size),
-            Method::Exact { scope: Scope::Tensor | Scope::Model, .. } | Method::Pattern { .. } => {
-                None
-            }
+            Method::Exact { scope: Scope::Tensor | Scope::Model, .. }
+            | Method::Pattern { .. }
+            | Method::Wanda(_)
+            | Method::SparseGpt(_)
+            | Method::ActivationFlow(_) => None,
         }
     }
 }
@@ -72,6 +90,46 @@ pub enum Method {
         /// N and M.
         pattern: NmPattern,
     },
+    /// The smallest |w| ‖x‖ of each row (Sun et al. 2023).
+    Wanda(Calibrated),
+    /// Column by column, the rest makes up for it (Frantar and Alistarh 2023).
+    #[serde(rename = "sparsegpt")]
+    SparseGpt(Calibrated),
+    /// Conductances adapt to the flow that reproduces the dense model's outputs.
+    ActivationFlow(Calibrated),
+}
+
+/// What a method that sees activations is asked for, and what it sees.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Calibrated {
+    /// How many weights are zero afterwards.
+    #[serde(flatten)]
+    pub amount: Amount,
+    /// The text that statistics come from.
+    pub calibration: Calibration,
+}
+
+/// How many weights are zero afterwards.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Amount {
+    /// This share of each tensor.
+    Sparsity(Sparsity),
+    /// All but N of each M consecutive inputs.
+    Pattern(NmPattern),
+}
+
+/// Windows of a text that statistics come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Calibration {
+    /// Digest of the text's file.
+    pub text_sha256: Digest,
+    /// Tokens that are used.
+    pub tokens: u64,
+    /// Tokens that the model sees at once.
+    pub window: u64,
+    /// What chooses windows where the text has more than are used.
+    pub seed: u64,
 }
 
 /// Parameters of the magnitude flow.

@@ -193,7 +193,7 @@ fn hash(source: &Source, on_bytes: &mut dyn FnMut(u64) -> Result<()>) -> Result<
 /// Removes everything from a staging directory that is not proven.
 pub(crate) fn clear_unproven(dir: &Path, finished: &[FinishedShard]) -> Result<()> {
     let mut keep: HashSet<&str> = finished.iter().map(|done| done.shard.name.as_str()).collect();
-    keep.extend([journal::FILE_NAME, UNFINISHED_NAME]);
+    keep.extend([journal::FILE_NAME, UNFINISHED_NAME, crate::SOLVED_DIR]);
     let io = |e| Error::io(dir, "clear", e);
     for entry in fs::read_dir(dir).map_err(io)? {
         let entry = entry.map_err(io)?;

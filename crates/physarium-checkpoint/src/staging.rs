@@ -242,6 +242,14 @@ impl Staging {
         Ok(FileEntry { path, size_bytes: source.len(), sha256: hasher.finish() })
     }
 
+    /// Removes weights that were solved beforehand: the shards hold them now.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn remove_solved(&self) -> Result<()> {
+        remove_if_there(&self.dir.join(crate::SOLVED_DIR))
+    }
+
     /// Ends the journal and publishes the output. `seal` makes the manifest out of the journal's
     /// own entry.
     ///

@@ -37,6 +37,14 @@ pub enum Error {
     /// The operating system has no threads to give.
     #[error(transparent)]
     Threads(#[from] physarium_model::ThreadsUnavailable),
+    /// A projection cannot be solved by what passes through it.
+    #[error("tensor {}: {what}, expected finite weights and activations", printable(tensor))]
+    Unsolvable {
+        /// The tensor.
+        tensor: String,
+        /// What is in the way.
+        what: String,
+    },
     /// The user stopped a run that keeps nothing.
     #[error("interrupted before there was a result")]
     Stopped,
@@ -69,6 +77,7 @@ impl Error {
             Error::Checkpoint(e) => e.kind(),
             Error::NonFinite { .. } => ErrorKind::Input,
             Error::Model(e) => e.kind(),
+            Error::Unsolvable { .. } => ErrorKind::Input,
             Error::Threads(_) => ErrorKind::Environment,
             Error::Stopped => ErrorKind::Interrupted,
             Error::Usage(_) => ErrorKind::Usage,

@@ -26,6 +26,7 @@ println!("{} of {} target elements pruned", summary.totals.pruned, summary.total
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
 
+mod calibration;
 mod cancel;
 mod engine;
 mod error;
@@ -33,6 +34,7 @@ mod eval;
 mod progress;
 mod surgery;
 
+pub use calibration::{CalibrationText, default_window};
 pub use cancel::Cancel;
 pub use engine::MemoryPlan;
 pub use error::Error;

@@ -11,12 +11,16 @@ use physarium_checkpoint::journal::{
 use physarium_checkpoint::manifest::{self, FileEntry, LeftOut, Manifest, TensorEntry};
 use physarium_checkpoint::{
     Checkpoint, Decision, Disposition, FlowRecipe, LinkPolicy, Method, Overwrite, PlannedTensor,
-    Recipe, Resume, Scope, Shard, Sidecar, Staging, StagingRequest, TargetPlan,
+    Recipe, Resume, SOLVED_DIR, Scope, Shard, Sidecar, Staging, StagingRequest, TargetPlan,
 };
 use physarium_flow::FlowParams;
+use physarium_model::{Decoder, Residency};
 
+use crate::calibration::CalibrationText;
 use crate::cancel::Cancel;
-use crate::engine::{Engine, MemoryPlan, ShardRun, TensorDone, check_recipe};
+use crate::engine::{
+    Engine, MemoryPlan, ShardRun, SolvedWeights, Solving, TensorDone, check_recipe,
+};
 use crate::error::{Error, Result};
 use crate::progress::{Event, Progress};
 
@@ -83,6 +87,9 @@ pub struct Surgery {
     pub sidecars: Vec<Sidecar>,
     /// Threads and memory.
     pub memory: MemoryPlan,
+    threads: usize,
+    /// Windows of calibration tokens, for a method that sees activations.
+    windows: Option<Vec<Vec<u32>>>,
 }
 
 /// What a run did.
@@ -113,15 +120,40 @@ impl Surgery {
             plan.refuse_skipped_projections(checkpoint.shards())?;
         }
         plan.require_targets(&checkpoint)?;
-        if let (Method::Pattern { .. }, Some(tensor)) =
-            (recipe.method, plan.first_transposed_target())
-        {
+        let across =
+            matches!(recipe.method, Method::Pattern { .. }) || recipe.calibrated().is_some();
+        if let (true, Some(tensor)) = (across, plan.first_transposed_target()) {
             let file = checkpoint.shards()[tensor.shard].path.clone();
             return Err(Error::Transposed { file, tensor: tensor.info.name.clone() });
         }
         let sidecars = Sidecar::list(&checkpoint, options.links)?;
-        let memory = MemoryPlan::new(&checkpoint, &plan, &recipe, options.threads.max(1));
-        Ok(Surgery { checkpoint, plan, recipe, sidecars, memory })
+        let threads = options.threads.max(1);
+        let memory = MemoryPlan::new(&checkpoint, &plan, &recipe, threads);
+        let windows = None;
+        if recipe.calibrated().is_some() {
+            Solving::check(&plan)?;
+        }
+        Ok(Surgery { checkpoint, plan, recipe, sidecars, memory, threads, windows })
+    }
+
+    /// Hands over the calibration text that the recipe names.
+    ///
+    /// # Errors
+    /// `Usage` for a recipe that sees no activations; what is wrong with text, tokenizer or decoder.
+    pub fn calibrate(&mut self, text: &CalibrationText) -> Result<()> {
+        let Some(calibrated) = self.recipe.calibrated() else {
+            return Err(Error::Usage("this method sees no calibration text".to_owned()));
+        };
+        let calibration = calibrated.calibration;
+        let decoder = Decoder::open(self.checkpoint.dir(), Residency::Streamed)?;
+        let most = decoder.config().max_positions.map_or(u64::MAX, |most| most as u64);
+        if calibration.window > most {
+            let window = calibration.window;
+            let what = format!("--window {window}: the model is made for at most {most} positions");
+            return Err(Error::Usage(what));
+        }
+        self.windows = Some(text.windows(self.checkpoint.dir(), &calibration)?);
+        Ok(())
     }
 
     /// Bytes that the output will take.
@@ -129,6 +161,25 @@ impl Surgery {
         let shards: u64 = self.checkpoint.shards().iter().map(Shard::size_bytes).sum();
         let sidecars: u64 = self.sidecars.iter().map(|sidecar| sidecar.size_bytes).sum();
         shards + sidecars + self.plan.tensors.len() as u64 * RECORD_BYTES
+    }
+
+    /// Resident bytes at most; with a method that sees activations, about.
+    pub fn resident_bytes(&self) -> u64 {
+        let Some(windows) = &self.windows else { return self.memory.resident_bytes };
+        let tokens: u64 = windows.iter().map(|window| window.len() as u64).sum();
+        let window = windows.iter().map(|window| window.len() as u64).max().unwrap_or(0);
+        let shapes = || self.plan.targets().map(|(_, shape)| shape);
+        let widest = shapes().map(|shape| shape.rows.max(shape.cols)).max().unwrap_or(0);
+        let inputs = shapes().map(|shape| shape.cols).max().unwrap_or(0);
+        let narrowest = shapes().map(|shape| shape.cols).min().unwrap_or(0);
+        let largest = shapes().map(|shape| shape.rows * shape.cols).max().unwrap_or(0);
+        // Two residual streams; two Gram matrices and what a solver makes of them; the solver's rows;
+        // two layers of weights, each twice; a window's activations.
+        let streams = 2 * tokens * narrowest * 4;
+        let statistics = 6 * inputs * inputs * 4;
+        let layers = 2 * 2 * 3 * largest * 2;
+        let activations = 8 * window * widest * 4;
+        self.memory.resident_bytes + streams + statistics + 8 * largest * 4 + layers + activations
     }
 
     /// Prunes into `out`, which appears under that name only when it is complete. A run that was
@@ -159,7 +210,7 @@ impl Surgery {
             Err(Error::Checkpoint(physarium_checkpoint::Error::Interrupted)) => {
                 return Err(Error::Interrupted { staging: staging.dir().to_owned() });
             }
-            Err(e @ Error::NonFinite { .. }) => {
+            Err(e @ (Error::NonFinite { .. } | Error::Unsolvable { .. })) => {
                 // This recipe will never get through this input: there is nothing to go on with.
                 staging.discard()?;
                 return Err(e);
@@ -202,11 +253,15 @@ impl Surgery {
         if first > 0 {
             progress.event(Event::Resumed { shards: first, of: shards.len() });
         }
+        if first == shards.len() {
+            return Ok(records);
+        }
         if let Method::Exact { scope: Scope::Model, .. } = self.recipe.method {
             progress.event(Event::Step("looking for the cut over all targets"));
         }
-        let memory = self.memory;
-        let engine = Engine::prepare(&self.checkpoint, &self.plan, &self.recipe, memory, cancel)?;
+        let solved = self.solve(staging.dir(), cancel, progress)?;
+        let (plan, recipe, memory) = (&self.plan, &self.recipe, self.memory);
+        let engine = Engine::prepare(&self.checkpoint, plan, recipe, memory, solved, cancel)?;
         let bytes = shards[first..].iter().map(Shard::size_bytes).sum();
         let tensors = shards[first..].iter().map(|shard| shard.tensors.len() as u64).sum();
         progress.event(Event::Started { task: "prune", bytes, tensors });
@@ -229,6 +284,30 @@ impl Surgery {
             progress.event(Event::Shard(&shard.name));
         }
         Ok(records)
+    }
+
+    /// Solves all targets, where the method sees activations.
+    fn solve(
+        &self,
+        staging: &Path,
+        cancel: &Cancel,
+        progress: &mut dyn Progress,
+    ) -> Result<Option<SolvedWeights>> {
+        if self.recipe.calibrated().is_none() {
+            return Ok(None);
+        }
+        let Some(windows) = &self.windows else {
+            return Err(Error::Usage("this method needs a calibration text".to_owned()));
+        };
+        let solving = Solving {
+            model: self.checkpoint.dir(),
+            plan: &self.plan,
+            recipe: &self.recipe,
+            windows,
+            threads: self.threads,
+            dir: staging.join(SOLVED_DIR),
+        };
+        solving.run(cancel, progress).map(Some)
     }
 
     /// The plan's tensors of one shard: a run of the plan, which is in file order.
@@ -254,6 +333,7 @@ impl Surgery {
             }
         }
         let totals = Totals::of(&records.tensors);
+        staging.remove_solved()?;
         staging.publish(totals, |journal: FileEntry| {
             files.push(journal);
             Manifest {
@@ -299,6 +379,8 @@ fn tensor_record(engine: &Engine<'_>, shard: &Shard, tensor: &TensorDone<'_>) ->
                 pruned: tensor.done.counts.pruned,
                 already_zero: tensor.done.counts.already_zero,
                 non_finite: tensor.done.counts.non_finite,
+                refitted: tensor.done.refitted,
+                dead_inputs: engine.dead_inputs(tensor.planned),
                 tiles: expected.map(|expected| Tiles { expected, visited: tensor.done.tiles }),
             })
         }

@@ -244,6 +244,8 @@ fn tensor_records(shard: &Shard, output: &[u8]) -> Vec<TensorRecord> {
                 pruned: tensor.elements,
                 already_zero: 0,
                 non_finite: 0,
+                refitted: 0,
+                dead_inputs: 0,
                 tiles: Some(Tiles { expected: 4, visited: 4 }),
             }),
             None => Outcome::Skipped { reason: "not a target projection".to_owned() },

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use physarium::audit::{Share, grouped};
 use physarium::checkpoint::{
-    Disposition, FlowRecipe, LinkPolicy, Method, NmPattern, NonFinite, Overwrite, Recipe, Resume,
-    Scope, Sparsity, printable,
+    Amount, Calibrated, Disposition, FlowRecipe, LinkPolicy, Method, NmPattern, NonFinite,
+    Overwrite, Recipe, Resume, Scope, Sparsity, printable,
 };
-use physarium::{Error, MemoryPlan, Options, Strictness, Summary, Surgery, default_method};
+use physarium::{CalibrationText, Error, Options, Strictness, Summary, Surgery, default_method};
 use serde_json::json;
 
 use super::output::{self, Outcome, size};
@@ -55,6 +55,19 @@ pub struct Arguments {
     /// Mean flow per tube [default: 5.16, which takes 2/9 of a Gaussian tile]
     #[arg(long, value_name = "I")]
     inflow: Option<f64>,
+    /// Text that wanda, sparsegpt and activation-flow take statistics from: UTF-8, or JSON Lines where
+    /// the name ends in .jsonl
+    #[arg(long, value_name = "FILE")]
+    calibration: Option<PathBuf>,
+    /// Tokens of it that are used, in whole windows [default: 131072]
+    #[arg(long, value_name = "TOKENS", requires = "calibration")]
+    calibration_tokens: Option<u64>,
+    /// Tokens that the model sees at once [default: 2048, or what the model is made for]
+    #[arg(long, value_name = "TOKENS", requires = "calibration", value_parser = clap::value_parser!(u64).range(2..))]
+    window: Option<u64>,
+    /// Which windows are used where the text has more than enough [default: 0]
+    #[arg(long, value_name = "N", requires = "calibration")]
+    seed: Option<u64>,
     #[command(flatten)]
     selection: SelectionArguments,
     /// Refuse the checkpoint if a projection cannot be pruned (FP8, packed, stacked), instead of
@@ -87,8 +100,13 @@ const EXAMPLES: &str = "\
 Examples:
   physarium prune models/llama --out models/pruned
   physarium prune models/llama --out models/half --method magnitude --sparsity 0.5
+  physarium prune models/llama --out models/half --method activation-flow --sparsity 0.5 \\
+      --calibration text.txt
   physarium prune models/llama --out models/24 --pattern 2:4 --skip '*.k_proj.weight'
   physarium prune models/llama --out models/pruned --dry-run";
+
+/// Tokens that statistics come from unless the user says otherwise.
+const DEFAULT_CALIBRATION_TOKENS: u64 = 131_072;
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum MethodName {
@@ -96,6 +114,18 @@ enum MethodName {
     MagnitudeFlow,
     /// The smallest magnitudes; needs --sparsity or --pattern
     Magnitude,
+    /// The smallest |w| times the norm of its input, row by row; needs --calibration
+    Wanda,
+    /// Column by column, what stays makes up for what goes; needs --calibration
+    Sparsegpt,
+    /// Conductances adapt to the flow that reproduces the dense outputs; needs --calibration
+    ActivationFlow,
+}
+
+impl MethodName {
+    fn sees_activations(self) -> bool {
+        matches!(self, MethodName::Wanda | MethodName::Sparsegpt | MethodName::ActivationFlow)
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -115,7 +145,13 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         strictness: if arguments.strict { Strictness::Refuse } else { Strictness::Skip },
         links: if arguments.follow_links { LinkPolicy::Follow } else { LinkPolicy::LeaveOut },
     };
-    let surgery = Surgery::plan(&arguments.model, arguments.recipe()?, options)?;
+    let text = arguments.calibration.as_deref();
+    let text = text.map(|path| CalibrationText::read(path, None)).transpose()?;
+    let recipe = arguments.recipe(text.as_ref())?;
+    let mut surgery = Surgery::plan(&arguments.model, recipe, options)?;
+    if let Some(text) = &text {
+        surgery.calibrate(text)?;
+    }
     if !arguments.display.quiet {
         notes(&surgery);
     }
@@ -143,8 +179,14 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
 
 impl Arguments {
     /// What was typed, as what it means. An option that would have no effect is refused.
-    fn recipe(&self) -> Result<Recipe, Error> {
+    fn recipe(&self, text: Option<&CalibrationText>) -> Result<Recipe, Error> {
         let method = match (self.method, self.sparsity, self.pattern) {
+            (method, _, _) if method.sees_activations() => self.calibrated(text)?,
+            _ if text.is_some() => {
+                let what =
+                    "--calibration has no effect: the method sees weights only; leave it out";
+                return Err(Error::Usage(what.to_owned()));
+            }
             (_, Some(sparsity), _) => {
                 self.refuse_flow_options("--sparsity sets it")?;
                 Method::Exact { sparsity, scope: self.exact_scope()? }
@@ -155,7 +197,7 @@ impl Arguments {
                 Method::Pattern { pattern }
             }
             (MethodName::MagnitudeFlow, None, None) => self.flow(),
-            (MethodName::Magnitude, None, None) => {
+            (_, None, None) => {
                 let what = "--method magnitude needs --sparsity S or --pattern N:M";
                 return Err(Error::Usage(what.to_owned()));
             }
@@ -165,10 +207,42 @@ impl Arguments {
         Ok(Recipe { method, target, skip, non_finite })
     }
 
+    /// A method that sees activations.
+    fn calibrated(&self, text: Option<&CalibrationText>) -> Result<Method, Error> {
+        let name = self.method.to_possible_value().expect("no method is hidden");
+        let name = name.get_name();
+        self.refuse_flow_options("the method has none of them")?;
+        self.refuse_block_size("the method knows no tiles")?;
+        let refused =
+            [("--scope", self.scope.is_some()), ("--allow-nonfinite", self.allow_nonfinite)];
+        if let Some((option, _)) = refused.into_iter().find(|(_, given)| *given) {
+            return Err(Error::Usage(format!("{option} has no effect with --method {name}")));
+        }
+        let needs = |what| Err(Error::Usage(format!("--method {name} needs {what}")));
+        let amount = match (self.sparsity, self.pattern) {
+            (Some(sparsity), _) => Amount::Sparsity(sparsity),
+            (None, Some(pattern)) => Amount::Pattern(pattern),
+            (None, None) => return needs("--sparsity S or --pattern N:M"),
+        };
+        let Some(text) = text else { return needs("--calibration FILE") };
+        let window = match self.window {
+            Some(window) => window,
+            None => physarium::default_window(&self.model)?,
+        };
+        let tokens = self.calibration_tokens.unwrap_or(DEFAULT_CALIBRATION_TOKENS);
+        let calibration = text.calibration(tokens, window, self.seed.unwrap_or(0));
+        let calibrated = Calibrated { amount, calibration };
+        Ok(match self.method {
+            MethodName::Wanda => Method::Wanda(calibrated),
+            MethodName::Sparsegpt => Method::SparseGpt(calibrated),
+            _ => Method::ActivationFlow(calibrated),
+        })
+    }
+
     fn exact_scope(&self) -> Result<Scope, Error> {
         let by_default = match self.method {
             MethodName::MagnitudeFlow => ScopeName::Tile,
-            MethodName::Magnitude => ScopeName::Tensor,
+            _ => ScopeName::Tensor,
         };
         let scope = match self.scope.unwrap_or(by_default) {
             ScopeName::Tile => return Ok(Scope::Tile { block_size: self.block_size() }),
@@ -264,7 +338,7 @@ fn notes(surgery: &Surgery) {
 
 fn dry_run_text(surgery: &Surgery, out: &Path) -> String {
     let (model, target) = (surgery.plan.model_elements(), surgery.plan.target_elements());
-    let MemoryPlan { workers, resident_bytes, .. } = surgery.memory;
+    let (workers, resident_bytes) = (surgery.memory.workers, surgery.resident_bytes());
     let recipe = serde_json::to_string(&surgery.recipe.method).expect("plain JSON");
     format!(
         "would prune {} of {} tensors: {} of {} elements ({})\n\
@@ -295,7 +369,7 @@ fn dry_run_json(surgery: &Surgery) -> serde_json::Value {
             "of_model": Share::new(target, model, "model"),
         },
         "output_bytes": surgery.output_bytes(),
-        "resident_bytes": surgery.memory.resident_bytes,
+        "resident_bytes": surgery.resident_bytes(),
         "workers": surgery.memory.workers,
     })
 }
@@ -317,6 +391,13 @@ pub fn counts(surgery: &Surgery, summary: &Summary) -> String {
         totals.tensors,
         grouped(totals.already_zero),
     );
+    if totals.refitted > 0 {
+        text += &format!(
+            "refitted {} weights to make up for them: {}\n",
+            grouped(totals.refitted),
+            Share::new(totals.refitted, target, "target").sentence(),
+        );
+    }
     if totals.non_finite > 0 {
         text += &format!("{} NaN or infinite weights were kept as they are\n", totals.non_finite);
     }
@@ -355,6 +436,7 @@ fn summary_json(surgery: &Surgery, summary: &Summary, out: &Path) -> serde_json:
             "of_model": Share::new(totals.pruned, totals.elements, "model"),
         },
         "already_zero": totals.already_zero,
+        "refitted": totals.refitted,
         "non_finite": totals.non_finite,
         "shards": {"written": summary.shards - summary.resumed_shards, "resumed": summary.resumed_shards},
         "output_bytes": summary.output_bytes,

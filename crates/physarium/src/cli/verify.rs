@@ -52,13 +52,18 @@ pub fn outcome(result: &Verification) -> Outcome {
 
 /// The verification for a terminal.
 pub fn as_text(result: &Verification) -> String {
-    let Verification { findings, files, tensors, bytes, pruned } = result;
+    let Verification { findings, files, tensors, bytes, pruned, refitted } = result;
+    let refits = match refitted {
+        0 => String::new(),
+        n => format!(" and {} refitted, all in targets", grouped(*n)),
+    };
     if findings.is_empty() {
         return format!(
-            "verified: {files} files, {tensors} tensors, {} bytes compared; {} weights pruned, \
+            "verified: {files} files, {tensors} tensors, {} bytes compared; {} weights pruned{}, \
              nothing else differs; counts and digests are as journal and manifest say\n",
             grouped(*bytes),
             grouped(*pruned),
+            refits,
         );
     }
     let mut text = format!("NOT verified: {} differences\n", findings.len());
@@ -84,6 +89,7 @@ fn as_json(result: &Verification) -> serde_json::Value {
         "tensors": result.tensors,
         "bytes": result.bytes,
         "pruned": result.pruned,
+        "refitted": result.refitted,
         "findings": findings,
     })
 }

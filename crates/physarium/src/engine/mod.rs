@@ -6,6 +6,7 @@ tiles, `search` finds cuts that span more than a tile, `memory` says what all of
 `pipeline` moves one shard through.
 */
 
+mod calibrated;
 mod memory;
 mod pieces;
 mod pipeline;
@@ -23,6 +24,7 @@ use physarium_flow::Cut;
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
+pub(crate) use calibrated::{SolvedWeights, Solving};
 pub use memory::MemoryPlan;
 use pieces::{Piece, PieceSizes};
 pub(crate) use pipeline::{ShardRun, TensorDone};
@@ -36,6 +38,7 @@ enum Rule {
     Tensor(Sparsity),
     Model(HashMap<String, Cut>),
     Pattern(NmPattern),
+    Solved(SolvedWeights),
 }
 
 /// Largest tile edge; bounds the memory of one worker.
@@ -69,7 +72,8 @@ pub(crate) fn check_recipe(recipe: &Recipe) -> Result<()> {
 }
 
 impl<'a> Engine<'a> {
-    /// Prepares a run; over the whole model, this reads all targets.
+    /// Prepares a run; over the whole model, this reads all targets. `solved` is what a method that sees
+    /// activations has made of them.
     ///
     /// # Errors
     /// `Usage`, or what reading gives.
@@ -78,10 +82,14 @@ impl<'a> Engine<'a> {
         plan: &TargetPlan,
         recipe: &Recipe,
         memory: MemoryPlan,
+        solved: Option<SolvedWeights>,
         cancel: &'a Cancel,
     ) -> Result<Engine<'a>> {
         check_recipe(recipe)?;
         let rule = match recipe.method {
+            Method::Wanda(_) | Method::SparseGpt(_) | Method::ActivationFlow(_) => {
+                Rule::Solved(solved.expect("a calibrated method is solved before"))
+            }
             Method::MagnitudeFlow { block_size, flow } => {
                 Rule::Tiles { edge: block_size, rule: TileRule::flow(flow).map_err(Error::Usage)? }
             }
@@ -119,7 +127,19 @@ impl<'a> Engine<'a> {
             }
             Rule::Model(cuts) => pieces::cut(offset, matrix, cuts[&tensor.info.name], sizes),
             Rule::Pattern(pattern) => pieces::patterned(offset, matrix, *pattern, sizes),
+            Rule::Solved(weights) => {
+                let solved = weights.of(&tensor.info.name);
+                pieces::solved(offset, matrix, &solved.file, solved.begin, sizes)
+            }
         })
+    }
+
+    /// Inputs of a target that were nought on all of the calibration text.
+    pub fn dead_inputs(&self, tensor: &PlannedTensor) -> u64 {
+        match &self.rule {
+            Rule::Solved(weights) => weights.of(&tensor.info.name).dead_inputs,
+            _ => 0,
+        }
     }
 
     /// Tiles that a target falls into; `None` when the rule knows no tiles.
@@ -128,7 +148,7 @@ impl<'a> Engine<'a> {
             Rule::Tiles { edge, .. } => {
                 Matrix::of(tensor).map(|m| Grid { matrix: m, edge }.tiles())
             }
-            Rule::Tensor(_) | Rule::Model(_) | Rule::Pattern(_) => None,
+            Rule::Tensor(_) | Rule::Model(_) | Rule::Pattern(_) | Rule::Solved(_) => None,
         }
     }
 }

@@ -88,6 +88,18 @@ pub(crate) fn cut(offset: u64, matrix: Matrix, cut: Cut, sizes: PieceSizes) -> V
     cut_up(offset, matrix.rows * matrix.row_bytes(), sizes.wanted, treat)
 }
 
+/// A projection whose weights were solved before: they begin at byte `at` of `solved`.
+pub(crate) fn solved(
+    offset: u64,
+    matrix: Matrix,
+    solved: &Arc<Source>,
+    at: u64,
+    sizes: PieceSizes,
+) -> Vec<Piece> {
+    let treat = |begin| Treatment::Replace { matrix, solved: Arc::clone(solved), at: at + begin };
+    cut_up(offset, matrix.rows * matrix.row_bytes(), sizes.wanted, treat)
+}
+
 /// A projection pruned N:M; pieces are whole rows, or whole groups of one row.
 pub(crate) fn patterned(
     offset: u64,

@@ -133,7 +133,7 @@ impl ShardRun<'_> {
         let mut solver = TileSolver::default();
         for mut item in work {
             let result = catch_unwind(AssertUnwindSafe(|| {
-                item.done = item.piece.treatment.run(&mut item.data, &mut solver);
+                item.done = item.piece.treatment.run(&mut item.data, &mut solver)?;
                 self.refuse_non_finite(source, &item)?;
                 Ok(item)
             }));

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use physarium_checkpoint::NmPattern;
+use physarium_checkpoint::{NmPattern, Source};
 use physarium_flow::{Counts, Cut, apply_cut, apply_pattern};
 
 use super::solve::{TileRule, TileSolver};
 use super::tiles::{Grid, Matrix, apply_band};
+use crate::error::Result;
 
 /// What is done to a piece of a shard. `first` is the row-major position of its first weight.
 #[derive(Debug, Clone)]
@@ -22,6 +23,8 @@ pub(crate) enum Treatment {
     ApplyCut { matrix: Matrix, cut: Cut, first: u64 },
     /// N:M within rows; the piece begins at a group.
     Pattern { matrix: Matrix, pattern: NmPattern, first: u64 },
+    /// The weights were solved before; they take the place of these from byte `at` of `solved` on.
+    Replace { matrix: Matrix, solved: Arc<Source>, at: u64 },
 }
 
 /// What was found and done in a piece.
@@ -30,6 +33,7 @@ pub(crate) struct Done {
     pub elements: u64,
     pub counts: Counts,
     pub tiles: u64,
+    pub refitted: u64,
 }
 
 impl Done {
@@ -37,14 +41,27 @@ impl Done {
         self.elements += other.elements;
         self.counts += other.counts;
         self.tiles += other.tiles;
+        self.refitted += other.refitted;
     }
 }
 
 impl Treatment {
     /// Does it.
-    pub fn run(&self, data: &mut [u8], solver: &mut TileSolver) -> Done {
+    ///
+    /// # Errors
+    /// What reading weights that were solved before gives.
+    pub fn run(&self, data: &mut [u8], solver: &mut TileSolver) -> Result<Done> {
+        let mut refitted = 0;
         let (format, counts, tiles) = match self {
-            Treatment::Carry => return Done::default(),
+            Treatment::Carry => return Ok(Done::default()),
+            Treatment::Replace { matrix, solved, at } => {
+                let mut now = vec![0; data.len()];
+                solved.read_exact_at(&mut now, *at)?;
+                let counts;
+                (counts, refitted) = count_changes(data, &now, matrix.format.size_bytes());
+                data.copy_from_slice(&now);
+                (matrix.format, counts, 0)
+            }
             Treatment::DecideBands { grid, rule, band } => {
                 let (counts, visited) = solver.prune_bands(data, grid, *band, *rule);
                 (grid.matrix.format, counts, visited)
@@ -59,8 +76,26 @@ impl Treatment {
                 (matrix.format, prune_rows(data, matrix, *first, *pattern), 0)
             }
         };
-        Done { elements: (data.len() / format.size_bytes()) as u64, counts, tiles }
+        let elements = (data.len() / format.size_bytes()) as u64;
+        Ok(Done { elements, counts, tiles, refitted })
     }
+}
+
+/// What became of finite weights, and how many are neither zero nor what they were.
+fn count_changes(before: &[u8], now: &[u8], size: usize) -> (Counts, u64) {
+    let is_zero = |weight: &[u8]| {
+        let (last, rest) = weight.split_last().expect("an element has bytes");
+        last & 0x7f == 0 && rest.iter().all(|byte| *byte == 0)
+    };
+    let (mut counts, mut refitted) = (Counts::default(), 0);
+    for (before, now) in before.chunks_exact(size).zip(now.chunks_exact(size)) {
+        match (is_zero(before), is_zero(now)) {
+            (true, true) => counts.already_zero += 1,
+            (false, true) => counts.pruned += 1,
+            (_, false) => refitted += u64::from(before != now),
+        }
+    }
+    (counts, refitted)
 }
 
 /// Applies a pattern to the rows, or parts of rows, that `data` holds from position `first` on.

@@ -27,8 +27,8 @@ pub use score::TokenScore;
 
 use report::Totals;
 use score::Scorer;
-use text::Text;
-use tokens::Tokens;
+pub(crate) use text::Text;
+pub(crate) use tokens::Tokens;
 
 /// Window in tokens where none is asked for and the model allows it.
 const DEFAULT_WINDOW: usize = 2048;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use physarium_checkpoint::{Malformed, Sha256, Source};
+use physarium_checkpoint::{Digest, Malformed, Sha256, Source};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -21,7 +21,7 @@ pub struct Text {
     /// Its characters; documents are joined by an empty line.
     pub characters: String,
     path: PathBuf,
-    sha256: String,
+    digest: Digest,
     field: Option<String>,
 }
 
@@ -45,7 +45,7 @@ impl Text {
     /// `Malformed` for bytes that are not UTF-8, lines without the field, an empty text; `Io`.
     pub fn read(path: &Path, field: Option<&str>) -> Result<Text> {
         let bytes = Source::open(path)?.read_all(MAX_BYTES)?;
-        let sha256 = Sha256::of(&bytes).to_string();
+        let digest = Sha256::of(&bytes);
         let characters = String::from_utf8(bytes).map_err(|e| {
             let at = e.utf8_error().valid_up_to();
             let found = format!("byte {:#04x}", e.as_bytes()[at]);
@@ -60,7 +60,17 @@ impl Text {
         if characters.is_empty() {
             return Err(Malformed::new(path, "text", "some text", "none").into());
         }
-        Ok(Text { characters, path: path.to_owned(), sha256, field })
+        Ok(Text { characters, path: path.to_owned(), digest, field })
+    }
+
+    /// Digest of its file.
+    pub(crate) fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// Its file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// What a report says of it.
@@ -68,7 +78,7 @@ impl Text {
         let name = self.path.file_name().unwrap_or(self.path.as_os_str());
         TextUsed {
             file: name.to_string_lossy().into_owned(),
-            sha256: self.sha256.clone(),
+            sha256: self.digest.to_string(),
             bytes: self.characters.len(),
             field: self.field.clone(),
         }

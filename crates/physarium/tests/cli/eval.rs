@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::Work;
 
 /// A copy of the demo model to spoil, and a text.
-fn work() -> Work {
+pub fn work() -> Work {
     let work = Work::new();
     let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../demo");
     fs::create_dir(work.path("demo")).unwrap();

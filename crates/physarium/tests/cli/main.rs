@@ -8,6 +8,7 @@ use assert_cmd::Command;
 use physarium_fixtures::{Fill, Kind, Tensor, llama_tensors, write_checkpoint};
 use serde_json::Value;
 
+mod calibrated;
 mod eval;
 mod formats;
 

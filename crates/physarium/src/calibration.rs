@@ -1,0 +1,120 @@
+/*!
+Windows of a calibration text, for methods that see activations.
+
+In: a text and a checkpoint's tokenizer. Out: windows of tokens, the same for the same recipe. Where the
+text has more windows than are asked for, a seeded draw takes some of them, in the order of the text.
+*/
+
+use std::path::Path;
+
+use physarium_checkpoint::{Calibration, Malformed};
+use physarium_model::Config;
+
+use crate::error::{Error, Result};
+use crate::eval::{Text, Tokens};
+
+/// Window in tokens where none is asked for and the model allows it.
+const DEFAULT_WINDOW: u64 = 2048;
+
+/// The window for the checkpoint in `model` where none is asked for: 2048, or what it is made for.
+///
+/// # Errors
+/// What is wrong with its `config.json`.
+pub fn default_window(model: &Path) -> Result<u64> {
+    let most = Config::read(model)?.max_positions;
+    Ok(most.map_or(DEFAULT_WINDOW, |most| DEFAULT_WINDOW.min(most as u64)))
+}
+
+/// A text to calibrate on.
+#[derive(Debug)]
+pub struct CalibrationText(Text);
+
+impl CalibrationText {
+    /// Reads plain text, or JSON Lines where a field is named or the name ends in `.jsonl`.
+    ///
+    /// # Errors
+    /// As for a text to evaluate on.
+    pub fn read(path: &Path, field: Option<&str>) -> Result<CalibrationText> {
+        Ok(CalibrationText(Text::read(path, field)?))
+    }
+
+    /// What a recipe says of it.
+    pub fn calibration(&self, tokens: u64, window: u64, seed: u64) -> Calibration {
+        Calibration { text_sha256: self.0.digest(), tokens, window, seed }
+    }
+
+    /// The windows that a recipe asks for, as tokens of the checkpoint in `model`.
+    ///
+    /// # Errors
+    /// `Malformed` when the text has too few tokens or is not the recipe's; `Usage` when the recipe asks
+    /// for less than a window.
+    pub(crate) fn windows(&self, model: &Path, wanted: &Calibration) -> Result<Vec<Vec<u32>>> {
+        if self.0.digest() != wanted.text_sha256 {
+            let (expected, found) = (wanted.text_sha256, self.0.digest());
+            let fault = Malformed::new(
+                self.0.path(),
+                "another calibration text",
+                format!("SHA-256 {expected}, as the recipe says"),
+                found.to_string(),
+            );
+            return Err(fault.into());
+        }
+        let (window, count) = (wanted.window as usize, (wanted.tokens / wanted.window) as usize);
+        if window < 2 || count == 0 {
+            let (tokens, window) = (wanted.tokens, wanted.window);
+            let what =
+                format!("{tokens} calibration tokens: expected at least a window of {window}");
+            return Err(Error::Usage(what));
+        }
+        let tokens = Tokens::of(model, &self.0, None)?;
+        let windows: Vec<&[u32]> = tokens.ids.chunks_exact(window).collect();
+        if windows.len() < count {
+            let expected = format!("{count} windows of {window} tokens");
+            let found = format!("{} ({} tokens)", windows.len(), tokens.ids.len());
+            let hint = "a smaller --calibration-tokens or --window, or a longer text";
+            return Err(Malformed::new(
+                self.0.path(),
+                "calibration text too short",
+                expected,
+                found,
+            )
+            .with_hint(hint)
+            .into());
+        }
+        let chosen = draw(windows.len(), count, wanted.seed);
+        Ok(chosen.into_iter().map(|index| windows[index].to_vec()).collect())
+    }
+}
+
+/// `count` of `0..all`, ascending, each set as likely as any other.
+fn draw(all: usize, count: usize, seed: u64) -> Vec<usize> {
+    let mut state = seed;
+    let mut indices: Vec<usize> = (0..all).collect();
+    for at in 0..count {
+        // SplitMix64 (Steele et al. 2014).
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^= z >> 31;
+        let other = at + ((u128::from(z) * (all - at) as u128) >> 64) as usize;
+        indices.swap(at, other);
+    }
+    indices.truncate(count);
+    indices.sort_unstable();
+    indices
+}
+
+#[cfg(test)]
+mod tests {
+    use super::draw;
+
+    #[test]
+    fn a_draw_is_its_seeds_and_takes_all_where_all_are_wanted() {
+        assert_eq!(draw(9, 9, 5), (0..9).collect::<Vec<_>>());
+        let some = draw(100, 10, 1);
+        assert!(some.is_sorted() && some.len() == 10 && some[9] < 100);
+        assert_eq!(some, draw(100, 10, 1));
+        assert_ne!(some, draw(100, 10, 2));
+    }
+}

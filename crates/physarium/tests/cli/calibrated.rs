@@ -1,0 +1,84 @@
+//! Methods that see activations, as a user meets them, on the demo model.
+
+use std::fs;
+use std::path::Path;
+
+use super::Work;
+
+const CALIBRATION: &str = "--calibration calibration.txt --calibration-tokens 4096 --window 256";
+const METHODS: [&str; 3] = ["wanda", "sparsegpt", "activation-flow"];
+
+/// A copy of the demo model and its texts.
+fn work() -> Work {
+    let work = super::eval::work();
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../demo");
+    fs::copy(demo.join("calibration.txt"), work.path("calibration.txt")).unwrap();
+    work
+}
+
+#[test]
+fn each_method_prunes_what_is_asked_and_says_what_it_changed() {
+    let work = work();
+    let mut perplexity = Vec::new();
+    for method in METHODS {
+        let pruned = work.json(&format!(
+            "prune demo --out {method} --method {method} --sparsity 0.6 {CALIBRATION} --format json"
+        ));
+        assert_eq!(pruned["pruned"]["of_target"]["share"], 0.6);
+        let refitted = pruned["refitted"].as_u64().unwrap();
+        assert_eq!(refitted > 0, method != "wanda", "{method}: {refitted}");
+        let audit = work.json(&format!("audit {method} --against demo --format json"));
+        assert_eq!(audit["denominator_correct"], true, "{audit}");
+        assert_eq!(audit["changed"]["elements"], refitted);
+        let proof = work.json(&format!("verify demo {method} --format json"));
+        assert_eq!((&proof["verified"], &proof["refitted"]), (&true.into(), &refitted.into()));
+        assert!(!work.path(method).join("physarium.solved").exists());
+        let eval = format!("eval {method} --text text.txt --window 256 --format json");
+        perplexity.push(work.json(&eval)["perplexity"].as_f64().unwrap());
+    }
+    assert!(perplexity[2] < perplexity[1] && perplexity[2] < perplexity[0], "{perplexity:?}");
+}
+
+#[test]
+fn the_same_bytes_for_any_threads_and_a_forged_zero_is_found() {
+    let work = work();
+    let prune = |out: &str, threads: u32| {
+        work.ok(&format!(
+            "prune demo --out {out} --method activation-flow --pattern 2:4 {CALIBRATION} \
+             --threads {threads}"
+        ));
+        fs::read(work.path(out).join("model-00001-of-00002.safetensors")).unwrap()
+    };
+    let one = prune("one", 1);
+    assert!(one == prune("three", 3));
+    // Another weight instead of a refitted one: only the digests can tell.
+    let (name, mut bytes) = ("model-00001-of-00002.safetensors", one);
+    let at = bytes.len() - 2;
+    bytes[at] ^= 1;
+    fs::write(work.path("one").join(name), bytes).unwrap();
+    work.fails(1, "verify demo one", &[]);
+}
+
+#[test]
+fn what_cannot_be_is_said() {
+    let work = work();
+    let prune = "prune demo --out out --method activation-flow";
+    let fails = |rest: &str, needles: &[&str]| work.fails(2, &format!("{prune} {rest}"), needles);
+    fails("--sparsity 0.5", &["activation-flow needs --calibration FILE"]);
+    fails(CALIBRATION, &["activation-flow needs --sparsity S or --pattern N:M"]);
+    let scope = format!("--sparsity 0.5 --scope model {CALIBRATION}");
+    fails(&scope, &["--scope has no effect"]);
+    fails(&format!("--sparsity 0.5 --beta 3 {CALIBRATION}"), &["--beta"]);
+    let short = "--sparsity 0.5 --calibration text.txt --window 256";
+    fails(short, &["text.txt", "too short", "512 windows of 256 tokens", "hint"]);
+    let wide = "--sparsity 0.5 --calibration calibration.txt --window 1024";
+    fails(wide, &["--window 1024", "at most 512"]);
+    let few = "--sparsity 0.5 --calibration calibration.txt --window 256 --calibration-tokens 100";
+    fails(few, &["100 calibration tokens", "a window of 256"]);
+    fails("--sparsity 0.5 --calibration nowhere.txt", &["nowhere.txt", "No such file"]);
+    let head = format!("--sparsity 0.5 --target lm_head.weight {CALIBRATION}");
+    fails(&head, &["lm_head.weight", "not a projection of a decoder layer"]);
+    let weights_only = "prune demo --out out --calibration text.txt";
+    work.fails(2, weights_only, &["--calibration has no effect"]);
+    work.nothing_was_written("out");
+}
