@@ -15,16 +15,20 @@ product differ in is said at [`Instructions`]. This is the one crate with `unsaf
 mod amx;
 mod buffer;
 mod compute;
+mod gram;
 mod linear;
 mod small;
+mod symmetric;
 mod terms;
 pub mod vector;
 mod widen;
 
 pub use buffer::Buffer;
 pub use compute::{Compute, Instructions, ThreadsUnavailable};
+pub use gram::{Gram, add_cross};
 pub use linear::{Dense, Linear, forward_all};
-pub use small::{Left, Right, add_gram, multiply};
+pub use small::{Left, Right, multiply};
+pub use symmetric::{Precision, Symmetric};
 
 #[cfg(target_endian = "big")]
 compile_error!("weights are little-endian on disk and used as they are");

@@ -138,6 +138,16 @@ impl Linear {
 /// # Panics
 /// As [`Linear::forward`].
 pub fn forward_all(compute: &Compute, x: &[f32], maps: &mut [(&Linear, &mut [f32])]) {
+    forward_sum(compute, x, maps, Sum::Set);
+}
+
+/// As [`forward_all`]; `sum` says what becomes of what the results hold before.
+pub(crate) fn forward_sum(
+    compute: &Compute,
+    x: &[f32],
+    maps: &mut [(&Linear, &mut [f32])],
+    sum: Sum,
+) {
     let Some(inputs) = maps.first().map(|(map, _)| map.inputs) else { return };
     assert!(x.len().is_multiple_of(inputs), "activations are not whole rows");
     let rows = x.len() / inputs;
@@ -160,10 +170,10 @@ pub fn forward_all(compute: &Compute, x: &[f32], maps: &mut [(&Linear, &mut [f32
         && maps.iter().all(|(map, _)| matches!(map.weights, Dense::Bf16(_)));
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     if on_tiles {
-        return tiles::run(compute, x, inputs, &blocks);
+        return tiles::run(compute, x, inputs, &blocks, sum);
     }
     debug_assert!(!on_tiles);
-    compute.each(blocks.len(), |index| blocks[index].portable(x, rows));
+    compute.each(blocks.len(), |index| blocks[index].portable(x, rows, sum));
 }
 
 /// Where a map's results go; blocks write to different columns.
@@ -192,7 +202,7 @@ fn block_outputs(outputs: usize) -> usize {
 
 impl Block<'_> {
     /// The block by the `gemm` crate.
-    fn portable(&self, x: &[f32], rows: usize) {
+    fn portable(&self, x: &[f32], rows: usize, sum: Sum) {
         /// Weights widened at once: they stay in a cache.
         const WIDENED: usize = 1 << 19;
         let inputs = self.map.inputs;
@@ -217,7 +227,7 @@ impl Block<'_> {
                     (x.as_ptr(), inputs, 1),
                     (weights.as_ptr(), 1, inputs),
                     (self.y.begin.add(begin), self.y.stride),
-                    Sum::Set,
+                    sum,
                 );
             }
         }
@@ -245,7 +255,7 @@ mod tiles {
 
     use std::ops::Range;
 
-    use super::Block;
+    use super::{Block, Sum};
     use crate::amx::{Begin, Sums, Tiles, pack_band};
     use crate::compute::Compute;
     use crate::terms::{TERMS, TILE_DEPTH, TILE_ROWS, Tile, split_band};
@@ -257,7 +267,7 @@ mod tiles {
     /// Rows and columns of a block of sums.
     const EDGE: usize = 2 * TILE_ROWS;
 
-    pub(super) fn run(compute: &Compute, x: &[f32], inputs: usize, blocks: &[Block<'_>]) {
+    pub(super) fn run(compute: &Compute, x: &[f32], inputs: usize, blocks: &[Block<'_>], sum: Sum) {
         blocks.iter().for_each(|block| block.map.prepare(compute));
         let band = inputs.div_ceil(TILE_DEPTH) * TERMS;
         for (chunk, rows) in x.chunks(ROWS * inputs).enumerate() {
@@ -271,7 +281,7 @@ mod tiles {
                 });
                 let first = chunk * ROWS;
                 let activations = Activations { split, band, rows: first..first + count };
-                compute.each(blocks.len(), |index| blocks[index].on_tiles(&activations));
+                compute.each(blocks.len(), |index| blocks[index].on_tiles(&activations, sum));
             });
         }
     }
@@ -307,7 +317,7 @@ mod tiles {
     }
 
     impl Block<'_> {
-        fn on_tiles(&self, activations: &Activations<'_>) {
+        fn on_tiles(&self, activations: &Activations<'_>, sum: Sum) {
             let tiles = Tiles::configure();
             let band = self.map.inputs.div_ceil(TILE_DEPTH);
             let packed = self.map.packed.get().expect("prepared before");
@@ -315,7 +325,11 @@ mod tiles {
             let packed = &packed[self.outputs.start / TILE_ROWS * band..];
             for begin in (0..band).step_by(STEPS) {
                 let steps = begin..(begin + STEPS).min(band);
-                self.products(&tiles, activations, packed, &steps);
+                let start = match sum {
+                    Sum::Set if begin == 0 => Begin::Nought,
+                    _ => Begin::FromSums,
+                };
+                self.products(&tiles, activations, packed, &steps, start);
             }
             self.add_bias(activations.rows.clone());
         }
@@ -327,10 +341,10 @@ mod tiles {
             activations: &Activations<'_>,
             packed: &[Tile],
             steps: &Range<usize>,
+            start: Begin,
         ) {
             let rows = activations.rows.len();
             let band = self.map.inputs.div_ceil(TILE_DEPTH);
-            let start = if steps.start == 0 { Begin::Nought } else { Begin::FromSums };
             // A pair of bands of weights stays in the first cache while all rows pass by.
             for (pair, col) in (0..self.outputs.len()).step_by(EDGE).enumerate() {
                 let weights = [2 * pair, 2 * pair + 1]

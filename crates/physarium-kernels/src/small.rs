@@ -1,7 +1,5 @@
 //! Products of strided float32 matrices, by the `gemm` crate.
 
-use crate::compute::Compute;
-
 /// The left factor, `[rows, depth]`: rows `stride` apart, elements of a row side by side.
 #[derive(Debug, Clone, Copy)]
 pub struct Left<'a> {
@@ -70,34 +68,6 @@ pub fn multiply(
             Sum::Set,
         );
     }
-}
-
-/// Adds aᵀ b to `out` `[a_width, b_width]`: `a` `[rows, a_width]` and `b` `[rows, b_width]` hold as many
-/// rows. All in float32, on all threads; the order of sums depends on the shape only.
-///
-/// # Panics
-/// If the slices are not whole rows, or not as many.
-pub fn add_gram(compute: &Compute, a: &[f32], b: &[f32], out: &mut [f32], widths: [usize; 2]) {
-    /// Rows of the result that a task computes.
-    const ROWS: usize = 192;
-    let [a_width, b_width] = widths;
-    let rows = a.len() / a_width;
-    assert!(a.len() == rows * a_width && b.len() == rows * b_width, "as many rows");
-    assert_eq!(out.len(), a_width * b_width, "result");
-    compute.each_chunk(out, ROWS * b_width, |block, out| {
-        let first = block * ROWS;
-        // SAFETY: columns `first ..` of `a`, as many as `out` has rows, all of `b`, and `out` are as
-        // long as was just asserted.
-        unsafe {
-            product(
-                [out.len() / b_width, rows, b_width],
-                (a.as_ptr().add(first), 1, a_width),
-                (b.as_ptr(), b_width, 1),
-                (out.as_mut_ptr(), b_width),
-                Sum::Add,
-            );
-        }
-    });
 }
 
 /// What becomes of what the result holds before.

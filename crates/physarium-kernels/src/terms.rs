@@ -32,6 +32,19 @@ pub(crate) fn split_band(rows: &[f32], depth: usize, tiles: &mut [Tile]) {
     Arch::new().dispatch(SplitBand { rows, depth, tiles });
 }
 
+/// The two terms of each value, as slices: `values[i] ≈ high[i] + low[i]`.
+pub(crate) fn split(values: &[f32], high: &mut [u16], low: &mut [u16]) {
+    assert!(values.len() == high.len() && values.len() == low.len());
+    Arch::new().dispatch(
+        #[inline(always)]
+        || {
+            for ((value, high), low) in values.iter().zip(high).zip(low) {
+                [*high, *low] = two_terms(*value);
+            }
+        },
+    );
+}
+
 struct SplitBand<'a> {
     rows: &'a [f32],
     depth: usize,

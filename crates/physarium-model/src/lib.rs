@@ -31,6 +31,6 @@ pub use error::Error;
 pub use head::Head;
 pub use layer::{Layer, Projection, Run, Stage};
 pub use physarium_kernels::{
-    Buffer, Compute, Dense, Instructions, Linear, ThreadsUnavailable, add_gram, vector,
+    Buffer, Compute, Dense, Gram, Instructions, Linear, ThreadsUnavailable, add_cross, vector,
 };
 pub use rope::{Angles, Rope};

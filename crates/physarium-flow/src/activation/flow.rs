@@ -3,8 +3,10 @@ Activation flow: each row of a projection is a network of tubes that has to repr
 
 Tube i carries the flow qᵢ; its conductance Dᵢ grows with the flow and shrinks without it:
 
-    flow         (G + λ (D + ε)⁻¹) q = b          the least costly flow that makes the output
-    adaptation   Dᵢ = (|qᵢ| / τ)²
+```text
+flow         (G + λ (D + ε)⁻¹) q = b          the least costly flow that makes the output
+adaptation   Dᵢ = (|qᵢ| / τ)²
+```
 
 G is the Gram matrix scaled to a unit diagonal, b what the dense model asks for, τ the flow of the tube at
 the requested sparsity. λ grows and ε shrinks until tubes are open or closed. Then the survivors share the
@@ -15,7 +17,7 @@ iteratively reweighted least squares, which Straszak and Vishnoi (2016, arXiv 16
 dynamics of Physarum.
 */
 
-use physarium_kernels::{Compute, Left, Right, multiply};
+use physarium_kernels::{Compute, Left, Precision, Right, Symmetric, multiply};
 
 use super::keep::Keep;
 use super::problem::{Problem, Solution};
@@ -38,13 +40,13 @@ impl Default for ActivationFlow {
 }
 
 /// Rows that a task solves together.
-const ROWS: usize = 96;
+const ROWS: usize = 192;
 
 /// The matrix and the aim, scaled.
 struct Scaled {
     cols: usize,
     /// Unit diagonal `[cols, cols]`.
-    gram: Vec<f32>,
+    gram: Symmetric,
     /// What inputs are divided by.
     scale: Vec<f32>,
     /// What the dense model asks for `[rows, cols]`.
@@ -129,6 +131,16 @@ fn adapt(open: &mut [f32], keep: Keep, zeros: usize, cols: usize) {
     }
 }
 
+/// What is solved for a block of rows, all `[rows, cols]`.
+struct System<'a> {
+    /// What is added to the diagonal.
+    cost: &'a [f32],
+    /// The preconditioner: close to the inverse of the diagonal.
+    inverse: &'a [f32],
+    /// Of the products in each step.
+    precision: Precision,
+}
+
 impl Scaled {
     fn new(compute: &Compute, problem: &Problem<'_>) -> Scaled {
         let cols = problem.cols;
@@ -156,14 +168,7 @@ impl Scaled {
                 }
             }
         });
-        Scaled { cols, gram, scale, demand }
-    }
-
-    /// `out = rows · gram`.
-    fn through(&self, rows: &[f32], out: &mut [f32]) {
-        let shape = [rows.len() / self.cols, self.cols, self.cols];
-        let gram = Right::AsIs { data: &self.gram, stride: self.cols };
-        multiply(shape, Left { data: rows, stride: self.cols }, gram, out, self.cols);
+        Scaled { cols, gram: Symmetric::new(compute, gram, cols), scale, demand }
     }
 
     /// Steps towards (G + price (D + floor)⁻¹) q = b.
@@ -181,7 +186,8 @@ impl Scaled {
             let cost: Vec<f32> =
                 conductance[here.clone()].iter().map(|d| price / (d + floor)).collect();
             let inverse: Vec<f32> = cost.iter().map(|cost| 1.0 / (1.0 + cost)).collect();
-            self.descend(flow, &self.demand[here], &cost, &inverse, steps);
+            let system = System { cost: &cost, inverse: &inverse, precision: Precision::Coarse };
+            self.descend(compute, flow, &self.demand[here], &system, steps);
         });
     }
 
@@ -190,23 +196,27 @@ impl Scaled {
         compute.each_chunk(flow, ROWS * self.cols, |block, flow| {
             let here = block * ROWS * self.cols..block * ROWS * self.cols + flow.len();
             let cost = vec![0.0; flow.len()];
-            self.descend(flow, &self.demand[here.clone()], &cost, &open[here], steps);
+            let demand = &self.demand[here.clone()];
+            let system = System { cost: &cost, inverse: &open[here], precision: Precision::Full };
+            self.descend(compute, flow, demand, &system, steps);
         });
     }
 
     /// Preconditioned conjugate gradients on (G + cost) q = b for a block of rows, each with its own
-    /// step lengths. Where `inverse` is nought, q stays.
+    /// step lengths. Where `inverse` is nought, q stays. The residual that it begins with is computed in
+    /// full.
     fn descend(
         &self,
+        compute: &Compute,
         flow: &mut [f32],
         demand: &[f32],
-        cost: &[f32],
-        inverse: &[f32],
+        system: &System<'_>,
         steps: usize,
     ) {
         let cols = self.cols;
+        let System { cost, inverse, precision } = *system;
         let mut through = vec![0.0; flow.len()];
-        self.through(flow, &mut through);
+        self.gram.multiply(compute, flow, Precision::Full, &mut through);
         let mut residual: Vec<f32> = Vec::with_capacity(flow.len());
         for i in 0..flow.len() {
             residual.push(demand[i] - through[i] - cost[i] * flow[i]);
@@ -218,7 +228,7 @@ impl Scaled {
             .map(|(r, z)| dot(r, z))
             .collect();
         for _ in 0..steps {
-            self.through(&direction, &mut through);
+            self.gram.multiply(compute, &direction, precision, &mut through);
             for (row, norm) in norms.iter_mut().enumerate() {
                 let here = row * cols..(row + 1) * cols;
                 let (cost, inverse) = (&cost[here.clone()], &inverse[here.clone()]);

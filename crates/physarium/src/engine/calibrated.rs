@@ -21,8 +21,8 @@ use physarium_flow::activation::{
     ActivationFlow, Keep, Problem, Solution, activation_flow, sparsegpt, wanda,
 };
 use physarium_model::{
-    Capture, Compute, Decoder, Dense, Layer, Place, Projection, Residency, Run, Stage, add_gram,
-    walk,
+    Capture, Compute, Decoder, Dense, Gram, Layer, Place, Projection, Residency, Run, Stage,
+    add_cross, walk,
 };
 
 use crate::cancel::Cancel;
@@ -106,7 +106,7 @@ impl Solving<'_> {
             calibrated: *self.recipe.calibrated().expect("only calibrated methods are solved"),
             compute: &compute,
             targets: targets(self.plan),
-            statistics: Statistics::default(),
+            sums: Sums::default(),
             kept: None,
             fresh: Vec::new(),
             places: HashMap::new(),
@@ -133,11 +133,17 @@ fn targets(plan: &TargetPlan) -> HashMap<(usize, Projection), &PlannedTensor> {
 
 /// Sums over the inputs of a stage's projections.
 #[derive(Default)]
-struct Statistics {
+struct Sums {
     tokens: usize,
-    /// XᵀX of the pruned stream `[inputs, inputs]`.
-    gram: Vec<f32>,
+    /// XᵀX of the pruned stream; none before the first window.
+    gram: Option<Gram>,
     /// X_denseᵀX `[inputs, inputs]`; empty where the dense stream is not looked at.
+    dense: Vec<f32>,
+}
+
+/// Means over the tokens at a stage, `[inputs, inputs]`; empty where nothing was looked at.
+struct Statistics {
+    gram: Vec<f32>,
     dense: Vec<f32>,
 }
 
@@ -148,7 +154,7 @@ struct LayerSolver<'a> {
     calibrated: Calibrated,
     compute: &'a Compute,
     targets: HashMap<(usize, Projection), &'a PlannedTensor>,
-    statistics: Statistics,
+    sums: Sums,
     /// The layer at hand and its file, when an earlier run has solved it.
     kept: Option<(usize, HashMap<Projection, Dense>)>,
     /// What this run has solved of the layer at hand.
@@ -167,23 +173,23 @@ impl Capture for LayerSolver<'_> {
 
     fn inputs(&mut self, place: Place, dense: Option<&[f32]>, pruned: &[f32]) -> Result<()> {
         self.cancel.check()?;
-        if place.stage == Stage::Qkv && self.statistics.tokens == 0 {
+        if place.stage == Stage::Qkv && self.sums.tokens == 0 {
             self.look_for(place.layer)?;
         }
         let stage = place.stage.projections();
         let wanted = stage.iter().any(|p| self.targets.contains_key(&(place.layer, *p)));
         if self.kept.is_none() && wanted {
             let window = self.calibrated.calibration.window as usize;
-            self.statistics.add(self.compute, window, dense, pruned);
+            self.sums.add(self.compute, window, dense, pruned);
         } else {
-            self.statistics.tokens += 1;
+            self.sums.tokens += 1;
         }
         self.progress.event(Event::Tokens(self.calibrated.calibration.window));
         Ok(())
     }
 
     fn finish(&mut self, place: Place, pruned: &mut Layer) -> Result<()> {
-        let statistics = std::mem::take(&mut self.statistics).mean();
+        let statistics = std::mem::take(&mut self.sums).mean();
         for projection in place.stage.projections() {
             let Some(target) = self.targets.get(&(place.layer, *projection)).copied() else {
                 continue;
@@ -214,23 +220,22 @@ impl Capture for LayerSolver<'_> {
     }
 }
 
-impl Statistics {
+impl Sums {
     fn add(&mut self, compute: &Compute, window: usize, dense: Option<&[f32]>, pruned: &[f32]) {
         let width = pruned.len() / window;
         self.tokens += window;
-        self.gram.resize(width * width, 0.0);
-        add_gram(compute, pruned, pruned, &mut self.gram, [width; 2]);
+        self.gram.get_or_insert_with(|| Gram::new(compute, width)).add(compute, pruned);
         if let Some(dense) = dense {
             self.dense.resize(width * width, 0.0);
-            add_gram(compute, dense, pruned, &mut self.dense, [width; 2]);
+            add_cross(compute, dense, pruned, width, &mut self.dense);
         }
     }
 
-    /// Sums become means.
     fn mean(mut self) -> Statistics {
         let part = 1.0 / self.tokens.max(1) as f32;
-        self.gram.iter_mut().chain(&mut self.dense).for_each(|sum| *sum *= part);
-        self
+        self.dense.iter_mut().for_each(|sum| *sum *= part);
+        let gram = self.gram.map_or_else(Vec::new, |gram| gram.finish(part));
+        Statistics { gram, dense: self.dense }
     }
 }
 

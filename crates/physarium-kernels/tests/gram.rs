@@ -1,0 +1,99 @@
+//! Sums over tokens and products with symmetric matrices against float64, on whatever this processor
+//! has and on what every processor has.
+#![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+
+use physarium_kernels::{Compute, Gram, Precision, Symmetric, add_cross};
+
+/// Reproducible numbers in -1 ..= 1, every ninth feature a hundred times as large.
+fn activations(seed: u64, tokens: usize, width: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    };
+    (0..tokens * width).map(|i| if i % width % 9 == 4 { 100.0 * next() } else { next() }).collect()
+}
+
+/// aᵀb in float64, with Σ |a| |b|.
+fn exact(a: &[f32], b: &[f32], width: usize) -> Vec<(f64, f64)> {
+    let mut sums = vec![(0.0, 1e-30); width * width];
+    for (a, b) in a.chunks_exact(width).zip(b.chunks_exact(width)) {
+        for (a, sums) in a.iter().zip(sums.chunks_exact_mut(width)) {
+            for (b, (sum, size)) in b.iter().zip(sums) {
+                let product = f64::from(*a) * f64::from(*b);
+                *sum += product;
+                *size += product.abs();
+            }
+        }
+    }
+    sums
+}
+
+/// The largest error in units of Σ |a| |b|.
+fn worst(found: &[f32], exact: &[(f64, f64)]) -> f64 {
+    let error = |(found, (sum, size)): (&f32, &(f64, f64))| (f64::from(*found) - sum).abs() / size;
+    found.iter().zip(exact).map(error).fold(0.0, f64::max)
+}
+
+fn computes() -> [Compute; 3] {
+    [Compute::new(2).unwrap(), Compute::new(1).unwrap(), Compute::portable(2).unwrap()]
+}
+
+#[test]
+fn gram_matrices_are_those_of_float64() {
+    // Neither shape is a multiple of a tile; the tokens come in windows.
+    for (tokens, width, window) in [(700, 250, 300), (33, 7, 33), (5000, 40, 2500)] {
+        let (a, b) = (activations(1, tokens, width), activations(2, tokens, width));
+        let (own, cross) = (exact(&a, &a, width), exact(&a, &b, width));
+        let mut of_amx: Option<(Vec<f32>, Vec<f32>)> = None;
+        for compute in computes() {
+            let mut gram = Gram::new(&compute, width);
+            let mut sums = vec![0.0; width * width];
+            for (a, b) in a.chunks(window * width).zip(b.chunks(window * width)) {
+                gram.add(&compute, a);
+                add_cross(&compute, a, b, width, &mut sums);
+            }
+            let gram = gram.finish(1.0);
+            // 2⁻¹⁷ for an activation of 16 bits, twice, in the worst case.
+            assert!(worst(&gram, &own) < 1.6e-5, "{compute:?} {}", worst(&gram, &own));
+            assert!(worst(&sums, &cross) < 1.6e-5, "{compute:?} {}", worst(&sums, &cross));
+            for i in 0..width {
+                for j in 0..i {
+                    assert_eq!(gram[i * width + j].to_bits(), gram[j * width + i].to_bits());
+                }
+            }
+            let same_kind = of_amx.get_or_insert_with(|| (gram.clone(), sums.clone()));
+            if compute.instructions() == computes()[0].instructions() {
+                assert_eq!(*same_kind, (gram, sums), "another number of threads");
+            }
+        }
+    }
+}
+
+#[test]
+fn products_with_a_symmetric_matrix_are_those_of_float64() {
+    let (rows, width) = (70, 100);
+    let a = activations(3, 300, width);
+    let gram: Vec<f32> = exact(&a, &a, width).iter().map(|(sum, _)| *sum as f32).collect();
+    let x = activations(4, rows, width);
+    // Row by row, as a symmetric matrix is its own transpose.
+    let mut expected = Vec::new();
+    for x in x.chunks_exact(width) {
+        for column in gram.chunks_exact(width) {
+            let terms = x.iter().zip(column).map(|(x, g)| f64::from(*x) * f64::from(*g));
+            expected.push(
+                terms.fold((0.0, 1e-30), |(sum, size), term| (sum + term, size + term.abs())),
+            );
+        }
+    }
+    for compute in computes() {
+        let matrix = Symmetric::new(&compute, gram.clone(), width);
+        let mut out = vec![f32::NAN; x.len()];
+        for (precision, bound) in [(Precision::Full, 1.6e-5), (Precision::Coarse, 4e-3)] {
+            matrix.multiply(&compute, &x, precision, &mut out);
+            assert!(worst(&out, &expected) < bound, "{compute:?} {}", worst(&out, &expected));
+        }
+    }
+}
