@@ -109,6 +109,17 @@ impl Linear {
         self.inputs
     }
 
+    /// The map that takes gradients of results to gradients of inputs: Wᵀ, without a bias.
+    pub fn transposed(&self) -> Linear {
+        let size = [self.outputs, self.inputs];
+        let weights = match &self.weights {
+            Dense::Bf16(weights) => Dense::Bf16(transpose(weights, size)),
+            Dense::F16(weights) => Dense::F16(transpose(weights, size)),
+            Dense::F32(weights) => Dense::F32(transpose(weights, size)),
+        };
+        Linear::new(self.inputs, self.outputs, weights, None)
+    }
+
     /// Brings the weights into the form that products want. The first product does it otherwise; where
     /// products run side by side, each of them might.
     pub fn prepare(&self, compute: &Compute) {
@@ -130,6 +141,22 @@ impl Linear {
     pub fn forward(&self, compute: &Compute, x: &[f32], y: &mut [f32]) {
         forward_all(compute, x, &mut [(self, y)]);
     }
+}
+
+/// `[rows, cols]` to `[cols, rows]`, in squares that stay in a cache.
+fn transpose<T: Copy + Default>(from: &[T], [rows, cols]: [usize; 2]) -> Vec<T> {
+    const EDGE: usize = 32;
+    let mut to = vec![T::default(); from.len()];
+    for first in (0..rows).step_by(EDGE) {
+        for begin in (0..cols).step_by(EDGE) {
+            for row in first..(first + EDGE).min(rows) {
+                for col in begin..(begin + EDGE).min(cols) {
+                    to[col * rows + row] = from[row * cols + col];
+                }
+            }
+        }
+    }
+    to
 }
 
 /// Several maps of the same rows: `x` is prepared once. Each result is the one of

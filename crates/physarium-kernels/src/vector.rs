@@ -102,6 +102,36 @@ pub fn rms_norm(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
     dispatch(Norm(x, weight, epsilon, out));
 }
 
+/// Gradient of [`rms_norm`]: from that of its results `dy` to that of its inputs, `dx`, both
+/// `[rows, weight.len()]`.
+///
+/// # Panics
+/// If the slices are not of one length, or not whole rows.
+pub fn rms_norm_gradient(x: &[f32], weight: &[f32], epsilon: f32, dy: &[f32], dx: &mut [f32]) {
+    struct Gradient<'a>(&'a [f32], &'a [f32], f32, &'a [f32], &'a mut [f32]);
+    impl NullaryFnOnce for Gradient<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn call(self) {
+            let Gradient(x, weight, epsilon, dy, dx) = self;
+            let width = weight.len();
+            let rows = x.chunks_exact(width).zip(dy.chunks_exact(width));
+            for ((x, dy), dx) in rows.zip(dx.chunks_exact_mut(width)) {
+                let squares = sum(x, x, |x, _| x * x);
+                let scale = 1.0 / ((squares / width as f64) as f32 + epsilon).sqrt();
+                for ((dx, dy), weight) in dx.iter_mut().zip(dy).zip(weight) {
+                    *dx = dy * weight;
+                }
+                let along = sum(x, dx, |x, dx| x * dx) / width as f64;
+                let along = along as f32 * scale * scale;
+                dx.iter_mut().zip(x).for_each(|(dx, x)| *dx = scale * (*dx - x * along));
+            }
+        }
+    }
+    assert!(x.len() == dy.len() && x.len() == dx.len() && x.len().is_multiple_of(weight.len()));
+    dispatch(Gradient(x, weight, epsilon, dy, dx));
+}
+
 /// Adds `y` to `x`.
 ///
 /// # Panics
@@ -136,6 +166,39 @@ pub fn silu_times(gate: &mut [f32], up: &[f32]) {
     }
     assert_eq!(gate.len(), up.len());
     dispatch(Silu(gate, up));
+}
+
+/// Gradient of [`silu_times`]: from that of its results, `dy`, to those of its inputs, which take the
+/// inputs' places.
+///
+/// # Panics
+/// If they are not of one length.
+pub fn silu_times_gradient(gate: &mut [f32], up: &mut [f32], dy: &[f32]) {
+    struct Gradient<'a>(&'a mut [f32], &'a mut [f32], &'a [f32]);
+    impl NullaryFnOnce for Gradient<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn call(self) {
+            for ((gate, up), dy) in self.0.iter_mut().zip(self.1).zip(self.2) {
+                let (x, open) = (*gate, 1.0 / (1.0 + exp(-*gate)));
+                *gate = dy * *up * open * (1.0 + x * (1.0 - open));
+                *up = dy * x * open;
+            }
+        }
+    }
+    assert!(gate.len() == up.len() && gate.len() == dy.len());
+    dispatch(Gradient(gate, up, dy));
+}
+
+/// Adds the square of each element of the rows of `x` `[rows, sums.len()]` to its feature's sum.
+///
+/// # Panics
+/// If `x` is not whole rows.
+pub fn add_squares(x: &[f32], sums: &mut [f64]) {
+    assert!(x.len().is_multiple_of(sums.len()));
+    for row in x.chunks_exact(sums.len()) {
+        row.iter().zip(&mut *sums).for_each(|(x, sum)| *sum += f64::from(*x) * f64::from(*x));
+    }
 }
 
 /// Softmax of `scale` · `scores` but for its denominator, which is returned.

@@ -8,7 +8,7 @@ in runs of [`QUERIES`], so scores take memory for a run and not for a window squ
 use physarium_kernels::{Compute, Left, Right, multiply, vector};
 
 /// Queries whose scores are computed together.
-const QUERIES: usize = 128;
+pub(crate) const QUERIES: usize = 128;
 
 /// The shape of a layer's attention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,16 +45,16 @@ pub(crate) fn attend(compute: &Compute, shape: Shape, [q, k, v]: [&[f32]; 3], mi
 
 /// A run of queries.
 #[derive(Clone, Copy)]
-struct Queries {
-    shape: Shape,
+pub(crate) struct Queries {
+    pub(crate) shape: Shape,
     /// Position of the first.
-    first: usize,
-    count: usize,
+    pub(crate) first: usize,
+    pub(crate) count: usize,
 }
 
 impl Queries {
     /// Positions of the keys that any of them sees.
-    fn keys(self) -> std::ops::Range<usize> {
+    pub(crate) fn keys(self) -> std::ops::Range<usize> {
         self.seen(self.first).start..self.first + self.count
     }
 
@@ -74,6 +74,21 @@ impl Queries {
         let Shape { heads, kv_heads, head_dim, .. } = self.shape;
         let (width, kv_width) = (heads * head_dim, kv_heads * head_dim);
         let keys = self.keys();
+        let parts = self.numerators([q, k], scores);
+        let weights = Left { data: scores, stride: keys.len() };
+        let values = Right::AsIs { data: v, stride: kv_width };
+        multiply([self.count, keys.len(), head_dim], weights, values, mixed, width);
+        for (row, part) in mixed.chunks_mut(width).zip(parts) {
+            vector::scale(&mut row[..head_dim], part);
+        }
+    }
+
+    /// The softmax of the scores of one head, `[count, keys]`, but for what is returned: the factor of
+    /// each query's row.
+    pub(crate) fn numerators(self, [q, k]: [&[f32]; 2], scores: &mut [f32]) -> [f32; QUERIES] {
+        let Shape { heads, kv_heads, head_dim, .. } = self.shape;
+        let (width, kv_width) = (heads * head_dim, kv_heads * head_dim);
+        let keys = self.keys();
         let queries = Left { data: q, stride: width };
         let transposed = Right::Transposed { data: k, stride: kv_width };
         multiply([self.count, head_dim, keys.len()], queries, transposed, scores, keys.len());
@@ -87,11 +102,6 @@ impl Queries {
             before.fill(0.0);
             after.fill(0.0);
         }
-        let weights = Left { data: scores, stride: keys.len() };
-        let values = Right::AsIs { data: v, stride: kv_width };
-        multiply([self.count, keys.len(), head_dim], weights, values, mixed, width);
-        for (row, part) in mixed.chunks_mut(width).zip(parts) {
-            vector::scale(&mut row[..head_dim], part);
-        }
+        parts
     }
 }

@@ -17,7 +17,7 @@ use crate::rope::Angles;
 use crate::weights::Weights;
 
 /// Rows of activations that a task works on, element by element.
-const ROWS: usize = 64;
+pub(crate) const ROWS: usize = 64;
 
 /// A linear map of a layer that pruning may target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -115,7 +115,7 @@ impl Stage {
 #[derive(Debug)]
 pub struct Run<'a> {
     compute: &'a Compute,
-    angles: Angles,
+    pub(crate) angles: Angles,
     /// Kept from one call to the next: fresh memory costs as much as a product.
     buffers: Mutex<Vec<Buffers>>,
 }
@@ -155,12 +155,12 @@ impl<'a> Run<'a> {
 /// The weights of one layer.
 #[derive(Debug, Clone)]
 pub struct Layer {
-    shape: Shape,
-    epsilon: f32,
-    attention_norm: Vec<f32>,
-    mlp_norm: Vec<f32>,
+    pub(crate) shape: Shape,
+    pub(crate) epsilon: f32,
+    pub(crate) attention_norm: Vec<f32>,
+    pub(crate) mlp_norm: Vec<f32>,
     /// Norms of queries and keys `[head_dim]`.
-    qk_norms: Option<[Vec<f32>; 2]>,
+    pub(crate) qk_norms: Option<[Vec<f32>; 2]>,
     /// In the order of [`Projection::ALL`].
     maps: [Linear; 7],
 }
@@ -305,7 +305,7 @@ impl Layer {
     }
 
     /// Norms heads where the family does, then turns them by their positions.
-    fn turn(&self, run: &Run<'_>, x: &mut [f32], heads: usize, norm: Option<&Vec<f32>>) {
+    pub(crate) fn turn(&self, run: &Run<'_>, x: &mut [f32], heads: usize, norm: Option<&Vec<f32>>) {
         let head_dim = self.shape.head_dim;
         run.compute.each_chunk(x, ROWS * heads * head_dim, |index, chunk| {
             let mut normed = vec![0.0; head_dim];

@@ -9,6 +9,7 @@ model; a [`Residency`] keeps them where they are wanted again and again.
 * [`Decoder`] opens a checkpoint and lends [`Layer`]s and the [`Head`].
 * [`Layer`] knows its [`Stage`]s: what goes into the projections, and what comes of it.
 * [`walk`] carries two streams, the dense model's and the pruned-so-far model's, past a [`Capture`].
+* [`sensitivities`] tells how much the model's predictions feel each output of each projection.
 */
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
@@ -22,6 +23,7 @@ mod fields;
 mod head;
 mod layer;
 mod rope;
+mod sensitivity;
 mod weights;
 
 pub use capture::{Capture, Place, walk};
@@ -34,3 +36,4 @@ pub use physarium_kernels::{
     Buffer, Compute, Dense, Gram, Instructions, Linear, ThreadsUnavailable, add_cross, vector,
 };
 pub use rope::{Angles, Rope};
+pub use sensitivity::{Labels, Sensitivity, sensitivities};
