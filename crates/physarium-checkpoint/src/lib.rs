@@ -46,8 +46,8 @@ pub use escape::printable;
 pub use header::TensorInfo;
 pub use plan::{Decision, PlannedTensor, ProjectionShape, Selection, SkipReason, TargetPlan};
 pub use recipe::{
-    Amount, Calibrated, Calibration, FlowRecipe, Method, NmPattern, NonFinite, Recipe, Scope,
-    Sparsity,
+    Amount, Calibrated, Calibration, FlowRecipe, Method, NmPattern, NonFinite, Price, Recipe,
+    Scope, Sparsity,
 };
 pub use role::Role;
 pub use sidecar::{Disposition, LinkPolicy, Sidecar};

@@ -115,6 +115,10 @@ pub struct Calibrated {
 pub enum Amount {
     /// This share of each tensor.
     Sparsity(Sparsity),
+    /// This share of all targets together, most where the model's predictions feel it least.
+    ModelSparsity(Sparsity),
+    /// Every weight whose removal is felt less than this many times the mean, over all targets.
+    Price(Price),
     /// All but N of each M consecutive inputs.
     Pattern(NmPattern),
 }
@@ -203,6 +207,36 @@ impl FromStr for Sparsity {
         let share: f64 =
             text.parse().map_err(|_| format!("not a number between 0 and 1: {text:?}"))?;
         Sparsity::try_from(share)
+    }
+}
+
+/// What a weight must be worth to stay, as a multiple of the mean worth of a target's weight; above 0.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[serde(try_from = "f64", into = "f64")]
+pub struct Price(f64);
+
+impl TryFrom<f64> for Price {
+    type Error = String;
+    fn try_from(price: f64) -> Result<Self, String> {
+        if price > 0.0 && price.is_finite() {
+            Ok(Price(price))
+        } else {
+            Err(format!("price must be above 0, found {price}"))
+        }
+    }
+}
+
+impl From<Price> for f64 {
+    fn from(price: Price) -> f64 {
+        price.0
+    }
+}
+
+impl FromStr for Price {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let price: f64 = text.parse().map_err(|_| format!("not a number above 0: {text:?}"))?;
+        Price::try_from(price)
     }
 }
 

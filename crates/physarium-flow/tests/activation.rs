@@ -47,7 +47,13 @@ fn case(rows: usize, cols: usize, seed: u64, dead: bool) -> Case {
 
 impl Case {
     fn problem(&self) -> Problem<'_> {
-        Problem { weights: &self.weights, cols: self.cols, gram: &self.gram, dense: None }
+        Problem {
+            weights: &self.weights,
+            cols: self.cols,
+            gram: &self.gram,
+            dense: None,
+            felt: None,
+        }
     }
 
     /// tr((W − Ŵ) G (W − Ŵ)ᵀ).
@@ -238,4 +244,26 @@ fn sparsegpt_is_the_papers() {
             assert!((f64::from(*found) - expected).abs() < 2e-3, "{at}: {found} {expected}");
         }
     }
+}
+
+#[test]
+fn outputs_that_are_felt_more_keep_more_weights() {
+    let case = case(24, 40, 5, false);
+    let compute = Compute::new(1).unwrap();
+    let mut felt = vec![1.0; 24];
+    felt[..12].fill(50.0);
+    let parameters = ActivationFlow::default();
+    let keep = Keep::AllBut(24 * 40 / 2);
+    let kept = |problem: &Problem<'_>| {
+        let solution = activation_flow(&compute, problem, keep, &parameters);
+        let (first, rest) = solution.weights.split_at(12 * 40);
+        [first, rest].map(|half| half.iter().filter(|weight| **weight != 0.0).count())
+    };
+    let [first, rest] = kept(&Problem { felt: Some(&felt), ..case.problem() });
+    assert_eq!(first + rest, 24 * 40 / 2);
+    assert!(first > 3 * rest, "{first} {rest}");
+    // What is felt everywhere alike is as if nothing were said.
+    felt.fill(7.0);
+    let alike = Problem { felt: Some(&felt), ..case.problem() };
+    assert_eq!(kept(&alike), kept(&case.problem()));
 }

@@ -51,7 +51,8 @@ pub trait Capture {
 /// Walks the windows through the model, layer by layer and stage by stage.
 ///
 /// Memory holds the residual streams and the mixes of values of all windows, two layers of weights,
-/// and what `capture` keeps; the inputs of `down` are computed twice instead of being kept.
+/// and what `capture` keeps; what the pruned stream puts into `o` and `down` is computed twice instead
+/// of being kept.
 ///
 /// # Errors
 /// Those of the decoder and of `capture`.
@@ -75,18 +76,19 @@ pub fn walk<C: Capture>(
                 let (mut a, mut b) = (Buffer::default(), Buffer::default());
                 for (index, pruned) in pruned.iter().enumerate() {
                     changed.inputs(stage, run, pruned, &mut b);
-                    let a = dense.as_ref().map(|dense| {
-                        whole.inputs(stage, run, &dense[index], &mut a);
-                        &a[..]
-                    });
-                    capture.inputs(place, a, &b)?;
+                    let dense = dense.as_mut().map(|dense| &mut dense[index]);
+                    if let Some(dense) = &dense {
+                        whole.inputs(stage, run, dense, &mut a);
+                    }
+                    capture.inputs(place, dense.as_ref().map(|_| &a[..]), &b)?;
+                    if let (Some(dense), true) = (dense, stage == stages[1]) {
+                        // The dense layer stays as it is: the stream can go on at once.
+                        whole.add_outputs(stage, run, &a, dense);
+                    }
                 }
                 capture.finish(place, &mut changed)?;
             }
             add(&changed, stages[1], run, &mut pruned);
-            if let Some(dense) = &mut dense {
-                add(&whole, stages[1], run, dense);
-            }
         }
     }
     Ok(())

@@ -20,7 +20,7 @@ use crate::weights::Weights;
 pub(crate) const ROWS: usize = 64;
 
 /// A linear map of a layer that pruning may target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[allow(missing_docs, reason = "the names are the checkpoints' own")]
 pub enum Projection {
     Q,

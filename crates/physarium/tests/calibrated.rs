@@ -58,8 +58,10 @@ fn a_run_stopped_in_a_layer_goes_on_with_the_layers_that_are_solved() {
     let dir = tempfile::tempdir().unwrap();
     let (whole, stopped) = (dir.path().join("whole"), dir.path().join("stopped"));
     prune(&whole, &Cancel::default(), &mut Silent).unwrap();
-    // 2048 tokens, four stages and five layers: in the first layer, the third and the last.
-    for tokens in [3_000, 20_000, 40_000] {
+    // 2048 tokens; gradients pass five layers twice, then there are four stages of five layers: stopped among
+    // the gradients, in the first layer, the third and the last.
+    let gradients = 2 * 5 * 2048;
+    for tokens in [10_000, gradients + 3_000, gradients + 20_000, gradients + 40_000] {
         let cancel = Cancel::default();
         let mut progress = StopAfter { tokens, cancel: cancel.clone() };
         let stop = prune(&stopped, &cancel, &mut progress);

@@ -9,7 +9,8 @@ adaptation   Dᵢ = (|qᵢ| / τ)²
 ```
 
 G is the Gram matrix scaled to a unit diagonal, b what the dense model asks for, τ the flow of the tube at
-the requested sparsity. λ grows and ε shrinks until tubes are open or closed. Then the survivors share the
+the requested sparsity. Rows whose outputs the model feels more carry more flow by the square root of
+that, so τ cuts where the model loses least. λ grows and ε shrinks until tubes are open or closed. Then the survivors share the
 flow anew (a refit).
 
 All rows are solved by conjugate gradients, a few steps at a time, begun at the flow before. This is
@@ -18,6 +19,7 @@ dynamics of Physarum.
 */
 
 use physarium_kernels::{Compute, Left, Precision, Right, Symmetric, multiply};
+use pulp::Arch;
 
 use super::keep::Keep;
 use super::problem::{Problem, Solution};
@@ -39,6 +41,8 @@ impl Default for ActivationFlow {
     }
 }
 
+/// Steps after which b − G q is computed in full again; between, it is carried along.
+const REMAINDERS: usize = 5;
 /// Rows that a task solves together.
 const ROWS: usize = 192;
 
@@ -49,6 +53,8 @@ struct Scaled {
     gram: Symmetric,
     /// What inputs are divided by.
     scale: Vec<f32>,
+    /// What outputs are multiplied by: an error of one costs as much as of any other then.
+    felt: Vec<f32>,
     /// What the dense model asks for `[rows, cols]`.
     demand: Vec<f32>,
 }
@@ -66,16 +72,12 @@ pub fn activation_flow(
     problem.check();
     let cols = problem.cols;
     let scaled = Scaled::new(compute, problem);
-    // The flow of the dense weights.
-    let mut flow: Vec<f32> = problem.weights.to_vec();
-    for row in flow.chunks_exact_mut(cols) {
-        row.iter_mut().zip(&scaled.scale).for_each(|(q, scale)| *q *= scale);
-    }
+    let mut flow = scaled.flow_of(problem.weights);
     let zeros = match keep {
         Keep::AllBut(zeros) => zeros,
         Keep::Pattern { keep, group } => flow.len() / group * (group - keep),
     };
-    let mut open = vec![0.0; flow.len()];
+    let (mut open, mut rest) = (vec![0.0; flow.len()], vec![0.0; flow.len()]);
     if zeros > 0 {
         for t in 1..=parameters.iterations {
             let progress = t as f32 / parameters.iterations as f32;
@@ -83,7 +85,11 @@ pub fn activation_flow(
             let floor = 10f32.powf(-3.0 * progress);
             open.copy_from_slice(&flow);
             adapt(&mut open, keep, zeros, cols);
-            scaled.steps(compute, &mut flow, &open, price, floor, parameters.gradients);
+            if t % REMAINDERS == 1 {
+                scaled.remainders(compute, &flow, &mut rest);
+            }
+            let cost = |conductance: f32| price / (conductance + floor);
+            scaled.steps(compute, [&mut flow, &mut rest], &open, cost, parameters.gradients);
         }
         let magnitudes: Vec<f32> = flow.iter().map(|q| q.abs()).collect();
         let mask = keep.mask(&magnitudes, cols);
@@ -91,13 +97,28 @@ pub fn activation_flow(
             *open = f32::from(u8::from(kept));
             *q *= *open;
         }
-        scaled.refit(compute, &mut flow, &open, parameters.refit);
+        for begin in (0..parameters.refit).step_by(REMAINDERS) {
+            scaled.remainders(compute, &flow, &mut rest);
+            let steps = REMAINDERS.min(parameters.refit - begin);
+            // A closed tube costs so much that it stays closed.
+            let cost = |open: f32| if open == 0.0 { f32::INFINITY } else { 0.0 };
+            scaled.steps(compute, [&mut flow, &mut rest], &open, cost, steps);
+        }
     }
-    for row in flow.chunks_exact_mut(cols) {
-        row.iter_mut().zip(&scaled.scale).for_each(|(q, scale)| *q /= scale);
-    }
-    let weights = if zeros == 0 { problem.weights.to_vec() } else { flow };
+    let weights = if zeros == 0 { problem.weights.to_vec() } else { scaled.weights_of(flow) };
     Solution { weights, dead_inputs: problem.dead_inputs() }
+}
+
+/// Square roots of what errors of outputs cost, around 1. No output is taken as free.
+fn root_costs(problem: &Problem<'_>) -> Vec<f32> {
+    /// Least cost, as a share of the mean.
+    const LEAST: f64 = 1e-4;
+    let Some(felt) = problem.felt else { return vec![1.0; problem.rows()] };
+    let mean = felt.iter().map(|cost| f64::from(*cost)).sum::<f64>() / felt.len() as f64;
+    if mean <= 0.0 {
+        return vec![1.0; felt.len()];
+    }
+    felt.iter().map(|cost| (f64::from(*cost) / mean).max(LEAST).sqrt() as f32).collect()
 }
 
 /// Turns flows into conductances: 1 where the line is drawn.
@@ -131,16 +152,6 @@ fn adapt(open: &mut [f32], keep: Keep, zeros: usize, cols: usize) {
     }
 }
 
-/// What is solved for a block of rows, all `[rows, cols]`.
-struct System<'a> {
-    /// What is added to the diagonal.
-    cost: &'a [f32],
-    /// The preconditioner: close to the inverse of the diagonal.
-    inverse: &'a [f32],
-    /// Of the products in each step.
-    precision: Precision,
-}
-
 impl Scaled {
     fn new(compute: &Compute, problem: &Problem<'_>) -> Scaled {
         let cols = problem.cols;
@@ -168,112 +179,161 @@ impl Scaled {
                 }
             }
         });
-        Scaled { cols, gram: Symmetric::new(compute, gram, cols), scale, demand }
+        let felt = root_costs(problem);
+        for (row, felt) in demand.chunks_exact_mut(cols).zip(&felt) {
+            row.iter_mut().for_each(|b| *b *= felt);
+        }
+        Scaled { felt, cols, gram: Symmetric::new(compute, gram, cols), scale, demand }
     }
 
-    /// Steps towards (G + price (D + floor)⁻¹) q = b.
+    /// The flow of weights.
+    fn flow_of(&self, weights: &[f32]) -> Vec<f32> {
+        let mut flow = weights.to_vec();
+        for (row, felt) in flow.chunks_exact_mut(self.cols).zip(&self.felt) {
+            row.iter_mut().zip(&self.scale).for_each(|(q, scale)| *q *= scale * felt);
+        }
+        flow
+    }
+
+    /// The weights of a flow.
+    fn weights_of(&self, mut flow: Vec<f32>) -> Vec<f32> {
+        for (row, felt) in flow.chunks_exact_mut(self.cols).zip(&self.felt) {
+            row.iter_mut().zip(&self.scale).for_each(|(q, scale)| *q /= scale * felt);
+        }
+        flow
+    }
+
+    /// `rest = demand − G flow`, in full.
+    fn remainders(&self, compute: &Compute, flow: &[f32], rest: &mut [f32]) {
+        compute.each_chunk(rest, ROWS * self.cols, |block, rest| {
+            let here = block * ROWS * self.cols..block * ROWS * self.cols + rest.len();
+            self.gram.multiply(compute, &flow[here.clone()], Precision::Full, rest);
+            rest.iter_mut().zip(&self.demand[here]).for_each(|(rest, b)| *rest = b - *rest);
+        });
+    }
+
+    /// Steps of conjugate gradients towards (G + cost) q = b, with the Jacobi preconditioner. What costs
+    /// infinitely much stays as it is. `[flow, rest]`: q and b − G q.
     fn steps(
         &self,
         compute: &Compute,
-        flow: &mut [f32],
+        [flow, rest]: [&mut [f32]; 2],
         conductance: &[f32],
-        price: f32,
-        floor: f32,
+        cost: impl Fn(f32) -> f32 + Sync,
         steps: usize,
     ) {
-        compute.each_chunk(flow, ROWS * self.cols, |block, flow| {
-            let here = block * ROWS * self.cols..block * ROWS * self.cols + flow.len();
-            let cost: Vec<f32> =
-                conductance[here.clone()].iter().map(|d| price / (d + floor)).collect();
+        let block = ROWS * self.cols;
+        let mut blocks: Vec<_> = flow
+            .chunks_mut(block)
+            .zip(rest.chunks_mut(block))
+            .zip(conductance.chunks(block))
+            .collect();
+        compute.each_chunk(&mut blocks, 1, |_, block| {
+            let ((flow, rest), conductance) = &mut block[0];
+            let mut cost: Vec<f32> = conductance.iter().map(|d| cost(*d)).collect();
             let inverse: Vec<f32> = cost.iter().map(|cost| 1.0 / (1.0 + cost)).collect();
-            let system = System { cost: &cost, inverse: &inverse, precision: Precision::Coarse };
-            self.descend(compute, flow, &self.demand[here], &system, steps);
+            // What is closed takes no part: 0 · ∞ would be NaN.
+            cost.iter_mut().filter(|cost| cost.is_infinite()).for_each(|cost| *cost = 0.0);
+            self.descend(compute, [flow, rest], &cost, &inverse, steps);
         });
     }
 
-    /// Steps towards G q = b among the open tubes, `open` 1 where they are and 0 elsewhere.
-    fn refit(&self, compute: &Compute, flow: &mut [f32], open: &[f32], steps: usize) {
-        compute.each_chunk(flow, ROWS * self.cols, |block, flow| {
-            let here = block * ROWS * self.cols..block * ROWS * self.cols + flow.len();
-            let cost = vec![0.0; flow.len()];
-            let demand = &self.demand[here.clone()];
-            let system = System { cost: &cost, inverse: &open[here], precision: Precision::Full };
-            self.descend(compute, flow, demand, &system, steps);
-        });
-    }
-
-    /// Preconditioned conjugate gradients on (G + cost) q = b for a block of rows, each with its own
-    /// step lengths. Where `inverse` is nought, q stays. The residual that it begins with is computed in
-    /// full.
+    /// Conjugate gradients for a block of rows, each with its own step lengths.
     fn descend(
         &self,
         compute: &Compute,
-        flow: &mut [f32],
-        demand: &[f32],
-        system: &System<'_>,
+        [flow, rest]: [&mut [f32]; 2],
+        cost: &[f32],
+        inverse: &[f32],
         steps: usize,
     ) {
         let cols = self.cols;
-        let System { cost, inverse, precision } = *system;
+        let mut direction = vec![0.0; flow.len()];
+        let mut norms = vec![0.0; flow.len() / cols];
+        let arch = Arch::new();
         let mut through = vec![0.0; flow.len()];
-        self.gram.multiply(compute, flow, Precision::Full, &mut through);
-        let mut residual: Vec<f32> = Vec::with_capacity(flow.len());
-        for i in 0..flow.len() {
-            residual.push(demand[i] - through[i] - cost[i] * flow[i]);
-        }
-        let mut direction: Vec<f32> = residual.iter().zip(inverse).map(|(r, m)| r * m).collect();
-        let mut norms: Vec<f64> = residual
-            .chunks_exact(cols)
-            .zip(direction.chunks_exact(cols))
-            .map(|(r, z)| dot(r, z))
-            .collect();
-        for _ in 0..steps {
-            self.gram.multiply(compute, &direction, precision, &mut through);
+        for step in 0..=steps {
             for (row, norm) in norms.iter_mut().enumerate() {
                 let here = row * cols..(row + 1) * cols;
-                let (cost, inverse) = (&cost[here.clone()], &inverse[here.clone()]);
-                let (q, r) = (&mut flow[here.clone()], &mut residual[here.clone()]);
-                let (p, ap) = (&mut direction[here.clone()], &mut through[here]);
-                for ((ap, cost), p) in ap.iter_mut().zip(cost).zip(&*p) {
-                    *ap += cost * p;
-                }
-                let curvature = dot(p, ap);
-                if curvature.is_nan() || curvature <= 0.0 || *norm <= 0.0 {
-                    continue;
-                }
-                let length = (*norm / curvature) as f32;
-                for ((q, r), (p, ap)) in q.iter_mut().zip(&mut *r).zip(p.iter().zip(&*ap)) {
-                    *q += length * p;
-                    *r -= length * ap;
-                }
-                for ((z, r), inverse) in ap.iter_mut().zip(&*r).zip(inverse) {
-                    *z = r * inverse;
-                }
-                let next = dot(r, ap);
-                let turn = (next / *norm) as f32;
-                *norm = next;
-                for (p, z) in p.iter_mut().zip(&*ap) {
-                    *p = z + turn * *p;
-                }
+                let row = Row {
+                    flow: &mut flow[here.clone()],
+                    rest: &mut rest[here.clone()],
+                    direction: &mut direction[here.clone()],
+                    through: &mut through[here.clone()],
+                    cost: &cost[here.clone()],
+                    inverse: &inverse[here],
+                };
+                let norm_before = (step > 0).then_some(*norm);
+                *norm = arch.dispatch(|| row.step(norm_before));
+            }
+            if step < steps {
+                self.gram.multiply(compute, &direction, Precision::Coarse, &mut through);
             }
         }
     }
 }
 
-/// Σ aᵢ bᵢ, in lanes of float32 and runs of float64.
-fn dot(a: &[f32], b: &[f32]) -> f64 {
-    a.chunks(1024)
-        .zip(b.chunks(1024))
-        .map(|(a, b)| {
-            let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<16>(), b.as_chunks::<16>());
-            let mut lanes = [0.0f32; 16];
-            for (a, b) in a.iter().zip(b) {
-                for lane in 0..16 {
-                    lanes[lane] += a[lane] * b[lane];
-                }
+/// A row of a block of conjugate gradients.
+struct Row<'a> {
+    flow: &'a mut [f32],
+    rest: &'a mut [f32],
+    direction: &'a mut [f32],
+    /// G · direction.
+    through: &'a mut [f32],
+    cost: &'a [f32],
+    inverse: &'a [f32],
+}
+
+impl Row<'_> {
+    /// Goes along the direction, and turns it. `norm`: that of the residual before, or `None` where there is
+    /// no direction yet. Returns that of the residual now; nought where there is nowhere left to go.
+    #[inline(always)]
+    fn step(self, norm: Option<f64>) -> f64 {
+        let Row { flow, rest, direction, through, cost, inverse } = self;
+        if let Some(norm) = norm {
+            let curvature = sum(direction, through, |p, gp, _| p * gp, cost)
+                + sum(direction, direction, |p, _, cost| p * p * cost, cost);
+            if curvature.is_nan() || curvature <= 0.0 || norm <= 0.0 {
+                return 0.0;
             }
-            let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
-            lanes.iter().map(|lane| f64::from(*lane)).sum::<f64>() + f64::from(rest)
-        })
-        .sum()
+            let length = (norm / curvature) as f32;
+            let along = direction.iter().zip(&*through);
+            for ((q, rest), (p, gp)) in flow.iter_mut().zip(&mut *rest).zip(along) {
+                *q += length * p;
+                *rest -= length * gp;
+            }
+        }
+        // The residual takes the place of what went through.
+        for ((r, rest), (cost, q)) in through.iter_mut().zip(rest).zip(cost.iter().zip(&*flow)) {
+            *r = *rest - cost * q;
+        }
+        let next = sum(through, through, |r, _, inverse| r * r * inverse, inverse);
+        let turn = norm.map_or(0.0, |norm| (next / norm) as f32);
+        for ((p, r), inverse) in direction.iter_mut().zip(through).zip(inverse) {
+            *p = *r * inverse + turn * *p;
+        }
+        next
+    }
+}
+
+/// Σ term(aᵢ, bᵢ, cᵢ), in lanes of float32 and runs of float64.
+#[inline(always)]
+fn sum(a: &[f32], b: &[f32], term: impl Fn(f32, f32, f32) -> f32, c: &[f32]) -> f64 {
+    const LANES: usize = 16;
+    const RUN: usize = 1024;
+    let mut total = 0.0;
+    for ((a, b), c) in a.chunks(RUN).zip(b.chunks(RUN)).zip(c.chunks(RUN)) {
+        let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+        let (c, c_rest) = c.as_chunks::<LANES>();
+        let mut lanes = [0.0f32; LANES];
+        for ((a, b), c) in a.iter().zip(b).zip(c) {
+            for lane in 0..LANES {
+                lanes[lane] += term(a[lane], b[lane], c[lane]);
+            }
+        }
+        let rest = a_rest.iter().zip(b_rest).zip(c_rest);
+        let rest: f32 = rest.map(|((a, b), c)| term(*a, *b, *c)).sum();
+        total += lanes.iter().map(|lane| f64::from(*lane)).sum::<f64>() + f64::from(rest);
+    }
+    total
 }

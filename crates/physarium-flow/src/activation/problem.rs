@@ -17,6 +17,9 @@ pub struct Problem<'a> {
     /// X_denseᵀX ÷ tokens `[cols, cols]`, X_dense the inputs in the dense model, whose outputs are the
     /// aim. `None` aims at what the weights make of X.
     pub dense: Option<&'a [f32]>,
+    /// What an error of each output costs the model, relative to the others `[rows]`: all are above 0. Only
+    /// the activation flow weighs outputs; `None` takes them as equal.
+    pub felt: Option<&'a [f32]>,
 }
 
 /// A pruned projection.
@@ -35,6 +38,7 @@ impl Problem<'_> {
         assert!(self.cols > 0 && self.weights.len().is_multiple_of(self.cols));
         assert_eq!(self.gram.len(), self.cols * self.cols, "Gram matrix");
         assert!(self.dense.is_none_or(|dense| dense.len() == self.gram.len()), "dense Gram matrix");
+        assert!(self.felt.is_none_or(|felt| felt.len() == self.rows()), "weights of outputs");
     }
 
     pub(crate) fn rows(&self) -> usize {

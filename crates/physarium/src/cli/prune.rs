@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use physarium::audit::{Share, grouped};
 use physarium::checkpoint::{
     Amount, Calibrated, Disposition, FlowRecipe, LinkPolicy, Method, NmPattern, NonFinite,
-    Overwrite, Recipe, Resume, Scope, Sparsity, printable,
+    Overwrite, Price, Recipe, Resume, Scope, Sparsity, printable,
 };
 use physarium::{CalibrationText, Error, Options, Strictness, Summary, Surgery, default_method};
 use serde_json::json;
@@ -40,6 +40,14 @@ pub struct Arguments {
     /// Keep N of each M consecutive inputs, as N:M
     #[arg(long, value_name = "N:M")]
     pattern: Option<NmPattern>,
+    /// Whether the sparsity is every tensor's, or the model's, spent where its predictions feel it least
+    /// (with --calibration) [default: uniform]
+    #[arg(long, value_enum, requires_all = ["sparsity", "calibration"])]
+    allocation: Option<AllocationName>,
+    /// What a weight must be worth to stay, as a multiple of the mean worth: sets the sparsity of
+    /// activation-flow where nobody does [default: 0.02]
+    #[arg(long, value_name = "P", requires = "calibration", conflicts_with_all = ["sparsity", "pattern"])]
+    price: Option<Price>,
     /// Over what the sparsity is taken [default: tile for magnitude-flow, tensor for magnitude]
     #[arg(long, value_enum, requires = "sparsity")]
     scope: Option<ScopeName>,
@@ -108,6 +116,9 @@ Examples:
 /// Tokens that statistics come from unless the user says otherwise.
 const DEFAULT_CALIBRATION_TOKENS: u64 = 131_072;
 
+/// Price of a weight where nothing else sets the sparsity.
+const DEFAULT_PRICE: f64 = 0.02;
+
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum MethodName {
     /// Conductances adapt under a conserved flow in each tile (sees magnitudes only)
@@ -126,6 +137,14 @@ impl MethodName {
     fn sees_activations(self) -> bool {
         matches!(self, MethodName::Wanda | MethodName::Sparsegpt | MethodName::ActivationFlow)
     }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum AllocationName {
+    /// The same share of each tensor
+    Uniform,
+    /// One budget for all tensors, by what the model's predictions lose
+    Flow,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -219,10 +238,17 @@ impl Arguments {
             return Err(Error::Usage(format!("{option} has no effect with --method {name}")));
         }
         let needs = |what| Err(Error::Usage(format!("--method {name} needs {what}")));
-        let amount = match (self.sparsity, self.pattern) {
-            (Some(sparsity), _) => Amount::Sparsity(sparsity),
-            (None, Some(pattern)) => Amount::Pattern(pattern),
-            (None, None) => return needs("--sparsity S or --pattern N:M"),
+        let amount = match (self.sparsity, self.pattern, self.price) {
+            (Some(sparsity), ..) if self.allocation == Some(AllocationName::Flow) => {
+                Amount::ModelSparsity(sparsity)
+            }
+            (Some(sparsity), ..) => Amount::Sparsity(sparsity),
+            (_, Some(pattern), _) => Amount::Pattern(pattern),
+            (.., Some(price)) => Amount::Price(price),
+            _ if self.method == MethodName::ActivationFlow => {
+                Amount::Price(Price::try_from(DEFAULT_PRICE).expect("above 0"))
+            }
+            _ => return needs("--sparsity S, --pattern N:M or --price P"),
         };
         let Some(text) = text else { return needs("--calibration FILE") };
         let window = match self.window {

@@ -2,57 +2,32 @@
 Solving projections by what passes through them, layer by layer, before shards are written.
 
 In: a decoder, windows of calibration tokens, the plan. Out: for each target, solved weights in its own dtype
-in a file of its layer ([`SolvedWeights`]). A layer's file is made durable when the layer is done, so a
-crash costs one layer: a continued run walks through the finished ones without solving.
+in a file of its layer ([`SolvedWeights`]). A continued run walks through the layers whose files are there
+without solving.
 */
 
 use std::collections::HashMap;
-use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use half::{bf16, f16};
-use physarium_checkpoint::{
-    Amount, Blake3, Calibrated, Digest, Error as CheckpointError, Method, PlannedTensor, Recipe,
-    Source, TargetPlan,
-};
+use physarium_checkpoint::{Amount, Calibrated, Method, PlannedTensor, Recipe, TargetPlan};
 use physarium_flow::activation::{
     ActivationFlow, Keep, Problem, Solution, activation_flow, sparsegpt, wanda,
 };
 use physarium_model::{
-    Capture, Compute, Decoder, Dense, Gram, Layer, Place, Projection, Residency, Run, Stage,
-    add_cross, walk,
+    Capture, Compute, Decoder, Dense, Gram, Labels, Layer, Place, Projection, Residency, Run,
+    Sensitivity, Stage, add_cross, sensitivities, walk,
 };
 
+use super::allocation::{Targets, Zeros, allocate};
+use super::solved::{Fresh, LayerFiles, SolvedWeights};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::progress::{Event, Progress};
 
-/// Bytes of the digest that ends a layer's file.
-const DIGEST_BYTES: u64 = 32;
-/// Bytes of a count of dead inputs before it, one for each target.
-const COUNT_BYTES: u64 = 8;
-
-/// Solved weights of all targets, in files.
-pub(crate) struct SolvedWeights {
-    places: HashMap<String, SolvedTensor>,
-}
-
-/// Where a target's solved weights are.
-#[derive(Clone)]
-pub(crate) struct SolvedTensor {
-    pub file: Arc<Source>,
-    pub begin: u64,
-    pub dead_inputs: u64,
-}
-
-impl SolvedWeights {
-    /// The solved weights of a target.
-    pub fn of(&self, tensor: &str) -> &SolvedTensor {
-        &self.places[tensor]
-    }
-}
+/// Calibration tokens that gradients are taken at: enough for means over them, few enough that all their
+/// activations fit into memory.
+const GRADIENT_TOKENS: usize = 8192;
 
 /// What is solved.
 pub(crate) struct Solving<'a> {
@@ -89,32 +64,80 @@ impl Solving<'_> {
     /// `Model` and `Checkpoint` for what is wrong with files, `Unsolvable` for statistics that no method
     /// can work with.
     pub fn run(&self, cancel: &Cancel, progress: &mut dyn Progress) -> Result<SolvedWeights> {
-        let io = |e| CheckpointError::io(&self.dir, "create", e);
-        fs::create_dir_all(&self.dir).map_err(io)?;
+        let files = LayerFiles::new(self.dir.clone())?;
         let decoder = Decoder::open(self.model, Residency::Streamed)?;
         let compute = Compute::new(self.threads)?;
         let windows: Vec<&[u32]> = self.windows.iter().map(Vec::as_slice).collect();
         let longest = windows.iter().map(|window| window.len()).max().unwrap_or(0);
         let run = Run::new(&compute, decoder.config(), longest);
-        let layers = decoder.config().layers();
-        let steps = layers * Stage::ALL.len();
+        let targets = targets(self.plan);
+        let calibrated = *self.recipe.calibrated().expect("only calibrated methods are solved");
+        let felt = match self.needs_gradients(&calibrated) {
+            true => Some(self.feel(&decoder, &windows, &run, cancel, progress)?),
+            false => None,
+        };
+        let zeros = match (calibrated.amount, &felt) {
+            (Amount::Pattern(_), _) => Zeros::new(),
+            (Amount::Sparsity(sparsity), _) => {
+                let zeros = |t: &PlannedTensor| sparsity.count(t.info.elements);
+                targets.iter().map(|(place, tensor)| (*place, zeros(tensor))).collect()
+            }
+            (amount, Some(felt)) => allocate(&decoder, &compute, &targets, felt, amount)?,
+            (_, None) => unreachable!("a budget of the whole model needs gradients"),
+        };
         let tokens: usize = windows.iter().map(|window| window.len()).sum();
+        let steps = decoder.config().layers() * Stage::ALL.len();
         progress.event(Event::TokensStarted { task: "calibrate", tokens: (steps * tokens) as u64 });
         let mut solver = LayerSolver {
-            solving: self,
             method: self.recipe.method,
-            calibrated: *self.recipe.calibrated().expect("only calibrated methods are solved"),
+            calibrated,
             compute: &compute,
-            targets: targets(self.plan),
+            targets,
+            zeros,
+            felt,
             sums: Sums::default(),
             kept: None,
             fresh: Vec::new(),
-            places: HashMap::new(),
+            files,
             cancel,
             progress,
         };
         walk(&decoder, &windows, &run, &mut solver)?;
-        Ok(SolvedWeights { places: solver.places })
+        Ok(solver.files.finish())
+    }
+
+    /// Whether the model's gradients decide what is pruned.
+    fn needs_gradients(&self, calibrated: &Calibrated) -> bool {
+        match calibrated.amount {
+            Amount::ModelSparsity(_) | Amount::Price(_) => true,
+            Amount::Sparsity(_) => matches!(self.recipe.method, Method::ActivationFlow(_)),
+            // Outputs do not compete with each other for what stays.
+            Amount::Pattern(_) => false,
+        }
+    }
+
+    /// Measures what the model's predictions feel, on windows from all over the calibration text.
+    fn feel(
+        &self,
+        decoder: &Decoder,
+        windows: &[&[u32]],
+        run: &Run<'_>,
+        cancel: &Cancel,
+        progress: &mut dyn Progress,
+    ) -> Result<Vec<[Sensitivity; 7]>> {
+        let window = windows.first().map_or(1, |window| window.len());
+        let count = (GRADIENT_TOKENS / window).clamp(1, windows.len());
+        let some: Vec<&[u32]> =
+            (0..count).map(|index| windows[index * windows.len() / count]).collect();
+        let passes = 2 * decoder.config().layers();
+        let tokens = (passes * count * window) as u64;
+        progress.event(Event::TokensStarted { task: "gradients", tokens });
+        let seed = self.recipe.calibrated().map_or(0, |calibrated| calibrated.calibration.seed);
+        sensitivities(decoder, &some, run, Labels::Drawn { seed }, || {
+            cancel.check()?;
+            progress.event(Event::Tokens(window as u64));
+            Ok(())
+        })
     }
 }
 
@@ -126,7 +149,7 @@ fn place_of(name: &str) -> Option<(usize, Projection)> {
     Some((layer.parse().ok()?, projection))
 }
 
-fn targets(plan: &TargetPlan) -> HashMap<(usize, Projection), &PlannedTensor> {
+fn targets(plan: &TargetPlan) -> Targets<'_> {
     let targets = plan.targets().map(|(tensor, _)| tensor);
     targets.filter_map(|tensor| Some((place_of(&tensor.info.name)?, tensor))).collect()
 }
@@ -149,17 +172,19 @@ struct Statistics {
 
 /// Collects statistics stage by stage, solves, and keeps a file per layer.
 struct LayerSolver<'a> {
-    solving: &'a Solving<'a>,
     method: Method,
     calibrated: Calibrated,
     compute: &'a Compute,
-    targets: HashMap<(usize, Projection), &'a PlannedTensor>,
+    targets: Targets<'a>,
+    zeros: Zeros,
+    /// What the model's predictions feel, where that decides.
+    felt: Option<Vec<[Sensitivity; 7]>>,
     sums: Sums,
-    /// The layer at hand and its file, when an earlier run has solved it.
-    kept: Option<(usize, HashMap<Projection, Dense>)>,
+    /// The weights of the layer at hand, when an earlier run has solved it.
+    kept: Option<HashMap<Projection, Dense>>,
     /// What this run has solved of the layer at hand.
-    fresh: Vec<(Projection, Vec<u8>, u64)>,
-    places: HashMap<String, SolvedTensor>,
+    fresh: Vec<Fresh>,
+    files: LayerFiles,
     cancel: &'a Cancel,
     progress: &'a mut dyn Progress,
 }
@@ -174,7 +199,7 @@ impl Capture for LayerSolver<'_> {
     fn inputs(&mut self, place: Place, dense: Option<&[f32]>, pruned: &[f32]) -> Result<()> {
         self.cancel.check()?;
         if place.stage == Stage::Qkv && self.sums.tokens == 0 {
-            self.look_for(place.layer)?;
+            self.kept = self.files.take(place.layer, &self.order(place.layer))?;
         }
         let stage = place.stage.projections();
         let wanted = stage.iter().any(|p| self.targets.contains_key(&(place.layer, *p)));
@@ -195,16 +220,19 @@ impl Capture for LayerSolver<'_> {
                 continue;
             };
             let map = match &mut self.kept {
-                Some((_, kept)) => {
+                Some(kept) => {
                     let weights = kept.remove(projection).expect("a kept layer has all targets");
                     pruned.map(*projection).with_weights(weights)
                 }
                 None => {
                     let map = pruned.map(*projection);
-                    let solution = self.solve(target, map.weights(), map.inputs(), &statistics)?;
+                    let at = (place.layer, *projection);
+                    let solution = self.solve(target, at, map.weights(), &statistics)?;
                     let weights = narrow(&solution.weights, map.weights());
-                    let dead = solution.dead_inputs as u64;
-                    self.fresh.push((*projection, bytes_of(&weights).to_vec(), dead));
+                    let dead_inputs = solution.dead_inputs as u64;
+                    let fresh =
+                        Fresh { projection: *projection, weights: weights.clone(), dead_inputs };
+                    self.fresh.push(fresh);
                     map.with_weights(weights)
                 }
             };
@@ -212,7 +240,8 @@ impl Capture for LayerSolver<'_> {
         }
         if place.stage == Stage::Down {
             if self.kept.is_none() {
-                self.keep(place.layer)?;
+                let fresh = std::mem::take(&mut self.fresh);
+                self.files.keep(place.layer, &self.order(place.layer), &fresh)?;
             }
             self.kept = None;
         }
@@ -239,12 +268,12 @@ impl Sums {
     }
 }
 
-impl LayerSolver<'_> {
+impl<'a> LayerSolver<'a> {
     fn solve(
         &self,
         target: &PlannedTensor,
+        place: (usize, Projection),
         weights: &Dense,
-        inputs: usize,
         statistics: &Statistics,
     ) -> Result<Solution> {
         let unsolvable = |what: &str| Error::Unsolvable {
@@ -259,12 +288,22 @@ impl LayerSolver<'_> {
         if wide.iter().any(|weight| !weight.is_finite()) {
             return Err(unsolvable("NaN or infinite weights"));
         }
-        let dense = (!statistics.dense.is_empty()).then_some(&statistics.dense[..]);
-        let problem = Problem { weights: &wide, cols: inputs, gram: &statistics.gram, dense };
+        let felt = self.felt.as_ref().map(|felt| &felt[place.0][place.1 as usize].outputs);
+        let felt: Option<Vec<f32>> =
+            felt.map(|felt| felt.iter().map(|cost| *cost as f32).collect());
+        let problem = Problem {
+            weights: &wide,
+            cols: statistics.gram.len().isqrt(),
+            gram: &statistics.gram,
+            dense: (!statistics.dense.is_empty()).then_some(&statistics.dense[..]),
+            felt: felt.as_deref(),
+        };
         let keep = match self.calibrated.amount {
-            Amount::Sparsity(sparsity) => Keep::AllBut(sparsity.count(wide.len() as u64) as usize),
             Amount::Pattern(pattern) => {
                 Keep::Pattern { keep: pattern.keep(), group: pattern.group() }
+            }
+            Amount::Sparsity(_) | Amount::ModelSparsity(_) | Amount::Price(_) => {
+                Keep::AllBut(self.zeros[&place] as usize)
             }
         };
         match self.method {
@@ -280,91 +319,11 @@ impl LayerSolver<'_> {
         }
     }
 
-    fn path(&self, layer: usize) -> PathBuf {
-        self.solving.dir.join(format!("layer-{layer:05}"))
-    }
-
     /// A layer's targets in the order of its file.
-    fn order(&self, layer: usize) -> Vec<(Projection, &PlannedTensor)> {
+    fn order(&self, layer: usize) -> Vec<(Projection, &'a PlannedTensor)> {
         let target = |p: Projection| Some((p, *self.targets.get(&(layer, p))?));
         Projection::ALL.into_iter().filter_map(target).collect()
     }
-
-    /// Takes a layer's file, if an earlier run left a whole one.
-    fn look_for(&mut self, layer: usize) -> Result<()> {
-        let path = self.path(layer);
-        if path.symlink_metadata().is_err() {
-            return Ok(());
-        }
-        let source = Source::open(&path)?;
-        let order = self.order(layer);
-        let weights: u64 = order.iter().map(|(_, tensor)| tensor.info.size_bytes()).sum();
-        let expected = weights + order.len() as u64 * COUNT_BYTES + DIGEST_BYTES;
-        if source.len() != expected || !digest_is_right(&source)? {
-            return Ok(());
-        }
-        let mut maps = HashMap::new();
-        let mut begin = 0;
-        for (projection, tensor) in order {
-            let mut bytes = vec![0; tensor.info.size_bytes() as usize];
-            source.read_exact_at(&mut bytes, begin)?;
-            maps.insert(projection, dense_of(&bytes, tensor));
-            begin += tensor.info.size_bytes();
-        }
-        self.kept = Some((layer, maps));
-        self.remember(layer, source)
-    }
-
-    /// Makes what was solved of a layer durable.
-    fn keep(&mut self, layer: usize) -> Result<()> {
-        let path = self.path(layer);
-        let part = path.with_extension("part");
-        let io = |e| CheckpointError::io(&part, "write", e);
-        let mut digest = Blake3::default();
-        let mut file = fs::File::create(&part).map_err(io)?;
-        let fresh = std::mem::take(&mut self.fresh);
-        let counts = fresh.iter().flat_map(|(_, _, dead)| dead.to_le_bytes()).collect();
-        for bytes in fresh.iter().map(|(_, bytes, _)| bytes).chain([&counts]) {
-            digest.update(bytes);
-            file.write_all(bytes).map_err(io)?;
-        }
-        file.write_all(&digest.finish().0).map_err(io)?;
-        file.sync_all().map_err(io)?;
-        fs::rename(&part, &path).map_err(|e| CheckpointError::io(&path, "create", e))?;
-        let source = Source::open(&path)?;
-        self.remember(layer, source)
-    }
-
-    /// Notes where a layer's solved weights are.
-    fn remember(&mut self, layer: usize, source: Source) -> Result<()> {
-        let order = self.order(layer);
-        let weights: u64 = order.iter().map(|(_, tensor)| tensor.info.size_bytes()).sum();
-        let file = Arc::new(source);
-        let mut begin = 0;
-        let mut places = Vec::new();
-        for (index, (_, tensor)) in order.into_iter().enumerate() {
-            let mut dead = [0; COUNT_BYTES as usize];
-            file.read_exact_at(&mut dead, weights + index as u64 * COUNT_BYTES)?;
-            let (file, dead_inputs) = (Arc::clone(&file), u64::from_le_bytes(dead));
-            places.push((tensor.info.name.clone(), SolvedTensor { file, begin, dead_inputs }));
-            begin += tensor.info.size_bytes();
-        }
-        self.places.extend(places);
-        Ok(())
-    }
-}
-
-/// Whether a file ends with the digest of what is before it.
-fn digest_is_right(source: &Source) -> Result<bool> {
-    let mut digest = Blake3::default();
-    let end = source.len() - DIGEST_BYTES;
-    source.read_pieces(0..end, |piece| -> Result<()> {
-        digest.update(piece);
-        Ok(())
-    })?;
-    let mut stated = [0; DIGEST_BYTES as usize];
-    source.read_exact_at(&mut stated, end)?;
-    Ok(digest.finish() == Digest(stated))
 }
 
 /// Rounds to the dtype of `like`, to nearest even. What is nought becomes +0.0; weights that the solver
@@ -387,22 +346,5 @@ fn narrow(weights: &[f32], like: &Dense) -> Dense {
             Dense::F16(weights.iter().map(round).collect())
         }
         Dense::F32(_) => Dense::F32(weights.iter().map(|weight| positive(*weight)).collect()),
-    }
-}
-
-fn bytes_of(weights: &Dense) -> &[u8] {
-    match weights {
-        Dense::Bf16(weights) => bytemuck::cast_slice(weights),
-        Dense::F16(weights) => bytemuck::cast_slice(weights),
-        Dense::F32(weights) => bytemuck::cast_slice(weights),
-    }
-}
-
-fn dense_of(bytes: &[u8], tensor: &PlannedTensor) -> Dense {
-    use physarium_checkpoint::Dtype;
-    match tensor.info.dtype {
-        Dtype::BF16 => Dense::Bf16(bytemuck::pod_collect_to_vec(bytes)),
-        Dtype::F16 => Dense::F16(bytemuck::pod_collect_to_vec(bytes)),
-        _ => Dense::F32(bytemuck::pod_collect_to_vec(bytes)),
     }
 }

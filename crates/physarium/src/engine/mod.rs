@@ -4,14 +4,19 @@ The surgery itself: a shard goes through read, decide, hash and write, in pieces
 `treatment` says what is done to a piece, `pieces` how a tensor falls into pieces, `solve` decides
 tiles, `search` finds cuts that span more than a tile, `memory` says what all of it needs,
 `pipeline` moves one shard through.
+
+A method that sees activations comes before: `allocation` says how many weights of each target go,
+`calibrated` solves layer by layer, `solved` keeps what comes of it until shards are written.
 */
 
+mod allocation;
 mod calibrated;
 mod memory;
 mod pieces;
 mod pipeline;
 mod search;
 mod solve;
+mod solved;
 mod tiles;
 mod treatment;
 
@@ -24,12 +29,13 @@ use physarium_flow::Cut;
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-pub(crate) use calibrated::{SolvedWeights, Solving};
+pub(crate) use calibrated::Solving;
 pub use memory::MemoryPlan;
 use pieces::{Piece, PieceSizes};
 pub(crate) use pipeline::{ShardRun, TensorDone};
 use search::{SearchTarget, find_cuts};
 use solve::TileRule;
+pub(crate) use solved::SolvedWeights;
 use tiles::{Grid, Matrix};
 
 /// How weights are chosen, ready to be applied.

@@ -60,12 +60,48 @@ fn the_same_bytes_for_any_threads_and_a_forged_zero_is_found() {
 }
 
 #[test]
+fn one_budget_goes_where_it_is_felt_least_and_a_price_sets_one() {
+    let work = work();
+    let prune = |out: &str, method: &str, amount: &str| {
+        let run = work.json(&format!(
+            "prune demo --out {out} --method {method} {amount} {CALIBRATION} --format json"
+        ));
+        work.ok(&format!("verify demo {out}"));
+        let of_target = run["pruned"]["of_target"]["share"].as_f64().unwrap();
+        let audit = work.json(&format!("audit {out} --format json --against demo"));
+        let eval = format!("eval {out} --text text.txt --window 256 --format json");
+        (of_target, audit["projections"].clone(), work.json(&eval)["perplexity"].as_f64().unwrap())
+    };
+    for method in METHODS {
+        let (uniform, _, _) = prune("uniform", &format!("{method} --force"), "--sparsity 0.7");
+        let flow = "--sparsity 0.7 --allocation flow --force";
+        let (flow, projections, _) = prune("flow", method, flow);
+        assert!((uniform - 0.7).abs() < 1e-4 && flow == 0.7, "{uniform} {flow}");
+        let shares = projections.as_array().unwrap().iter();
+        let shares: Vec<f64> = shares.map(|p| p["sparsity_mean"].as_f64().unwrap()).collect();
+        let (least, most) = (
+            shares.iter().copied().fold(1.0, f64::min),
+            shares.iter().copied().fold(0.0, f64::max),
+        );
+        assert!(most - least > 0.1 && least > 0.49 && most < 0.91, "{method}: {shares:?}");
+    }
+    // A higher price takes more; the default is a price.
+    let (default, _, dense_like) = prune("priced", "activation-flow", "");
+    let (more, _, _) = prune("dear", "activation-flow", "--price 0.2");
+    assert!(0.05 < default && default < more && more < 0.95, "{default} {more}");
+    assert!(dense_like < 2.4, "{dense_like}");
+}
+
+#[test]
 fn what_cannot_be_is_said() {
     let work = work();
     let prune = "prune demo --out out --method activation-flow";
     let fails = |rest: &str, needles: &[&str]| work.fails(2, &format!("{prune} {rest}"), needles);
     fails("--sparsity 0.5", &["activation-flow needs --calibration FILE"]);
-    fails(CALIBRATION, &["activation-flow needs --sparsity S or --pattern N:M"]);
+    let wanda = "prune demo --out out --method wanda --calibration calibration.txt";
+    work.fails(2, wanda, &["wanda needs --sparsity S, --pattern N:M or --price P"]);
+    fails(&format!("--price 0 {CALIBRATION}"), &["price must be above 0, found 0"]);
+    fails(&format!("--allocation flow {CALIBRATION}"), &["--sparsity"]);
     let scope = format!("--sparsity 0.5 --scope model {CALIBRATION}");
     fails(&scope, &["--scope has no effect"]);
     fails(&format!("--sparsity 0.5 --beta 3 {CALIBRATION}"), &["--beta"]);
