@@ -34,7 +34,8 @@ pub(crate) fn read_journal(
         let counts = done
             .map_or([0; 5], |d| [d.processed, d.pruned, d.already_zero, d.non_finite, d.refitted]);
         let tiles = done.and_then(|done| done.tiles).map_or(0, |tiles| tiles.visited);
-        counts.into_iter().chain([tiles, record.elements])
+        let dead_inputs = done.map_or(0, |done| done.dead_inputs);
+        counts.into_iter().chain([tiles, dead_inputs, record.elements])
     });
     if counts.into_iter().try_fold(0u64, u64::checked_add).is_none() {
         return Err(fault("counts whose sum fits in 64 bits", "a sum beyond"));
@@ -62,6 +63,7 @@ pub(crate) fn agrees(
                 });
                 done.role == *role
                     && fate <= done.processed
+                    && done.dead_inputs <= shape.cols
                     && done.processed <= info.elements
                     && tiles
             }),

@@ -180,6 +180,9 @@ pub struct Totals {
     /// Elements that are not zero and not what they were.
     #[serde(default, skip_serializing_if = "is_nought")]
     pub refitted: u64,
+    /// Inputs of processed tensors that were nought on all of the calibration text.
+    #[serde(default, skip_serializing_if = "is_nought")]
+    pub dead_inputs: u64,
 }
 
 /// Whether a count goes without saying.
@@ -201,6 +204,7 @@ impl Totals {
                 totals.already_zero += done.already_zero;
                 totals.non_finite += done.non_finite;
                 totals.refitted += done.refitted;
+                totals.dead_inputs += done.dead_inputs;
             }
         }
         totals

@@ -30,6 +30,22 @@ pub fn default_window(model: &Path) -> Result<u64> {
 pub struct CalibrationText(Text);
 
 impl CalibrationText {
+    /// The text that comes along: short English stories by the project's own grammar (`demo/recipe`), under the
+    /// project's licence. Enough to try things; a text like what the model is for serves it better.
+    pub fn built_in() -> CalibrationText {
+        const STORIES: &str = include_str!("../../../demo/calibration.txt");
+        CalibrationText(Text::of(STORIES.to_owned(), "the calibration text that comes along"))
+    }
+
+    /// Tokens in whole windows that the text has for the checkpoint in `model`.
+    ///
+    /// # Errors
+    /// What is wrong with the tokenizer.
+    pub fn available(&self, model: &Path, window: u64) -> Result<u64> {
+        let tokens = Tokens::of(model, &self.0, None)?.ids.len() as u64;
+        Ok(tokens / window * window)
+    }
+
     /// Reads plain text, or JSON Lines where a field is named or the name ends in `.jsonl`.
     ///
     /// # Errors

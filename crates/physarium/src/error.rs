@@ -38,7 +38,7 @@ pub enum Error {
     #[error(transparent)]
     Threads(#[from] physarium_model::ThreadsUnavailable),
     /// A projection cannot be solved by what passes through it.
-    #[error("tensor {}: {what}, expected finite weights and activations", printable(tensor))]
+    #[error("tensor {}: {what}", printable(tensor))]
     Unsolvable {
         /// The tensor.
         tensor: String,

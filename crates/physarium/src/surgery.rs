@@ -43,10 +43,11 @@ pub fn default_method() -> Method {
     }
 }
 
-/// What to do with projections that cannot be pruned.
+/// What to do with projections that cannot be pruned, or that nothing is known of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Strictness {
-    /// Carry them and say so.
+    /// Carry those that cannot be pruned, count inputs that are nought on all of the calibration text,
+    /// and say so.
     #[default]
     Skip,
     /// Refuse the checkpoint.
@@ -88,6 +89,7 @@ pub struct Surgery {
     /// Threads and memory.
     pub memory: MemoryPlan,
     threads: usize,
+    strictness: Strictness,
     /// Windows of calibration tokens, for a method that sees activations.
     windows: Option<Vec<Vec<u32>>>,
 }
@@ -133,7 +135,8 @@ impl Surgery {
         if recipe.calibrated().is_some() {
             Solving::check(&plan)?;
         }
-        Ok(Surgery { checkpoint, plan, recipe, sidecars, memory, threads, windows })
+        let strictness = options.strictness;
+        Ok(Surgery { checkpoint, plan, recipe, sidecars, memory, threads, strictness, windows })
     }
 
     /// Hands over the calibration text that the recipe names.
@@ -307,7 +310,26 @@ impl Surgery {
             threads: self.threads,
             dir: staging.join(SOLVED_DIR),
         };
-        solving.run(cancel, progress).map(Some)
+        let solved = solving.run(cancel, progress)?;
+        if self.strictness == Strictness::Refuse {
+            self.refuse_dead_inputs(&solved)?;
+        }
+        Ok(Some(solved))
+    }
+
+    /// Fails if nothing is known of some inputs.
+    fn refuse_dead_inputs(&self, solved: &SolvedWeights) -> Result<()> {
+        for (tensor, shape) in self.plan.targets() {
+            let dead = solved.of(&tensor.info.name).dead_inputs;
+            if dead > 0 {
+                let what = format!(
+                    "{dead} of {} inputs are nought on all of the calibration text",
+                    shape.cols
+                );
+                return Err(Error::Unsolvable { tensor: tensor.info.name.clone(), what });
+            }
+        }
+        Ok(())
     }
 
     /// The plan's tensors of one shard: a run of the plan, which is in file order.

@@ -12,6 +12,7 @@ mod generate;
 mod inspect;
 mod output;
 mod prune;
+mod recipe;
 mod signals;
 mod terminal;
 mod verify;

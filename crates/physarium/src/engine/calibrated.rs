@@ -281,12 +281,14 @@ impl<'a> LayerSolver<'a> {
             what: what.to_owned(),
         };
         if statistics.gram.iter().any(|sum| !sum.is_finite()) {
-            return Err(unsolvable("the model computes NaN or infinite activations on this text"));
+            return Err(unsolvable(
+                "expected finite activations, found NaN or infinite ones on this text",
+            ));
         }
         let mut wide = vec![0.0; weights.len()];
         weights.widen(0, &mut wide);
         if wide.iter().any(|weight| !weight.is_finite()) {
-            return Err(unsolvable("NaN or infinite weights"));
+            return Err(unsolvable("expected finite weights, found NaN or infinite ones"));
         }
         let felt = self.felt.as_ref().map(|felt| &felt[place.0][place.1 as usize].outputs);
         let felt: Option<Vec<f32>> =
@@ -308,8 +310,9 @@ impl<'a> LayerSolver<'a> {
         };
         match self.method {
             Method::Wanda(_) => Ok(wanda(&problem, keep)),
-            Method::SparseGpt(_) => sparsegpt(self.compute, &problem, keep)
-                .ok_or_else(|| unsolvable("the Gram matrix has no Cholesky factor")),
+            Method::SparseGpt(_) => sparsegpt(self.compute, &problem, keep).ok_or_else(|| {
+                unsolvable("expected a positive definite Gram matrix, found none after damping")
+            }),
             Method::ActivationFlow(_) => {
                 Ok(activation_flow(self.compute, &problem, keep, &ActivationFlow::default()))
             }

@@ -39,6 +39,12 @@ pub struct TextUsed {
 }
 
 impl Text {
+    /// A text that is not in a file; `name` stands for one.
+    pub fn of(characters: String, name: &str) -> Text {
+        let digest = Sha256::of(characters.as_bytes());
+        Text { characters, path: PathBuf::from(name), digest, field: None }
+    }
+
     /// Reads a file: JSON Lines where a field is named or the name ends in `.jsonl`, else plain text.
     ///
     /// # Errors

@@ -93,11 +93,39 @@ fn one_budget_goes_where_it_is_felt_least_and_a_price_sets_one() {
 }
 
 #[test]
+fn a_run_is_repeated_from_its_manifest_or_a_recipe() {
+    let work = work();
+    let bytes =
+        |out: &str| fs::read(work.path(out).join("model-00002-of-00002.safetensors")).unwrap();
+    // The text that comes along is the demo's.
+    work.ok("prune demo --out one --method activation-flow --sparsity 0.4 --skip *.q_proj.weight --window 256");
+    let manifest = "--recipe one/physarium.manifest.json";
+    work.ok(&format!("prune demo --out two {manifest} --calibration calibration.txt"));
+    assert!(bytes("one") == bytes("two"));
+    for record in ["physarium.manifest.json", "physarium.journal.jsonl"] {
+        let read = |out: &str| fs::read(work.path(out).join(record)).unwrap();
+        assert!(read("one") == read("two"), "{record}");
+    }
+    let other = format!("prune demo --out three {manifest} --calibration text.txt");
+    work.fails(2, &other, &["text.txt", "another calibration text", "SHA-256"]);
+    let toml = "target = []\nskip = ['*.o_proj.weight']\nnon_finite = 'refuse'\n\
+                [method]\nname = 'magnitude'\nsparsity = 0.5\nscope = 'tile'\nblock_size = 64\n";
+    fs::write(work.path("run.toml"), toml).unwrap();
+    work.ok("prune demo --out four --recipe run.toml");
+    work.ok("prune demo --out five --sparsity 0.5 --block-size 64 --skip *.o_proj.weight");
+    assert!(bytes("four") == bytes("five"));
+    work.fails(2, "prune demo --out six --recipe run.toml --seed 1", &["--recipe", "--seed"]);
+    let needless = "prune demo --out six --recipe run.toml --calibration text.txt";
+    work.fails(2, needless, &["--calibration has no effect", "sees weights only"]);
+    fs::write(work.path("bad.toml"), "skip = 3").unwrap();
+    work.fails(2, "prune demo --out six --recipe bad.toml", &["bad.toml", "no recipe"]);
+}
+
+#[test]
 fn what_cannot_be_is_said() {
     let work = work();
     let prune = "prune demo --out out --method activation-flow";
     let fails = |rest: &str, needles: &[&str]| work.fails(2, &format!("{prune} {rest}"), needles);
-    fails("--sparsity 0.5", &["activation-flow needs --calibration FILE"]);
     let wanda = "prune demo --out out --method wanda --calibration calibration.txt";
     work.fails(2, wanda, &["wanda needs --sparsity S, --pattern N:M or --price P"]);
     fails(&format!("--price 0 {CALIBRATION}"), &["price must be above 0, found 0"]);
