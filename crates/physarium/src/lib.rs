@@ -28,14 +28,17 @@ println!("{} of {} target elements pruned", summary.totals.pruned, summary.total
 
 mod calibration;
 mod cancel;
+mod comparison;
 mod engine;
 mod error;
 mod eval;
+mod peak;
 mod progress;
 mod surgery;
 
 pub use calibration::{CalibrationText, default_window};
 pub use cancel::Cancel;
+pub use comparison::{ComparedRun, ComparisonRequest, Contender, Outputs, compare};
 pub use engine::MemoryPlan;
 pub use error::Error;
 pub use eval::{Against, BosRule, EvalRequest, Evaluation, Protocol, TokenScore, evaluate};

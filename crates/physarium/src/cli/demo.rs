@@ -7,13 +7,17 @@ use clap::Args;
 use physarium::audit::{
     AuditRequest, Claims, Evidence, Listing, audit, inspect, text, verify as verify_output,
 };
-use physarium::checkpoint::{NonFinite, Overwrite, Recipe, Resume};
-use physarium::{EvalRequest, Options, Surgery, default_method, evaluate};
+use physarium::checkpoint::{Amount, NonFinite, Overwrite, Recipe, Resume, Sparsity};
+use physarium::{
+    CalibrationText, Cancel, ComparisonRequest, Error, EvalRequest, Options, Outputs, Progress,
+    Surgery, default_method, evaluate,
+};
 
 use super::output::{self, Outcome};
-use super::{audit as audit_command, eval, signals, terminal, verify};
+use super::recipe::MethodName;
+use super::{SelectionArguments, audit as audit_command, compare, eval, signals, terminal, verify};
 
-/// Inspect, prune, audit, verify and evaluate the small model in demo/
+/// Inspect, prune, audit, verify and evaluate the small model in demo/, and compare two methods on it
 ///
 /// Takes seconds and needs no network. The result and the report stay in a directory to look at.
 #[derive(Args)]
@@ -32,7 +36,7 @@ pub struct Arguments {
 
 /// Runs it.
 pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
-    let demo = find_demo(arguments.demo)?;
+    let demo = find_demo(arguments.demo.as_deref())?;
     let (model, out) = (demo.join("model"), arguments.out.join("pruned"));
     std::fs::create_dir_all(&arguments.out)
         .with_context(|| format!("{}: cannot create", arguments.out.display()))?;
@@ -84,18 +88,11 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     heading(&format!(
         "physarium eval {shown_out} --against {shown_model} --text {shown_text} --window 512"
     ))?;
-    let request = EvalRequest {
-        model: &out,
-        against: Some(&model),
-        text: &heldout,
-        field: None,
-        window: Some(512),
-        stride: None,
-        limit: None,
-        threads: Options::default().threads,
-    };
-    let evaluation = evaluate(&request, &cancel, &mut *progress)?;
-    output::text(&eval::as_text(&evaluation))?;
+    let request = EvalRequest { against: Some(&model), ..evaluation(&out, &heldout) };
+    let measured = evaluate(&request, &cancel, &mut *progress)?;
+    output::text(&eval::as_text(&measured))?;
+
+    let better = compare_methods(&arguments, &demo, &cancel, &mut *progress)?;
 
     output::text(&format!(
         "\nThe report is in {report}/physarium.audit.md (and .json), the pruned model in {shown_out}.\n\
@@ -104,14 +101,67 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
          physarium prune MODEL --out PRUNED\n  \
          physarium audit PRUNED --against MODEL\n"
     ))?;
-    let all = [audit_command::outcome(&result), verify::outcome(&proof)];
-    Ok(if all == [Outcome::True; 2] { Outcome::True } else { Outcome::False })
+    let all = [audit_command::outcome(&result), verify::outcome(&proof), better];
+    Ok(if all == [Outcome::True; 3] { Outcome::True } else { Outcome::False })
+}
+
+/// Prunes by magnitude and by activation flow at the same sparsity. True if the flow costs less.
+fn compare_methods(
+    arguments: &Arguments,
+    demo: &Path,
+    cancel: &Cancel,
+    progress: &mut dyn Progress,
+) -> anyhow::Result<Outcome> {
+    let (model, heldout) = (demo.join("model"), demo.join("heldout.txt"));
+    let calibration_file = demo.join("calibration.txt");
+    let (shown_model, shown_text) = (model.display(), heldout.display());
+    heading(&format!(
+        "physarium compare {shown_model} --out {} --methods magnitude,activation-flow --sparsity 0.5 \
+         --calibration {} --calibration-tokens 16384 --window 512 --text {shown_text} --eval-window 512",
+        arguments.out.display(),
+        calibration_file.display(),
+    ))?;
+    let text = CalibrationText::read(&calibration_file, None)?;
+    let amount = Amount::Sparsity(Sparsity::try_from(0.5).map_err(Error::Usage)?);
+    let calibration = text.calibration(16_384, 512, 0);
+    let contenders = [MethodName::Magnitude, MethodName::ActivationFlow].map(|method| {
+        let selection = SelectionArguments { target: Vec::new(), skip: Vec::new() };
+        let name = format!("{}-0.5", method.text());
+        compare::contender(name, method, amount, calibration, &selection)
+    });
+    let request = ComparisonRequest {
+        contenders: &contenders,
+        calibration: &text,
+        eval: evaluation(&model, &heldout),
+        dir: &arguments.out,
+        outputs: Outputs::Discard,
+        options: Options::default(),
+    };
+    let mut runs = Vec::new();
+    physarium::compare(&request, cancel, progress, |run| runs.push(run))?;
+    output::text(&compare::as_text(&runs))?;
+    let better = runs[1].evaluation.perplexity < runs[0].evaluation.perplexity;
+    Ok(if better { Outcome::True } else { Outcome::False })
+}
+
+/// How the demo measures.
+fn evaluation<'a>(model: &'a Path, text: &'a Path) -> EvalRequest<'a> {
+    EvalRequest {
+        model,
+        against: None,
+        text,
+        field: None,
+        window: Some(512),
+        stride: None,
+        limit: None,
+        threads: Options::default().threads,
+    }
 }
 
 /// The directory that holds `model/` and `claims.toml`.
-fn find_demo(named: Option<PathBuf>) -> anyhow::Result<PathBuf> {
+fn find_demo(named: Option<&Path>) -> anyhow::Result<PathBuf> {
     if let Some(dir) = named {
-        return Ok(dir);
+        return Ok(dir.to_owned());
     }
     let here = std::env::current_dir().context("cannot tell the current directory")?;
     let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");

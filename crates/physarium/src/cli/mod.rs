@@ -6,6 +6,7 @@ stdout carries results only; progress, notes and errors go to stderr. Exit codes
 */
 
 mod audit;
+mod compare;
 mod demo;
 mod eval;
 mod generate;
@@ -40,6 +41,7 @@ Examples:
   physarium audit models/pruned --against models/llama --report reports
   physarium verify models/llama models/pruned         proof that nothing else changed
   physarium eval models/pruned --against models/llama --text FILE    what it cost
+  physarium compare models/llama --text FILE --sparsity 0.5 --out table    which method costs least
 
 MODEL is a directory in Hugging Face layout: config.json and model.safetensors, or shards with
 model.safetensors.index.json. It is never written to.
@@ -54,6 +56,7 @@ enum Command {
     Audit(audit::Arguments),
     Verify(verify::Arguments),
     Eval(eval::Arguments),
+    Compare(compare::Arguments),
     Demo(demo::Arguments),
     Completions(generate::CompletionArguments),
     Man(generate::ManArguments),
@@ -117,6 +120,7 @@ pub fn run() -> ExitCode {
         Command::Audit(arguments) => audit::run(arguments),
         Command::Verify(arguments) => verify::run(arguments),
         Command::Eval(arguments) => eval::run(arguments),
+        Command::Compare(arguments) => compare::run(arguments),
         Command::Demo(arguments) => demo::run(arguments),
         Command::Completions(arguments) => generate::completions(arguments),
         Command::Man(arguments) => generate::man(arguments),

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::score::{ScoredWindow, TokenScore};
 use super::text::TextUsed;
+use crate::peak;
 
 /// How the numbers came about. Numbers of two evaluations compare where these agree.
 #[derive(Debug, Clone, Serialize)]
@@ -141,7 +142,7 @@ impl Totals {
             against: against(&self.windows),
             seconds: all.as_secs_f64(),
             tokens_per_second: tokens as f64 / computing.as_secs_f64(),
-            peak_rss_bytes: peak_rss_bytes(),
+            peak_rss_bytes: peak::resident_bytes(),
             tokens: scores().copied().collect(),
         }
     }
@@ -183,14 +184,6 @@ fn stderr_of_mean(windows: &[ScoredWindow]) -> Option<f64> {
         .map(|window| (difference(window) - mean * window.scores.len() as f64).powi(2))
         .sum();
     Some((squares * count / (count - 1.0)).sqrt() / scored as f64)
-}
-
-/// The most memory that this process had resident, as Linux tells.
-fn peak_rss_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kilobytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
-    Some(kilobytes * 1024)
 }
 
 #[cfg(test)]

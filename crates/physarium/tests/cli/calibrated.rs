@@ -122,6 +122,47 @@ fn a_run_is_repeated_from_its_manifest_or_a_recipe() {
 }
 
 #[test]
+fn methods_are_compared_in_one_table() {
+    let work = work();
+    let all = "--methods magnitude,magnitude-flow,wanda,activation-flow --sparsity 0.5 --pattern 2:4 \
+               --allocation uniform,flow";
+    let table = work.ok(&format!(
+        "compare demo --out table --text text.txt --eval-window 256 {all} {CALIBRATION}"
+    ));
+    let names = [
+        "dense",
+        "magnitude-0.5",
+        "magnitude-flow-0.5",
+        "wanda-0.5",
+        "wanda-0.5-allocated",
+        "activation-flow-0.5",
+        "activation-flow-0.5-allocated",
+        "magnitude-2of4",
+        "magnitude-flow-2of4",
+        "wanda-2of4",
+        "activation-flow-2of4",
+    ];
+    let rows: Vec<&str> =
+        table.lines().filter_map(|line| line.strip_prefix("| ")).skip(1).collect();
+    assert_eq!(rows.len(), names.len(), "{table}");
+    for (row, name) in rows.iter().zip(names) {
+        assert!(row.starts_with(&format!("{name} |")), "{table}");
+        assert!(name == "dense" || row.contains("| 50.00 % |"), "{table}");
+    }
+    assert_eq!(fs::read_to_string(work.path("table/physarium.compare.md")).unwrap(), table);
+    let json = fs::read_to_string(work.path("table/physarium.compare.json")).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["runs"].as_array().unwrap().len(), names.len() - 1);
+    // Pruned models are gone unless they are asked for.
+    assert_eq!(fs::read_dir(work.path("table")).unwrap().count(), 2);
+    let few = "--methods magnitude --sparsity 0.5 --keep";
+    work.ok(&format!("compare demo --out kept --text text.txt --eval-window 256 {few}"));
+    work.ok("verify demo kept/magnitude-0.5");
+    work.fails(2, "compare demo --out none --text text.txt", &["at least one --sparsity S"]);
+    work.nothing_was_written("none");
+}
+
+#[test]
 fn what_cannot_be_is_said() {
     let work = work();
     let prune = "prune demo --out out --method activation-flow";

@@ -1,0 +1,235 @@
+//! `physarium compare`: methods side by side.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Args;
+use physarium::audit::grouped;
+use physarium::checkpoint::{
+    Amount, Calibration, Method, NmPattern, NonFinite, Recipe, Scope, Sparsity, printable,
+};
+use physarium::{
+    ComparedRun, ComparisonRequest, Contender, Error, EvalRequest, Options, Outputs, compare,
+    default_method,
+};
+use serde_json::json;
+
+use super::output::{self, Outcome, size};
+use super::recipe::{AllocationName, CalibrationArguments, MethodName};
+use super::{Display, Format, SelectionArguments, signals, terminal};
+
+/// Prune with several methods, evaluate each against the dense model, and print one table
+///
+/// Every method is asked for every sparsity and every pattern. Rows appear as they are done; the table is
+/// also written to OUT/physarium.compare.md and, with recipes and protocols, to OUT/physarium.compare.json.
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Arguments {
+    /// Checkpoint directory of the dense model; never written to
+    model: PathBuf,
+    /// Directory for the table and, while they are measured, the pruned models
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Text to measure perplexity on
+    #[arg(long, value_name = "FILE")]
+    text: PathBuf,
+    /// Methods, separated by commas
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "magnitude,wanda,sparsegpt,activation-flow"
+    )]
+    methods: Vec<MethodName>,
+    /// Sparsities, separated by commas
+    #[arg(long, value_name = "S", value_delimiter = ',')]
+    sparsity: Vec<Sparsity>,
+    /// Patterns, separated by commas
+    #[arg(long, value_name = "N:M", value_delimiter = ',')]
+    pattern: Vec<NmPattern>,
+    /// How methods that see activations spend a sparsity; both can be asked for
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "uniform")]
+    allocation: Vec<AllocationName>,
+    #[command(flatten)]
+    calibration: CalibrationArguments,
+    #[command(flatten)]
+    selection: SelectionArguments,
+    /// Tokens that the model sees at once in evaluation [default: 2048, or what the model is made for]
+    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u64).range(2..))]
+    eval_window: Option<u64>,
+    /// Use the first tokens of the text only; whole windows of them are scored
+    #[arg(long, value_name = "TOKENS")]
+    limit: Option<u64>,
+    /// Keep the pruned models, OUT/NAME for each row
+    #[arg(long)]
+    keep: bool,
+    /// Threads that compute; no number depends on it [default: all cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+    #[command(flatten)]
+    display: Display,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  physarium compare models/llama --out table --text wiki.test.txt --sparsity 0.5
+  physarium compare models/llama --out table --text wiki.test.txt --calibration wiki.train.txt \\
+      --methods wanda,sparsegpt,activation-flow --sparsity 0.5,0.7 --pattern 2:4";
+
+/// Runs it.
+pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
+    let text = arguments.calibration.text()?;
+    if !arguments.display.quiet && arguments.methods.iter().any(|m| m.sees_activations()) {
+        arguments.calibration.note();
+    }
+    let calibration = arguments.calibration.calibration(&arguments.model, &text)?;
+    let contenders = arguments.contenders(calibration)?;
+    let table = arguments.out.join("physarium.compare.json");
+    std::fs::create_dir_all(&arguments.out)
+        .with_context(|| format!("{}: cannot create", arguments.out.display()))?;
+    let threads = arguments.threads.map_or(Options::default().threads, usize::from);
+    let request = ComparisonRequest {
+        contenders: &contenders,
+        calibration: &text,
+        eval: EvalRequest {
+            model: &arguments.model,
+            against: None,
+            text: &arguments.text,
+            field: None,
+            window: arguments.eval_window.map(|tokens| tokens as usize),
+            stride: None,
+            limit: arguments.limit.map(|tokens| tokens as usize),
+            threads,
+        },
+        dir: &arguments.out,
+        outputs: if arguments.keep { Outputs::Keep } else { Outputs::Discard },
+        options: Options { threads, ..Options::default() },
+    };
+    let cancel = signals::cancel_on_signal()?;
+    let mut progress = terminal::progress(arguments.display.style());
+    let mut runs = Vec::new();
+    compare(&request, &cancel, &mut *progress, |run| runs.push(run))?;
+    drop(progress);
+    let shown = as_text(&runs);
+    output::file(&arguments.out.join("physarium.compare.md"), &shown)?;
+    let all = json!({"schema": "physarium.compare/1", "runs": runs});
+    output::file(&table, &(serde_json::to_string_pretty(&all)? + "\n"))?;
+    match arguments.display.format {
+        Format::Json => output::json(&all)?,
+        Format::Text => output::text(&shown)?,
+    }
+    Ok(Outcome::True)
+}
+
+impl Arguments {
+    /// Every method with everything that is asked of it.
+    fn contenders(&self, calibration: Calibration) -> Result<Vec<Contender>, Error> {
+        if self.sparsity.is_empty() && self.pattern.is_empty() {
+            let what = "expected at least one --sparsity S or --pattern N:M";
+            return Err(Error::Usage(what.to_owned()));
+        }
+        let mut contenders: Vec<Contender> = Vec::new();
+        for sparsity in &self.sparsity {
+            for method in &self.methods {
+                // Where nothing is calibrated there is nothing to allocate by.
+                let allocations = match method.sees_activations() {
+                    true => &self.allocation[..],
+                    false => &[AllocationName::Uniform],
+                };
+                for allocation in allocations {
+                    let kind = match allocation {
+                        AllocationName::Uniform => "",
+                        AllocationName::Flow => "-allocated",
+                    };
+                    let name = format!("{}-{}{kind}", method.text(), f64::from(*sparsity));
+                    let amount = allocation.amount(*sparsity);
+                    contenders.push(contender(name, *method, amount, calibration, &self.selection));
+                }
+            }
+        }
+        for pattern in &self.pattern {
+            for method in &self.methods {
+                let name = format!("{}-{}of{}", method.text(), pattern.keep(), pattern.group());
+                let amount = Amount::Pattern(*pattern);
+                contenders.push(contender(name, *method, amount, calibration, &self.selection));
+            }
+        }
+        Ok(contenders)
+    }
+}
+
+/// A method with what is asked of it.
+pub fn contender(
+    name: String,
+    method: MethodName,
+    amount: Amount,
+    calibration: Calibration,
+    selection: &SelectionArguments,
+) -> Contender {
+    let method = method.calibrated(amount, calibration).unwrap_or_else(|| match amount {
+        Amount::Pattern(pattern) => Method::Pattern { pattern },
+        Amount::Sparsity(sparsity) | Amount::ModelSparsity(sparsity) => {
+            let scope = match (method, default_method()) {
+                (MethodName::MagnitudeFlow, Method::MagnitudeFlow { block_size, .. }) => {
+                    Scope::Tile { block_size }
+                }
+                _ => Scope::Tensor,
+            };
+            Method::Exact { sparsity, scope }
+        }
+        Amount::Price(_) => unreachable!("no price is asked for here"),
+    });
+    let SelectionArguments { target, skip } = selection.clone();
+    let recipe = Recipe { method, target, skip, non_finite: NonFinite::Refuse };
+    Contender { name, recipe }
+}
+
+/// The table, in Markdown.
+pub fn as_text(runs: &[ComparedRun]) -> String {
+    let mut text = "\
+| method | zero, of target | refitted | perplexity | ratio to dense | KL, nats | top-1 | seconds | peak memory |
+|---|---:|---:|---:|---:|---:|---:|---:|---:|
+"
+    .to_owned();
+    for (index, run) in runs.iter().enumerate() {
+        let eval = &run.evaluation;
+        let Some(against) = &eval.against else { continue };
+        if index == 0 {
+            text += &format!("| dense | | | {:.3} | | | | | |\n", against.perplexity);
+        }
+        let zero = run.totals.pruned + run.totals.already_zero;
+        let error = against.ratio_stderr.map_or(String::new(), |error| format!(" ± {error:.4}"));
+        let share = 100.0 * against.top1_agreement;
+        let memory = run.prune_peak_rss_bytes.map_or("–".to_owned(), size);
+        text += &format!(
+            "| {} | {:.2} % | {} | {:.3} | {:.4}{error} | {:.4} | {share:.2} % | {:.1} | {memory} |\n",
+            run.name,
+            100.0 * zero as f64 / run.target.max(1) as f64,
+            grouped(run.totals.refitted),
+            eval.perplexity,
+            against.ratio,
+            against.kl_nats,
+            run.prune_seconds,
+        );
+    }
+    let Some(run) = runs.first() else { return text };
+    let protocol = &run.evaluation.protocol;
+    text += &format!(
+        "\nMeasured on {}: {} tokens in windows of {}. Zero are the pruned weights and those that were \
+         zero before.\n",
+        printable(&protocol.text.file),
+        grouped(run.evaluation.tokens_scored as u64),
+        protocol.window,
+    );
+    if let Some(calibration) = runs.iter().find_map(|run| run.recipe.calibrated()) {
+        let calibration = calibration.calibration;
+        text += &format!(
+            "Calibrated on {} tokens in windows of {}, seed {}, of the text with SHA-256 {}.\n",
+            grouped(calibration.tokens),
+            calibration.window,
+            calibration.seed,
+            calibration.text_sha256,
+        );
+    }
+    text
+}
