@@ -1,6 +1,7 @@
 //! Benchmarks: separate commands that print ratios against a baseline measured in the same run.
 //! Never part of the gate.
 
+mod calibrate;
 mod eval;
 mod prune;
 mod run;
@@ -17,6 +18,8 @@ pub enum Bench {
     Prune(prune::Arguments),
     /// Tokens per second of eval, against transformers
     Eval(eval::Arguments),
+    /// Whole runs of wanda, sparsegpt and activation-flow, against SparseGPT in PyTorch
+    Calibrate(calibrate::Arguments),
 }
 
 /// Measures.
@@ -25,5 +28,6 @@ pub fn run(bench: Bench) -> anyhow::Result<()> {
         Bench::Solve(arguments) => solve::run(&arguments),
         Bench::Prune(arguments) => prune::run(&arguments),
         Bench::Eval(arguments) => eval::run(&arguments),
+        Bench::Calibrate(arguments) => calibrate::run(&arguments),
     }
 }

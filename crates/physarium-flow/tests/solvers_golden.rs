@@ -1,0 +1,63 @@
+//! The solvers against references in float64 (`reference/solvers_golden.py`).
+#![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+
+use physarium_flow::activation::{
+    ActivationFlow, Keep, Problem, activation_flow, sparsegpt, wanda,
+};
+use physarium_kernels::Compute;
+use serde_json::Value;
+
+/// XᵀY ÷ rows, in float64.
+fn mean_products(x: &[f64], y: &[f64], cols: usize) -> Vec<f32> {
+    let mut sums = vec![0.0; cols * cols];
+    for (x, y) in x.chunks_exact(cols).zip(y.chunks_exact(cols)) {
+        for (i, x) in x.iter().enumerate() {
+            for (j, y) in y.iter().enumerate() {
+                sums[i * cols + j] += x * y;
+            }
+        }
+    }
+    let rows = (x.len() / cols) as f64;
+    sums.iter().map(|sum| (sum / rows) as f32).collect()
+}
+
+#[test]
+fn each_method_gives_what_its_equations_give_in_float64() {
+    let golden: Value = serde_json::from_str(include_str!("golden/solvers.json")).unwrap();
+    let numbers = |field: &Value| -> Vec<f64> { serde_json::from_value(field.clone()).unwrap() };
+    let narrow = |field: &str| -> Vec<f32> {
+        numbers(&golden[field]).iter().map(|value| *value as f32).collect()
+    };
+    let cols = golden["cols"].as_u64().unwrap() as usize;
+    let (x, dense) = (numbers(&golden["x"]), numbers(&golden["dense"]));
+    let (weights, felt) = (narrow("weights"), narrow("felt"));
+    let gram = mean_products(&x, &x, cols);
+    let cross = mean_products(&dense, &x, cols);
+    let own = Problem { weights: &weights, cols, gram: &gram, dense: None, felt: None };
+    let two_streams = Problem { dense: Some(&cross), felt: Some(&felt), ..own };
+    let share = |share: f64| Keep::AllBut((share * weights.len() as f64).round() as usize);
+    let pattern = Keep::Pattern { keep: 2, group: 4 };
+    let flow = ActivationFlow::default();
+    // Steps of the flow that are coarse on some processors may draw another mask at the line.
+    let compute = Compute::portable(1).unwrap();
+    let results = [
+        ("wanda", wanda(&own, share(0.5))),
+        ("sparsegpt", sparsegpt(&compute, &own, share(0.5)).unwrap()),
+        ("sparsegpt-2:4", sparsegpt(&compute, &own, pattern).unwrap()),
+        ("activation-flow", activation_flow(&compute, &two_streams, share(0.6), &flow)),
+        ("activation-flow-2:4", activation_flow(&compute, &two_streams, pattern, &flow)),
+    ];
+    for (name, found) in results {
+        assert_eq!(found.dead_inputs, 1, "{name}");
+        let expected = numbers(&golden["results"][name]);
+        assert_eq!(found.weights.len(), expected.len(), "{name}");
+        for (at, (found, expected)) in found.weights.iter().zip(&expected).enumerate() {
+            assert_eq!(*found == 0.0, *expected == 0.0, "{name}, weight {at}: {found} {expected}");
+            let off = (f64::from(*found) - expected).abs();
+            assert!(
+                off < 1e-2 * (1.0 + expected.abs()),
+                "{name}, weight {at}: {found}, not {expected}"
+            );
+        }
+    }
+}

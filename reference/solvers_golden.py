@@ -1,0 +1,142 @@
+#!/usr/bin/env python3
+"""Golden values for the solvers that see activations: each in float64, written from its equations with numpy alone.
+
+    python3 -m venv /tmp/venv && /tmp/venv/bin/pip install numpy
+    /tmp/venv/bin/python reference/solvers_golden.py
+
+Writes crates/physarium-flow/tests/golden/solvers.json: weights, inputs of the pruned and of the dense model, what
+errors of outputs cost, and what each method makes of them. Inputs are correlated, one of them is dead.
+"""
+import json
+import pathlib
+
+import numpy as np
+
+OUT = pathlib.Path(__file__).resolve().parent.parent / "crates/physarium-flow/tests/golden/solvers.json"
+ROWS, COLS, TOKENS, DEAD = 5, 136, 60, 17
+BLOCK, DAMPING = 128, 0.01
+
+
+def damped(x):
+    gram = x.T @ x / len(x)
+    return gram, DAMPING * np.diag(gram).mean()
+
+
+def zero_smallest(scores, zeros):
+    """Which stay, of a flat array, when the `zeros` smallest go."""
+    stays = np.ones(scores.size, bool)
+    stays[np.argsort(scores.ravel(), kind="stable")[:zeros]] = False
+    return stays.reshape(scores.shape)
+
+
+def best_of(scores, keep, group):
+    stays = np.zeros(scores.shape, bool)
+    for row in range(len(scores)):
+        for begin in range(0, scores.shape[1], group):
+            order = np.argsort(-scores[row, begin:begin + group], kind="stable")
+            stays[row, begin + order[:keep]] = True
+    return stays
+
+
+def wanda(w, x, share):
+    norms = np.sqrt(np.square(x).mean(0))
+    stays = [zero_smallest(np.abs(row) * norms, round(share * COLS)) for row in w]
+    return np.where(np.array(stays), w, 0)
+
+
+def sparsegpt(w, x, share=None, pattern=None):
+    gram, damping = damped(x)
+    dead = np.diag(gram) == 0
+    gram[dead, dead] = 1
+    w = np.where(dead, 0, w)
+    factor = np.linalg.cholesky(np.linalg.inv(gram + damping * np.eye(COLS))).T
+    spent = 0
+    for begin in range(0, COLS, BLOCK):
+        end = min(begin + BLOCK, COLS)
+        if share is not None:
+            until = int(round(share * w.size) * end / COLS)
+            scores = np.square(w[:, begin:end] / np.diag(factor)[begin:end])
+            stays, spent = zero_smallest(scores, until - spent), until
+        for i in range(begin, end):
+            if pattern and i % pattern[1] == 0:
+                here = slice(i, i + pattern[1])
+                chosen = best_of(np.square(w[:, here] / np.diag(factor)[here]), *pattern)
+            kept = chosen[:, i % pattern[1]] if pattern else stays[:, i - begin]
+            error = np.where(kept, 0, w[:, i]) / factor[i, i]
+            w[:, i:] -= np.outer(error, factor[i, i:])
+            w[:, i] = np.where(kept, w[:, i], 0)
+    return w
+
+
+def conjugate_gradients(gram, q, rest, cost, inverse, steps):
+    direction, norm = np.zeros_like(q), None
+    for step in range(steps + 1):
+        if step:
+            through = direction @ gram
+            curvature = np.sum(direction * (through + cost * direction), 1, keepdims=True)
+            length = norm / curvature
+            q, rest = q + length * direction, rest - length * through
+        residual = rest - cost * q
+        following = np.sum(np.square(residual) * inverse, 1, keepdims=True)
+        turn = 0 if norm is None else following / norm
+        norm = following
+        direction = residual * inverse + turn * direction
+    return q, rest
+
+
+def activation_flow(w, x, dense, felt, share=None, pattern=None, iterations=30, gradients=4, refit=15, every=5):
+    gram, damping = damped(x)
+    scale = np.sqrt(np.diag(gram) + damping)
+    cross = dense.T @ x / len(x)
+    weigh = np.sqrt(felt / felt.mean())[:, None]
+    demand = weigh * (w @ (cross + damping * np.eye(COLS))) / scale
+    gram = (gram + damping * np.eye(COLS)) / np.outer(scale, scale)
+    q, zeros = weigh * w * scale, round((share or 0) * w.size)
+    for t in range(1, iterations + 1):
+        size = np.abs(q)
+        if share is not None:
+            line = np.sort(size.ravel())[zeros]
+        else:
+            keep, group = pattern
+            ranked = np.sort(size.reshape(-1, group), 1)
+            line = np.sqrt(ranked[:, group - keep - 1] * ranked[:, group - keep])
+            line = line.repeat(group).reshape(size.shape)
+        progress = t / iterations
+        cost = max(progress, 0.02) / (np.square(size / line) + 10 ** (-3 * progress))
+        rest = demand - q @ gram
+        q, rest = conjugate_gradients(gram, q, rest, cost, 1 / (1 + cost), gradients)
+    stays = zero_smallest(np.abs(q), zeros) if share is not None else best_of(np.abs(q), *pattern)
+    q = np.where(stays, q, 0)
+    for begin in range(0, refit, every):
+        rest = demand - q @ gram
+        q, rest = conjugate_gradients(gram, q, rest, 0, stays.astype(float), min(every, refit - begin))
+    return q / scale / weigh
+
+
+def main():
+    rng = np.random.default_rng(4)
+    mixing = rng.normal(size=(COLS // 3, COLS))
+    dense = rng.normal(size=(TOKENS, COLS // 3)) @ mixing / 6 + 0.4 * rng.normal(size=(TOKENS, COLS))
+    x = dense + 0.2 * rng.normal(size=dense.shape)
+    x[:, DEAD] = dense[:, DEAD] = 0
+    w, felt = rng.normal(size=(ROWS, COLS)), np.exp(rng.normal(size=ROWS))
+    w, x, dense, felt = (np.round(a * 1000) / 1000 for a in (w, x, dense, felt))
+    results = {
+        "wanda": wanda(w, x, 0.5),
+        "sparsegpt": sparsegpt(w, x, share=0.5),
+        "sparsegpt-2:4": sparsegpt(w, x, pattern=(2, 4)),
+        "activation-flow": activation_flow(w, x, dense, felt, share=0.6),
+        "activation-flow-2:4": activation_flow(w, x, dense, felt, pattern=(2, 4)),
+    }
+    text = {"rows": ROWS, "cols": COLS, "made_by": f"numpy {np.__version__}"}
+    inputs = {"weights": w, "x": x, "dense": dense, "felt": felt}
+    for name, array in inputs.items():
+        text[name] = [round(float(v), 3) for v in array.ravel()]
+    text["results"] = {name: [float(f"{v:.7g}") for v in a.ravel()] for name, a in results.items()}
+    OUT.write_text(json.dumps(text) + "\n")
+    for name, array in results.items():
+        print(name, int((array == 0).sum()), "zeros of", array.size)
+
+
+if __name__ == "__main__":
+    main()
