@@ -133,6 +133,11 @@ pub struct Processed {
     /// Inputs of the projection that were nought on all of the calibration text.
     #[serde(default, skip_serializing_if = "is_nought")]
     pub dead_inputs: u64,
+    /// ‖X (Ŵ − W)ᵀ‖² ÷ ‖X Wᵀ‖² over the calibration text, X the inputs in the pruned model: how far the
+    /// projection's outputs are from what its old weights would make of the same inputs. Absent where the
+    /// method sees no activations.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_error: Option<f64>,
     /// Tiles of the projection; absent in journals that other tools wrote.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tiles: Option<Tiles>,

@@ -21,6 +21,20 @@ fn mean_products(x: &[f64], y: &[f64], cols: usize) -> Vec<f32> {
     sums.iter().map(|sum| (sum / rows) as f32).collect()
 }
 
+/// ‖X (Ŵ − W)ᵀ‖² ÷ ‖X Wᵀ‖², row by row of X.
+fn output_error(x: &[f64], cols: usize, weights: &[f32], pruned: &[f64]) -> f64 {
+    let (mut off, mut all) = (0.0, 0.0);
+    for x in x.chunks_exact(cols) {
+        for (old, new) in weights.chunks_exact(cols).zip(pruned.chunks_exact(cols)) {
+            let before: f64 = x.iter().zip(old).map(|(x, w)| x * f64::from(*w)).sum();
+            let after: f64 = x.iter().zip(new).map(|(x, w)| x * w).sum();
+            off += (after - before).powi(2);
+            all += before.powi(2);
+        }
+    }
+    off / all
+}
+
 #[test]
 fn each_method_gives_what_its_equations_give_in_float64() {
     let golden: Value = serde_json::from_str(include_str!("golden/solvers.json")).unwrap();
@@ -51,6 +65,9 @@ fn each_method_gives_what_its_equations_give_in_float64() {
         assert_eq!(found.dead_inputs, 1, "{name}");
         let expected = numbers(&golden["results"][name]);
         assert_eq!(found.weights.len(), expected.len(), "{name}");
+        let error = own.output_error(&compute, &found.weights);
+        let exact = output_error(&x, cols, &weights, &expected);
+        assert!((error - exact).abs() < 0.02 * exact, "{name}: {error}, not {exact}");
         for (at, (found, expected)) in found.weights.iter().zip(&expected).enumerate() {
             assert_eq!(*found == 0.0, *expected == 0.0, "{name}, weight {at}: {found} {expected}");
             let off = (f64::from(*found) - expected).abs();

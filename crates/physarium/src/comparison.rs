@@ -67,6 +67,9 @@ pub struct ComparedRun {
     pub totals: Totals,
     /// Weights of the targets.
     pub target: u64,
+    /// Mean over the targets of the relative square error of their outputs; null where the method sees no
+    /// activations.
+    pub output_error: Option<f64>,
     /// Seconds that pruning took, from planning to the published output.
     pub prune_seconds: f64,
     /// Most memory that was resident while pruning, where the system tells.
@@ -124,6 +127,7 @@ fn run(
         name: contender.name.clone(),
         recipe: contender.recipe.clone(),
         totals: summary.totals,
+        output_error: summary.output_error,
         target: surgery.plan.target_elements(),
         prune_seconds,
         prune_peak_rss_bytes,

@@ -100,6 +100,9 @@ pub struct Surgery {
 pub struct Summary {
     /// Sums over all tensors, as journalled.
     pub totals: Totals,
+    /// Mean over the processed tensors of the relative square error of their outputs, as journalled;
+    /// `None` where the method sees no activations.
+    pub output_error: Option<f64>,
     /// Shards that an earlier, interrupted run had finished.
     pub resumed_shards: usize,
     /// All shards.
@@ -320,7 +323,7 @@ impl Surgery {
     /// Fails if nothing is known of some inputs.
     fn refuse_dead_inputs(&self, solved: &SolvedWeights) -> Result<()> {
         for (tensor, shape) in self.plan.targets() {
-            let dead = solved.of(&tensor.info.name).dead_inputs;
+            let dead = solved.of(&tensor.info.name).trace.dead_inputs;
             if dead > 0 {
                 let what = format!(
                     "{dead} of {} inputs are nought on all of the calibration text",
@@ -372,6 +375,7 @@ impl Surgery {
         })?;
         Ok(Summary {
             totals,
+            output_error: mean_output_error(&records.tensors),
             resumed_shards: records.resumed,
             shards: records.shards.len(),
             output_bytes: records.shards.iter().map(|shard| shard.size_bytes).sum(),
@@ -387,12 +391,20 @@ struct Records {
     tensors: Vec<TensorRecord>,
 }
 
+/// The mean of what is known.
+fn mean_output_error(tensors: &[TensorRecord]) -> Option<f64> {
+    let errors: Vec<f64> =
+        tensors.iter().filter_map(|tensor| tensor.processed()?.output_error).collect();
+    let count = errors.len() as f64;
+    (!errors.is_empty()).then(|| errors.iter().sum::<f64>() / count)
+}
+
 fn tensor_record(engine: &Engine<'_>, shard: &Shard, tensor: &TensorDone<'_>) -> TensorRecord {
     let PlannedTensor { info, role, decision, .. } = tensor.planned;
     let outcome = match decision {
         Decision::Skip(reason) => Outcome::Skipped { reason: reason.to_string() },
         Decision::Target(_) => {
-            let expected = engine.tiles(tensor.planned);
+            let (expected, trace) = (engine.tiles(tensor.planned), engine.trace(tensor.planned));
             assert_eq!(tensor.done.elements, info.elements, "{}: elements visited", info.name);
             assert_eq!(tensor.done.tiles, expected.unwrap_or(0), "{}: tiles visited", info.name);
             Outcome::Processed(Processed {
@@ -402,7 +414,8 @@ fn tensor_record(engine: &Engine<'_>, shard: &Shard, tensor: &TensorDone<'_>) ->
                 already_zero: tensor.done.counts.already_zero,
                 non_finite: tensor.done.counts.non_finite,
                 refitted: tensor.done.refitted,
-                dead_inputs: engine.dead_inputs(tensor.planned),
+                dead_inputs: trace.map_or(0, |trace| trace.dead_inputs),
+                output_error: trace.map(|trace| trace.output_error),
                 tiles: expected.map(|expected| Tiles { expected, visited: tensor.done.tiles }),
             })
         }

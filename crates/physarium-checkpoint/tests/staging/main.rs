@@ -246,6 +246,7 @@ fn tensor_records(shard: &Shard, output: &[u8]) -> Vec<TensorRecord> {
                 non_finite: 0,
                 refitted: 0,
                 dead_inputs: 0,
+                output_error: None,
                 tiles: Some(Tiles { expected: 4, visited: 4 }),
             }),
             None => Outcome::Skipped { reason: "not a target projection".to_owned() },

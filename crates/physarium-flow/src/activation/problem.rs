@@ -1,5 +1,7 @@
 //! What is to be pruned, and what comes of it.
 
+use physarium_kernels::{Compute, Precision, Symmetric};
+
 use super::keep::Keep;
 
 /// Share of the mean of the Gram matrix's diagonal that is added to it.
@@ -39,6 +41,25 @@ impl Problem<'_> {
         assert_eq!(self.gram.len(), self.cols * self.cols, "Gram matrix");
         assert!(self.dense.is_none_or(|dense| dense.len() == self.gram.len()), "dense Gram matrix");
         assert!(self.felt.is_none_or(|felt| felt.len() == self.rows()), "weights of outputs");
+    }
+
+    /// ‖X (Ŵ − W)ᵀ‖² ÷ ‖X Wᵀ‖² for weights Ŵ `[rows, cols]`: the relative square error of the outputs
+    /// that the same inputs give. Nought where nothing comes out.
+    ///
+    /// # Panics
+    /// If slices do not fit together.
+    pub fn output_error(&self, compute: &Compute, pruned: &[f32]) -> f64 {
+        self.check();
+        assert_eq!(pruned.len(), self.weights.len(), "pruned weights");
+        let gram = Symmetric::new(compute, self.gram.to_vec(), self.cols);
+        let power = |rows: &[f32]| -> f64 {
+            let mut through = vec![0.0; rows.len()];
+            gram.multiply(compute, rows, Precision::Full, &mut through);
+            rows.iter().zip(&through).map(|(w, g)| f64::from(*w) * f64::from(*g)).sum()
+        };
+        let off: Vec<f32> = pruned.iter().zip(self.weights).map(|(new, old)| new - old).collect();
+        let all = power(self.weights);
+        if all > 0.0 { (power(&off) / all).max(0.0) } else { 0.0 }
     }
 
     pub(crate) fn rows(&self) -> usize {

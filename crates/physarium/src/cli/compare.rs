@@ -187,22 +187,23 @@ pub fn contender(
 /// The table, in Markdown.
 pub fn as_text(runs: &[ComparedRun]) -> String {
     let mut text = "\
-| method | zero, of target | refitted | perplexity | ratio to dense | KL, nats | top-1 | seconds | peak memory |
-|---|---:|---:|---:|---:|---:|---:|---:|---:|
+| method | zero, of target | refitted | perplexity | ratio to dense | KL, nats | top-1 | layer error | seconds | peak memory |
+|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|
 "
     .to_owned();
     for (index, run) in runs.iter().enumerate() {
         let eval = &run.evaluation;
         let Some(against) = &eval.against else { continue };
         if index == 0 {
-            text += &format!("| dense | | | {:.3} | | | | | |\n", against.perplexity);
+            text += &format!("| dense | | | {:.3} | | | | | | |\n", against.perplexity);
         }
         let zero = run.totals.pruned + run.totals.already_zero;
         let error = against.ratio_stderr.map_or(String::new(), |error| format!(" ± {error:.4}"));
         let share = 100.0 * against.top1_agreement;
+        let layer_error = run.output_error.map_or("–".to_owned(), |error| format!("{error:.4}"));
         let memory = run.prune_peak_rss_bytes.map_or("–".to_owned(), size);
         text += &format!(
-            "| {} | {:.2} % | {} | {:.3} | {:.4}{error} | {:.4} | {share:.2} % | {:.1} | {memory} |\n",
+            "| {} | {:.2} % | {} | {:.3} | {:.4}{error} | {:.4} | {share:.2} % | {layer_error} | {:.1} | {memory} |\n",
             run.name,
             100.0 * zero as f64 / run.target.max(1) as f64,
             grouped(run.totals.refitted),
@@ -216,7 +217,7 @@ pub fn as_text(runs: &[ComparedRun]) -> String {
     let protocol = &run.evaluation.protocol;
     text += &format!(
         "\nMeasured on {}: {} tokens in windows of {}. Zero are the pruned weights and those that were \
-         zero before.\n",
+         zero before. Layer error: ‖X(Ŵ−W)ᵀ‖² ÷ ‖XWᵀ‖², mean over the targets.\n",
         printable(&protocol.text.file),
         grouped(run.evaluation.tokens_scored as u64),
         protocol.window,

@@ -252,6 +252,7 @@ fn summary_json(surgery: &Surgery, summary: &Summary, out: &Path) -> serde_json:
         "already_zero": totals.already_zero,
         "refitted": totals.refitted,
         "dead_inputs": totals.dead_inputs,
+        "output_error": summary.output_error,
         "non_finite": totals.non_finite,
         "shards": {"written": summary.shards - summary.resumed_shards, "resumed": summary.resumed_shards},
         "output_bytes": summary.output_bytes,

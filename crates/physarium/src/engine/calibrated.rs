@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use half::{bf16, f16};
 use physarium_checkpoint::{Amount, Calibrated, Method, PlannedTensor, Recipe, TargetPlan};
 use physarium_flow::activation::{
-    ActivationFlow, Keep, Problem, Solution, activation_flow, sparsegpt, wanda,
+    ActivationFlow, Keep, Problem, activation_flow, sparsegpt, wanda,
 };
 use physarium_model::{
     Capture, Compute, Decoder, Dense, Gram, Labels, Layer, Place, Projection, Residency, Run,
@@ -20,7 +20,7 @@ use physarium_model::{
 };
 
 use super::allocation::{Targets, Zeros, allocate};
-use super::solved::{Fresh, LayerFiles, SolvedWeights};
+use super::solved::{Fresh, LayerFiles, SolvedWeights, Trace};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::progress::{Event, Progress};
@@ -227,13 +227,10 @@ impl Capture for LayerSolver<'_> {
                 None => {
                     let map = pruned.map(*projection);
                     let at = (place.layer, *projection);
-                    let solution = self.solve(target, at, map.weights(), &statistics)?;
-                    let weights = narrow(&solution.weights, map.weights());
-                    let dead_inputs = solution.dead_inputs as u64;
-                    let fresh =
-                        Fresh { projection: *projection, weights: weights.clone(), dead_inputs };
-                    self.fresh.push(fresh);
-                    map.with_weights(weights)
+                    let (weights, trace) = self.solve(target, at, map.weights(), &statistics)?;
+                    let map = map.with_weights(weights.clone());
+                    self.fresh.push(Fresh { projection: *projection, weights, trace });
+                    map
                 }
             };
             pruned.replace(*projection, map);
@@ -275,7 +272,7 @@ impl<'a> LayerSolver<'a> {
         place: (usize, Projection),
         weights: &Dense,
         statistics: &Statistics,
-    ) -> Result<Solution> {
+    ) -> Result<(Dense, Trace)> {
         let unsolvable = |what: &str| Error::Unsolvable {
             tensor: target.info.name.clone(),
             what: what.to_owned(),
@@ -308,18 +305,24 @@ impl<'a> LayerSolver<'a> {
                 Keep::AllBut(self.zeros[&place] as usize)
             }
         };
-        match self.method {
-            Method::Wanda(_) => Ok(wanda(&problem, keep)),
+        let solution = match self.method {
+            Method::Wanda(_) => wanda(&problem, keep),
             Method::SparseGpt(_) => sparsegpt(self.compute, &problem, keep).ok_or_else(|| {
                 unsolvable("expected a positive definite Gram matrix, found none after damping")
-            }),
+            })?,
             Method::ActivationFlow(_) => {
-                Ok(activation_flow(self.compute, &problem, keep, &ActivationFlow::default()))
+                activation_flow(self.compute, &problem, keep, &ActivationFlow::default())
             }
             Method::MagnitudeFlow { .. } | Method::Exact { .. } | Method::Pattern { .. } => {
                 unreachable!("these see no activations")
             }
-        }
+        };
+        let weights = narrow(&solution.weights, weights);
+        // As it will be computed with: rounded.
+        let mut pruned = solution.weights;
+        weights.widen(0, &mut pruned);
+        let output_error = problem.output_error(self.compute, &pruned);
+        Ok((weights, Trace { dead_inputs: solution.dead_inputs as u64, output_error }))
     }
 
     /// A layer's targets in the order of its file.

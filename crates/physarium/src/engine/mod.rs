@@ -35,7 +35,7 @@ use pieces::{Piece, PieceSizes};
 pub(crate) use pipeline::{ShardRun, TensorDone};
 use search::{SearchTarget, find_cuts};
 use solve::TileRule;
-pub(crate) use solved::SolvedWeights;
+pub(crate) use solved::{SolvedWeights, Trace};
 use tiles::{Grid, Matrix};
 
 /// How weights are chosen, ready to be applied.
@@ -140,11 +140,11 @@ impl<'a> Engine<'a> {
         })
     }
 
-    /// Inputs of a target that were nought on all of the calibration text.
-    pub fn dead_inputs(&self, tensor: &PlannedTensor) -> u64 {
+    /// What is to be known of a target's solution; `None` when the rule sees no activations.
+    pub fn trace(&self, tensor: &PlannedTensor) -> Option<Trace> {
         match &self.rule {
-            Rule::Solved(weights) => weights.of(&tensor.info.name).dead_inputs,
-            _ => 0,
+            Rule::Solved(weights) => Some(weights.of(&tensor.info.name).trace),
+            _ => None,
         }
     }
 

@@ -3,7 +3,7 @@ Files of solved weights, one for each layer: made durable when the layer is done
 layer.
 
 A file holds the weights of the layer's targets in their own dtypes, in the order of the data, then for each of
-them the number of its dead inputs (u64, little-endian), then the BLAKE3 digest of all that.
+them its [`Trace`] (a u64 and an f64, little-endian), then the BLAKE3 digest of all that.
 */
 
 use std::collections::HashMap;
@@ -21,12 +21,36 @@ use crate::error::Result;
 
 /// Bytes of the digest that ends a layer's file.
 const DIGEST_BYTES: u64 = 32;
-/// Bytes of a count of dead inputs.
-const COUNT_BYTES: u64 = 8;
+/// Bytes of a target's [`Trace`].
+const TRACE_BYTES: u64 = 16;
 
 /// Solved weights of all targets, in files.
 pub(crate) struct SolvedWeights {
     places: HashMap<String, SolvedTensor>,
+}
+
+/// What is to be known of a solution beside its weights.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Trace {
+    /// Inputs that were nought on all of the text.
+    pub dead_inputs: u64,
+    /// As [`Problem::output_error`](physarium_flow::activation::Problem::output_error).
+    pub output_error: f64,
+}
+
+impl Trace {
+    fn to_bytes(self) -> [u8; TRACE_BYTES as usize] {
+        let mut bytes = [0; TRACE_BYTES as usize];
+        bytes[..8].copy_from_slice(&self.dead_inputs.to_le_bytes());
+        bytes[8..].copy_from_slice(&self.output_error.to_le_bytes());
+        bytes
+    }
+
+    fn from_bytes(bytes: [u8; TRACE_BYTES as usize]) -> Trace {
+        let [dead_inputs, error] = [0, 8].map(|at| std::array::from_fn(|i| bytes[at + i]));
+        let dead_inputs = u64::from_le_bytes(dead_inputs);
+        Trace { dead_inputs, output_error: f64::from_le_bytes(error) }
+    }
 }
 
 /// Where a target's solved weights are.
@@ -34,7 +58,7 @@ pub(crate) struct SolvedWeights {
 pub(crate) struct SolvedTensor {
     pub file: Arc<Source>,
     pub begin: u64,
-    pub dead_inputs: u64,
+    pub trace: Trace,
 }
 
 impl SolvedWeights {
@@ -51,7 +75,7 @@ pub(super) type Targets<'a> = [(Projection, &'a PlannedTensor)];
 pub(super) struct Fresh {
     pub projection: Projection,
     pub weights: Dense,
-    pub dead_inputs: u64,
+    pub trace: Trace,
 }
 
 /// The files of a run.
@@ -84,7 +108,7 @@ impl LayerFiles {
             return Ok(None);
         }
         let source = Source::open(&path)?;
-        let expected = weight_bytes(targets) + targets.len() as u64 * COUNT_BYTES + DIGEST_BYTES;
+        let expected = weight_bytes(targets) + targets.len() as u64 * TRACE_BYTES + DIGEST_BYTES;
         if source.len() != expected || !digest_is_right(&source)? {
             return Ok(None);
         }
@@ -111,8 +135,8 @@ impl LayerFiles {
         let io = |e| CheckpointError::io(&part, "write", e);
         let mut digest = Blake3::default();
         let mut file = fs::File::create(&part).map_err(io)?;
-        let counts: Vec<u8> = fresh.iter().flat_map(|f| f.dead_inputs.to_le_bytes()).collect();
-        for bytes in fresh.iter().map(|f| bytes_of(&f.weights)).chain([&counts[..]]) {
+        let traces: Vec<u8> = fresh.iter().flat_map(|f| f.trace.to_bytes()).collect();
+        for bytes in fresh.iter().map(|f| bytes_of(&f.weights)).chain([&traces[..]]) {
             digest.update(bytes);
             file.write_all(bytes).map_err(io)?;
         }
@@ -133,13 +157,13 @@ impl LayerFiles {
 
     /// Notes where a layer's solved weights are.
     fn remember(&mut self, source: Source, targets: &Targets<'_>) -> Result<()> {
-        let (file, counts) = (Arc::new(source), weight_bytes(targets));
+        let (file, traces) = (Arc::new(source), weight_bytes(targets));
         let mut begin = 0;
         for (index, (_, tensor)) in targets.iter().enumerate() {
-            let mut dead = [0; COUNT_BYTES as usize];
-            file.read_exact_at(&mut dead, counts + index as u64 * COUNT_BYTES)?;
-            let (file, dead_inputs) = (Arc::clone(&file), u64::from_le_bytes(dead));
-            let place = SolvedTensor { file, begin, dead_inputs };
+            let mut trace = [0; TRACE_BYTES as usize];
+            file.read_exact_at(&mut trace, traces + index as u64 * TRACE_BYTES)?;
+            let (file, trace) = (Arc::clone(&file), Trace::from_bytes(trace));
+            let place = SolvedTensor { file, begin, trace };
             self.places.insert(tensor.info.name.clone(), place);
             begin += tensor.info.size_bytes();
         }

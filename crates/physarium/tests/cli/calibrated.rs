@@ -27,6 +27,8 @@ fn each_method_prunes_what_is_asked_and_says_what_it_changed() {
         assert_eq!(pruned["pruned"]["of_target"]["share"], 0.6);
         let refitted = pruned["refitted"].as_u64().unwrap();
         assert_eq!(refitted > 0, method != "wanda", "{method}: {refitted}");
+        let error = pruned["output_error"].as_f64().unwrap();
+        assert!(0.0 < error && error < 0.3, "{method}: {error}");
         let audit = work.json(&format!("audit {method} --against demo --format json"));
         assert_eq!(audit["denominator_correct"], true, "{audit}");
         assert_eq!(audit["changed"]["elements"], refitted);
