@@ -1,6 +1,6 @@
 //! `physarium compare`: methods side by side.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
@@ -20,8 +20,9 @@ use super::{Display, Format, SelectionArguments, signals, terminal};
 
 /// Prune with several methods, evaluate each against the dense model, and print one table
 ///
-/// Every method is asked for every sparsity and every pattern. Rows appear as they are done; the table is
-/// also written to OUT/physarium.compare.md and, with recipes and protocols, to OUT/physarium.compare.json.
+/// Every method is asked for every sparsity and every pattern. The table is also in
+/// OUT/physarium.compare.md and, with recipes and protocols, in OUT/physarium.compare.json, which grow row
+/// by row while it works.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
@@ -84,7 +85,6 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     }
     let calibration = arguments.calibration.calibration(&arguments.model, &text)?;
     let contenders = arguments.contenders(calibration)?;
-    let table = arguments.out.join("physarium.compare.json");
     std::fs::create_dir_all(&arguments.out)
         .with_context(|| format!("{}: cannot create", arguments.out.display()))?;
     let threads = arguments.threads.map_or(Options::default().threads, usize::from);
@@ -108,15 +108,16 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     let cancel = signals::cancel_on_signal()?;
     let mut progress = terminal::progress(arguments.display.style());
     let mut runs = Vec::new();
-    compare(&request, &cancel, &mut *progress, |run| runs.push(run))?;
+    let mut written = Ok(());
+    compare(&request, &cancel, &mut *progress, |run| {
+        runs.push(run);
+        written = write_table(&arguments.out, &runs);
+    })?;
+    written?;
     drop(progress);
-    let shown = as_text(&runs);
-    output::file(&arguments.out.join("physarium.compare.md"), &shown)?;
-    let all = json!({"schema": "physarium.compare/1", "runs": runs});
-    output::file(&table, &(serde_json::to_string_pretty(&all)? + "\n"))?;
     match arguments.display.format {
-        Format::Json => output::json(&all)?,
-        Format::Text => output::text(&shown)?,
+        Format::Json => output::json(&as_json(&runs))?,
+        Format::Text => output::text(&as_text(&runs))?,
     }
     Ok(Outcome::True)
 }
@@ -182,6 +183,17 @@ pub fn contender(
     let SelectionArguments { target, skip } = selection.clone();
     let recipe = Recipe { method, target, skip, non_finite: NonFinite::Refuse };
     Contender { name, recipe }
+}
+
+fn as_json(runs: &[ComparedRun]) -> serde_json::Value {
+    json!({"schema": "physarium.compare/1", "runs": runs})
+}
+
+/// Writes what there is so far.
+fn write_table(out: &Path, runs: &[ComparedRun]) -> anyhow::Result<()> {
+    output::file(&out.join("physarium.compare.md"), &as_text(runs))?;
+    let json = serde_json::to_string_pretty(&as_json(runs))?;
+    output::file(&out.join("physarium.compare.json"), &(json + "\n"))
 }
 
 /// The table, in Markdown.
