@@ -80,6 +80,19 @@ def main():
         assert int((magnitudes == 0).sum()) == round(before.size / 2), f"{name}: not half"
         groups = (pattern[name] & 0x7FFF).reshape(-1, 4)
         assert ((groups != 0).sum(axis=1) <= 2).all(), f"{name}: more than 2 of 4 kept"
+    act, allocated = bits("act"), bits("allocated")
+    zeros = lambda tensors: sum(int((tensors[name] & 0x7FFF == 0).sum()) for name in targets)
+    for name, before in model.items():
+        for other in (act, allocated):
+            assert name in targets or (before == other[name]).all(), f"{name}: changed"
+            assert not (other[name] == 0x8000).any() or name not in targets, f"{name}: -0.0"
+        if name in targets:
+            here = int((act[name] & 0x7FFF == 0).sum())
+            assert abs(here - before.size / 2) <= 1e-3 * before.size, f"{name}: {here} zeros"
+    elements = sum(model[name].size for name in targets)
+    assert abs(zeros(allocated) - elements / 2) <= 1e-3 * elements
+    dense_nll, act_nll = (json.loads((WORK / f"{run}.json").read_text())["mean_nll_nats"] for run in ("dense", "act"))
+    assert act_nll - dense_nll < 0.5, f"half pruned costs {act_nll - dense_nll} nats"
     for name in rng.choice(targets, size=12, replace=False):
         rows, cols = model[name].shape
         row, col = (256 * rng.integers(0, -(-size // 256)) for size in (rows, cols))

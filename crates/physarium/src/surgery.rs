@@ -19,7 +19,7 @@ use physarium_model::{Decoder, Residency};
 use crate::calibration::CalibrationText;
 use crate::cancel::Cancel;
 use crate::engine::{
-    Engine, MemoryPlan, ShardRun, SolvedWeights, Solving, TensorDone, check_recipe,
+    Engine, GRADIENT_TOKENS, MemoryPlan, ShardRun, SolvedWeights, Solving, TensorDone, check_recipe,
 };
 use crate::error::{Error, Result};
 use crate::progress::{Event, Progress};
@@ -181,7 +181,11 @@ impl Surgery {
         let largest = shapes().map(|shape| shape.rows * shape.cols).max().unwrap_or(0);
         // Two residual streams; two Gram matrices and what a solver makes of them; the solver's rows;
         // two layers of weights, each twice; a window's activations.
-        let streams = 2 * tokens * narrowest * 4;
+        // Before the streams there are, where gradients decide, those of fewer tokens at all layers.
+        let layers = self.plan.targets().filter_map(|(tensor, _)| tensor.role.as_ref()?.layer);
+        let depth = layers.max().map_or(0, |last| last + 1);
+        let gradients = (GRADIENT_TOKENS as u64).min(tokens) * depth * narrowest * 4;
+        let streams = (2 * tokens * narrowest * 4).max(gradients);
         let statistics = 6 * inputs * inputs * 4;
         let layers = 2 * 2 * 3 * largest * 2;
         let activations = 8 * window * widest * 4;

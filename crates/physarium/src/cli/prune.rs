@@ -148,11 +148,12 @@ fn dry_run_text(surgery: &Surgery, out: &Path) -> String {
     let (model, target) = (surgery.plan.model_elements(), surgery.plan.target_elements());
     let (workers, resident_bytes) = (surgery.memory.workers, surgery.resident_bytes());
     let recipe = serde_json::to_string(&surgery.recipe.method).expect("plain JSON");
+    let bound = if surgery.recipe.calibrated().is_some() { "about" } else { "at most" };
     format!(
         "would prune {} of {} tensors: {} of {} elements ({})\n\
          method: {recipe}\n\
          would write {} to {}\n\
-         memory: at most {} resident with {workers} worker threads\n\
+         memory: {bound} {} resident with {workers} worker threads\n\
          nothing was written\n",
         surgery.plan.targets().count(),
         surgery.plan.tensors.len(),

@@ -27,7 +27,7 @@ use crate::progress::{Event, Progress};
 
 /// Calibration tokens that gradients are taken at: enough for means over them, few enough that all their
 /// activations fit into memory.
-const GRADIENT_TOKENS: usize = 8192;
+pub(crate) const GRADIENT_TOKENS: usize = 8192;
 
 /// What is solved.
 pub(crate) struct Solving<'a> {

@@ -29,7 +29,7 @@ use physarium_flow::Cut;
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-pub(crate) use calibrated::Solving;
+pub(crate) use calibrated::{GRADIENT_TOKENS, Solving};
 pub use memory::MemoryPlan;
 use pieces::{Piece, PieceSizes};
 pub(crate) use pipeline::{ShardRun, TensorDone};
