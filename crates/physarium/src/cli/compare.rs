@@ -229,7 +229,8 @@ pub fn as_text(runs: &[ComparedRun]) -> String {
     let protocol = &run.evaluation.protocol;
     text += &format!(
         "\nMeasured on {}: {} tokens in windows of {}. Zero are the pruned weights and those that were \
-         zero before. Layer error: ‖X(Ŵ−W)ᵀ‖² ÷ ‖XWᵀ‖², mean over the targets.\n",
+         zero before. Layer error: ‖X(Ŵ−W)ᵀ‖² ÷ ‖XWᵀ‖², mean over the targets. Peak memory is the \
+         process's while pruning; what earlier rows left allocated is in it.\n",
         printable(&protocol.text.file),
         grouped(run.evaluation.tokens_scored as u64),
         protocol.window,
