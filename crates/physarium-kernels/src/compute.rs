@@ -4,6 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 
+use crate::matvec::VectorKind;
 use crate::terms::Tile;
 
 /// The operating system has no threads to give.
@@ -53,10 +54,21 @@ impl Instructions {
     }
 }
 
+/// Whether the form of weights that instructions want is kept beside the weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Copies {
+    /// From the first product on: many products with the same weights follow.
+    Kept,
+    /// Made again for each product: memory for one model only.
+    MadeAgain,
+}
+
 /// Threads that compute, and what they compute with.
 pub struct Compute {
     pool: rayon::ThreadPool,
     instructions: Instructions,
+    vectors: VectorKind,
+    copies: Copies,
     /// Buffers of products, kept because fresh pages cost more than small products.
     buffers: Mutex<Vec<Vec<Tile>>>,
 }
@@ -70,12 +82,28 @@ impl Compute {
         Compute::with(threads, Instructions::detect())
     }
 
-    /// The same with nothing but what the `gemm` crate does, to compare with.
+    /// The same with nothing but what the `gemm` crate does for products of many rows, to compare with.
     ///
     /// # Errors
     /// If the operating system has no threads to give.
     pub fn portable(threads: usize) -> Result<Compute, ThreadsUnavailable> {
         Compute::with(threads, Instructions::Portable)
+    }
+
+    /// The same on other vectors for products of one row, to compare with.
+    ///
+    /// # Panics
+    /// If this processor does not have them.
+    #[must_use]
+    pub fn with_vectors(self, vectors: VectorKind) -> Compute {
+        assert!(VectorKind::available().contains(&vectors), "no {} here", vectors.name());
+        Compute { vectors, ..self }
+    }
+
+    /// The same, but products keep no second copy of weights: for a model that fills the memory.
+    #[must_use]
+    pub fn sparing_memory(self) -> Compute {
+        Compute { copies: Copies::MadeAgain, ..self }
     }
 
     fn with(threads: usize, instructions: Instructions) -> Result<Compute, ThreadsUnavailable> {
@@ -85,7 +113,8 @@ impl Compute {
             .thread_name(|index| format!("compute-{index}"))
             .build()
             .map_err(|reason| ThreadsUnavailable { threads, reason })?;
-        Ok(Compute { pool, instructions, buffers: Mutex::new(Vec::new()) })
+        let (vectors, copies) = (VectorKind::detect(), Copies::Kept);
+        Ok(Compute { pool, instructions, vectors, copies, buffers: Mutex::default() })
     }
 
     /// What products run on.
@@ -93,9 +122,24 @@ impl Compute {
         self.instructions
     }
 
+    /// What products with one row run on.
+    pub fn vectors(&self) -> VectorKind {
+        self.vectors
+    }
+
+    /// Whether products keep weights in the form that they want.
+    pub(crate) fn keeps_copies(&self) -> bool {
+        self.copies == Copies::Kept
+    }
+
     /// Number of threads.
     pub fn threads(&self) -> usize {
         self.pool.current_num_threads()
+    }
+
+    /// Calls `work` on one of the threads: products that it asks for then start sooner.
+    pub fn within<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        self.pool.install(work)
     }
 
     /// Calls `task` for each of `0..tasks`, in any order, on all threads.

@@ -17,7 +17,9 @@ mod buffer;
 mod compute;
 mod gram;
 mod linear;
+mod matvec;
 mod small;
+mod sparse;
 mod symmetric;
 mod terms;
 pub mod vector;
@@ -26,8 +28,10 @@ mod widen;
 pub use buffer::Buffer;
 pub use compute::{Compute, Instructions, ThreadsUnavailable};
 pub use gram::{Gram, add_cross};
-pub use linear::{Dense, Linear, forward_all};
+pub use linear::{Dense, Linear, Weights, forward_all};
+pub use matvec::VectorKind;
 pub use small::{Left, Right, multiply};
+pub use sparse::{Sparse, SparseFault};
 pub use symmetric::{Precision, Symmetric};
 
 #[cfg(target_endian = "big")]

@@ -3,13 +3,18 @@ A linear map: `y = x Wᵀ + b`, with weights as they are stored.
 
 In: rows of activations `[rows, inputs]`. Out: `[rows, outputs]`. Weights stay in their dtype; the form
 that the instructions want is made a block at a time, or, for AMX, at the first product and kept beside
-them. Blocks have the same bounds for any number of threads.
+them. Blocks have the same bounds for any number of threads. One row alone is a product of its own
+kind: [`crate::matvec`].
 */
+
+use std::borrow::Cow;
 
 use half::f16;
 
 use crate::compute::{Compute, Instructions};
+use crate::matvec;
 use crate::small::{Sum, product};
+use crate::sparse::Sparse;
 use crate::widen;
 
 /// Weights `[outputs, inputs]`, row by row, in the dtype that they are stored in.
@@ -33,6 +38,14 @@ impl Dense {
         }
     }
 
+    /// Bytes of one.
+    pub(crate) fn element_bytes(&self) -> usize {
+        match self {
+            Dense::Bf16(_) | Dense::F16(_) => 2,
+            Dense::F32(_) => 4,
+        }
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -52,12 +65,51 @@ impl Dense {
     }
 }
 
+/// The weights of a map, in the form that they are stored in.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Weights {
+    /// All of them.
+    Dense(Dense),
+    /// Those that are not nought.
+    Sparse(Sparse),
+}
+
+impl From<Dense> for Weights {
+    fn from(weights: Dense) -> Weights {
+        Weights::Dense(weights)
+    }
+}
+
+impl From<Sparse> for Weights {
+    fn from(weights: Sparse) -> Weights {
+        Weights::Sparse(weights)
+    }
+}
+
+impl Weights {
+    /// Bytes that they take.
+    pub fn size_bytes(&self) -> usize {
+        match self {
+            Weights::Dense(weights) => weights.len() * weights.element_bytes(),
+            Weights::Sparse(weights) => weights.size_bytes(),
+        }
+    }
+
+    /// Copies the rows of `inputs` weights from `row` on, as float32.
+    fn widen(&self, inputs: usize, row: usize, to: &mut [f32]) {
+        match self {
+            Weights::Dense(weights) => weights.widen(row * inputs, to),
+            Weights::Sparse(weights) => weights.widen(row, to),
+        }
+    }
+}
+
 /// A linear map.
 #[derive(Debug, Clone)]
 pub struct Linear {
     outputs: usize,
     inputs: usize,
-    weights: Dense,
+    weights: Weights,
     bias: Option<Vec<f32>>,
     /// BF16 weights as AMX wants them, once a product has asked for them.
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
@@ -69,9 +121,19 @@ impl Linear {
     ///
     /// # Panics
     /// If weights or bias are not as many as the shape says, or the shape is empty.
-    pub fn new(outputs: usize, inputs: usize, weights: Dense, bias: Option<Vec<f32>>) -> Linear {
+    pub fn new(
+        outputs: usize,
+        inputs: usize,
+        weights: impl Into<Weights>,
+        bias: Option<Vec<f32>>,
+    ) -> Linear {
+        let weights = weights.into();
         assert!(outputs > 0 && inputs > 0, "an empty map");
-        assert_eq!(weights.len(), outputs * inputs, "weights of a map [{outputs}, {inputs}]");
+        let fits = match &weights {
+            Weights::Dense(weights) => weights.len() == outputs * inputs,
+            Weights::Sparse(weights) => [weights.outputs(), weights.inputs()] == [outputs, inputs],
+        };
+        assert!(fits, "weights of a map [{outputs}, {inputs}]");
         assert!(
             bias.as_ref().is_none_or(|bias| bias.len() == outputs),
             "bias of {outputs} outputs"
@@ -95,13 +157,21 @@ impl Linear {
     ///
     /// # Panics
     /// If they are not as many.
-    pub fn with_weights(&self, weights: Dense) -> Linear {
+    pub fn with_weights(&self, weights: impl Into<Weights>) -> Linear {
         Linear::new(self.outputs, self.inputs, weights, self.bias.clone())
     }
 
-    /// Its weights `[outputs, inputs]`.
-    pub fn weights(&self) -> &Dense {
-        &self.weights
+    /// Its weights `[outputs, inputs]`, those of nought among them.
+    pub fn weights(&self) -> Cow<'_, Dense> {
+        match &self.weights {
+            Weights::Dense(weights) => Cow::Borrowed(weights),
+            Weights::Sparse(weights) => Cow::Owned(weights.to_dense()),
+        }
+    }
+
+    /// Bytes that its weights take.
+    pub fn weights_bytes(&self) -> usize {
+        self.weights.size_bytes()
     }
 
     /// Features that go in.
@@ -112,7 +182,7 @@ impl Linear {
     /// The map that takes gradients of results to gradients of inputs: Wᵀ, without a bias.
     pub fn transposed(&self) -> Linear {
         let size = [self.outputs, self.inputs];
-        let weights = match &self.weights {
+        let weights = match &*self.weights() {
             Dense::Bf16(weights) => Dense::Bf16(transpose(weights, size)),
             Dense::F16(weights) => Dense::F16(transpose(weights, size)),
             Dense::F32(weights) => Dense::F32(transpose(weights, size)),
@@ -120,18 +190,25 @@ impl Linear {
         Linear::new(self.inputs, self.outputs, weights, None)
     }
 
-    /// Brings the weights into the form that products want. The first product does it otherwise; where
-    /// products run side by side, each of them might.
+    /// Brings the weights into the form that products want, where `compute` keeps it. The first product
+    /// does it otherwise; where products run side by side, each of them might.
     pub fn prepare(&self, compute: &Compute) {
         #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-        if let (Instructions::Amx, Dense::Bf16(weights), None) =
-            (compute.instructions(), &self.weights, self.packed.get())
-        {
+        if compute.keeps_copies() && self.is_for_tiles(compute) && self.packed.get().is_none() {
             // Another thread may have been faster; its tiles are the same.
-            let _ = self.packed.set(tiles::pack(compute, weights, self.inputs));
+            let _ = self.packed.set(tiles::pack(compute, self));
         }
         #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
         let _ = compute;
+    }
+
+    /// Whether products with many rows run on tiles.
+    fn is_for_tiles(&self, compute: &Compute) -> bool {
+        let bf16 = match &self.weights {
+            Weights::Dense(weights) => matches!(weights, Dense::Bf16(_)),
+            Weights::Sparse(weights) => matches!(weights.values(), Dense::Bf16(_)),
+        };
+        bf16 && compute.instructions() == Instructions::Amx
     }
 
     /// Writes the map's value for each row of `x` `[rows, inputs]` to `y` `[rows, outputs]`.
@@ -181,6 +258,9 @@ pub(crate) fn forward_sum(
     if rows == 0 {
         return;
     }
+    if rows == 1 && sum == Sum::Set {
+        return one_row(compute, x, maps);
+    }
     let mut blocks = Vec::new();
     for (map, y) in maps.iter_mut() {
         assert_eq!(map.inputs, inputs, "maps of the same rows");
@@ -193,14 +273,41 @@ pub(crate) fn forward_sum(
             outputs: begin..(begin + size).min(map.outputs),
         }));
     }
-    let on_tiles = compute.instructions() == Instructions::Amx
-        && maps.iter().all(|(map, _)| matches!(map.weights, Dense::Bf16(_)));
+    let on_tiles = maps.iter().all(|(map, _)| map.is_for_tiles(compute));
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     if on_tiles {
         return tiles::run(compute, x, inputs, &blocks, sum);
     }
     debug_assert!(!on_tiles);
     compute.each(blocks.len(), |index| blocks[index].portable(x, rows, sum));
+}
+
+/// Maps of one row, each weight of which is read once.
+fn one_row(compute: &Compute, x: &[f32], maps: &mut [(&Linear, &mut [f32])]) {
+    /// Bytes of weights that a task reads at least, and at most.
+    const TASK: [usize; 2] = [1 << 16, 1 << 20];
+    let bytes: usize = maps.iter().map(|(map, _)| map.weights.size_bytes()).sum();
+    let task = (bytes / (4 * compute.threads())).clamp(TASK[0], TASK[1]);
+    let x = matvec::Arranged::new(compute.vectors(), x);
+    let mut tasks = Vec::new();
+    for (map, y) in maps.iter_mut() {
+        assert_eq!(map.inputs, x.inputs(), "maps of the same rows");
+        assert_eq!(y.len(), map.outputs, "result of one row");
+        let row = map.weights.size_bytes().div_ceil(map.outputs).max(1);
+        let rows = (task / row).next_multiple_of(matvec::ROWS);
+        let parts = y.chunks_mut(rows).enumerate();
+        tasks.extend(parts.map(|(index, y)| (&**map, index * rows, y)));
+    }
+    compute.each_chunk(&mut tasks, 1, |_, tasks| {
+        for (map, first, y) in tasks {
+            let product = matvec::Product { weights: &map.weights, inputs: map.inputs, x: &x };
+            let rows = *first..*first + y.len();
+            product.rows(compute.vectors(), rows.clone(), y);
+            if let Some(bias) = &map.bias {
+                y.iter_mut().zip(&bias[rows]).for_each(|(y, bias)| *y += bias);
+            }
+        }
+    });
 }
 
 /// Where a map's results go; blocks write to different columns.
@@ -239,10 +346,10 @@ impl Block<'_> {
             let cols = at_once.min(self.outputs.end - begin);
             let here = begin * inputs..(begin + cols) * inputs;
             let weights = match &self.map.weights {
-                Dense::F32(weights) => &weights[here],
-                narrow => {
+                Weights::Dense(Dense::F32(weights)) => &weights[here],
+                other => {
                     widened.resize(cols * inputs, 0.0);
-                    narrow.widen(here.start, &mut widened);
+                    other.widen(inputs, begin, &mut widened);
                     &widened[..]
                 }
             };
@@ -282,9 +389,10 @@ mod tiles {
 
     use std::ops::Range;
 
-    use super::{Block, Sum};
+    use super::{Block, Dense, Linear, Sparse, Sum, Weights};
     use crate::amx::{Begin, Sums, Tiles, pack_band};
     use crate::compute::Compute;
+    use crate::matvec;
     use crate::terms::{TERMS, TILE_DEPTH, TILE_ROWS, Tile, split_band};
 
     /// Rows of activations that are split at once, so that their terms stay in a cache.
@@ -308,22 +416,55 @@ mod tiles {
                 });
                 let first = chunk * ROWS;
                 let activations = Activations { split, band, rows: first..first + count };
-                compute.each(blocks.len(), |index| blocks[index].on_tiles(&activations, sum));
+                compute.each(blocks.len(), |index| match blocks[index].map.packed.get() {
+                    // Blocks begin at a pair of bands.
+                    Some(packed) => {
+                        let begin = blocks[index].outputs.start / TILE_ROWS * (band / TERMS);
+                        blocks[index].on_tiles(&activations, &packed[begin..], sum);
+                    }
+                    None => {
+                        let Block { map, outputs, .. } = &blocks[index];
+                        let len = outputs.len().div_ceil(EDGE) * 2 * (band / TERMS);
+                        compute.with_tiles(len, |packed| {
+                            for (index, packed) in packed.chunks_mut(band / TERMS).enumerate() {
+                                let first = outputs.start + index * TILE_ROWS;
+                                pack_band_of(compute, map, first, packed);
+                            }
+                            blocks[index].on_tiles(&activations, packed, sum);
+                        });
+                    }
+                });
             });
         }
     }
 
     /// Weights in bands of 16 outputs, each a tile for every 32 inputs; an even number of bands.
-    pub(super) fn pack(compute: &Compute, weights: &[u16], inputs: usize) -> Vec<Tile> {
-        let band = inputs.div_ceil(TILE_DEPTH);
-        let outputs = weights.len() / inputs;
-        let mut packed = vec![Tile::ZERO; outputs.div_ceil(EDGE) * 2 * band];
+    pub(super) fn pack(compute: &Compute, map: &Linear) -> Vec<Tile> {
+        let band = map.inputs.div_ceil(TILE_DEPTH);
+        let mut packed = vec![Tile::ZERO; map.outputs.div_ceil(EDGE) * 2 * band];
         compute.each_chunk(&mut packed, band, |index, packed| {
-            let first = (index * TILE_ROWS).min(outputs);
-            let last = (first + TILE_ROWS).min(outputs);
-            pack_band(&weights[first * inputs..last * inputs], inputs, packed);
+            pack_band_of(compute, map, index * TILE_ROWS, packed);
         });
         packed
+    }
+
+    /// The band of at most 16 outputs from `first` on.
+    fn pack_band_of(compute: &Compute, map: &Linear, first: usize, packed: &mut [Tile]) {
+        let (first, last) = (first.min(map.outputs), (first + TILE_ROWS).min(map.outputs));
+        match &map.weights {
+            Weights::Dense(Dense::Bf16(weights)) => {
+                pack_band(&weights[first * map.inputs..last * map.inputs], map.inputs, packed);
+            }
+            Weights::Sparse(weights) => {
+                let width = Sparse::words(map.inputs) * TILE_DEPTH;
+                let mut rows = vec![0; (last - first) * width];
+                for (offset, row) in rows.chunks_exact_mut(width).enumerate() {
+                    matvec::expand_words(compute.vectors(), weights, first + offset, row);
+                }
+                pack_band(&rows, width, packed);
+            }
+            Weights::Dense(_) => unreachable!("only BF16 weights are for tiles"),
+        }
     }
 
     /// Rows split into terms: bands of 16, each of `band` tiles.
@@ -344,12 +485,10 @@ mod tiles {
     }
 
     impl Block<'_> {
-        fn on_tiles(&self, activations: &Activations<'_>, sum: Sum) {
+        /// `packed`: the bands of the block's outputs.
+        fn on_tiles(&self, activations: &Activations<'_>, packed: &[Tile], sum: Sum) {
             let tiles = Tiles::configure();
             let band = self.map.inputs.div_ceil(TILE_DEPTH);
-            let packed = self.map.packed.get().expect("prepared before");
-            // Blocks begin at a pair of bands.
-            let packed = &packed[self.outputs.start / TILE_ROWS * band..];
             for begin in (0..band).step_by(STEPS) {
                 let steps = begin..(begin + STEPS).min(band);
                 let start = match sum {
