@@ -288,7 +288,8 @@ fn one_row(compute: &Compute, x: &[f32], maps: &mut [(&Linear, &mut [f32])]) {
     const TASK: [usize; 2] = [1 << 16, 1 << 20];
     let bytes: usize = maps.iter().map(|(map, _)| map.weights.size_bytes()).sum();
     let task = (bytes / (4 * compute.threads())).clamp(TASK[0], TASK[1]);
-    let x = matvec::Arranged::new(compute.vectors(), x);
+    let weights = maps.iter().map(|(map, _)| &map.weights);
+    let x = matvec::Arranged::new(compute.vectors(), x, weights);
     let mut tasks = Vec::new();
     for (map, y) in maps.iter_mut() {
         assert_eq!(map.inputs, x.inputs(), "maps of the same rows");

@@ -5,9 +5,6 @@ use half::f16;
 /// Lanes of a row's sum, and weights that are taken at once.
 pub(super) const LANES: usize = 32;
 
-/// How far ahead of its use a row's memory is asked for, in bytes.
-const AHEAD: usize = 1024;
-
 /// Which lanes are added first when a row is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tree {
@@ -174,7 +171,7 @@ pub(super) unsafe fn dense_rows<L: Lanes, E: Element<L>, const R: usize>(
             let x = L::floats(x.add(at));
             for row in 0..R {
                 let weights = rows.add(row * inputs + at);
-                L::prefetch(weights.cast::<u8>().wrapping_add(AHEAD));
+                L::prefetch(weights.wrapping_add(R * inputs).cast());
                 sums[row] = L::add(sums[row], E::load(weights), x);
             }
             at += LANES;
@@ -202,16 +199,19 @@ pub(super) unsafe fn sparse_rows<L: Lanes, E: Element<L>, const R: usize>(
     masks: *const u32,
     words: usize,
     mut values: [*const E::Stored; R],
+    next: *const E::Stored,
     x: *const f32,
 ) -> [f32; R] {
     // SAFETY: every pointer stays within masks, values and x, as the caller says of them.
     unsafe {
         let mut sums = [L::zero(); R];
+        let ahead = next.byte_offset_from(values[0]);
         for word in 0..words {
             let x = L::floats(x.add(word * LANES));
+            L::prefetch(masks.wrapping_add(R * (words + word)).cast());
             for row in 0..R {
                 let mask = *masks.add(row * words + word);
-                L::prefetch(values[row].cast::<u8>().wrapping_add(AHEAD));
+                L::prefetch(values[row].wrapping_byte_offset(ahead).cast());
                 sums[row] = L::add(sums[row], E::expand(values[row], mask), x);
                 values[row] = values[row].add(mask.count_ones() as usize);
             }

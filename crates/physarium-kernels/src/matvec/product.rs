@@ -26,27 +26,29 @@ pub(crate) struct Arranged {
 }
 
 impl Arranged {
-    pub(crate) fn new(kind: VectorKind, x: &[f32]) -> Arranged {
-        let arrange = match kind {
-            VectorKind::Portable => Portable::arrange,
-            #[cfg(target_arch = "x86_64")]
-            VectorKind::Avx2 => Avx2::arrange,
-            #[cfg(target_arch = "x86_64")]
-            VectorKind::Avx512 => Avx512::arrange,
-            #[cfg(target_arch = "aarch64")]
-            VectorKind::Neon => Neon::arrange,
+    /// For products with each of `weights`.
+    pub(crate) fn new<'a>(
+        kind: VectorKind,
+        x: &[f32],
+        weights: impl Iterator<Item = &'a Weights>,
+    ) -> Arranged {
+        let mut arranged = Arranged {
+            inputs: x.len(),
+            neighbours: Buffer::default(),
+            halves: Buffer::default(),
         };
-        let order = |tree| {
-            let mut arranged = Buffer::default();
-            arranged.resize(x.len().next_multiple_of(LANES));
-            for (to, from) in arranged.chunks_exact_mut(LANES).zip(x.chunks(LANES)) {
-                let mut whole = [0.0; LANES];
-                whole[..from.len()].copy_from_slice(from);
-                to.copy_from_slice(&arrange(&whole, tree));
+        for weights in weights {
+            let tree = tree(weights);
+            let to = match tree {
+                Tree::Neighbours => &mut arranged.neighbours,
+                Tree::Halves => &mut arranged.halves,
+            };
+            if to.is_empty() {
+                to.resize(x.len().next_multiple_of(LANES));
+                arrange(kind, tree, x, to);
             }
-            arranged
-        };
-        Arranged { inputs: x.len(), neighbours: order(Tree::Neighbours), halves: order(Tree::Halves) }
+        }
+        arranged
     }
 
     pub(crate) fn inputs(&self) -> usize {
@@ -58,6 +60,35 @@ impl Arranged {
             Tree::Neighbours => &self.neighbours,
             Tree::Halves => &self.halves,
         }
+    }
+}
+
+/// The tree that the lanes of these weights are added in.
+fn tree(weights: &Weights) -> Tree {
+    let values = match weights {
+        Weights::Dense(values) => values,
+        Weights::Sparse(weights) => weights.values(),
+    };
+    match values {
+        Dense::Bf16(_) => Tree::Neighbours,
+        Dense::F16(_) | Dense::F32(_) => Tree::Halves,
+    }
+}
+
+fn arrange(kind: VectorKind, tree: Tree, x: &[f32], to: &mut [f32]) {
+    let arrange = match kind {
+        VectorKind::Portable => Portable::arrange,
+        #[cfg(target_arch = "x86_64")]
+        VectorKind::Avx2 => Avx2::arrange,
+        #[cfg(target_arch = "x86_64")]
+        VectorKind::Avx512 => Avx512::arrange,
+        #[cfg(target_arch = "aarch64")]
+        VectorKind::Neon => Neon::arrange,
+    };
+    for (to, from) in to.chunks_exact_mut(LANES).zip(x.chunks(LANES)) {
+        let mut whole = [0.0; LANES];
+        whole[..from.len()].copy_from_slice(from);
+        to.copy_from_slice(&arrange(&whole, tree));
     }
 }
 
@@ -76,7 +107,7 @@ impl Product<'_> {
     /// If x, rows and weights do not fit each other.
     pub(crate) fn rows(&self, kind: VectorKind, rows: Range<usize>, y: &mut [f32]) {
         assert_eq!(rows.len(), y.len());
-        assert_eq!(self.x.inputs, self.inputs);
+        assert!(self.x.in_order(tree(self.weights)).len() >= self.inputs);
         match self.weights {
             Weights::Dense(weights) => assert!(rows.end * self.inputs <= weights.len()),
             Weights::Sparse(weights) => {
@@ -183,14 +214,16 @@ impl Product<'_> {
                 for (offset, begin) in begin.iter_mut().enumerate() {
                     *begin = begin.add(sparse.start(row + offset));
                 }
-                *y = sparse_rows::<L, E, ROWS>(masks, words, begin, x);
                 row += ROWS;
+                let next = values.as_ptr().add(sparse.start(row));
+                *y = sparse_rows::<L, E, ROWS>(masks, words, begin, next, x);
             }
             for y in rest {
                 let masks = sparse.masks_from(row).as_ptr();
                 let begin = values.as_ptr().add(sparse.start(row));
-                [*y] = sparse_rows::<L, E, 1>(masks, words, [begin], x);
                 row += 1;
+                let next = values.as_ptr().add(sparse.start(row));
+                [*y] = sparse_rows::<L, E, 1>(masks, words, [begin], next, x);
             }
         }
     }
