@@ -12,16 +12,23 @@ use anyhow::{Context, ensure};
 use cargo_metadata::{DependencyKind, MetadataCommand};
 
 /// Edges that are allowed between crates of the workspace.
-const ALLOWED: [(&str, &[&str]); 8] = [
+const ALLOWED: [(&str, &[&str]); 9] = [
     ("physarium-checkpoint", &[]),
     ("physarium-flow", &["physarium-kernels"]),
     ("physarium-kernels", &[]),
     ("physarium-fixtures", &[]),
-    ("physarium-model", &["physarium-checkpoint", "physarium-kernels"]),
+    ("physarium-pack", &["physarium-checkpoint"]),
+    ("physarium-model", &["physarium-checkpoint", "physarium-kernels", "physarium-pack"]),
     ("physarium-audit", &["physarium-checkpoint"]),
     (
         "physarium",
-        &["physarium-audit", "physarium-checkpoint", "physarium-flow", "physarium-model"],
+        &[
+            "physarium-audit",
+            "physarium-checkpoint",
+            "physarium-flow",
+            "physarium-model",
+            "physarium-pack",
+        ],
     ),
     ("xtask", &["physarium-fixtures", "physarium-flow", "physarium-kernels"]),
 ];

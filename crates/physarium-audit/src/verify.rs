@@ -19,8 +19,8 @@ use physarium_checkpoint::journal::{
 };
 use physarium_checkpoint::manifest::{self, Manifest, TensorEntry};
 use physarium_checkpoint::{
-    Checkpoint, Digest, Disposition, LinkPolicy, NonFinite, Sha256, Shard, Sidecar, Source,
-    TargetPlan, printable,
+    Checkpoint, Digest, Disposition, LinkPolicy, NonFinite, Purpose, Sha256, Shard, Sidecar,
+    Source, TargetPlan, printable,
 };
 
 use crate::Step;
@@ -277,7 +277,7 @@ fn verify_file_list(
     let mut expected: BTreeSet<PathBuf> =
         checkpoint.shards().iter().map(|shard| PathBuf::from(&shard.name)).collect();
     expected.extend([journal::FILE_NAME, manifest::FILE_NAME].map(PathBuf::from));
-    for sidecar in Sidecar::list(checkpoint, LinkPolicy::LeaveOut)? {
+    for sidecar in Sidecar::list(checkpoint, Purpose::NewWeights, LinkPolicy::LeaveOut)? {
         if sidecar.disposition == Disposition::Copy {
             expected.insert(sidecar.path);
         }
@@ -345,7 +345,7 @@ fn verify_files(
         result.find(journal::FILE_NAME, None, "not in the manifest");
     }
     // Files that a copy has but the manifest does not list: their bytes count all the same.
-    for sidecar in Sidecar::list(checkpoint, LinkPolicy::LeaveOut)? {
+    for sidecar in Sidecar::list(checkpoint, Purpose::NewWeights, LinkPolicy::LeaveOut)? {
         if sidecar.disposition != Disposition::Copy || listed.contains(&sidecar.path) {
             continue;
         }

@@ -38,6 +38,25 @@ pub struct Shard {
 }
 
 impl Shard {
+    /// Opens a file in the safetensors format, whatever its name, and checks its header.
+    ///
+    /// # Errors
+    /// `Malformed` naming file and tensor for anything that is not as the format says; `Io`.
+    pub fn open(path: &Path) -> Result<Shard> {
+        let source = Source::open(path)?;
+        let header = Header::read(&source)?;
+        source.check_unchanged(source.identity())?;
+        let name = path.file_name().unwrap_or(path.as_os_str());
+        Ok(Shard {
+            name: name.to_string_lossy().into_owned(),
+            tensors: header.tensors,
+            data_begin: header.data_begin,
+            header_sha256: header.sha256,
+            identity: source.identity().clone(),
+            path: path.to_owned(),
+        })
+    }
+
     /// Size of the file in bytes.
     pub fn size_bytes(&self) -> u64 {
         self.identity.size
@@ -221,18 +240,7 @@ impl Checkpoint {
 }
 
 fn open_shard(dir: &Path, name: &str) -> Result<Shard> {
-    let path = dir.join(name);
-    let source = Source::open(&path)?;
-    let header = Header::read(&source)?;
-    source.check_unchanged(source.identity())?;
-    Ok(Shard {
-        name: name.to_owned(),
-        tensors: header.tensors,
-        data_begin: header.data_begin,
-        header_sha256: header.sha256,
-        identity: source.identity().clone(),
-        path,
-    })
+    Ok(Shard { name: name.to_owned(), ..Shard::open(&dir.join(name))? })
 }
 
 /// A directory without weights, told apart by what is there.

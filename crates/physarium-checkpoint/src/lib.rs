@@ -23,6 +23,7 @@ mod index;
 pub mod journal;
 mod json;
 pub mod manifest;
+mod output;
 mod output_path;
 mod plan;
 mod recipe;
@@ -44,13 +45,14 @@ pub use dtype::Dtype;
 pub use error::{Error, ErrorKind, Malformed};
 pub use escape::printable;
 pub use header::TensorInfo;
+pub use output::{NewDirectory, NewFile, NewInside};
 pub use plan::{Decision, PlannedTensor, ProjectionShape, Selection, SkipReason, TargetPlan};
 pub use recipe::{
     Amount, Calibrated, Calibration, FlowRecipe, Method, NmPattern, NonFinite, Price, Recipe,
     Scope, Sparsity,
 };
 pub use role::Role;
-pub use sidecar::{Disposition, LinkPolicy, Sidecar};
+pub use sidecar::{Disposition, LinkPolicy, Purpose, Sidecar};
 pub use source::{FileIdentity, Source};
 pub use staging::{FinishedShard, Overwrite, PartFile, Resume, Staging, StagingRequest};
 pub use threads::start_thread;

@@ -94,6 +94,11 @@ impl OutputPath {
         self.parent.join(format!(".{}.physarium-partial", self.name))
     }
 
+    /// Where it is unpacked: apart from where a run that can be continued may be.
+    pub fn unpacking(&self) -> PathBuf {
+        self.parent.join(format!(".{}.physarium-unpacking", self.name))
+    }
+
     /// Where an older output waits for removal while it is replaced.
     pub fn replaced(&self) -> PathBuf {
         self.parent.join(format!(".{}.physarium-replaced", self.name))

@@ -25,6 +25,15 @@ pub enum LinkPolicy {
     Follow,
 }
 
+/// What a listing is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Files to put beside new weights: no other copies of the old ones, no records of an earlier run.
+    NewWeights,
+    /// Files to keep as they are, all of them.
+    Archive,
+}
+
 /// What happens to a file beside the weights.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Disposition {
@@ -67,10 +76,14 @@ impl Sidecar {
     ///
     /// # Errors
     /// `Io` when a directory cannot be listed.
-    pub fn list(checkpoint: &Checkpoint, links: LinkPolicy) -> Result<Vec<Sidecar>> {
+    pub fn list(
+        checkpoint: &Checkpoint,
+        purpose: Purpose,
+        links: LinkPolicy,
+    ) -> Result<Vec<Sidecar>> {
         let root = checkpoint.dir();
         let root_real = fs::canonicalize(root).map_err(|e| Error::io(root, "resolve", e))?;
-        let mut lister = Lister { checkpoint, links, root_real, found: Vec::new() };
+        let mut lister = Lister { checkpoint, purpose, links, root_real, found: Vec::new() };
         lister.directory(Path::new(""), 0)?;
         lister.found.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(lister.found)
@@ -79,6 +92,7 @@ impl Sidecar {
 
 struct Lister<'a> {
     checkpoint: &'a Checkpoint,
+    purpose: Purpose,
     links: LinkPolicy,
     root_real: PathBuf,
     found: Vec<Sidecar>,
@@ -96,7 +110,7 @@ impl Lister<'_> {
                 continue;
             }
             let kind = entry.file_type().map_err(io)?;
-            let descend = !name.starts_with('.') && depth < MAX_DEPTH && !is_own_record(&name);
+            let descend = !name.starts_with('.') && depth < MAX_DEPTH && !self.is_own_record(&name);
             if kind.is_dir() && descend {
                 self.directory(&path, depth + 1)?;
                 continue;
@@ -114,7 +128,7 @@ impl Lister<'_> {
 
     fn disposition(&self, path: &Path, name: &str, kind: fs::FileType) -> Disposition {
         let left_out = |why| Disposition::LeftOut(why);
-        if is_own_record(name) {
+        if self.is_own_record(name) {
             return left_out("the record of an earlier physarium run; this run writes its own");
         }
         if kind.is_dir() {
@@ -127,20 +141,19 @@ impl Lister<'_> {
         if path == Path::new(INDEX_NAME) {
             return Disposition::Copy;
         }
-        let lower = name.to_ascii_lowercase();
-        if lower.ends_with(".safetensors") {
-            return left_out("weights that the checkpoint's index does not name");
-        }
-        if lower.ends_with(".safetensors.index.json") && name != INDEX_NAME {
-            return left_out("an index of weights that are not copied");
-        }
-        if OTHER_WEIGHTS.iter().any(|end| lower.ends_with(end)) {
-            return left_out("the same weights in another format, not pruned");
+        if let (Purpose::NewWeights, Some(why)) = (self.purpose, old_weights(name)) {
+            return left_out(why);
         }
         if kind.is_symlink() {
             return self.link(path);
         }
         if kind.is_file() { Disposition::Copy } else { left_out("not a regular file") }
+    }
+
+    /// Names that the output needs for itself, whatever has them in the input.
+    fn is_own_record(&self, name: &str) -> bool {
+        let own = name == journal::FILE_NAME || name == manifest::FILE_NAME;
+        own && self.purpose == Purpose::NewWeights
     }
 
     /// A link is copied as the file it points to when that is inside the checkpoint, or in the
@@ -164,7 +177,16 @@ impl Lister<'_> {
     }
 }
 
-/// Names that the output needs for itself, whatever has them in the input.
-fn is_own_record(name: &str) -> bool {
-    name == journal::FILE_NAME || name == manifest::FILE_NAME
+/// Why a file of this name is not put beside new weights, if it is not.
+fn old_weights(name: &str) -> Option<&'static str> {
+    let lower = name.to_ascii_lowercase();
+    if lower.ends_with(".safetensors") {
+        Some("weights that the checkpoint's index does not name")
+    } else if lower.ends_with(".safetensors.index.json") && name != INDEX_NAME {
+        Some("an index of weights that are not copied")
+    } else if OTHER_WEIGHTS.iter().any(|end| lower.ends_with(end)) {
+        Some("the same weights in another format, not pruned")
+    } else {
+        None
+    }
 }

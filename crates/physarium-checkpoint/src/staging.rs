@@ -307,7 +307,7 @@ impl Staging {
     }
 }
 
-fn remove_if_there(dir: &Path) -> Result<()> {
+pub(crate) fn remove_if_there(dir: &Path) -> Result<()> {
     match fs::remove_dir_all(dir) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(dir, "remove", e)),
         _ => Ok(()),
@@ -315,7 +315,7 @@ fn remove_if_there(dir: &Path) -> Result<()> {
 }
 
 /// Renames to a name that must not exist, in one step where the file system can.
-fn rename_to_new(from: &Path, to: &Path) -> Result<()> {
+pub(crate) fn rename_to_new(from: &Path, to: &Path) -> Result<()> {
     use rustix::io::Errno;
     match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         // Some network file systems know no flags; the lock and the check before stand in.
@@ -325,7 +325,7 @@ fn rename_to_new(from: &Path, to: &Path) -> Result<()> {
     .map_err(|e| Error::io(to, "publish the output", e))
 }
 
-fn check_space(parent: &Path, output: u64) -> Result<()> {
+pub(crate) fn check_space(parent: &Path, output: u64) -> Result<()> {
     let free = Disk::of(parent)?.free;
     let needed = output.saturating_add(output / SPACE_MARGIN);
     if needed > free {
@@ -361,7 +361,7 @@ fn mark_unfinished(dir: &Path, checkpoint: &Checkpoint) -> Result<()> {
     sync_dir(dir)
 }
 
-fn create_new(path: &Path) -> Result<File> {
+pub(crate) fn create_new(path: &Path) -> Result<File> {
     OpenOptions::new()
         .write(true)
         .create_new(true)

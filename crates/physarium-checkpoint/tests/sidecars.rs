@@ -9,7 +9,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use physarium_checkpoint::{Checkpoint, Disposition, LinkPolicy, Sidecar};
+use physarium_checkpoint::{Checkpoint, Disposition, LinkPolicy, Purpose, Sidecar};
 use physarium_fixtures::{Fill, Kind, Tensor, write_checkpoint};
 
 const INDEX: &str = "model.safetensors.index.json";
@@ -43,7 +43,7 @@ impl Work {
 
     fn list(&self, links: LinkPolicy) -> Vec<Sidecar> {
         let checkpoint = Checkpoint::open(&self.at("")).unwrap();
-        Sidecar::list(&checkpoint, links).unwrap()
+        Sidecar::list(&checkpoint, Purpose::NewWeights, links).unwrap()
     }
 
     /// Path and reason of everything, `copied` for what is copied.
@@ -234,7 +234,7 @@ fn links_into_the_blobs_of_a_hub_cache_are_copied() {
         symlink(format!("../../blobs/{name}"), snapshot.join(name)).unwrap();
     }
     let checkpoint = Checkpoint::open(&snapshot).unwrap();
-    let listed = Sidecar::list(&checkpoint, LinkPolicy::LeaveOut).unwrap();
+    let listed = Sidecar::list(&checkpoint, Purpose::NewWeights, LinkPolicy::LeaveOut).unwrap();
     assert_eq!(listed.len(), 1);
     assert_eq!(listed[0].disposition, Disposition::Copy);
     assert_eq!(listed[0].size_bytes, fs::metadata(blobs.join("config.json")).unwrap().len());

@@ -27,7 +27,12 @@ fn matrix() -> impl Strategy<Value = Matrix> {
             prop::collection::vec(-3.0f32..3.0, inputs),
             prop::collection::vec(-1.0f32..1.0, outputs),
         )
-            .prop_map(move |(values, x, bias)| Matrix { size: [outputs, inputs], values, x, bias })
+            .prop_map(move |(values, x, bias)| Matrix {
+                size: [outputs, inputs],
+                values,
+                x,
+                bias,
+            })
     })
 }
 

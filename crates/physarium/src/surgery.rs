@@ -11,7 +11,8 @@ use physarium_checkpoint::journal::{
 use physarium_checkpoint::manifest::{self, FileEntry, LeftOut, Manifest, TensorEntry};
 use physarium_checkpoint::{
     Checkpoint, Decision, Disposition, FlowRecipe, LinkPolicy, Method, Overwrite, PlannedTensor,
-    Recipe, Resume, SOLVED_DIR, Scope, Shard, Sidecar, Staging, StagingRequest, TargetPlan,
+    Purpose, Recipe, Resume, SOLVED_DIR, Scope, Shard, Sidecar, Staging, StagingRequest,
+    TargetPlan,
 };
 use physarium_flow::FlowParams;
 use physarium_model::{Decoder, Residency};
@@ -131,7 +132,7 @@ impl Surgery {
             let file = checkpoint.shards()[tensor.shard].path.clone();
             return Err(Error::Transposed { file, tensor: tensor.info.name.clone() });
         }
-        let sidecars = Sidecar::list(&checkpoint, options.links)?;
+        let sidecars = Sidecar::list(&checkpoint, Purpose::NewWeights, options.links)?;
         let threads = options.threads.max(1);
         let memory = MemoryPlan::new(&checkpoint, &plan, &recipe, threads);
         let windows = None;

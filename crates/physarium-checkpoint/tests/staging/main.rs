@@ -15,8 +15,8 @@ use physarium_checkpoint::journal::{
 };
 use physarium_checkpoint::manifest::{self, FileEntry, LeftOut, Manifest, TensorEntry};
 use physarium_checkpoint::{
-    Blake3, Checkpoint, Disposition, Error, LinkPolicy, Method, NonFinite, Overwrite, Recipe,
-    Resume, Role, Scope, Sha256, Shard, Sidecar, Staging, StagingRequest,
+    Blake3, Checkpoint, Disposition, Error, LinkPolicy, Method, NonFinite, Overwrite, Purpose,
+    Recipe, Resume, Role, Scope, Sha256, Shard, Sidecar, Staging, StagingRequest,
 };
 use physarium_fixtures::{Fill, Kind, Tensor, write_checkpoint};
 
@@ -192,7 +192,9 @@ impl Work {
             shards.push(record);
         }
         let (mut files, mut left_out) = (Vec::new(), Vec::new());
-        for sidecar in Sidecar::list(&checkpoint, LinkPolicy::LeaveOut).unwrap() {
+        for sidecar in
+            Sidecar::list(&checkpoint, Purpose::NewWeights, LinkPolicy::LeaveOut).unwrap()
+        {
             match sidecar.disposition {
                 Disposition::Copy => {
                     step!();

@@ -90,10 +90,7 @@ unsafe impl Lanes for Avx512 {
     unsafe fn add(sums: [__m512; 2], weights: [__m512; 2], x: [__m512; 2]) -> [__m512; 2] {
         // SAFETY: AVX-512 is there.
         unsafe {
-            [
-                _mm512_fmadd_ps(weights[0], x[0], sums[0]),
-                _mm512_fmadd_ps(weights[1], x[1], sums[1]),
-            ]
+            [_mm512_fmadd_ps(weights[0], x[0], sums[0]), _mm512_fmadd_ps(weights[1], x[1], sums[1])]
         }
     }
 

@@ -2,14 +2,14 @@
 
 use std::ops::Range;
 
-#[cfg(target_arch = "x86_64")]
-use super::{avx2::Avx2, avx512::Avx512};
-#[cfg(target_arch = "aarch64")]
-use super::neon::Neon;
 use super::lanes::{
     Bf16, Element, F16, F32, LANES, Lanes, Tree, dense_rows, expand_row, sparse_rows,
 };
+#[cfg(target_arch = "aarch64")]
+use super::neon::Neon;
 use super::{VectorKind, portable::Portable};
+#[cfg(target_arch = "x86_64")]
+use super::{avx2::Avx2, avx512::Avx512};
 use crate::buffer::Buffer;
 use crate::linear::{Dense, Weights};
 use crate::sparse::Sparse;
@@ -32,11 +32,8 @@ impl Arranged {
         x: &[f32],
         weights: impl Iterator<Item = &'a Weights>,
     ) -> Arranged {
-        let mut arranged = Arranged {
-            inputs: x.len(),
-            neighbours: Buffer::default(),
-            halves: Buffer::default(),
-        };
+        let mut arranged =
+            Arranged { inputs: x.len(), neighbours: Buffer::default(), halves: Buffer::default() };
         for weights in weights {
             let tree = tree(weights);
             let to = match tree {

@@ -227,7 +227,7 @@ impl Capture for LayerSolver<'_> {
                 None => {
                     let map = pruned.map(*projection);
                     let at = (place.layer, *projection);
-                    let (weights, trace) = self.solve(target, at, map.weights(), &statistics)?;
+                    let (weights, trace) = self.solve(target, at, &map.weights(), &statistics)?;
                     let map = map.with_weights(weights.clone());
                     self.fresh.push(Fresh { projection: *projection, weights, trace });
                     map

@@ -1,0 +1,233 @@
+/*!
+Outputs that are made in one go: a file, or a directory of files.
+
+Both are built under another name beside the place where they will be, under the output's lock, and get
+their own name as the last step. What an interrupted run leaves is thrown away by the next one.
+*/
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use crate::disk::sync_dir;
+use crate::error::{Error, Result};
+use crate::output_path::{Lock, Occupant, OutputPath};
+use crate::staging::{
+    Overwrite, UNFINISHED_NAME, check_space, create_new, remove_if_there, rename_to_new,
+};
+
+/// A file while it is written. Dropping it leaves nothing under its name.
+#[derive(Debug)]
+pub struct NewFile {
+    place: OutputPath,
+    part: PathBuf,
+    file: File,
+    written: u64,
+    overwrite: Overwrite,
+    _lock: Lock,
+}
+
+impl NewFile {
+    /// Checks the place against `input`, which it is made from, and starts a file of about `bytes`.
+    ///
+    /// # Errors
+    /// `Output` when something is there and may not be replaced, or the place is no place for it;
+    /// `Locked`, `NoSpace`, `Io`.
+    pub fn create(out: &Path, input: &Path, bytes: u64, overwrite: Overwrite) -> Result<NewFile> {
+        let place = OutputPath::check(out, input)?;
+        let lock = place.lock()?;
+        refuse_occupied(&place.dir(), overwrite)?;
+        check_space(&place.parent, bytes)?;
+        let part = place.staging();
+        match fs::remove_file(&part) {
+            Err(e) if e.kind() != ErrorKind::NotFound => {
+                return Err(Error::io(&part, "remove what an earlier run left", e));
+            }
+            _ => {}
+        }
+        let file = create_new(&part)?;
+        Ok(NewFile { place, part, file, written: 0, overwrite, _lock: lock })
+    }
+
+    /// Bytes appended so far.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Appends bytes.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).map_err(|e| Error::io(&self.part, "write", e))?;
+        self.written += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Writes over bytes that were appended before.
+    ///
+    /// # Errors
+    /// `Io`.
+    ///
+    /// # Panics
+    /// Beyond what was appended.
+    pub fn rewrite(&mut self, bytes: &[u8], offset: u64) -> Result<()> {
+        assert!(offset + bytes.len() as u64 <= self.written);
+        self.file.write_all_at(bytes, offset).map_err(|e| Error::io(&self.part, "write", e))
+    }
+
+    /// Makes the file durable, then gives it its name.
+    ///
+    /// # Errors
+    /// `Io`; nothing has appeared under the name then.
+    pub fn publish(self) -> Result<()> {
+        self.file.sync_all().map_err(|e| Error::io(&self.part, "sync", e))?;
+        let out = self.place.dir();
+        refuse_occupied(&out, self.overwrite)?;
+        match self.overwrite {
+            Overwrite::Refuse => rename_to_new(&self.part, &out)?,
+            Overwrite::Replace => fs::rename(&self.part, &out)
+                .map_err(|e| Error::io(&out, "publish the output", e))?,
+        }
+        sync_dir(&self.place.parent)
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        // After publication there is nothing of that name; otherwise the next run would remove it.
+        let _ = fs::remove_file(&self.part);
+    }
+}
+
+fn refuse_occupied(out: &Path, overwrite: Overwrite) -> Result<()> {
+    let found = match out.symlink_metadata() {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(Error::io(out, "look at the output", e)),
+        Ok(meta) if meta.is_file() && overwrite == Overwrite::Replace => return Ok(()),
+        Ok(meta) if meta.is_file() => "a file",
+        Ok(meta) if meta.is_dir() => "a directory",
+        Ok(_) => "something that is not a file",
+    };
+    Err(Error::Output {
+        path: out.to_owned(),
+        what: "output exists",
+        expected: "a new file (or --force to replace a file)".to_owned(),
+        found: found.to_owned(),
+    })
+}
+
+/// A directory while it is filled. Dropping it leaves nothing under its name.
+#[derive(Debug)]
+pub struct NewDirectory {
+    place: OutputPath,
+    dir: PathBuf,
+    /// Directories made inside, for their names to be made durable.
+    inner: Vec<PathBuf>,
+    _lock: Lock,
+}
+
+impl NewDirectory {
+    /// Checks the place against `input`, which it is made from, and starts a directory of `bytes`.
+    ///
+    /// # Errors
+    /// `Output` when anything but an empty directory is there, or the place is no place for it;
+    /// `Locked`, `NoSpace`, `Io`.
+    pub fn create(out: &Path, input: &Path, bytes: u64) -> Result<NewDirectory> {
+        let place = OutputPath::check(out, input)?;
+        let lock = place.lock()?;
+        refuse_filled(&place)?;
+        check_space(&place.parent, bytes)?;
+        let dir = place.unpacking();
+        remove_if_there(&dir)?;
+        fs::create_dir(&dir).map_err(|e| Error::io(&dir, "create the directory", e))?;
+        create_new(&dir.join(UNFINISHED_NAME))?;
+        Ok(NewDirectory { place, dir, inner: Vec::new(), _lock: lock })
+    }
+
+    /// Starts a file at a relative path of plain names.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn create_file(&mut self, relative: &Path) -> Result<NewInside> {
+        let path = self.dir.join(relative);
+        if let Some(parent) = relative.parent() {
+            for inner in parent.ancestors().filter(|inner| !inner.as_os_str().is_empty()) {
+                let inner = self.dir.join(inner);
+                if !self.inner.contains(&inner) {
+                    self.inner.push(inner);
+                }
+            }
+            let parent = self.dir.join(parent);
+            fs::create_dir_all(&parent).map_err(|e| Error::io(&parent, "create", e))?;
+        }
+        Ok(NewInside { file: create_new(&path)?, path })
+    }
+
+    /// Makes all names durable, then gives the directory its own.
+    ///
+    /// # Errors
+    /// `Io`; nothing has appeared under the name then.
+    pub fn publish(self) -> Result<()> {
+        for inner in &self.inner {
+            sync_dir(inner)?;
+        }
+        let marker = self.dir.join(UNFINISHED_NAME);
+        fs::remove_file(&marker).map_err(|e| Error::io(&marker, "remove", e))?;
+        sync_dir(&self.dir)?;
+        let out = self.place.dir();
+        match refuse_filled(&self.place)? {
+            Occupant::Absent => rename_to_new(&self.dir, &out)?,
+            // rename(2) takes the place of an empty directory in one step.
+            _ => {
+                fs::rename(&self.dir, &out).map_err(|e| Error::io(&out, "publish the output", e))?
+            }
+        }
+        sync_dir(&self.place.parent)
+    }
+}
+
+impl Drop for NewDirectory {
+    fn drop(&mut self) {
+        // After publication there is nothing of that name; otherwise the next run would remove it.
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+fn refuse_filled(place: &OutputPath) -> Result<Occupant> {
+    match place.occupant()? {
+        Occupant::Finished => Err(Error::Output {
+            path: place.dir(),
+            what: "output exists",
+            expected: "a new or empty directory".to_owned(),
+            found: "a finished physarium output".to_owned(),
+        }),
+        occupant => Ok(occupant),
+    }
+}
+
+/// A file of a [`NewDirectory`].
+#[derive(Debug)]
+pub struct NewInside {
+    path: PathBuf,
+    file: File,
+}
+
+impl NewInside {
+    /// Appends bytes.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).map_err(|e| Error::io(&self.path, "write", e))
+    }
+
+    /// Makes the bytes durable.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn finish(self) -> Result<()> {
+        self.file.sync_all().map_err(|e| Error::io(&self.path, "sync", e))
+    }
+}

@@ -1,0 +1,71 @@
+//! What a tensor's masks look like, and the smallest form for it.
+
+use crate::contents::Form;
+use crate::groups::{Coder, Groups, SIZES};
+use crate::matrix::Matrix;
+
+/// The masks of a whole tensor.
+pub(crate) struct Census {
+    matrix: Matrix,
+    pub masks: Vec<u32>,
+}
+
+impl Census {
+    pub(crate) fn new(matrix: Matrix, masks: Vec<u32>) -> Census {
+        Census { matrix, masks }
+    }
+
+    fn values(&self) -> u64 {
+        self.masks.iter().map(|mask| u64::from(mask.count_ones())).sum()
+    }
+
+    /// The form of the fewest bytes; of equals the one named first: dense, mask, groups.
+    pub(crate) fn form(&self) -> Form {
+        let values = self.values();
+        let mut best = (self.matrix.size_bytes(), Form::Dense);
+        let mask = self.matrix.mask_bytes() + values * self.matrix.width;
+        if mask < best.0 {
+            best = (mask, Form::Mask { values });
+        }
+        for groups in SIZES.into_iter().filter_map(|of| self.groups(of)) {
+            let values = self.matrix.rows
+                * (self.matrix.cols / u64::from(groups.of))
+                * u64::from(groups.keep);
+            let codes = self.matrix.rows * groups.row_bytes(self.matrix.cols);
+            let bytes = codes + values * self.matrix.width;
+            if bytes < best.0 {
+                best = (bytes, Form::Groups { keep: groups.keep, of: groups.of });
+            }
+        }
+        best.1
+    }
+
+    /// The tightest pattern of this group size, if rows are whole groups.
+    fn groups(&self, of: u32) -> Option<Groups> {
+        if !self.matrix.cols.is_multiple_of(u64::from(of)) {
+            return None;
+        }
+        let ones = (1u32 << of) - 1;
+        let fullest = |word: &u32| {
+            (0..32).step_by(of as usize).map(|at| (word >> at & ones).count_ones()).max()
+        };
+        let keep = self.masks.iter().filter_map(fullest).max().unwrap_or(0).max(1);
+        let groups = Groups { keep, of };
+        groups.is_known().then_some(groups)
+    }
+
+    /// Gives each group its full number of places.
+    pub(crate) fn fill(&mut self, coder: &Coder) {
+        let words = self.matrix.words() as usize;
+        let rest = self.matrix.cols % 32;
+        for row in self.masks.chunks_exact_mut(words) {
+            for word in &mut *row {
+                *word = coder.fill(*word);
+            }
+            // No places beyond the row's end.
+            if let (Some(last), true) = (row.last_mut(), rest > 0) {
+                *last &= (1 << rest) - 1;
+            }
+        }
+    }
+}
