@@ -46,5 +46,6 @@ pub use physarium_audit as audit;
 pub use physarium_checkpoint as checkpoint;
 pub use physarium_flow as flow;
 pub use physarium_model as model;
+pub use physarium_pack as pack;
 pub use progress::{Event, Progress, Silent};
 pub use surgery::{Options, Strictness, Summary, Surgery, default_method};

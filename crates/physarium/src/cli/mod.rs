@@ -12,6 +12,7 @@ mod eval;
 mod generate;
 mod inspect;
 mod output;
+mod pack;
 mod prune;
 mod recipe;
 mod signals;
@@ -42,6 +43,7 @@ Examples:
   physarium verify models/llama models/pruned         proof that nothing else changed
   physarium eval models/pruned --against models/llama --text FILE    what it cost
   physarium compare models/llama --text FILE --sparsity 0.5 --out table    which method costs least
+  physarium pack models/pruned --out pruned.physpack  one file without the zeros
 
 MODEL is a directory in Hugging Face layout: config.json and model.safetensors, or shards with
 model.safetensors.index.json. It is never written to.
@@ -57,6 +59,8 @@ enum Command {
     Verify(verify::Arguments),
     Eval(eval::Arguments),
     Compare(compare::Arguments),
+    Pack(pack::PackArguments),
+    Unpack(pack::UnpackArguments),
     Demo(demo::Arguments),
     Completions(generate::CompletionArguments),
     Man(generate::ManArguments),
@@ -121,6 +125,8 @@ pub fn run() -> ExitCode {
         Command::Verify(arguments) => verify::run(arguments),
         Command::Eval(arguments) => eval::run(arguments),
         Command::Compare(arguments) => compare::run(arguments),
+        Command::Pack(arguments) => pack::run(arguments),
+        Command::Unpack(arguments) => pack::run_unpack(arguments),
         Command::Demo(arguments) => demo::run(arguments),
         Command::Completions(arguments) => generate::completions(arguments),
         Command::Man(arguments) => generate::man(arguments),
