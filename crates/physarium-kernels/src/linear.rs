@@ -169,6 +169,15 @@ impl Linear {
         }
     }
 
+    /// Writes the weights of an output, `[inputs]`, as float32.
+    ///
+    /// # Panics
+    /// If there is no such output, or `to` is not as long.
+    pub fn row(&self, output: usize, to: &mut [f32]) {
+        assert!(output < self.outputs && to.len() == self.inputs);
+        self.weights.widen(self.inputs, output, to);
+    }
+
     /// Bytes that its weights take.
     pub fn weights_bytes(&self) -> usize {
         self.weights.size_bytes()

@@ -1,7 +1,7 @@
 /*!
 Causal attention with grouped queries (Vaswani et al. 2017; Ainslie et al. 2023), in float32.
 
-In: queries, keys and values of one window. Out: the mix of values for each query. Queries are taken
+In: queries of a window, keys and values of it and of what comes before. Out: the mix of values for each query. Queries are taken
 in runs of [`QUERIES`], so scores take memory for a run and not for a window squared.
 */
 
@@ -22,20 +22,22 @@ pub(crate) struct Shape {
 
 /// Mixes values for each query.
 ///
-/// `q`, `mixed`: `[tokens, heads · head_dim]`; `k`, `v`: `[tokens, kv_heads · head_dim]`. Positions
-/// are those of one window; nothing comes before it.
+/// `q`, `mixed`: `[tokens, heads · head_dim]`; `k`, `v`: `[past + tokens, kv_heads · head_dim]`. The
+/// queries' positions are the last ones; nothing comes before the first key.
 pub(crate) fn attend(compute: &Compute, shape: Shape, [q, k, v]: [&[f32]; 3], mixed: &mut [f32]) {
     let width = shape.heads * shape.head_dim;
     let tokens = q.len() / width;
     let kv_width = shape.kv_heads * shape.head_dim;
-    assert!(q.len() == mixed.len() && k.len() == v.len() && k.len() == tokens * kv_width);
+    let positions = k.len() / kv_width;
+    assert!(q.len() == mixed.len() && k.len() == v.len() && tokens <= positions);
+    let past = positions - tokens;
     compute.each_chunk(mixed, QUERIES * width, |run, mixed| {
-        let first = run * QUERIES;
+        let begin = run * QUERIES * width;
         let queries = mixed.len() / width;
-        let run = Queries { shape, first, count: queries };
+        let run = Queries { shape, first: past + run * QUERIES, count: queries };
         let mut scores = vec![0.0; queries * run.keys().len()];
         for head in 0..shape.heads {
-            let q = &q[first * width + head * shape.head_dim..];
+            let q = &q[begin + head * shape.head_dim..];
             let kv = run.keys().start * kv_width + run.kv_head(head) * shape.head_dim;
             let mixed = &mut mixed[head * shape.head_dim..];
             run.head([q, &k[kv..], &v[kv..]], &mut scores, mixed);

@@ -6,12 +6,11 @@ it. Out: a [`Config`] in which the families differ by data only. What a config m
 decoder cannot do is an error, never ignored.
 */
 
-use std::path::Path;
-
 use serde_json::Value;
 
 use crate::error::Result;
 use crate::fields::Fields;
+use crate::files::ModelFiles;
 use crate::rope::Rope;
 
 /// Most layers of a model that is run.
@@ -116,13 +115,13 @@ const FAMILIES: [Family; 4] = [
 ];
 
 impl Config {
-    /// Reads `config.json` of a checkpoint directory.
+    /// Reads `config.json` of a model.
     ///
     /// # Errors
     /// `Checkpoint` when it is missing or a field is not as it has to be; `Unsupported` for a model
     /// type, an activation or a position embedding that this decoder does not have.
-    pub fn read(dir: &Path) -> Result<Config> {
-        let fields = Fields::read(&dir.join("config.json"))?;
+    pub fn read(files: &ModelFiles) -> Result<Config> {
+        let fields = Fields::read(files, "config.json")?;
         let family = family(&fields)?;
         let hidden = fields.required_size("hidden_size")?;
         let heads = fields.required_size("num_attention_heads")?;

@@ -1,17 +1,19 @@
 /*!
-A checkpoint that can be run.
+A model that can be run.
 
-In: a directory. Out: embeddings of tokens, layers and the head, read when they are asked for. All
+In: a checkpoint directory or a packed file. Out: embeddings of tokens, layers and the head, read when they are asked for. All
 shapes are checked when it is opened, so that nothing fails after an hour for a missing tensor.
 */
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use physarium_checkpoint::{Checkpoint, Dtype};
+use physarium_checkpoint::Dtype;
+use physarium_kernels::{Compute, Linear};
 
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::files::ModelFiles;
 use crate::head::Head;
 use crate::layer::Layer;
 use crate::weights::Weights;
@@ -29,24 +31,27 @@ pub enum Residency {
     Resident,
 }
 
-/// A checkpoint that can be run.
+/// A model that can be run.
 pub struct Decoder {
     config: Config,
     weights: Weights,
+    /// The embedding of a packed model, whose rows cannot be proven one by one.
+    embedding: Mutex<Option<Arc<Linear>>>,
     /// Kept layers, in their order; empty when streamed.
     kept: Vec<Mutex<Option<Arc<Layer>>>>,
     kept_head: Option<Mutex<Option<Arc<Head>>>>,
 }
 
 impl Decoder {
-    /// Opens a checkpoint directory and checks config, tensors and shapes against each other.
+    /// Opens a checkpoint directory or a packed file and checks config, tensors and shapes against each other.
     ///
     /// # Errors
     /// `Checkpoint` naming file, tensor, expected and found; `Unsupported` for a family, an
     /// activation or a position embedding that this decoder does not have.
-    pub fn open(dir: &Path, residency: Residency) -> Result<Decoder> {
-        let weights = Weights::new(Checkpoint::open(dir)?);
-        let config = Config::read(dir)?;
+    pub fn open(path: &Path, residency: Residency) -> Result<Decoder> {
+        let files = ModelFiles::open(path)?;
+        let config = Config::read(&files)?;
+        let weights = Weights::new(files);
         weights.find(EMBEDDING, &[config.vocabulary, config.hidden])?;
         weights.find(NORM, &[config.hidden])?;
         if !config.tied {
@@ -61,7 +66,7 @@ impl Decoder {
                 ((0..config.layers()).map(|_| Mutex::new(None)).collect(), Some(Mutex::new(None)))
             }
         };
-        Ok(Decoder { config, weights, kept, kept_head })
+        Ok(Decoder { config, weights, embedding: Mutex::default(), kept, kept_head })
     }
 
     /// Its shape.
@@ -69,9 +74,9 @@ impl Decoder {
         &self.config
     }
 
-    /// The checkpoint.
-    pub fn checkpoint(&self) -> &Checkpoint {
-        self.weights.checkpoint()
+    /// The model's files.
+    pub fn files(&self) -> &ModelFiles {
+        self.weights.files()
     }
 
     /// The element type of the first projection, which stands for all in reports.
@@ -83,22 +88,55 @@ impl Decoder {
         Ok(self.weights.find("model.layers.0.self_attn.q_proj.weight", &shape)?.dtype())
     }
 
-    /// Embeddings `[tokens, hidden]`, one row read for each token.
+    /// Embeddings `[tokens, hidden]`: one row read for each token, or, of a packed model, taken from the
+    /// embedding in memory.
     ///
     /// # Errors
     /// `Token` for an id beyond the vocabulary; `Checkpoint` when the file cannot be read.
     pub fn embed(&self, tokens: &[u32]) -> Result<Vec<f32>> {
         let (vocabulary, width) = (self.config.vocabulary, self.config.hidden);
+        if let Some(&token) = tokens.iter().find(|token| **token as usize >= vocabulary) {
+            return Err(Error::Token { token, vocabulary });
+        }
+        let mut rows = vec![0.0; tokens.len() * width];
+        let to = rows.chunks_exact_mut(width).zip(tokens);
+        if let ModelFiles::Packed(_) = self.files() {
+            let embedding = self.embedding()?;
+            to.for_each(|(row, &token)| embedding.row(token as usize, row));
+            return Ok(rows);
+        }
         let tensor = self.weights.find(EMBEDDING, &[vocabulary, width])?;
         let source = tensor.open()?;
-        let mut rows = vec![0.0; tokens.len() * width];
-        for (row, &token) in rows.chunks_exact_mut(width).zip(tokens) {
-            if token as usize >= vocabulary {
-                return Err(Error::Token { token, vocabulary });
-            }
+        for (row, &token) in to {
             tensor.read_from(&source, token as usize * width, width)?.widen(0, row);
         }
         Ok(rows)
+    }
+
+    /// The whole embedding `[vocabulary, hidden]`.
+    fn embedding(&self) -> Result<Arc<Linear>> {
+        let size = [self.config.vocabulary, self.config.hidden];
+        let name = EMBEDDING.trim_end_matches(".weight");
+        kept(Some(&self.embedding), || Ok(Arc::new(self.weights.linear(name, size, false)?)))
+    }
+
+    /// Reads all that is kept, on all threads.
+    ///
+    /// # Errors
+    /// As [`Decoder::layer`].
+    pub fn load(&self, compute: &Compute) -> Result<()> {
+        let failed = Mutex::new(None);
+        // The head and the embedding first: they are the largest.
+        compute.each(self.kept.len() + 1, |task| {
+            let read = match task {
+                0 => self.head().map(|_| ()),
+                layer => self.layer(layer - 1).map(|_| ()),
+            };
+            if let Err(e) = read {
+                failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(e);
+            }
+        });
+        failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
     }
 
     /// The weights of a layer.
@@ -117,12 +155,18 @@ impl Decoder {
     pub fn head(&self) -> Result<Arc<Head>> {
         kept(self.kept_head.as_ref(), || {
             let config = &self.config;
-            let module = if config.tied { EMBEDDING.trim_end_matches(".weight") } else { HEAD };
-            Ok(Arc::new(Head {
-                norm: self.weights.vector(NORM, config.hidden)?,
-                epsilon: config.epsilon,
-                map: self.weights.linear(module, [config.vocabulary, config.hidden], false)?,
-            }))
+            let size = [config.vocabulary, config.hidden];
+            let map = match (config.tied, self.files()) {
+                (true, ModelFiles::Packed(_)) => self.embedding()?,
+                (true, ModelFiles::Directory(_)) => Arc::new(self.weights.linear(
+                    EMBEDDING.trim_end_matches(".weight"),
+                    size,
+                    false,
+                )?),
+                (false, _) => Arc::new(self.weights.linear(HEAD, size, false)?),
+            };
+            let norm = self.weights.vector(NORM, config.hidden)?;
+            Ok(Arc::new(Head { norm, epsilon: config.epsilon, map }))
         })
     }
 }

@@ -1,11 +1,12 @@
 //! Fields of a JSON object, read as strictly as their use needs.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use physarium_checkpoint::{Malformed, Source, printable};
+use physarium_checkpoint::{Malformed, printable};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
+use crate::files::ModelFiles;
 
 /// Longest config that is read, in bytes.
 const MAX_BYTES: u64 = 16 << 20;
@@ -20,11 +21,11 @@ pub(crate) struct Fields {
 
 impl Fields {
     /// Reads a file that is one JSON object.
-    pub(crate) fn read(path: &Path) -> Result<Fields> {
-        let bytes = Source::open(path)?.read_all(MAX_BYTES)?;
-        let fault = |found: String| Malformed::new(path, "config", "a JSON object", found);
+    pub(crate) fn read(files: &ModelFiles, name: &str) -> Result<Fields> {
+        let (bytes, path) = (files.read(name, MAX_BYTES)?, files.path_of(name));
+        let fault = |found: String| Malformed::new(&path, "config", "a JSON object", found);
         match serde_json::from_slice(&bytes) {
-            Ok(Value::Object(map)) => Ok(Fields { path: path.to_owned(), map }),
+            Ok(Value::Object(map)) => Ok(Fields { path, map }),
             Ok(other) => Err(fault(show(&other)).into()),
             Err(e) => Err(fault(printable(&e.to_string())).into()),
         }

@@ -1,5 +1,7 @@
 //! From the last residual stream to logits.
 
+use std::sync::Arc;
+
 use physarium_kernels::{Buffer, Linear, vector};
 
 use crate::layer::Run;
@@ -9,7 +11,8 @@ use crate::layer::Run;
 pub struct Head {
     pub(crate) norm: Vec<f32>,
     pub(crate) epsilon: f32,
-    pub(crate) map: Linear,
+    /// Of a packed model with tied weights, the embedding itself.
+    pub(crate) map: Arc<Linear>,
 }
 
 impl Head {

@@ -125,8 +125,6 @@ pub struct Run<'a> {
 struct Buffers {
     normed: Buffer,
     q: Buffer,
-    k: Buffer,
-    v: Buffer,
     up: Buffer,
     added: Buffer,
 }
@@ -150,6 +148,13 @@ impl<'a> Run<'a> {
         work(&mut buffers);
         kept().push(buffers);
     }
+}
+
+/// Keys and values of the tokens that a layer has seen, `[positions, kv_heads · head_dim]` each.
+#[derive(Debug, Default)]
+pub struct KeysValues {
+    keys: Buffer,
+    values: Buffer,
 }
 
 /// The weights of one layer.
@@ -219,6 +224,11 @@ impl Layer {
         &self.maps[projection as usize]
     }
 
+    /// Bytes that the weights of its maps take.
+    pub(crate) fn weights_bytes(&self) -> usize {
+        self.maps.iter().map(Linear::weights_bytes).sum()
+    }
+
     /// Puts another map in a projection's place.
     ///
     /// # Panics
@@ -243,6 +253,15 @@ impl Layer {
         }
     }
 
+    /// As [`Layer::forward`], for tokens that come after those in `past`, which they then belong to.
+    pub fn forward_after(&self, run: &Run<'_>, past: &mut KeysValues, hidden: &mut [f32]) {
+        let mut x = Buffer::default();
+        self.mixed(run, hidden, past, &mut x);
+        self.add_outputs(Stage::Output, run, &x, hidden);
+        self.gated(run, hidden, &mut x);
+        self.add_outputs(Stage::Down, run, &x, hidden);
+    }
+
     /// Computes what goes into the projections of `stage`, `[tokens, inputs]`, for one window.
     ///
     /// `hidden` is the residual stream before the layer for [`Stage::Qkv`] and [`Stage::Output`],
@@ -250,7 +269,7 @@ impl Layer {
     pub fn inputs(&self, stage: Stage, run: &Run<'_>, hidden: &[f32], x: &mut Buffer) {
         match stage {
             Stage::Qkv => self.normed(run, hidden, &self.attention_norm, x),
-            Stage::Output => self.mixed(run, hidden, x),
+            Stage::Output => self.mixed(run, hidden, &mut KeysValues::default(), x),
             Stage::GateUp => self.normed(run, hidden, &self.mlp_norm, x),
             Stage::Down => self.gated(run, hidden, x),
         }
@@ -287,30 +306,42 @@ impl Layer {
         });
     }
 
-    fn mixed(&self, run: &Run<'_>, hidden: &[f32], x: &mut Buffer) {
+    fn mixed(&self, run: &Run<'_>, hidden: &[f32], past: &mut KeysValues, x: &mut Buffer) {
         let tokens = hidden.len() / self.attention_norm.len();
         let maps = [Projection::Q, Projection::K, Projection::V].map(|p| self.map(p));
-        run.with_buffers(|Buffers { normed, q, k, v, .. }| {
+        let KeysValues { keys, values } = past;
+        let before = keys.len();
+        for all in [&mut *keys, &mut *values] {
+            all.resize(before + tokens * maps[1].outputs());
+        }
+        let first = before / maps[1].outputs();
+        run.with_buffers(|Buffers { normed, q, .. }| {
             self.normed(run, hidden, &self.attention_norm, normed);
-            for (map, y) in maps.iter().zip([&mut *q, &mut *k, &mut *v]) {
-                y.resize(tokens * map.outputs());
-            }
-            forward_all(run.compute, normed, &mut [(maps[0], q), (maps[1], k), (maps[2], v)]);
+            q.resize(tokens * maps[0].outputs());
+            let (k, v) = (&mut keys[before..], &mut values[before..]);
+            forward_all(run.compute, normed, &mut [(maps[0], q), (maps[1], &mut *k), (maps[2], v)]);
             let norms = self.qk_norms.as_ref();
-            self.turn(run, q, self.shape.heads, norms.map(|norms| &norms[0]));
-            self.turn(run, k, self.shape.kv_heads, norms.map(|norms| &norms[1]));
+            self.turn(run, first, q, self.shape.heads, norms.map(|norms| &norms[0]));
+            self.turn(run, first, k, self.shape.kv_heads, norms.map(|norms| &norms[1]));
             x.resize(q.len());
-            attend(run.compute, self.shape, [q, k, v], x);
+            attend(run.compute, self.shape, [q, keys, values], x);
         });
     }
 
-    /// Norms heads where the family does, then turns them by their positions.
-    pub(crate) fn turn(&self, run: &Run<'_>, x: &mut [f32], heads: usize, norm: Option<&Vec<f32>>) {
+    /// Norms heads where the family does, then turns them by their positions from `first` on.
+    pub(crate) fn turn(
+        &self,
+        run: &Run<'_>,
+        first: usize,
+        x: &mut [f32],
+        heads: usize,
+        norm: Option<&Vec<f32>>,
+    ) {
         let head_dim = self.shape.head_dim;
         run.compute.each_chunk(x, ROWS * heads * head_dim, |index, chunk| {
             let mut normed = vec![0.0; head_dim];
             for (row, token) in chunk.chunks_exact_mut(heads * head_dim).enumerate() {
-                let (cos, sin) = run.angles.at(index * ROWS + row);
+                let (cos, sin) = run.angles.at(first + index * ROWS + row);
                 for head in token.chunks_exact_mut(head_dim) {
                     if let Some(norm) = norm {
                         vector::rms_norm(head, norm, self.epsilon, &mut normed);

@@ -20,6 +20,8 @@ mod config;
 mod decoder;
 mod error;
 mod fields;
+mod files;
+mod generation;
 mod head;
 mod layer;
 mod rope;
@@ -30,10 +32,13 @@ pub use capture::{Capture, Place, walk};
 pub use config::{Biases, Config};
 pub use decoder::{Decoder, Residency};
 pub use error::Error;
+pub use files::ModelFiles;
+pub use generation::Generation;
 pub use head::Head;
-pub use layer::{Layer, Projection, Run, Stage};
+pub use layer::{KeysValues, Layer, Projection, Run, Stage};
 pub use physarium_kernels::{
-    Buffer, Compute, Dense, Gram, Instructions, Linear, ThreadsUnavailable, add_cross, vector,
+    Buffer, Compute, Dense, Gram, Instructions, Linear, ThreadsUnavailable, VectorKind, add_cross,
+    vector,
 };
 pub use rope::{Angles, Rope};
 pub use sensitivity::{Labels, Sensitivity, sensitivities};

@@ -1,33 +1,50 @@
-//! Tensors of a checkpoint by name, as the maps and vectors of a decoder.
+//! Tensors of a model by name, as the maps and vectors of a decoder.
 
 use std::collections::HashMap;
 
 use half::f16;
-use physarium_checkpoint::{Checkpoint, Dtype, Malformed, Source, TensorInfo};
-use physarium_kernels::{Dense, Linear};
+use physarium_checkpoint::{Checkpoint, Dtype, Malformed, Shard, Source, TensorInfo};
+use physarium_kernels::{Dense, Linear, Sparse, Weights as MapWeights};
+use physarium_pack::{Form, Packed, TensorRecord};
 
 use crate::error::Result;
+use crate::files::ModelFiles;
 
-/// The tensors of a checkpoint by name.
+/// The tensors of a model by name.
 pub(crate) struct Weights {
-    checkpoint: Checkpoint,
-    /// Shard and place in it.
-    places: HashMap<String, (usize, usize)>,
+    files: ModelFiles,
+    places: HashMap<String, Place>,
+}
+
+/// Where a tensor is.
+enum Place {
+    /// Shard, and place in it.
+    Shard(usize, usize),
+    Packed(TensorRecord),
 }
 
 impl Weights {
-    pub(crate) fn new(checkpoint: Checkpoint) -> Weights {
+    pub(crate) fn new(files: ModelFiles) -> Weights {
         let mut places = HashMap::new();
-        for (at, shard) in checkpoint.shards().iter().enumerate() {
-            for (index, tensor) in shard.tensors.iter().enumerate() {
-                places.insert(tensor.name.clone(), (at, index));
+        match &files {
+            ModelFiles::Directory(checkpoint) => {
+                for (at, shard) in checkpoint.shards().iter().enumerate() {
+                    for (index, tensor) in shard.tensors.iter().enumerate() {
+                        places.insert(tensor.name.clone(), Place::Shard(at, index));
+                    }
+                }
+            }
+            ModelFiles::Packed(packed) => {
+                for tensor in packed.tensors() {
+                    places.insert(tensor.name.clone(), Place::Packed(tensor.clone()));
+                }
             }
         }
-        Weights { checkpoint, places }
+        Weights { files, places }
     }
 
-    pub(crate) fn checkpoint(&self) -> &Checkpoint {
-        &self.checkpoint
+    pub(crate) fn files(&self) -> &ModelFiles {
+        &self.files
     }
 
     /// The tensor's place, with its shape and dtype proven.
@@ -35,32 +52,36 @@ impl Weights {
     /// # Errors
     /// `Malformed` when it is not there, of another shape, or no dtype that is computed with.
     pub(crate) fn find(&self, name: &str, shape: &[usize]) -> Result<Tensor<'_>> {
-        let Some(&(shard, index)) = self.places.get(name) else {
-            let expected = format!("{} {shape:?}", "a tensor");
-            let fault =
-                Malformed::new(self.checkpoint.dir(), "tensor is missing", expected, "none");
-            return Err(fault.with_tensor(name).into());
+        let tensor = match (self.places.get(name), &self.files) {
+            (Some(Place::Shard(shard, index)), ModelFiles::Directory(checkpoint)) => {
+                Tensor::in_shard(checkpoint, *shard, *index)
+            }
+            (Some(Place::Packed(record)), ModelFiles::Packed(packed)) => {
+                Tensor::Packed { packed, record }
+            }
+            _ => {
+                let expected = format!("{} {shape:?}", "a tensor");
+                let fault =
+                    Malformed::new(self.files.path(), "tensor is missing", expected, "none");
+                return Err(fault.with_tensor(name).into());
+            }
         };
-        let shard = &self.checkpoint.shards()[shard];
-        let info = &shard.tensors[index];
-        let fault = |what, expected: String, found: String| {
-            Malformed::new(&shard.path, what, expected, found).with_tensor(name)
-        };
-        if !info.shape.iter().copied().eq(shape.iter().map(|size| *size as u64)) {
+        if !tensor.shape().iter().copied().eq(shape.iter().map(|size| *size as u64)) {
             let expected = format!("{shape:?} by config.json");
-            return Err(fault("shape", expected, format!("{:?}", info.shape)).into());
+            let found = format!("{:?}", tensor.shape());
+            return Err(tensor.fault("shape", expected, found).into());
         }
-        if !matches!(info.dtype, Dtype::BF16 | Dtype::F16 | Dtype::F32) {
-            let found = info.dtype.name().to_owned();
-            return Err(fault("dtype", "BF16, F16 or F32".to_owned(), found).into());
+        if !matches!(tensor.dtype(), Dtype::BF16 | Dtype::F16 | Dtype::F32) {
+            let found = tensor.dtype().name().to_owned();
+            return Err(tensor.fault("dtype", "BF16, F16 or F32".to_owned(), found).into());
         }
-        Ok(Tensor { shard, info })
+        Ok(tensor)
     }
 
     /// A vector as float32.
     pub(crate) fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
         let mut vector = vec![0.0; len];
-        self.find(name, &[len])?.read(0, len)?.widen(0, &mut vector);
+        self.find(name, &[len])?.read(len)?.widen(0, &mut vector);
         Ok(vector)
     }
 
@@ -72,52 +93,103 @@ impl Weights {
         bias: bool,
     ) -> Result<Linear> {
         let weights = self.find(&format!("{name}.weight"), &[outputs, inputs])?;
-        let weights = weights.read(0, outputs * inputs)?;
+        let weights = weights.matrix([outputs, inputs])?;
         let bias = bias.then(|| self.vector(&format!("{name}.bias"), outputs)).transpose()?;
         Ok(Linear::new(outputs, inputs, weights, bias))
     }
 }
 
-/// A tensor's place in its shard.
-pub(crate) struct Tensor<'a> {
-    shard: &'a physarium_checkpoint::Shard,
-    info: &'a TensorInfo,
+/// A tensor's place.
+pub(crate) enum Tensor<'a> {
+    Shard { shard: &'a Shard, info: &'a TensorInfo },
+    Packed { packed: &'a Packed, record: &'a TensorRecord },
 }
 
-impl Tensor<'_> {
+impl<'a> Tensor<'a> {
+    fn in_shard(checkpoint: &'a Checkpoint, shard: usize, index: usize) -> Tensor<'a> {
+        let shard = &checkpoint.shards()[shard];
+        Tensor::Shard { shard, info: &shard.tensors[index] }
+    }
+
     /// Its element type.
     pub(crate) fn dtype(&self) -> Dtype {
-        self.info.dtype
+        match self {
+            Tensor::Shard { info, .. } => info.dtype,
+            Tensor::Packed { record, .. } => record.dtype,
+        }
     }
 
-    /// Reads `len` elements from `begin` on.
-    pub(crate) fn read(&self, begin: usize, len: usize) -> Result<Dense> {
-        self.read_from(&self.shard.reopen()?, begin, len)
+    fn shape(&self) -> &[u64] {
+        match self {
+            Tensor::Shard { info, .. } => &info.shape,
+            Tensor::Packed { record, .. } => &record.shape,
+        }
     }
 
-    /// The same from a file that is open already.
-    pub(crate) fn read_from(&self, source: &Source, begin: usize, len: usize) -> Result<Dense> {
-        Ok(match self.info.dtype {
-            Dtype::BF16 => Dense::Bf16(self.elements::<u16>(source, begin, len)?),
-            Dtype::F16 => Dense::F16(self.elements::<f16>(source, begin, len)?),
-            _ => Dense::F32(self.elements::<f32>(source, begin, len)?),
+    fn fault(&self, what: &'static str, expected: String, found: String) -> Malformed {
+        let (path, name) = match self {
+            Tensor::Shard { shard, info } => (&*shard.path, &info.name),
+            Tensor::Packed { packed, record } => (packed.path(), &record.name),
+        };
+        Malformed::new(path, what, expected, found).with_tensor(name)
+    }
+
+    /// Reads all `len` elements of a tensor that is stored as it is.
+    pub(crate) fn read(&self, len: usize) -> Result<Dense> {
+        elements(self.dtype(), len, |bytes| match self {
+            Tensor::Shard { shard, info } => {
+                Ok(shard.reopen()?.read_exact_at(bytes, info.begin)?)
+            }
+            Tensor::Packed { packed, record } => Ok(packed.dense(record, bytes)?),
         })
     }
 
-    fn elements<T: bytemuck::Pod>(
-        &self,
-        source: &Source,
-        begin: usize,
-        len: usize,
-    ) -> Result<Vec<T>> {
-        let mut elements = vec![T::zeroed(); len];
-        let offset = self.info.begin + (begin * size_of::<T>()) as u64;
-        source.read_exact_at(bytemuck::cast_slice_mut(&mut elements), offset)?;
-        Ok(elements)
+    /// Reads a matrix, in the form that it is stored in.
+    fn matrix(&self, [outputs, inputs]: [usize; 2]) -> Result<MapWeights> {
+        let (packed, record) = match self {
+            Tensor::Packed { packed, record } if record.form != Form::Dense => (packed, record),
+            _ => return Ok(self.read(outputs * inputs)?.into()),
+        };
+        let count = packed.value_count(record).unwrap_or(0) as usize;
+        let values = elements(self.dtype(), count, |bytes| Ok(packed.values(record, bytes)?))?;
+        let masks = packed.masks(record)?;
+        let sparse = Sparse::new([outputs, inputs], masks, values).map_err(|fault| {
+            self.fault("masks and values", "that fit each other".to_owned(), fault.to_string())
+        })?;
+        Ok(sparse.into())
     }
 
-    /// Opens the shard's file, proven unchanged.
+    /// Opens the file that it is in, proven unchanged.
     pub(crate) fn open(&self) -> Result<Source> {
-        Ok(self.shard.reopen()?)
+        Ok(match self {
+            Tensor::Shard { shard, .. } => shard.reopen()?,
+            Tensor::Packed { packed, .. } => Source::open(packed.path())?,
+        })
     }
+
+    /// Reads `len` elements of a tensor of a directory, from `begin` on, from its open file.
+    pub(crate) fn read_from(&self, source: &Source, begin: usize, len: usize) -> Result<Dense> {
+        let Tensor::Shard { info, .. } = self else { return self.read(len) };
+        let size = info.dtype.bits() / 8;
+        elements(info.dtype, len, |bytes| {
+            Ok(source.read_exact_at(bytes, info.begin + begin as u64 * size)?)
+        })
+    }
+}
+
+/// `len` elements of a dtype that is computed with, from what `read` fills in.
+fn elements(dtype: Dtype, len: usize, read: impl FnOnce(&mut [u8]) -> Result<()>) -> Result<Dense> {
+    fn of<T: bytemuck::Pod>(
+        len: usize,
+        read: impl FnOnce(&mut [u8]) -> Result<()>,
+    ) -> Result<Vec<T>> {
+        let mut elements = vec![T::zeroed(); len];
+        read(bytemuck::cast_slice_mut(&mut elements))?;
+        Ok(elements)
+    }
+    Ok(match dtype {
+        Dtype::BF16 => Dense::Bf16(of::<u16>(len, read)?),
+        Dtype::F16 => Dense::F16(of::<f16>(len, read)?),
+        _ => Dense::F32(of::<f32>(len, read)?),
+    })
 }

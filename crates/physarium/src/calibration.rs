@@ -8,10 +8,11 @@ text has more windows than are asked for, a seeded draw takes some of them, in t
 use std::path::Path;
 
 use physarium_checkpoint::{Calibration, Malformed};
-use physarium_model::Config;
+use physarium_model::{Config, ModelFiles};
 
 use crate::error::{Error, Result};
 use crate::eval::{Text, Tokens};
+use crate::random::SplitMix;
 
 /// Window in tokens where none is asked for and the model allows it.
 const DEFAULT_WINDOW: u64 = 2048;
@@ -21,7 +22,7 @@ const DEFAULT_WINDOW: u64 = 2048;
 /// # Errors
 /// What is wrong with its `config.json`.
 pub fn default_window(model: &Path) -> Result<u64> {
-    let most = Config::read(model)?.max_positions;
+    let most = Config::read(&ModelFiles::open(model)?)?.max_positions;
     Ok(most.map_or(DEFAULT_WINDOW, |most| DEFAULT_WINDOW.min(most as u64)))
 }
 
@@ -42,7 +43,7 @@ impl CalibrationText {
     /// # Errors
     /// What is wrong with the tokenizer.
     pub fn available(&self, model: &Path, window: u64) -> Result<u64> {
-        let tokens = Tokens::of(model, &self.0, None)?.ids.len() as u64;
+        let tokens = Tokens::of(&ModelFiles::open(model)?, &self.0, None)?.ids.len() as u64;
         Ok(tokens / window * window)
     }
 
@@ -82,7 +83,7 @@ impl CalibrationText {
                 format!("{tokens} calibration tokens: expected at least a window of {window}");
             return Err(Error::Usage(what));
         }
-        let tokens = Tokens::of(model, &self.0, None)?;
+        let tokens = Tokens::of(&ModelFiles::open(model)?, &self.0, None)?;
         let windows: Vec<&[u32]> = tokens.ids.chunks_exact(window).collect();
         if windows.len() < count {
             let expected = format!("{count} windows of {window} tokens");
@@ -104,16 +105,10 @@ impl CalibrationText {
 
 /// `count` of `0..all`, ascending, each set as likely as any other.
 fn draw(all: usize, count: usize, seed: u64) -> Vec<usize> {
-    let mut state = seed;
+    let mut random = SplitMix::new(seed);
     let mut indices: Vec<usize> = (0..all).collect();
     for at in 0..count {
-        // SplitMix64 (Steele et al. 2014).
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^= z >> 31;
-        let other = at + ((u128::from(z) * (all - at) as u128) >> 64) as usize;
+        let other = at + ((u128::from(random.next()) * (all - at) as u128) >> 64) as usize;
         indices.swap(at, other);
     }
     indices.truncate(count);

@@ -32,9 +32,12 @@ mod comparison;
 mod engine;
 mod error;
 mod eval;
+mod generate;
 mod peak;
 mod progress;
+mod random;
 mod surgery;
+mod tokenizer;
 
 pub use calibration::{CalibrationText, default_window};
 pub use cancel::Cancel;
@@ -42,6 +45,7 @@ pub use comparison::{ComparedRun, ComparisonRequest, Contender, Outputs, compare
 pub use engine::MemoryPlan;
 pub use error::Error;
 pub use eval::{Against, BosRule, EvalRequest, Evaluation, Protocol, TokenScore, evaluate};
+pub use generate::{GenerateRequest, Generated, Prompt, Sampling, Stopped, generate};
 pub use physarium_audit as audit;
 pub use physarium_checkpoint as checkpoint;
 pub use physarium_flow as flow;

@@ -85,8 +85,8 @@ impl<'a> Backward<'a> {
         );
         let raw = [q.clone(), k.clone()];
         let norms = layer.qk_norms.as_ref();
-        layer.turn(run, &mut q, layer.shape.heads, norms.map(|norms| &norms[0]));
-        layer.turn(run, &mut k, layer.shape.kv_heads, norms.map(|norms| &norms[1]));
+        layer.turn(run, 0, &mut q, layer.shape.heads, norms.map(|norms| &norms[0]));
+        layer.turn(run, 0, &mut k, layer.shape.kv_heads, norms.map(|norms| &norms[1]));
         let (mut dq, mut dk, mut dv) = (vec![0.0; q.len()], vec![0.0; k.len()], vec![0.0; v.len()]);
         let into = [&mut dq[..], &mut dk[..], &mut dv[..]];
         attention::gradients(compute, layer.shape, [&q, &k, &v], &of_mixed, into);

@@ -15,6 +15,7 @@ mod output;
 mod pack;
 mod prune;
 mod recipe;
+mod run;
 mod signals;
 mod terminal;
 mod verify;
@@ -44,6 +45,7 @@ Examples:
   physarium eval models/pruned --against models/llama --text FILE    what it cost
   physarium compare models/llama --text FILE --sparsity 0.5 --out table    which method costs least
   physarium pack models/pruned --out pruned.physpack  one file without the zeros
+  physarium run pruned.physpack --prompt TEXT         what it says, and how fast
 
 MODEL is a directory in Hugging Face layout: config.json and model.safetensors, or shards with
 model.safetensors.index.json. It is never written to.
@@ -61,6 +63,7 @@ enum Command {
     Compare(compare::Arguments),
     Pack(pack::PackArguments),
     Unpack(pack::UnpackArguments),
+    Run(run::Arguments),
     Demo(demo::Arguments),
     Completions(generate::CompletionArguments),
     Man(generate::ManArguments),
@@ -126,6 +129,7 @@ pub fn run() -> ExitCode {
         Command::Eval(arguments) => eval::run(arguments),
         Command::Compare(arguments) => compare::run(arguments),
         Command::Pack(arguments) => pack::run(arguments),
+        Command::Run(arguments) => run::run(arguments),
         Command::Unpack(arguments) => pack::run_unpack(arguments),
         Command::Demo(arguments) => demo::run(arguments),
         Command::Completions(arguments) => generate::completions(arguments),

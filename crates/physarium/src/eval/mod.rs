@@ -38,7 +38,7 @@ const BATCH_TOKENS: usize = 8192;
 /// What to evaluate, and how.
 #[derive(Debug, Clone, Copy)]
 pub struct EvalRequest<'a> {
-    /// The checkpoint.
+    /// The checkpoint directory, or a packed file.
     pub model: &'a Path,
     /// Another checkpoint, usually the dense one, to compare it with.
     pub against: Option<&'a Path>,
@@ -79,9 +79,9 @@ pub fn evaluate(
     }
     let text = Text::read(request.text, request.field)?;
     progress.event(Event::Step("tokenizing"));
-    let tokens = Tokens::of(request.model, &text, request.limit)?;
-    if let Some(other) = request.against {
-        tokens.refuse_other_tokenizer(&text, request.limit, other)?;
+    let tokens = Tokens::of(decoder.files(), &text, request.limit)?;
+    if let Some(other) = &other {
+        tokens.refuse_other_tokenizer(&text, request.limit, other.files())?;
     }
     let windows = windows::cut(tokens.ids.len(), window, stride);
     let Some(last) = windows.last() else {

@@ -1,0 +1,44 @@
+//! The tokens by which a model says that a text is complete.
+
+use physarium_checkpoint::{Malformed, printable};
+use physarium_model::{Decoder, ModelFiles};
+use serde_json::Value;
+use tokenizers::Tokenizer;
+
+use crate::error::Result;
+use crate::tokenizer::TokenizerConfig;
+
+/// Largest config that is read, in bytes.
+const MAX_BYTES: u64 = 16 << 20;
+
+/// `eos_token_id` of `generation_config.json`, or else of `config.json`, and the tokenizer's own
+/// `eos_token`.
+pub(crate) fn tokens(decoder: &Decoder, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
+    let files = decoder.files();
+    let mut tokens = match ids(files, "generation_config.json")? {
+        Some(ids) => ids,
+        None => ids(files, "config.json")?.unwrap_or_default(),
+    };
+    let config = TokenizerConfig::read(files)?;
+    tokens.extend(config.token("eos_token").and_then(|token| tokenizer.token_to_id(token)));
+    Ok(tokens)
+}
+
+/// `eos_token_id` of a file: a number, or a list of them.
+fn ids(files: &ModelFiles, name: &str) -> Result<Option<Vec<u32>>> {
+    let Some(bytes) = files.find(name, MAX_BYTES)? else { return Ok(None) };
+    let fault = |expected, found: &str| {
+        Malformed::new(&files.path_of(name), "eos_token_id", expected, printable(found))
+    };
+    let config: Value =
+        serde_json::from_slice(&bytes).map_err(|e| fault("a JSON object", &e.to_string()))?;
+    let field = &config["eos_token_id"];
+    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    let ids = match field {
+        Value::Null => return Ok(None),
+        Value::Array(all) => all.iter().map(id).collect(),
+        one => id(one).map(|id| vec![id]),
+    };
+    let expected = "a token's id, or a list of them";
+    Ok(Some(ids.ok_or_else(|| fault(expected, &field.to_string()))?))
+}
