@@ -15,7 +15,7 @@ const WORD: usize = 32;
 pub struct Sparse {
     inputs: usize,
     masks: Vec<u32>,
-    /// Values, then [`WORD`] that belong to no row, so that vectors may be read from any value on.
+    /// Values, then [`Sparse::SPARE`] that belong to no row, so that vectors may be read from any value on.
     values: Dense,
     /// Where each row's values begin; one more for the end.
     starts: Vec<usize>,
@@ -49,6 +49,9 @@ pub enum SparseFault {
 }
 
 impl Sparse {
+    /// Elements that are put behind the values; memory with room for them is not moved.
+    pub const SPARE: usize = WORD;
+
     /// Words of mask that a row of `inputs` weights has.
     pub fn words(inputs: usize) -> usize {
         inputs.div_ceil(WORD)
@@ -86,9 +89,9 @@ impl Sparse {
             return Err(SparseFault::Values { expected: start, found: values.len() });
         }
         match &mut values {
-            Dense::Bf16(values) => values.resize(start + WORD, 0),
-            Dense::F16(values) => values.resize(start + WORD, f16::ZERO),
-            Dense::F32(values) => values.resize(start + WORD, 0.0),
+            Dense::Bf16(values) => values.resize(start + Sparse::SPARE, 0),
+            Dense::F16(values) => values.resize(start + Sparse::SPARE, f16::ZERO),
+            Dense::F32(values) => values.resize(start + Sparse::SPARE, 0.0),
         }
         Ok(Sparse { inputs, masks, values, starts })
     }

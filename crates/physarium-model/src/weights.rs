@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use half::f16;
 use physarium_checkpoint::{Checkpoint, Dtype, Malformed, Shard, Source, TensorInfo};
-use physarium_kernels::{Dense, Linear, Sparse, Weights as MapWeights};
+use physarium_kernels::{Dense, Linear, Sparse, Weights as MapWeights, large_zeroed};
 use physarium_pack::{Form, Packed, TensorRecord};
 
 use crate::error::Result;
@@ -183,7 +183,9 @@ fn elements(dtype: Dtype, len: usize, read: impl FnOnce(&mut [u8]) -> Result<()>
         len: usize,
         read: impl FnOnce(&mut [u8]) -> Result<()>,
     ) -> Result<Vec<T>> {
-        let mut elements = vec![T::zeroed(); len];
+        // Room for what a sparse matrix puts behind its values.
+        let mut elements = large_zeroed(len + Sparse::SPARE);
+        elements.truncate(len);
         read(bytemuck::cast_slice_mut(&mut elements))?;
         Ok(elements)
     }
