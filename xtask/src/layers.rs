@@ -30,7 +30,7 @@ const ALLOWED: [(&str, &[&str]); 9] = [
             "physarium-pack",
         ],
     ),
-    ("xtask", &["physarium-fixtures", "physarium-flow", "physarium-kernels"]),
+    ("xtask", &["physarium-fixtures", "physarium-flow", "physarium-kernels", "physarium-model"]),
 ];
 /// What any crate may use in tests.
 const FOR_TESTS: &str = "physarium-fixtures";

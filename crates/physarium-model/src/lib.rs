@@ -38,7 +38,7 @@ pub use head::Head;
 pub use layer::{KeysValues, Layer, Projection, Run, Stage};
 pub use physarium_kernels::{
     Buffer, Compute, Dense, Gram, Instructions, Linear, ThreadsUnavailable, VectorKind, add_cross,
-    vector,
+    large_zeroed, vector,
 };
 pub use rope::{Angles, Rope};
 pub use sensitivity::{Labels, Sensitivity, sensitivities};

@@ -2,6 +2,7 @@
 //! Never part of the gate.
 
 mod calibrate;
+mod decode;
 mod eval;
 mod prune;
 mod run;
@@ -20,6 +21,8 @@ pub enum Bench {
     Eval(eval::Arguments),
     /// Whole runs of wanda, sparsegpt and activation-flow, against SparseGPT in PyTorch
     Calibrate(calibrate::Arguments),
+    /// Milliseconds per token, dense and packed, against memory, transformers and llama.cpp
+    Run(decode::Arguments),
 }
 
 /// Measures.
@@ -29,5 +32,6 @@ pub fn run(bench: Bench) -> anyhow::Result<()> {
         Bench::Prune(arguments) => prune::run(&arguments),
         Bench::Eval(arguments) => eval::run(&arguments),
         Bench::Calibrate(arguments) => calibrate::run(&arguments),
+        Bench::Run(arguments) => decode::run(&arguments),
     }
 }
