@@ -144,7 +144,10 @@ impl Checkpoint {
         let meta = std::fs::metadata(dir).map_err(|e| Error::io(dir, "open the checkpoint", e))?;
         if !meta.is_dir() {
             let expected = "a checkpoint directory (config.json, *.safetensors)";
-            return Err(Malformed::new(dir, "not a directory", expected, "a file").into());
+            let hint = "a packed file is read by run, eval and unpack";
+            return Err(Malformed::new(dir, "not a directory", expected, "a file")
+                .with_hint(hint)
+                .into());
         }
         if is_unfinished(dir) {
             return Err(Error::Unfinished { path: dir.to_owned() });

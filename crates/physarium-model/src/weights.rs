@@ -152,7 +152,8 @@ impl<'a> Tensor<'a> {
         };
         let count = packed.value_count(record).unwrap_or(0) as usize;
         let values = elements(self.dtype(), count, |bytes| Ok(packed.values(record, bytes)?))?;
-        let masks = packed.masks(record)?;
+        let mut masks = large_zeroed(packed.mask_words(record).unwrap_or(0) as usize);
+        packed.masks(record, &mut masks)?;
         let sparse = Sparse::new([outputs, inputs], masks, values).map_err(|fault| {
             self.fault("masks and values", "that fit each other".to_owned(), fault.to_string())
         })?;

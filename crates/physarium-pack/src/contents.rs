@@ -146,3 +146,23 @@ impl TensorRecord {
         self.blobs().map_or(0, |blobs| blobs.iter().map(|(_, bytes)| bytes).sum())
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_record_of_the_documentation_is_read() {
+        let text = include_str!("../../../docs/FORMATS.md");
+        let begin = text.find("```json physpack\n").unwrap() + "```json physpack\n".len();
+        let example = &text[begin..begin + text[begin..].find("```").unwrap()];
+        let contents: Contents = serde_json::from_str(example).unwrap();
+        assert_eq!(contents.schema, SCHEMA);
+        let tensors = contents.files[0].tensors.as_ref().unwrap();
+        assert_eq!(tensors[0].form, Form::Mask { values: 256 });
+        assert_eq!(tensors[1].stored_bytes(), 32 * (16 / 4 * 3_u64).div_ceil(8) + 32 * 8 * 2);
+        let written: serde_json::Value = serde_json::from_str(example).unwrap();
+        assert_eq!(serde_json::to_value(&contents).unwrap(), written);
+    }
+}

@@ -294,22 +294,26 @@ impl Packed {
         Some(values.1 / matrix.width)
     }
 
-    /// The masks of a tensor that is not stored as it is: ⌈columns / 32⌉ words for each row.
+    /// Words of all masks of a tensor that is not stored as it is: ⌈columns / 32⌉ for each row.
+    pub fn mask_words(&self, tensor: &TensorRecord) -> Option<u64> {
+        Some(Matrix::of(tensor.dtype, &tensor.shape)?.mask_bytes() / 4)
+    }
+
+    /// Fills `to` with the masks of a tensor that is not stored as it is.
     ///
     /// # Errors
     /// As [`Packed::dense`].
-    pub fn masks(&self, tensor: &TensorRecord) -> Result<Vec<u32>> {
-        let Some(matrix) = Matrix::of(tensor.dtype, &tensor.shape) else {
+    pub fn masks(&self, tensor: &TensorRecord, to: &mut [u32]) -> Result<()> {
+        let matrix = Matrix::of(tensor.dtype, &tensor.shape);
+        let Some(matrix) = matrix.filter(|m| m.mask_bytes() / 4 == to.len() as u64) else {
             let found = format!("{} {:?}", tensor.dtype, tensor.shape);
             return Err(self.fault("tensor", "one that has masks", found));
         };
         let source = self.source()?;
         let mut masks = MaskReader::new(self, &source, tensor, matrix)?;
-        let mut all = vec![0; (matrix.mask_bytes() / 4) as usize];
         let band = (matrix.band_rows() * matrix.words()) as usize;
-        all.chunks_mut(band).try_for_each(|words| masks.next(words))?;
-        masks.finish()?;
-        Ok(all)
+        to.chunks_mut(band).try_for_each(|words| masks.next(words))?;
+        masks.finish()
     }
 }
 

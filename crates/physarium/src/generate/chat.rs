@@ -1,10 +1,16 @@
 //! What a user says, in the form that a chat model was trained on: its own template, by `minijinja`.
 
+use std::io::{self, Write};
+
 use minijinja::syntax::SyntaxConfig;
+use minijinja::value::Kwargs;
 use minijinja::{Environment, ErrorKind, Value};
 use minijinja_contrib::pycompat::unknown_method_callback;
 use physarium_checkpoint::{Malformed, printable};
 use physarium_model::ModelFiles;
+use serde::Serialize;
+use serde_json::Serializer;
+use serde_json::ser::{Formatter, PrettyFormatter};
 
 use crate::error::Result;
 use crate::tokenizer::TokenizerConfig;
@@ -24,28 +30,71 @@ const TOKENS: [&str; 5] = ["bos_token", "eos_token", "pad_token", "unk_token", "
 /// `Malformed` for a model without a template, or one that fails.
 pub(crate) fn render(files: &ModelFiles, config: &TokenizerConfig, says: &str) -> Result<String> {
     let (name, template) = template(files, config)?;
-    let fault = |e: &minijinja::Error| {
+    let tokens = TOKENS.into_iter().filter_map(|name| Some((name, config.token(name)?)));
+    apply(&template, says, tokens).map_err(|e| {
         let found = printable(&format!("{e:#}"));
-        Malformed::new(&files.path_of(name), "chat template", "one that renders", found)
-    };
+        Malformed::new(&files.path_of(name), "chat template", "one that renders", found).into()
+    })
+}
+
+/// Renders, in an environment that is set up as transformers sets Jinja up.
+fn apply<'a>(
+    template: &str,
+    says: &str,
+    tokens: impl Iterator<Item = (&'a str, &'a str)>,
+) -> Result<String, minijinja::Error> {
     let mut environment = Environment::new();
-    // As transformers sets Jinja up.
-    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
-    environment.set_syntax(syntax.map_err(|e| fault(&e))?);
+    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?;
+    environment.set_syntax(syntax);
     environment.set_unknown_method_callback(unknown_method_callback);
+    environment.add_filter("tojson", to_json);
     environment.add_function("raise_exception", |what: String| -> Result<String, _> {
         Err(minijinja::Error::new(ErrorKind::InvalidOperation, what))
     });
-    environment.add_template("chat", &template).map_err(|e| fault(&e))?;
+    environment.add_template("chat", template)?;
     let message = Value::from_pairs([("role", "user"), ("content", says)]);
     let mut context = vec![
         ("messages", Value::from(vec![message])),
         ("add_generation_prompt", Value::from(true)),
     ];
-    let tokens = TOKENS.into_iter().filter_map(|name| Some((name, config.token(name)?)));
     context.extend(tokens.map(|(name, token)| (name, Value::from(token))));
-    let template = environment.get_template("chat").map_err(|e| fault(&e))?;
-    Ok(template.render(Value::from_pairs(context)).map_err(|e| fault(&e))?)
+    environment.get_template("chat")?.render(Value::from_pairs(context))
+}
+
+/// JSON as Python writes it: blanks after commas and colons, nothing escaped for HTML.
+fn to_json(value: &Value, options: Kwargs) -> Result<Value, minijinja::Error> {
+    let indent: Option<usize> = options.get("indent")?;
+    options.assert_all_used()?;
+    let mut text = Vec::new();
+    let written = match indent {
+        Some(blanks) => {
+            let blanks = " ".repeat(blanks);
+            let formatter = PrettyFormatter::with_indent(blanks.as_bytes());
+            value.serialize(&mut Serializer::with_formatter(&mut text, formatter))
+        }
+        None => value.serialize(&mut Serializer::with_formatter(&mut text, OneLine)),
+    };
+    let failed = |what: String| minijinja::Error::new(ErrorKind::InvalidOperation, what);
+    written.map_err(|e| failed(e.to_string()))?;
+    let text = String::from_utf8(text).map_err(|e| failed(e.to_string()))?;
+    Ok(Value::from_safe_string(text))
+}
+
+/// Python's separators.
+struct OneLine;
+
+impl Formatter for OneLine {
+    fn begin_array_value<W: ?Sized + Write>(&mut self, to: &mut W, first: bool) -> io::Result<()> {
+        if first { Ok(()) } else { to.write_all(b", ") }
+    }
+
+    fn begin_object_key<W: ?Sized + Write>(&mut self, to: &mut W, first: bool) -> io::Result<()> {
+        if first { Ok(()) } else { to.write_all(b", ") }
+    }
+
+    fn begin_object_value<W: ?Sized + Write>(&mut self, to: &mut W) -> io::Result<()> {
+        to.write_all(b": ")
+    }
 }
 
 /// The template, and the file that it is in.
@@ -68,5 +117,34 @@ fn template(files: &ModelFiles, config: &TokenizerConfig) -> Result<(&'static st
                 .with_hint("without --chat the prompt is the beginning of a text to go on with")
                 .into())
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+mod tests {
+    use super::apply;
+
+    /// What templates of chat models do, and what transformers 5.23 makes of it.
+    #[test]
+    fn templates_render_as_in_transformers() {
+        let says = "  What is a slime mould? ";
+        let tokens = || [("bos_token", "<s>"), ("eos_token", "</s>")].into_iter();
+        let simple = "{% for m in messages %}{{ '<|' + m['role'] + '|>\n' + m.content + '<|end|>\n' }}\
+                      {% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}";
+        let expected = "<|user|>\n  What is a slime mould? <|end|>\n<|assistant|>\n";
+        assert_eq!(apply(simple, says, tokens()).unwrap(), expected);
+        let blocks = include_str!("../../tests/chat/blocks.jinja");
+        let expected = "<s><<SYS>>\nBe of use.\n<</SYS>>\n[1/1] WHAT IS A SLIME MOULD?</s>words: 8 \
+                        {\"role\": \"user\", \"deep\": [1, 2.5, null, true]}\nanswer: ";
+        assert_eq!(apply(blocks, says, tokens()).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_template_that_refuses_says_why() {
+        let refuses = "{{ raise_exception('no users here') }}";
+        let error = apply(refuses, "x", [].into_iter()).unwrap_err().to_string();
+        assert!(error.contains("no users here"), "{error}");
+        assert!(apply("{% if %}", "x", [].into_iter()).is_err());
     }
 }

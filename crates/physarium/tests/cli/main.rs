@@ -11,6 +11,7 @@ use serde_json::Value;
 mod calibrated;
 mod eval;
 mod formats;
+mod packed;
 
 /// A working directory with `model`, a small checkpoint in two shards.
 struct Work(tempfile::TempDir);
@@ -292,7 +293,21 @@ fn progress_is_on_stderr_and_can_be_silenced() {
 #[test]
 fn help_completions_and_manual_pages() {
     let work = Work::new();
-    for command in ["", "inspect", "prune", "audit", "verify", "demo", "completions", "man"] {
+    for command in [
+        "",
+        "inspect",
+        "prune",
+        "audit",
+        "verify",
+        "eval",
+        "compare",
+        "pack",
+        "unpack",
+        "run",
+        "demo",
+        "completions",
+        "man",
+    ] {
         let said = work.ok(&format!("{command} --help"));
         assert!(said.contains("Usage: physarium"), "{command}");
     }
