@@ -129,9 +129,10 @@ mod tiles {
     use half::bf16;
 
     use crate::compute::Compute;
-    use crate::linear::{Dense, Linear, forward_sum};
+    use crate::linear::{Linear, forward_sum};
     use crate::small::Sum;
     use crate::terms::split;
+    use crate::weights::Dense;
 
     /// Tokens whose products are summed at once.
     const TOKENS: usize = 2048;

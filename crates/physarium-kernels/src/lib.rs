@@ -24,17 +24,19 @@ mod sparse;
 mod symmetric;
 mod terms;
 pub mod vector;
+mod weights;
 mod widen;
 
 pub use buffer::Buffer;
 pub use compute::{Compute, Instructions, ThreadsUnavailable};
 pub use gram::{Gram, add_cross};
-pub use linear::{Dense, Linear, Weights, forward_all};
+pub use linear::{Linear, forward_all};
 pub use matvec::VectorKind;
 pub use pages::large_zeroed;
 pub use small::{Left, Right, multiply};
 pub use sparse::{Sparse, SparseFault};
 pub use symmetric::{Precision, Symmetric};
+pub use weights::{Dense, Weights};
 
 #[cfg(target_endian = "big")]
 compile_error!("weights are little-endian on disk and used as they are");

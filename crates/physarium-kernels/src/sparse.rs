@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use crate::linear::Dense;
+use crate::weights::Dense;
 
 /// Inputs that a word of mask stands for.
 const WORD: usize = 32;

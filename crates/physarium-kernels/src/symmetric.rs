@@ -7,10 +7,11 @@ In: rows `[rows, width]`. Out: their products with the matrix `[rows, width]`.
 use crate::compute::Compute;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 use crate::compute::Instructions;
-use crate::linear::{Dense, Linear, forward_sum};
+use crate::linear::{Linear, forward_sum};
 use crate::small::Sum;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 use crate::terms::split;
+use crate::weights::Dense;
 
 /// How exact a product is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

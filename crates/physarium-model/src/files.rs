@@ -13,7 +13,7 @@ pub enum ModelFiles {
     /// A checkpoint directory.
     Directory(Checkpoint),
     /// A `.physpack` file.
-    Packed(Packed),
+    Packed(Box<Packed>),
 }
 
 impl ModelFiles {
@@ -24,7 +24,7 @@ impl ModelFiles {
     /// What is wrong with headers, index or container.
     pub fn open(path: &Path) -> Result<ModelFiles> {
         if path.is_file() {
-            return Ok(ModelFiles::Packed(Packed::open(path)?));
+            return Ok(ModelFiles::Packed(Box::new(Packed::open(path)?)));
         }
         Ok(ModelFiles::Directory(Checkpoint::open(path)?))
     }

@@ -61,7 +61,7 @@ fn tensors() -> impl Strategy<Value = Vec<Tensor>> {
         let mut tensors = Vec::new();
         for (name, (dtype, shape, fill, seed)) in NAMES.into_iter().zip(all) {
             let elements: u64 = shape.iter().product();
-            if elements * dtype.bits() % 8 == 0 {
+            if (elements * dtype.bits()).is_multiple_of(8) {
                 let bytes = elements_of(dtype, elements, fill, seed);
                 tensors.push(Tensor { name, dtype, shape, bytes });
             }

@@ -38,8 +38,8 @@ unsafe impl Lanes for Avx2 {
         // SAFETY: 32 words can be read there.
         unsafe {
             let mut words = [_mm_setzero_si128(); 4];
-            for index in 0..4 {
-                words[index] = _mm_loadu_si128(from.add(8 * index).cast());
+            for (index, words) in words.iter_mut().enumerate() {
+                *words = _mm_loadu_si128(from.add(8 * index).cast());
             }
             words
         }
@@ -50,10 +50,10 @@ unsafe impl Lanes for Avx2 {
         // SAFETY: 32 words can be read there; at most 24 are passed over.
         unsafe {
             let mut words = [_mm_setzero_si128(); 4];
-            for index in 0..4 {
+            for (index, words) in words.iter_mut().enumerate() {
                 let values = _mm_loadu_si128(from.add(before(mask, index)).cast());
                 let places = WORDS[eighth(mask, index)].as_ptr();
-                words[index] = _mm_shuffle_epi8(values, _mm_loadu_si128(places.cast()));
+                *words = _mm_shuffle_epi8(values, _mm_loadu_si128(places.cast()));
             }
             words
         }
@@ -97,8 +97,8 @@ unsafe impl Lanes for Avx2 {
         // SAFETY: 32 floats can be read there.
         unsafe {
             let mut numbers = [_mm256_setzero_ps(); 4];
-            for index in 0..4 {
-                numbers[index] = _mm256_loadu_ps(from.add(8 * index));
+            for (index, numbers) in numbers.iter_mut().enumerate() {
+                *numbers = _mm256_loadu_ps(from.add(8 * index));
             }
             numbers
         }
@@ -109,14 +109,14 @@ unsafe impl Lanes for Avx2 {
         // SAFETY: 32 floats can be read there; at most 24 are passed over.
         unsafe {
             let mut numbers = [_mm256_setzero_ps(); 4];
-            for index in 0..4 {
+            for (index, numbers) in numbers.iter_mut().enumerate() {
                 let values = _mm256_loadu_ps(from.add(before(mask, index)));
                 let places = _mm_loadl_epi64(FLOATS[eighth(mask, index)].as_ptr().cast());
                 let places = _mm256_cvtepi8_epi32(places);
                 let there = _mm256_permutevar8x32_ps(values, places);
                 // Places of no value are negative.
                 let absent = _mm256_castsi256_ps(_mm256_srai_epi32::<31>(places));
-                numbers[index] = _mm256_andnot_ps(absent, there);
+                *numbers = _mm256_andnot_ps(absent, there);
             }
             numbers
         }

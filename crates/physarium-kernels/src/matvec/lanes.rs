@@ -169,20 +169,20 @@ pub(super) unsafe fn dense_rows<L: Lanes, E: Element<L>, const R: usize>(
         let mut at = 0;
         while at < whole {
             let x = L::floats(x.add(at));
-            for row in 0..R {
+            for (row, sum) in sums.iter_mut().enumerate() {
                 let weights = rows.add(row * inputs + at);
                 L::prefetch(weights.wrapping_add(R * inputs).cast());
-                sums[row] = L::add(sums[row], E::load(weights), x);
+                *sum = L::add(*sum, E::load(weights), x);
             }
             at += LANES;
         }
         if whole < inputs {
             let x = L::floats(x.add(whole));
-            for row in 0..R {
+            for (row, sum) in sums.iter_mut().enumerate() {
                 let mut rest = [E::Stored::default(); LANES];
                 let from = rows.add(row * inputs + whole);
                 std::ptr::copy_nonoverlapping(from, rest.as_mut_ptr(), inputs - whole);
-                sums[row] = L::add(sums[row], E::load(rest.as_ptr()), x);
+                *sum = L::add(*sum, E::load(rest.as_ptr()), x);
             }
         }
         totals::<L, R>(sums, E::TREE)

@@ -11,8 +11,8 @@ use super::{VectorKind, portable::Portable};
 #[cfg(target_arch = "x86_64")]
 use super::{avx2::Avx2, avx512::Avx512};
 use crate::buffer::Buffer;
-use crate::linear::{Dense, Weights};
 use crate::sparse::Sparse;
+use crate::weights::{Dense, Weights};
 
 /// Rows whose sums are taken side by side: x is read once for them, and their memory is asked for
 /// together.
