@@ -205,7 +205,7 @@ pub(crate) fn forward_sum(
 /// Maps of one row, each weight of which is read once.
 fn one_row(compute: &Compute, x: &[f32], maps: &mut [(&Linear, &mut [f32])]) {
     /// Bytes of weights that a task reads at least, and at most.
-    const TASK: [usize; 2] = [1 << 16, 1 << 20];
+    const TASK: [usize; 2] = [1 << 16, 1 << 18];
     let bytes: usize = maps.iter().map(|(map, _)| map.weights.size_bytes()).sum();
     let task = (bytes / (4 * compute.threads())).clamp(TASK[0], TASK[1]);
     let weights = maps.iter().map(|(map, _)| &map.weights);

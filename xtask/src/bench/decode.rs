@@ -29,7 +29,7 @@ pub struct Arguments {
     #[arg(long)]
     model: Option<PathBuf>,
     /// Layers of the slice; none leaves it out
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 4)]
     layers: u64,
     /// A Python with transformers or llama-cpp-python, or both, to compare with
     #[arg(long)]
