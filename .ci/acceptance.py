@@ -119,5 +119,59 @@ def check_eval():
     print(f"mean NLL {mean:.5f}, transformers {golden['mean_nll']:.5f}, a token at most {max(off):.1e} off")
 
 
+def read_packed(path, original):
+    """A packed file by the words of docs/FORMATS.md; compares each projection with the directory's."""
+    from itertools import combinations
+
+    header_len = int.from_bytes(path.open("rb").read(8), "little")
+    blobs = np.memmap(path, np.uint8, "r", offset=8 + header_len)
+    header = json.loads(path.read_bytes()[8 : 8 + header_len])
+    blob = lambda name: blobs[slice(*header[name]["data_offsets"])]
+    contents = json.loads(bytes(blob("physarium.physpack/1:contents")))
+    forms = set()
+    for tensor in (t for file in contents["files"] for t in file.get("tensors", [])):
+        name, form = tensor["name"], tensor["form"]
+        expected = original[name]
+        if form == "dense":
+            forms.add("dense")
+            dense = blob(f"dense:{name}")[: 2 * expected.size].view(np.uint16)
+            assert (dense == expected.reshape(-1)).all(), name
+            continue
+        rows, cols = expected.shape
+        ((kind, sizes),) = form.items()
+        forms.add(kind)
+        if kind == "mask":
+            words = -(-cols // 32)
+            mask = blob(f"mask:{name}")[: 4 * rows * words].reshape(rows, 4 * words)
+            mask = np.unpackbits(mask, axis=1, bitorder="little")[:, :cols].astype(bool)
+        else:
+            keep, of = sizes["keep"], sizes["of"]
+            masks = sorted(sum(1 << i for i in ones) for ones in combinations(range(of), keep))
+            bits = (len(masks) - 1).bit_length()
+            row = -(-(cols // of * bits) // 8)
+            codes = np.unpackbits(blob(f"groups:{name}")[: rows * row].reshape(rows, row), axis=1, bitorder="little")
+            codes = codes[:, : cols // of * bits].reshape(rows, cols // of, bits) @ (1 << np.arange(bits))
+            masks = np.array([[mask >> i & 1 for i in range(of)] for mask in masks], bool)
+            mask = masks[codes].reshape(rows, cols)
+        found = np.zeros((rows, cols), np.uint16)
+        found[mask] = blob(f"values:{name}")[: 2 * int(mask.sum())].view(np.uint16)
+        assert (found == expected).all(), name
+    return forms
+
+
+def check_packed():
+    """Packed files by another reader, and what packed models say and measure."""
+    for name, kind in ("half", "mask"), ("pattern", "groups"), ("act", "mask"):
+        forms = read_packed(WORK / f"{name}.physpack", bits(name))
+        assert forms == {kind, "dense"}, (name, forms)
+    nll = {run: json.loads((WORK / f"{run}.json").read_text())["mean_nll_nats"] for run in ("act", "packed")}
+    assert nll["act"] == nll["packed"], nll
+    said = json.loads((WORK / "dense-run.json").read_text())["text"]
+    # What transformers 5.23 says in float32 and bfloat16, greedily.
+    assert said.startswith(" Paris.\n\nThe answer is: 2018-01"), said
+    print("packed files: another reader finds the same bits, and both forms measure the same")
+
+
 main()
 check_eval()
+check_packed()

@@ -320,3 +320,42 @@ fn outputs_in_the_way_are_kept() {
     let error = unpack_to(&file, &temp.path().join("in")).unwrap_err().to_string();
     assert!(error.contains("output exists"), "{error}");
 }
+
+#[test]
+fn what_a_killed_run_leaves_is_made_again() {
+    let (temp, file, _) = one_projection(Fill::Sparse(50));
+    let whole = fs::read(&file).unwrap();
+    fs::rename(&file, temp.path().join(".model.physpack.physarium-partial")).unwrap();
+    fs::write(temp.path().join("model.physpack.lock"), "pid 1 since 00:00:00 UTC\n").unwrap();
+    pack_dir(&temp.path().join("in"), &file).unwrap();
+    assert_eq!(fs::read(&file).unwrap(), whole);
+    fs::create_dir(temp.path().join(".out.physarium-unpacking")).unwrap();
+    fs::write(temp.path().join(".out.physarium-unpacking/config.json"), "torn").unwrap();
+    unpack_to(&file, &temp.path().join("out")).unwrap();
+    assert_eq!(files(&temp.path().join("in")), files(&temp.path().join("out")));
+    assert_names(temp.path(), &["in", "model.physpack", "out"]);
+}
+
+#[test]
+fn a_caller_that_stops_leaves_nothing() {
+    let (temp, file, _) = one_projection(Fill::Sparse(50));
+    let checkpoint = Checkpoint::open(&temp.path().join("in")).unwrap();
+    let out = temp.path().join("stopped.physpack");
+    let request = PackRequest {
+        checkpoint: &checkpoint,
+        out: &out,
+        overwrite: Overwrite::Refuse,
+        links: LinkPolicy::LeaveOut,
+        tool: "test",
+    };
+    let mut calls = 0;
+    let mut stop = |_| {
+        calls += 1;
+        if calls > 2 { Err(Error::Interrupted) } else { Ok(()) }
+    };
+    assert!(matches!(pack(&request, &mut stop), Err(Error::Interrupted)));
+    let packed = Packed::open(&file).unwrap();
+    let stopped = unpack(&packed, &temp.path().join("out"), &mut |_| Err(Error::Interrupted));
+    assert!(matches!(stopped, Err(Error::Interrupted)));
+    assert_names(temp.path(), &["in", "model.physpack"]);
+}

@@ -45,6 +45,14 @@ pub enum Error {
         /// What is in the way.
         what: String,
     },
+    /// A model whose logits are no numbers.
+    #[error("{}: logits are NaN after {tokens} tokens: the weights are damaged, or overflow float32", model.display())]
+    NoNumbers {
+        /// The model.
+        model: PathBuf,
+        /// Tokens that it had seen.
+        tokens: usize,
+    },
     /// The user stopped a run that keeps nothing.
     #[error("interrupted before there was a result")]
     Stopped,
@@ -77,7 +85,7 @@ impl Error {
             Error::Checkpoint(e) => e.kind(),
             Error::NonFinite { .. } => ErrorKind::Input,
             Error::Model(e) => e.kind(),
-            Error::Unsolvable { .. } => ErrorKind::Input,
+            Error::Unsolvable { .. } | Error::NoNumbers { .. } => ErrorKind::Input,
             Error::Threads(_) => ErrorKind::Environment,
             Error::Stopped => ErrorKind::Interrupted,
             Error::Usage(_) => ErrorKind::Usage,

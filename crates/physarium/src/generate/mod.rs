@@ -92,7 +92,7 @@ pub struct Generated {
 ///
 /// # Errors
 /// `Checkpoint` and `Model` for what is wrong with files, `Usage` for a prompt of no tokens or too many,
-/// and sampling parameters out of range.
+/// and sampling parameters out of range, `NoNumbers` for a model that computes NaN.
 pub fn generate(
     request: &GenerateRequest<'_>,
     cancel: &Cancel,
@@ -137,7 +137,12 @@ pub fn generate(
     let mut next = prompt;
     let mut first = Instant::now();
     while done.generated_tokens < most {
-        let token = sampler.choose(generation.feed(&next)?);
+        let logits = generation.feed(&next)?;
+        if logits.iter().any(|logit| logit.is_nan()) {
+            let tokens = generation.seen();
+            return Err(Error::NoNumbers { model: request.model.to_owned(), tokens });
+        }
+        let token = sampler.choose(logits);
         if done.generated_tokens == 0 {
             done.first_token = began.elapsed();
             done.prompt = done.first_token - load;

@@ -124,6 +124,19 @@ fn a_chat_uses_the_models_own_template() {
 }
 
 #[test]
+fn a_model_that_computes_no_numbers_says_so() {
+    let work = demo_work();
+    let path = work.path("demo/model-00001-of-00002.safetensors");
+    let mut bytes = fs::read(&path).unwrap();
+    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    // The second half of the first shard: NaN in BF16.
+    let begin = 8 + header + (bytes.len() - 8 - header) / 4 * 2;
+    bytes[begin..].as_chunks_mut::<2>().0.fill([0xc0, 0x7f]);
+    fs::write(&path, bytes).unwrap();
+    work.fails(2, "run demo --prompt Once", &["demo", "NaN"]);
+}
+
+#[test]
 fn bad_input_is_refused_and_leaves_nothing() {
     let work = work();
     let before = fs::read(work.path("half.physpack")).unwrap();
