@@ -145,9 +145,9 @@ unsafe impl<L: Lanes> Element<L> for F32 {
 unsafe fn totals<L: Lanes, const R: usize>(sums: [L::Numbers; R], tree: Tree) -> [f32; R] {
     let mut totals = [0.0; R];
     // No closures: they would be compiled without the caller's instructions.
-    for row in 0..R {
+    for (total, sums) in totals.iter_mut().zip(sums) {
         // SAFETY: as the caller says.
-        totals[row] = unsafe { L::total(sums[row], tree) };
+        *total = unsafe { L::total(sums, tree) };
     }
     totals
 }
@@ -190,10 +190,11 @@ pub(super) unsafe fn dense_rows<L: Lanes, E: Element<L>, const R: usize>(
 }
 
 /// Products of `R` sparse rows with x: `words` words of mask for each row, and where its values begin.
+/// `next` is where the values of the row after them begin: their memory is asked for.
 ///
 /// # Safety
-/// The masks, as many values as they have ones and 32 more, and x can be read, and the instructions are
-/// there.
+/// The masks, as many values as they have ones and 32 more, and x can be read, `next` points into the
+/// same values, and the instructions are there.
 #[inline(always)]
 pub(super) unsafe fn sparse_rows<L: Lanes, E: Element<L>, const R: usize>(
     masks: *const u32,
