@@ -11,7 +11,7 @@ use serde_json::json;
 use super::output::{self, Outcome};
 use super::{Display, Format, signals, terminal};
 
-/// Measure the perplexity of a checkpoint on a text
+/// Measure the perplexity of a checkpoint or a packed file on a text
 ///
 /// Perplexity is exp of the mean negative log-likelihood per predicted token. The whole protocol is
 /// part of the result. With --against the same windows go through a second model, usually the dense
@@ -20,7 +20,7 @@ use super::{Display, Format, signals, terminal};
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// Checkpoint directory (Llama, Mistral, Qwen2 or Qwen3, with tokenizer.json)
+    /// Checkpoint directory or packed file (Llama, Mistral, Qwen2 or Qwen3, with tokenizer.json)
     model: PathBuf,
     /// UTF-8 text; a name that ends in .jsonl is JSON Lines
     #[arg(long, value_name = "FILE")]

@@ -23,7 +23,8 @@ use super::{Format, signals};
 pub struct Arguments {
     /// Checkpoint directory or packed file (Llama, Mistral, Qwen2 or Qwen3, with tokenizer.json)
     model: PathBuf,
-    /// What the text begins with, or, with --chat, what a user says [default: read from stdin]
+    /// What the text begins with, or, with --chat, what a user says [default: stdin, without the
+    /// newline at its end]
     #[arg(long, value_name = "TEXT")]
     prompt: Option<String>,
     /// Put the prompt into the model's own chat template
@@ -55,7 +56,7 @@ pub struct Arguments {
 const EXAMPLES: &str = "\
 Examples:
   physarium run models/llama --prompt 'Once upon a time' --max-tokens 64
-  physarium run pruned.physpack --chat --prompt 'What is a slime mould?' --temperature 0.7 --top-p 0.9
+  physarium run pruned.physpack --chat --prompt 'What is a slime mould?' --temperature 0.7
   physarium run pruned.physpack < letter.txt";
 
 /// Longest prompt that is read from stdin, in bytes.
@@ -112,7 +113,9 @@ fn read_stdin() -> anyhow::Result<String> {
     let read = stdin.lock().take(MAX_PROMPT + 1).read_to_string(&mut text);
     read.context("stdin: cannot read the prompt as UTF-8")?;
     ensure!(text.len() as u64 <= MAX_PROMPT, "stdin: a prompt of over {MAX_PROMPT} bytes");
-    Ok(text)
+    // `echo` and editors put it there.
+    let line = text.strip_suffix('\n').map(|line| line.strip_suffix('\r').unwrap_or(line));
+    Ok(line.unwrap_or(&text).to_owned())
 }
 
 /// Writes text as it comes. A terminal gets no control characters that a model may have made up.

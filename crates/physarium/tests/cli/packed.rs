@@ -98,7 +98,7 @@ fn a_run_says_how_it_went() {
     let from_stdin = assert_cmd::Command::new(env!("CARGO_BIN_EXE_physarium"))
         .current_dir(work.0.path())
         .args(["run", "demo", "--max-tokens", "20", "--quiet"])
-        .write_stdin("Once")
+        .write_stdin("Once\n")
         .output()
         .unwrap();
     let direct = work.ok("run demo --prompt Once --max-tokens 20 --quiet");
