@@ -10,6 +10,10 @@ product differ in is said at [`Instructions`]. This is the one crate with `unsaf
 */
 #![deny(missing_docs)]
 #![deny(clippy::undocumented_unsafe_blocks)]
+#![cfg_attr(
+    not(all(target_arch = "x86_64", target_os = "linux")),
+    allow(dead_code, unused_imports, reason = "what serves AMX alone has no use elsewhere")
+)]
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod amx;
