@@ -9,9 +9,6 @@ use crate::error::Result;
 use crate::head::Head;
 use crate::layer::{KeysValues, Layer, Run};
 
-/// Tokens that go through the layers together: what bounds the memory of a long prompt.
-const CHUNK: usize = 256;
-
 /// A text on its way through a decoder.
 pub struct Generation<'a> {
     decoder: &'a Decoder,
@@ -59,7 +56,8 @@ impl<'a> Generation<'a> {
         layers.sum::<usize>() + self.head.map.weights_bytes()
     }
 
-    /// Takes the next tokens. Returns the logits `[vocabulary]` of what comes after the last of them.
+    /// Takes the next tokens, which go through the layers together: memory grows with their number. Returns
+    /// the logits `[vocabulary]` of what comes after the last of them.
     ///
     /// # Errors
     /// `Token` for an id beyond the vocabulary; `Checkpoint` when embeddings cannot be read.
@@ -69,17 +67,14 @@ impl<'a> Generation<'a> {
     pub fn feed(&mut self, tokens: &[u32]) -> Result<&[f32]> {
         assert!(!tokens.is_empty(), "no tokens");
         assert!(self.seen + tokens.len() <= self.positions, "more than {}", self.positions);
-        let mut hidden = Vec::new();
-        for chunk in tokens.chunks(CHUNK) {
-            hidden = self.decoder.embed(chunk)?;
-            let (run, layers) = (&self.run, &mut self.layers);
-            run.compute().within(|| {
-                for (layer, past) in layers {
-                    layer.forward_after(run, past, &mut hidden);
-                }
-            });
-            self.seen += chunk.len();
-        }
+        let mut hidden = self.decoder.embed(tokens)?;
+        let (run, layers) = (&self.run, &mut self.layers);
+        run.compute().within(|| {
+            for (layer, past) in layers {
+                layer.forward_after(run, past, &mut hidden);
+            }
+        });
+        self.seen += tokens.len();
         let last = &hidden[hidden.len() - self.decoder.config().hidden..];
         let (run, head, logits) = (&self.run, &self.head, &mut self.logits);
         run.compute().within(|| head.logits(run, last, logits));

@@ -25,6 +25,9 @@ pub use sampling::Sampling;
 
 use sampling::Sampler;
 
+/// Tokens of a prompt that are read before anyone can stop it.
+const PROMPT_TOKENS: usize = 256;
+
 /// What the model is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Prompt<'a> {
@@ -134,7 +137,15 @@ pub fn generate(
         first_token: Duration::ZERO,
         generation: Duration::ZERO,
     };
-    let mut next = prompt;
+    // A long prompt can be stopped on the way.
+    let begin = (prompt.len() - 1) / PROMPT_TOKENS * PROMPT_TOKENS;
+    for tokens in prompt[..begin].chunks(PROMPT_TOKENS) {
+        if cancel.is_raised() {
+            return Ok(Generated { stopped: Stopped::Cancelled, ..done });
+        }
+        generation.feed(tokens)?;
+    }
+    let mut next = prompt[begin..].to_vec();
     let mut first = Instant::now();
     while done.generated_tokens < most {
         let logits = generation.feed(&next)?;

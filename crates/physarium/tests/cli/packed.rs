@@ -94,6 +94,22 @@ fn a_run_says_how_it_went() {
     let ran = work.run("run demo --prompt Once --max-tokens 3");
     assert_eq!(ran.code, 0);
     assert!(ran.stderr.contains("tokens/s"), "{}", ran.stderr);
+    // A prompt of several hundred tokens goes through in parts.
+    let text = fs::read_to_string(work.path("text.txt")).unwrap();
+    let prompt = &text[..text.floor_char_boundary(1200)];
+    let long = |threads: &str| {
+        assert_cmd::Command::new(env!("CARGO_BIN_EXE_physarium"))
+            .current_dir(work.0.path())
+            .args(["run", "half.physpack", "--max-tokens", "20", "--format", "json", "--quiet"])
+            .args(["--threads", threads])
+            .write_stdin(prompt)
+            .output()
+            .unwrap()
+    };
+    let ran: Value = serde_json::from_slice(&long("1").stdout).unwrap();
+    assert!((257..512).contains(&ran["prompt_tokens"].as_u64().unwrap()), "{ran}");
+    let again: Value = serde_json::from_slice(&long("2").stdout).unwrap();
+    assert_eq!(ran["text"], again["text"]);
     // A prompt from stdin is the same prompt.
     let from_stdin = assert_cmd::Command::new(env!("CARGO_BIN_EXE_physarium"))
         .current_dir(work.0.path())
