@@ -165,12 +165,12 @@ fn tell_a_story(
     let packed = pack::pack_directory(&pruned, &file, overwrite, links, cancel, progress)?;
     output::text(&pack::as_text(&packed, &file))?;
 
-    heading(&format!("physarium run {shown_file} --prompt '{PROMPT}' --max-tokens 200"))?;
+    heading(&format!("physarium run {shown_file} --prompt '{PROMPT}' --max-tokens 197"))?;
     let run = |model: &Path| {
         let request = GenerateRequest {
             model,
             prompt: Prompt::Text(PROMPT),
-            max_tokens: 200,
+            max_tokens: 197,
             sampling: Sampling::default(),
             threads: Options::default().threads,
         };
