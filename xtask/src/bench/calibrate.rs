@@ -2,19 +2,17 @@
 //! the same tokens, and the solvers' products against a large one.
 
 use std::hint::black_box;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Instant;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use clap::Args;
 use physarium_kernels::{Compute, Gram, Precision, Symmetric};
 use serde_json::Value;
 
-use super::run::timed;
+use super::products::{config_sizes, rate};
+use super::run::{Taken, build_physarium, printed, target_dir, timed};
 
-/// What a product is timed for, in seconds.
-const SECONDS: f64 = 0.5;
 /// Rows and width of a product that shows what the machine can do.
 const LARGE: [usize; 2] = [4096, 4096];
 /// Rows that the solver multiplies at once.
@@ -44,8 +42,7 @@ pub struct Arguments {
 
 /// Measures and prints tables.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let built = Command::new(env!("CARGO")).args(["build", "--locked", "--release"]).status()?;
-    ensure!(built.success(), "cannot build physarium");
+    let program = build_physarium()?;
     let baseline =
         arguments.python.as_ref().map(|python| pytorch(python, arguments)).transpose()?;
     println!("| what | seconds | peak memory, MB | of PyTorch's |");
@@ -56,7 +53,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         );
     }
     for method in ["wanda", "sparsegpt", "activation-flow"] {
-        let taken = physarium(arguments, method)?;
+        let taken = physarium(&program, arguments, method)?;
         let ratio = baseline.map_or(String::new(), |(s, _)| format!("{:.2} x", taken.seconds / s));
         let memory = taken.peak_bytes / 1_000_000;
         println!("| physarium, {method} | {:.1} | {memory} | {ratio} |", taken.seconds);
@@ -65,12 +62,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     products(arguments)
 }
 
-fn physarium(arguments: &Arguments, method: &str) -> anyhow::Result<super::run::Taken> {
-    let target = std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".to_owned());
-    let out = PathBuf::from(&target).join("bench-calibrate");
+fn physarium(program: &Path, arguments: &Arguments, method: &str) -> anyhow::Result<Taken> {
+    let out = target_dir().join("bench-calibrate");
     let tokens = arguments.window * arguments.windows;
     let taken = timed(
-        Command::new(PathBuf::from(&target).join("release/physarium"))
+        Command::new(program)
             .arg("prune")
             .arg(&arguments.model)
             .arg("--out")
@@ -88,18 +84,16 @@ fn physarium(arguments: &Arguments, method: &str) -> anyhow::Result<super::run::
 
 /// Seconds in all and in the solver.
 fn pytorch(python: &PathBuf, arguments: &Arguments) -> anyhow::Result<(f64, f64)> {
-    let output = Command::new(python)
-        .arg("reference/sparsegpt_torch.py")
-        .arg(&arguments.model)
-        .arg("--calibration")
-        .arg(&arguments.calibration)
-        .args(["--windows", &arguments.windows.to_string()])
-        .args(["--window", &arguments.window.to_string()])
-        .args(["--threads", &arguments.threads.to_string()])
-        .output()
-        .with_context(|| format!("cannot run {}", python.display()))?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let text = String::from_utf8(output.stdout)?;
+    let text = printed(
+        Command::new(python)
+            .arg("reference/sparsegpt_torch.py")
+            .arg(&arguments.model)
+            .arg("--calibration")
+            .arg(&arguments.calibration)
+            .args(["--windows", &arguments.windows.to_string()])
+            .args(["--window", &arguments.window.to_string()])
+            .args(["--threads", &arguments.threads.to_string()]),
+    )?;
     let line: Value = serde_json::from_str(text.lines().last().context("no output")?)?;
     let number = |field: &str| line[field].as_f64().with_context(|| format!("no {field}"));
     Ok((number("seconds")?, number("solver_seconds")?))
@@ -107,12 +101,7 @@ fn pytorch(python: &PathBuf, arguments: &Arguments) -> anyhow::Result<(f64, f64)
 
 /// GFLOP/s, of float32 products, that the solver's steps and Gram matrices reach.
 fn products(arguments: &Arguments) -> anyhow::Result<()> {
-    let config = std::fs::read_to_string(arguments.model.join("config.json"))?;
-    let config: Value = serde_json::from_str(&config)?;
-    let size = |field: &str| {
-        config[field].as_u64().map(|n| n as usize).with_context(|| format!("no {field}"))
-    };
-    let (hidden, inner) = (size("hidden_size")?, size("intermediate_size")?);
+    let [hidden, inner] = config_sizes(&arguments.model, ["hidden_size", "intermediate_size"])?;
     let compute = Compute::new(arguments.threads)?;
     let coarse = |[rows, width]: [usize; 2]| {
         let matrix = Symmetric::new(&compute, vec![0.01; width * width], width);
@@ -139,15 +128,4 @@ fn products(arguments: &Arguments) -> anyhow::Result<()> {
         row("Gram matrix of a window, both halves counted", shape, gram(shape));
     }
     Ok(())
-}
-
-/// GFLOP/s of something that takes so many operations.
-fn rate(operations: usize, mut product: impl FnMut()) -> f64 {
-    product();
-    let (began, mut times) = (Instant::now(), 0);
-    while times == 0 || began.elapsed().as_secs_f64() < SECONDS {
-        product();
-        times += 1;
-    }
-    (operations * times) as f64 / began.elapsed().as_secs_f64() / 1e9
 }

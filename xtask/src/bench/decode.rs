@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use clap::Args;
 use physarium_fixtures::{Fill, Tensor, qwen2_5_7b_tensors, write_shard};
 use physarium_model::{Compute, Decoder, Generation, Residency, large_zeroed, vector};
 use serde_json::json;
+
+use super::run::{build_physarium, printed};
 
 /// Shares of zeros, of target.
 const SPARSITIES: [&str; 4] = ["0.22", "0.5", "0.6", "0.7"];
@@ -47,17 +49,16 @@ pub struct Arguments {
 
 /// Measures and prints tables.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let built = Command::new(env!("CARGO")).args(["build", "--locked", "--release"]).status()?;
-    ensure!(built.success(), "cannot build physarium");
+    let program = build_physarium()?;
     let parent = arguments.dir.clone().unwrap_or_else(std::env::temp_dir);
     let dir = tempfile::Builder::new().prefix("physarium-bench").tempdir_in(parent)?;
     if let Some(model) = &arguments.model {
-        measure(model, dir.path(), arguments)?;
+        measure(&program, model, dir.path(), arguments)?;
     }
     if arguments.layers > 0 {
         let slice = dir.path().join(format!("qwen2.5-7b-{}-layers", arguments.layers));
         write_slice(&slice, arguments.layers)?;
-        measure(&slice, dir.path(), arguments)?;
+        measure(&program, &slice, dir.path(), arguments)?;
     }
     Ok(())
 }
@@ -101,10 +102,10 @@ struct Variant<'a> {
     milliseconds: Vec<f64>,
 }
 
-fn measure(model: &Path, dir: &Path, arguments: &Arguments) -> anyhow::Result<()> {
+fn measure(program: &Path, model: &Path, dir: &Path, arguments: &Arguments) -> anyhow::Result<()> {
     let packed: Vec<(String, PathBuf)> = SPARSITIES
         .into_iter()
-        .map(|sparsity| Ok((sparsity.to_owned(), pack(model, dir, sparsity)?)))
+        .map(|sparsity| Ok((sparsity.to_owned(), pack(program, model, dir, sparsity)?)))
         .collect::<anyhow::Result<_>>()?;
     let compute = Compute::new(arguments.threads)?.sparing_memory();
     let paths = std::iter::once(("dense".to_owned(), model.to_owned())).chain(packed);
@@ -175,17 +176,16 @@ fn print(
         );
     }
     let Some(python) = &arguments.python else { return Ok(()) };
-    let output = Command::new(python)
-        .arg("reference/decode_baselines.py")
-        .arg(model)
-        .args(["--tokens", &arguments.tokens.to_string()])
-        .args(["--threads", &arguments.threads.to_string()])
-        .output()
-        .with_context(|| format!("cannot run {}", python.display()))?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let lines = printed(
+        Command::new(python)
+            .arg("reference/decode_baselines.py")
+            .arg(model)
+            .args(["--tokens", &arguments.tokens.to_string()])
+            .args(["--threads", &arguments.threads.to_string()]),
+    )?;
     println!("\n| on the dense model, BF16 | ms per token | physarium, dense, is |");
     println!("|---|---:|---:|");
-    for line in String::from_utf8(output.stdout)?.lines() {
+    for line in lines.lines() {
         match line.split(' ').collect::<Vec<_>>()[..] {
             [name, version, ms] => {
                 let ms: f64 = ms.parse().with_context(|| line.to_owned())?;
@@ -203,20 +203,14 @@ fn median(values: &mut [f64]) -> f64 {
 }
 
 /// Prunes by magnitude and packs.
-fn pack(model: &Path, dir: &Path, sparsity: &str) -> anyhow::Result<PathBuf> {
-    let target = std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".to_owned());
-    let physarium = || Command::new(PathBuf::from(&target).join("release/physarium"));
+fn pack(program: &Path, model: &Path, dir: &Path, sparsity: &str) -> anyhow::Result<PathBuf> {
+    let physarium = || Command::new(program);
     let name = model.file_name().context("a model has a name")?.to_string_lossy().into_owned();
     let pruned = dir.join(format!("{name}-{sparsity}"));
     let file = dir.join(format!("{name}-{sparsity}.physpack"));
-    let run = |command: &mut Command| -> anyhow::Result<()> {
-        let output = command.arg("--quiet").output().context("cannot run physarium")?;
-        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        Ok(())
-    };
     let method = ["--method", "magnitude", "--sparsity", sparsity, "--out"];
-    run(physarium().arg("prune").arg(model).args(method).arg(&pruned))?;
-    run(physarium().arg("pack").arg(&pruned).arg("--out").arg(&file))?;
+    printed(physarium().args(["prune", "--quiet"]).arg(model).args(method).arg(&pruned))?;
+    printed(physarium().args(["pack", "--quiet"]).arg(&pruned).arg("--out").arg(&file))?;
     std::fs::remove_dir_all(&pruned)?;
     Ok(file)
 }

@@ -3,15 +3,15 @@
 use std::hint::black_box;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Instant;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use clap::Args;
 use physarium_kernels::{Compute, Dense, Linear};
 use serde_json::Value;
 
-/// What a product is timed for, in seconds.
-const SECONDS: f64 = 0.5;
+use super::products::{config_sizes, rate};
+use super::run::{build_physarium, printed};
+
 /// Rows, inputs and outputs of a product that shows what the machine can do.
 const LARGE: [usize; 3] = [4096, 4096, 4096];
 
@@ -64,24 +64,21 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 fn physarium(arguments: &Arguments) -> anyhow::Result<Row> {
-    let built = Command::new(env!("CARGO")).args(["build", "--locked", "--release"]).status()?;
-    ensure!(built.success(), "cannot build physarium");
-    let target = std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".to_owned());
+    let program = build_physarium()?;
     let mut runs = Vec::new();
     for _ in 0..arguments.rounds.max(1) {
-        let output = Command::new(PathBuf::from(&target).join("release/physarium"))
-            .arg("eval")
-            .arg(&arguments.model)
-            .arg("--text")
-            .arg(&arguments.text)
-            .args(["--window", &arguments.window.to_string()])
-            .args(["--limit", &(arguments.window * arguments.windows).to_string()])
-            .args(["--threads", &arguments.threads.to_string()])
-            .args(["--format", "json", "--quiet"])
-            .output()
-            .context("cannot run physarium")?;
-        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        runs.push(serde_json::from_slice::<Value>(&output.stdout)?);
+        let text = printed(
+            Command::new(&program)
+                .arg("eval")
+                .arg(&arguments.model)
+                .arg("--text")
+                .arg(&arguments.text)
+                .args(["--window", &arguments.window.to_string()])
+                .args(["--limit", &(arguments.window * arguments.windows).to_string()])
+                .args(["--threads", &arguments.threads.to_string()])
+                .args(["--format", "json", "--quiet"]),
+        )?;
+        runs.push(serde_json::from_str::<Value>(&text)?);
     }
     let rate = |run: &Value| run["tokens_per_second"].as_f64().unwrap_or(f64::NAN);
     runs.sort_by(|a, b| rate(a).total_cmp(&rate(b)));
@@ -96,15 +93,13 @@ fn physarium(arguments: &Arguments) -> anyhow::Result<Row> {
 }
 
 fn transformers(python: &PathBuf, arguments: &Arguments) -> anyhow::Result<Vec<Row>> {
-    let output = Command::new(python)
-        .arg("reference/transformers_eval.py")
-        .arg(&arguments.model)
-        .arg(&arguments.text)
-        .args([arguments.window, arguments.windows, arguments.threads].map(|n| n.to_string()))
-        .output()
-        .with_context(|| format!("cannot run {}", python.display()))?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let text = String::from_utf8(output.stdout)?;
+    let text = printed(
+        Command::new(python)
+            .arg("reference/transformers_eval.py")
+            .arg(&arguments.model)
+            .arg(&arguments.text)
+            .args([arguments.window, arguments.windows, arguments.threads].map(|n| n.to_string())),
+    )?;
     let row = |line: &str| -> anyhow::Result<Row> {
         let line: Value = serde_json::from_str(line)?;
         let number = |field: &str| line[field].as_f64().with_context(|| format!("no {field}"));
@@ -119,17 +114,13 @@ fn transformers(python: &PathBuf, arguments: &Arguments) -> anyhow::Result<Vec<R
 
 /// GFLOP/s of the products of a layer and of the head beside those of a large product.
 fn products(arguments: &Arguments) -> anyhow::Result<()> {
-    let config = std::fs::read_to_string(arguments.model.join("config.json"))?;
-    let config: Value = serde_json::from_str(&config)?;
-    let size = |field: &str| {
-        config[field].as_u64().map(|n| n as usize).with_context(|| format!("no {field}"))
-    };
-    let (hidden, inner) = (size("hidden_size")?, size("intermediate_size")?);
+    let [hidden, inner, vocabulary] =
+        config_sizes(&arguments.model, ["hidden_size", "intermediate_size", "vocab_size"])?;
     let shapes = [
         ("q, o", [arguments.window, hidden, hidden]),
         ("gate, up", [arguments.window, hidden, inner]),
         ("down", [arguments.window, inner, hidden]),
-        ("head", [256, hidden, size("vocab_size")?]),
+        ("head", [256, hidden, vocabulary]),
         ("large", LARGE),
     ];
     let ways = [Compute::new(arguments.threads)?, Compute::portable(arguments.threads)?];
@@ -155,12 +146,7 @@ fn gflops(compute: &Compute, [rows, inputs, outputs]: [usize; 3]) -> f64 {
     // 0.37 has all its 24 bits in use; the weights are 0.0089.
     let (x, mut y) = (vec![0.37; rows * inputs], vec![0.0; rows * outputs]);
     let map = Linear::new(outputs, inputs, Dense::Bf16(vec![0x3c11; outputs * inputs]), None);
-    map.forward(compute, &x, &mut y);
-    let (began, mut times) = (Instant::now(), 0);
-    while times == 0 || began.elapsed().as_secs_f64() < SECONDS {
+    rate(2 * rows * inputs * outputs, || {
         map.forward(compute, black_box(&x), black_box(&mut y));
-        times += 1;
-    }
-    let operations = 2.0 * (rows * inputs * outputs * times) as f64;
-    operations / began.elapsed().as_secs_f64() / 1e9
+    })
 }

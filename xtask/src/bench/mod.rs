@@ -4,6 +4,7 @@
 mod calibrate;
 mod decode;
 mod eval;
+mod products;
 mod prune;
 mod run;
 mod solve;

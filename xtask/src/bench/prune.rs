@@ -8,7 +8,7 @@ use anyhow::{Context, ensure};
 use clap::Args;
 use physarium_fixtures::{Fill, qwen2_5_7b_tensors, write_checkpoint};
 
-use super::run::{Taken, drop_caches, sync, timed};
+use super::run::{Taken, build_physarium, drop_caches, sync, timed};
 
 #[derive(Args)]
 pub struct Arguments {
@@ -96,7 +96,7 @@ fn size(dir: &Path) -> anyhow::Result<u64> {
 
 /// All steps with the cache in one state.
 fn measure(arguments: &Arguments, model: &Path, state: &'static str) -> anyhow::Result<Vec<Row>> {
-    let program = build()?;
+    let program = build_physarium()?;
     let copy = arguments.dir.join("copy");
     let out = arguments.dir.join("pruned");
     let shards = |dir: &Path| format!("cat {0}/*.safetensors > /dev/null", dir.display());
@@ -159,17 +159,6 @@ fn measure(arguments: &Arguments, model: &Path, state: &'static str) -> anyhow::
         row("audit --against", audit, Some((cat_s, "cat"))),
         row("verify", verify, Some((cat_s, "cat"))),
     ])
-}
-
-/// Builds the program that is measured.
-fn build() -> anyhow::Result<PathBuf> {
-    let status = Command::new(env!("CARGO"))
-        .args(["build", "--release", "--quiet", "--package", "physarium"])
-        .status()?;
-    ensure!(status.success(), "cannot build physarium");
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
-    Ok(target.join("release/physarium"))
 }
 
 /// Processor, cores, memory, commit: what a record needs.

@@ -1,5 +1,6 @@
-//! Running a command and taking its time and its peak memory.
+//! Running commands: what they take, what they print, and the program that is measured.
 
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -12,6 +13,27 @@ pub struct Taken {
     pub seconds: f64,
     /// Peak resident memory, looked at every few milliseconds (`VmHWM`, which only grows).
     pub peak_bytes: u64,
+}
+
+/// Where cargo puts what it builds.
+pub fn target_dir() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from)
+}
+
+/// Builds the program that is measured.
+pub fn build_physarium() -> anyhow::Result<PathBuf> {
+    let status = Command::new(env!("CARGO"))
+        .args(["build", "--locked", "--release", "--quiet", "--package", "physarium"])
+        .status()?;
+    ensure!(status.success(), "cannot build physarium");
+    Ok(target_dir().join("release/physarium"))
+}
+
+/// Runs a command to its end, and returns what it prints.
+pub fn printed(command: &mut Command) -> anyhow::Result<String> {
+    let output = command.output().with_context(|| format!("cannot start {command:?}"))?;
+    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8(output.stdout)?)
 }
 
 /// Runs a command to its end.
