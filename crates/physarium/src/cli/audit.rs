@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use clap::Args;
+use physarium::Event;
 use physarium::audit::{Audit, AuditRequest, Claims, Evidence, Verdict, audit, markdown, text};
 use physarium::checkpoint::Selection;
-use physarium::{Event, Options};
 
 use super::output::{self, Outcome};
-use super::{Display, Format, SelectionArguments, signals, terminal};
+use super::{Display, Format, SelectionArguments, ThreadsArgument, signals, terminal};
 
 /// Recount a pruned checkpoint and name every denominator
 ///
@@ -37,9 +37,8 @@ pub struct Arguments {
     report: Option<PathBuf>,
     #[command(flatten)]
     selection: SelectionArguments,
-    /// Threads that read and count [default: all cores]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    threads: Option<u16>,
+    #[command(flatten)]
+    threads: ThreadsArgument,
     #[command(flatten)]
     display: Display,
 }
@@ -60,7 +59,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         against: arguments.against.as_deref(),
         evidence: arguments.from_journal.map_or(Evidence::Bytes, Evidence::Journal),
         selection: named.then_some(Selection { target, skip }),
-        threads: arguments.threads.map_or(Options::default().threads, usize::from),
+        threads: arguments.threads.count(),
     };
     let cancel = signals::cancel_on_signal()?;
     let mut progress = terminal::progress(arguments.display.style());

@@ -16,7 +16,7 @@ use serde_json::json;
 
 use super::output::{self, Outcome, size};
 use super::recipe::{AllocationName, CalibrationArguments, MethodName};
-use super::{Display, Format, SelectionArguments, signals, terminal};
+use super::{Display, Format, SelectionArguments, ThreadsArgument, signals, terminal};
 
 /// Prune with several methods, evaluate each against the dense model, and print one table
 ///
@@ -64,9 +64,8 @@ pub struct Arguments {
     /// Keep the pruned models, OUT/NAME for each row
     #[arg(long)]
     keep: bool,
-    /// Threads that compute; no number depends on it [default: all cores]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    threads: Option<u16>,
+    #[command(flatten)]
+    threads: ThreadsArgument,
     #[command(flatten)]
     display: Display,
 }
@@ -87,7 +86,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     let contenders = arguments.contenders(calibration)?;
     std::fs::create_dir_all(&arguments.out)
         .with_context(|| format!("{}: cannot create", arguments.out.display()))?;
-    let threads = arguments.threads.map_or(Options::default().threads, usize::from);
+    let threads = arguments.threads.count();
     let request = ComparisonRequest {
         contenders: &contenders,
         calibration: &text,

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use physarium::audit::grouped;
 use physarium::checkpoint::printable;
-use physarium::{EvalRequest, Evaluation, Options, evaluate};
+use physarium::{EvalRequest, Evaluation, evaluate};
 use serde_json::json;
 
 use super::output::{self, Outcome};
-use super::{Display, Format, signals, terminal};
+use super::{Display, Format, ThreadsArgument, signals, terminal};
 
 /// Measure the perplexity of a checkpoint or a packed file on a text
 ///
@@ -44,9 +44,8 @@ pub struct Arguments {
     /// Write every scored token with its negative log-likelihood to this file (JSON Lines)
     #[arg(long, value_name = "FILE")]
     per_token: Option<PathBuf>,
-    /// Threads that compute; no number depends on it [default: all cores]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    threads: Option<u16>,
+    #[command(flatten)]
+    threads: ThreadsArgument,
     #[command(flatten)]
     display: Display,
 }
@@ -73,7 +72,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         window: arguments.window.map(|tokens| tokens as usize),
         stride: arguments.stride.map(|tokens| tokens as usize),
         limit: arguments.limit.map(|tokens| tokens as usize),
-        threads: arguments.threads.map_or(Options::default().threads, usize::from),
+        threads: arguments.threads.count(),
     };
     let evaluation = evaluate(&request, &cancel, &mut *progress)?;
     drop(progress);

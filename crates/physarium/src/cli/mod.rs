@@ -23,7 +23,7 @@ mod verify;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use physarium::Error;
+use physarium::{Error, Options};
 
 use output::Outcome;
 
@@ -96,6 +96,20 @@ enum Format {
     Text,
     /// For programs; the fields are in docs/FORMATS.md.
     Json,
+}
+
+/// Threads that work; every command that has them gives the same result for any number.
+#[derive(Args, Clone, Copy)]
+struct ThreadsArgument {
+    /// Threads that work; the result is the same for any number [default: all cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+}
+
+impl ThreadsArgument {
+    fn count(self) -> usize {
+        self.threads.map_or(Options::default().threads, usize::from)
+    }
 }
 
 /// Which tensors are targets.

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::output::{self, Outcome, size};
 use super::recipe::RecipeArguments;
-use super::{Display, Format, signals, terminal};
+use super::{Display, Format, ThreadsArgument, signals, terminal};
 
 /// Prune a checkpoint into a new directory
 ///
@@ -19,8 +19,9 @@ use super::{Display, Format, signals, terminal};
 /// --pattern nobody sets the sparsity: it emerges from the flow.
 ///
 /// The output is a plain Hugging Face checkpoint that differs from the input in weights of the targets
-/// only: pruned ones, and with sparsegpt and activation-flow those that make up for them. It appears under its name when it is complete; a run that is killed is continued by the
-/// same command. Beside the weights it holds physarium.journal.jsonl and physarium.manifest.json.
+/// only: pruned ones, and with sparsegpt and activation-flow those that make up for them. It appears
+/// under its name when it is complete; a run that is killed is continued by the same command. Beside the
+/// weights it holds physarium.journal.jsonl and physarium.manifest.json.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
@@ -35,9 +36,8 @@ pub struct Arguments {
     /// are nought on all of the calibration text, instead of carrying on and saying so
     #[arg(long)]
     strict: bool,
-    /// Threads that decide tiles; the result is the same for any number [default: all cores]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    threads: Option<u16>,
+    #[command(flatten)]
+    threads: ThreadsArgument,
     /// Print the plan, the bytes and the memory it will use; write nothing
     #[arg(long)]
     dry_run: bool,
@@ -67,7 +67,7 @@ Examples:
 /// Runs it.
 pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     let options = Options {
-        threads: arguments.threads.map_or(Options::default().threads, usize::from),
+        threads: arguments.threads.count(),
         strictness: if arguments.strict { Strictness::Refuse } else { Strictness::Skip },
         links: if arguments.follow_links { LinkPolicy::Follow } else { LinkPolicy::LeaveOut },
     };

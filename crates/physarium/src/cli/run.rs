@@ -7,11 +7,11 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use clap::Args;
 use physarium::audit::grouped;
-use physarium::{GenerateRequest, Generated, Options, Prompt, Sampling, Stopped, generate};
+use physarium::{GenerateRequest, Generated, Prompt, Sampling, Stopped, generate};
 use serde_json::json;
 
 use super::output::{self, Outcome, size};
-use super::{Format, signals};
+use super::{Format, ThreadsArgument, signals};
 
 /// Generate text with a checkpoint or a packed file
 ///
@@ -42,9 +42,8 @@ pub struct Arguments {
     /// Where random numbers begin
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     seed: u64,
-    /// Threads that compute; the text does not depend on it [default: all cores]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    threads: Option<u16>,
+    #[command(flatten)]
+    threads: ThreadsArgument,
     /// How the result is written to stdout
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
@@ -78,7 +77,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
             top_p: arguments.top_p,
             seed: arguments.seed,
         },
-        threads: arguments.threads.map_or(Options::default().threads, usize::from),
+        threads: arguments.threads.count(),
     };
     let streamed = arguments.format == Format::Text;
     let mut failed = None;
