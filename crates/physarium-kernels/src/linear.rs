@@ -124,10 +124,7 @@ impl Linear {
 
     /// Whether products with many rows run on tiles.
     fn is_for_tiles(&self, compute: &Compute) -> bool {
-        let bf16 = match &self.weights {
-            Weights::Dense(weights) => matches!(weights, Dense::Bf16(_)),
-            Weights::Sparse(weights) => matches!(weights.values(), Dense::Bf16(_)),
-        };
+        let bf16 = matches!(self.weights.values(), Dense::Bf16(_));
         bf16 && compute.instructions() == Instructions::Amx
     }
 

@@ -75,6 +75,14 @@ impl From<Sparse> for Weights {
 }
 
 impl Weights {
+    /// Those that are stored: all, or those that are not nought and some more.
+    pub(crate) fn values(&self) -> &Dense {
+        match self {
+            Weights::Dense(weights) => weights,
+            Weights::Sparse(weights) => weights.values(),
+        }
+    }
+
     /// Bytes that they take.
     pub fn size_bytes(&self) -> usize {
         match self {

@@ -1,8 +1,9 @@
 /*!
 Causal attention with grouped queries (Vaswani et al. 2017; Ainslie et al. 2023), in float32.
 
-In: queries of a window, keys and values of it and of what comes before. Out: the mix of values for each query. Queries are taken
-in runs of [`QUERIES`], so scores take memory for a run and not for a window squared.
+In: queries of a window, keys and values of it and of what comes before. Out: the mix of values for each
+query. Queries are taken in runs of [`QUERIES`], so scores take memory for a run and not for a window
+squared.
 */
 
 use physarium_kernels::{Compute, Left, Right, multiply, vector};

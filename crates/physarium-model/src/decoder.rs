@@ -1,8 +1,9 @@
 /*!
 A model that can be run.
 
-In: a checkpoint directory or a packed file. Out: embeddings of tokens, layers and the head, read when they are asked for. All
-shapes are checked when it is opened, so that nothing fails after an hour for a missing tensor.
+In: a checkpoint directory or a packed file. Out: embeddings of tokens, layers and the head, read when they
+are asked for. All shapes are checked when it is opened, so that nothing fails after an hour for a missing
+tensor.
 */
 
 use std::path::Path;
@@ -16,11 +17,11 @@ use crate::error::{Error, Result};
 use crate::files::ModelFiles;
 use crate::head::Head;
 use crate::layer::Layer;
-use crate::weights::Weights;
+use crate::weights::{Tensor, Weights};
 
 const EMBEDDING: &str = "model.embed_tokens.weight";
 const NORM: &str = "model.norm.weight";
-const HEAD: &str = "lm_head";
+const HEAD: &str = "lm_head.weight";
 
 /// Where weights are between two uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +44,8 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// Opens a checkpoint directory or a packed file and checks config, tensors and shapes against each other.
+    /// Opens a checkpoint directory or a packed file and checks config, tensors and shapes against each
+    /// other.
     ///
     /// # Errors
     /// `Checkpoint` naming file, tensor, expected and found; `Unsupported` for a family, an
@@ -55,7 +57,7 @@ impl Decoder {
         weights.find(EMBEDDING, &[config.vocabulary, config.hidden])?;
         weights.find(NORM, &[config.hidden])?;
         if !config.tied {
-            weights.find(&format!("{HEAD}.weight"), &[config.vocabulary, config.hidden])?;
+            weights.find(HEAD, &[config.vocabulary, config.hidden])?;
         }
         for layer in 0..config.layers() {
             Layer::check(&weights, &config, layer)?;
@@ -100,24 +102,31 @@ impl Decoder {
         }
         let mut rows = vec![0.0; tokens.len() * width];
         let to = rows.chunks_exact_mut(width).zip(tokens);
-        if let ModelFiles::Packed(_) = self.files() {
-            let embedding = self.embedding()?;
-            to.for_each(|(row, &token)| embedding.row(token as usize, row));
-            return Ok(rows);
-        }
-        let tensor = self.weights.find(EMBEDDING, &[vocabulary, width])?;
-        let source = tensor.open()?;
-        for (row, &token) in to {
-            tensor.read_from(&source, token as usize * width, width)?.widen(0, row);
+        match self.weights.find(EMBEDDING, &[vocabulary, width])? {
+            Tensor::Packed { .. } => {
+                let embedding = self.embedding()?;
+                to.for_each(|(row, &token)| embedding.row(token as usize, row));
+            }
+            Tensor::Shard(stored) => {
+                let source = stored.open()?;
+                for (row, &token) in to {
+                    stored.read(&source, token as usize * width, width)?.widen(0, row);
+                }
+            }
         }
         Ok(rows)
     }
 
-    /// The whole embedding `[vocabulary, hidden]`.
+    /// The whole embedding `[vocabulary, hidden]`, kept from its first use on.
     fn embedding(&self) -> Result<Arc<Linear>> {
+        kept(Some(&self.embedding), || self.to_vocabulary(EMBEDDING))
+    }
+
+    /// A map `[vocabulary, hidden]` by its tensor's name.
+    fn to_vocabulary(&self, tensor: &str) -> Result<Arc<Linear>> {
         let size = [self.config.vocabulary, self.config.hidden];
-        let name = EMBEDDING.trim_end_matches(".weight");
-        kept(Some(&self.embedding), || Ok(Arc::new(self.weights.linear(name, size, false)?)))
+        let module = tensor.trim_end_matches(".weight");
+        Ok(Arc::new(self.weights.linear(module, size, false)?))
     }
 
     /// Reads all that is kept, on all threads.
@@ -154,19 +163,13 @@ impl Decoder {
     /// As [`Decoder::layer`].
     pub fn head(&self) -> Result<Arc<Head>> {
         kept(self.kept_head.as_ref(), || {
-            let config = &self.config;
-            let size = [config.vocabulary, config.hidden];
-            let map = match (config.tied, self.files()) {
+            let map = match (self.config.tied, self.files()) {
+                (false, _) => self.to_vocabulary(HEAD)?,
+                (true, ModelFiles::Directory(_)) => self.to_vocabulary(EMBEDDING)?,
                 (true, ModelFiles::Packed(_)) => self.embedding()?,
-                (true, ModelFiles::Directory(_)) => Arc::new(self.weights.linear(
-                    EMBEDDING.trim_end_matches(".weight"),
-                    size,
-                    false,
-                )?),
-                (false, _) => Arc::new(self.weights.linear(HEAD, size, false)?),
             };
-            let norm = self.weights.vector(NORM, config.hidden)?;
-            Ok(Arc::new(Head { norm, epsilon: config.epsilon, map }))
+            let norm = self.weights.vector(NORM, self.config.hidden)?;
+            Ok(Arc::new(Head { norm, epsilon: self.config.epsilon, map }))
         })
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use half::f16;
-use physarium_checkpoint::{Checkpoint, Dtype, Malformed, Shard, Source, TensorInfo};
+use physarium_checkpoint::{Dtype, Malformed, Shard, Source, TensorInfo};
 use physarium_kernels::{Dense, Linear, Sparse, Weights as MapWeights, large_zeroed};
 use physarium_pack::{Form, Packed, TensorRecord};
 
@@ -54,7 +54,8 @@ impl Weights {
     pub(crate) fn find(&self, name: &str, shape: &[usize]) -> Result<Tensor<'_>> {
         let tensor = match (self.places.get(name), &self.files) {
             (Some(Place::Shard(shard, index)), ModelFiles::Directory(checkpoint)) => {
-                Tensor::in_shard(checkpoint, *shard, *index)
+                let shard = &checkpoint.shards()[*shard];
+                Tensor::Shard(Stored { shard, info: &shard.tensors[*index] })
             }
             (Some(Place::Packed(record)), ModelFiles::Packed(packed)) => {
                 Tensor::Packed { packed, record }
@@ -99,36 +100,50 @@ impl Weights {
     }
 }
 
-/// A tensor's place.
+/// A tensor that was found.
 pub(crate) enum Tensor<'a> {
-    Shard { shard: &'a Shard, info: &'a TensorInfo },
+    Shard(Stored<'a>),
     Packed { packed: &'a Packed, record: &'a TensorRecord },
 }
 
-impl<'a> Tensor<'a> {
-    fn in_shard(checkpoint: &'a Checkpoint, shard: usize, index: usize) -> Tensor<'a> {
-        let shard = &checkpoint.shards()[shard];
-        Tensor::Shard { shard, info: &shard.tensors[index] }
+/// A tensor as it is in a shard, of which parts can be read.
+pub(crate) struct Stored<'a> {
+    shard: &'a Shard,
+    info: &'a TensorInfo,
+}
+
+impl Stored<'_> {
+    /// Opens its file, proven unchanged.
+    pub(crate) fn open(&self) -> Result<Source> {
+        Ok(self.shard.reopen()?)
     }
 
+    /// Reads `len` elements from `begin` on.
+    pub(crate) fn read(&self, source: &Source, begin: usize, len: usize) -> Result<Dense> {
+        let offset = self.info.begin + begin as u64 * (self.info.dtype.bits() / 8);
+        elements(self.info.dtype, len, |bytes| Ok(source.read_exact_at(bytes, offset)?))
+    }
+}
+
+impl Tensor<'_> {
     /// Its element type.
     pub(crate) fn dtype(&self) -> Dtype {
         match self {
-            Tensor::Shard { info, .. } => info.dtype,
+            Tensor::Shard(stored) => stored.info.dtype,
             Tensor::Packed { record, .. } => record.dtype,
         }
     }
 
     fn shape(&self) -> &[u64] {
         match self {
-            Tensor::Shard { info, .. } => &info.shape,
+            Tensor::Shard(stored) => &stored.info.shape,
             Tensor::Packed { record, .. } => &record.shape,
         }
     }
 
     fn fault(&self, what: &'static str, expected: String, found: String) -> Malformed {
         let (path, name) = match self {
-            Tensor::Shard { shard, info } => (&*shard.path, &info.name),
+            Tensor::Shard(stored) => (&*stored.shard.path, &stored.info.name),
             Tensor::Packed { packed, record } => (packed.path(), &record.name),
         };
         Malformed::new(path, what, expected, found).with_tensor(name)
@@ -136,12 +151,12 @@ impl<'a> Tensor<'a> {
 
     /// Reads all `len` elements of a tensor that is stored as it is.
     pub(crate) fn read(&self, len: usize) -> Result<Dense> {
-        elements(self.dtype(), len, |bytes| match self {
-            Tensor::Shard { shard, info } => {
-                Ok(shard.reopen()?.read_exact_at(bytes, info.begin)?)
+        match self {
+            Tensor::Shard(stored) => stored.read(&stored.open()?, 0, len),
+            Tensor::Packed { packed, record } => {
+                elements(record.dtype, len, |bytes| Ok(packed.dense(record, bytes)?))
             }
-            Tensor::Packed { packed, record } => Ok(packed.dense(record, bytes)?),
-        })
+        }
     }
 
     /// Reads a matrix, in the form that it is stored in.
@@ -158,23 +173,6 @@ impl<'a> Tensor<'a> {
             self.fault("masks and values", "that fit each other".to_owned(), fault.to_string())
         })?;
         Ok(sparse.into())
-    }
-
-    /// Opens the file that it is in, proven unchanged.
-    pub(crate) fn open(&self) -> Result<Source> {
-        Ok(match self {
-            Tensor::Shard { shard, .. } => shard.reopen()?,
-            Tensor::Packed { packed, .. } => Source::open(packed.path())?,
-        })
-    }
-
-    /// Reads `len` elements of a tensor of a directory, from `begin` on, from its open file.
-    pub(crate) fn read_from(&self, source: &Source, begin: usize, len: usize) -> Result<Dense> {
-        let Tensor::Shard { info, .. } = self else { return self.read(len) };
-        let size = info.dtype.bits() / 8;
-        elements(info.dtype, len, |bytes| {
-            Ok(source.read_exact_at(bytes, info.begin + begin as u64 * size)?)
-        })
     }
 }
 

@@ -60,12 +60,16 @@ impl CalibrationText {
         Calibration { text_sha256: self.0.digest(), tokens, window, seed }
     }
 
-    /// The windows that a recipe asks for, as tokens of the checkpoint in `model`.
+    /// The windows that a recipe asks for, as tokens of `model`.
     ///
     /// # Errors
     /// `Malformed` when the text has too few tokens or is not the recipe's; `Usage` when the recipe asks
     /// for less than a window.
-    pub(crate) fn windows(&self, model: &Path, wanted: &Calibration) -> Result<Vec<Vec<u32>>> {
+    pub(crate) fn windows(
+        &self,
+        model: &ModelFiles,
+        wanted: &Calibration,
+    ) -> Result<Vec<Vec<u32>>> {
         if self.0.digest() != wanted.text_sha256 {
             let (expected, found) = (wanted.text_sha256, self.0.digest());
             let fault = Malformed::new(
@@ -83,7 +87,7 @@ impl CalibrationText {
                 format!("{tokens} calibration tokens: expected at least a window of {window}");
             return Err(Error::Usage(what));
         }
-        let tokens = Tokens::of(&ModelFiles::open(model)?, &self.0, None)?;
+        let tokens = Tokens::of(model, &self.0, None)?;
         let windows: Vec<&[u32]> = tokens.ids.chunks_exact(window).collect();
         if windows.len() < count {
             let expected = format!("{count} windows of {window} tokens");

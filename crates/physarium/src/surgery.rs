@@ -159,7 +159,7 @@ impl Surgery {
             let what = format!("--window {window}: the model is made for at most {most} positions");
             return Err(Error::Usage(what));
         }
-        self.windows = Some(text.windows(self.checkpoint.dir(), &calibration)?);
+        self.windows = Some(text.windows(decoder.files(), &calibration)?);
         Ok(())
     }
 

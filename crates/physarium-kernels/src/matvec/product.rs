@@ -62,11 +62,7 @@ impl Arranged {
 
 /// The tree that the lanes of these weights are added in.
 fn tree(weights: &Weights) -> Tree {
-    let values = match weights {
-        Weights::Dense(values) => values,
-        Weights::Sparse(weights) => weights.values(),
-    };
-    match values {
+    match weights.values() {
         Dense::Bf16(_) => Tree::Neighbours,
         Dense::F16(_) | Dense::F32(_) => Tree::Halves,
     }

@@ -113,9 +113,9 @@ pub fn generate(
             .map(|reader| reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         (read, loaded)
     });
-    let (tokenizer, prompt) = read??;
+    let (tokenizer, config, prompt) = read??;
     loaded?;
-    let ends = stop::tokens(&decoder, &tokenizer)?;
+    let ends = stop::tokens(decoder.files(), &tokenizer, &config)?;
     let room = decoder.config().max_positions.unwrap_or(usize::MAX);
     if prompt.is_empty() || prompt.len() >= room {
         let most = room - 1;
@@ -180,8 +180,11 @@ pub fn generate(
     Ok(done)
 }
 
-/// The model's tokenizer, and the prompt's tokens by it.
-fn read_prompt(decoder: &Decoder, request: &GenerateRequest<'_>) -> Result<(Tokenizer, Vec<u32>)> {
+/// The model's tokenizer, what its config says, and the prompt's tokens.
+fn read_prompt(
+    decoder: &Decoder,
+    request: &GenerateRequest<'_>,
+) -> Result<(Tokenizer, TokenizerConfig, Vec<u32>)> {
     let files = decoder.files();
     let (tokenizer, _) = tokenizer::read(files)?;
     let config = TokenizerConfig::read(files)?;
@@ -200,5 +203,5 @@ fn read_prompt(decoder: &Decoder, request: &GenerateRequest<'_>) -> Result<(Toke
         // The template writes its special tokens itself.
         Prompt::Chat(text) => encode(&chat::render(files, &config, text)?)?,
     };
-    Ok((tokenizer, tokens))
+    Ok((tokenizer, config, tokens))
 }

@@ -1,7 +1,7 @@
 //! The tokens by which a model says that a text is complete.
 
 use physarium_checkpoint::{Malformed, printable};
-use physarium_model::{Decoder, ModelFiles};
+use physarium_model::ModelFiles;
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
@@ -13,13 +13,15 @@ const MAX_BYTES: u64 = 16 << 20;
 
 /// `eos_token_id` of `generation_config.json`, or else of `config.json`, and the tokenizer's own
 /// `eos_token`.
-pub(crate) fn tokens(decoder: &Decoder, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
-    let files = decoder.files();
+pub(crate) fn tokens(
+    files: &ModelFiles,
+    tokenizer: &Tokenizer,
+    config: &TokenizerConfig,
+) -> Result<Vec<u32>> {
     let mut tokens = match ids(files, "generation_config.json")? {
         Some(ids) => ids,
         None => ids(files, "config.json")?.unwrap_or_default(),
     };
-    let config = TokenizerConfig::read(files)?;
     tokens.extend(config.token("eos_token").and_then(|token| tokenizer.token_to_id(token)));
     Ok(tokens)
 }
