@@ -13,14 +13,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
 
-use crate::checkpoint::Checkpoint;
-use crate::digest::{Digest, Sha256};
-use crate::disk::sync_dir;
+use super::durable::sync_dir;
+use super::fingerprint::Fingerprint;
+use super::request::{FinishedShard, StagingRequest};
+use super::solved_dir::SOLVED_DIR;
 use crate::error::{Error, Result};
-use crate::journal::{self, Interrupted, Mark, TensorRecord};
-use crate::manifest;
-use crate::source::Source;
-use crate::staging::{Fingerprint, FinishedShard, StagingRequest, UNFINISHED_NAME};
+use crate::open::checkpoint::Checkpoint;
+use crate::open::digest::{Digest, Sha256};
+use crate::open::source::Source;
+use crate::open::unfinished::UNFINISHED_NAME;
+use crate::records::journal::{self, Interrupted, Mark, TensorRecord};
+use crate::records::manifest;
 use crate::threads::start_thread;
 
 /// An unfinished run of the same recipe on the same input.
@@ -104,8 +107,8 @@ fn first_difference(at: String, a: &Value, b: &Value) -> Option<(String, String,
         }
         _ if a == b => None,
         _ => {
-            let [a, b] = [a, b].map(|value| crate::printable(&value.to_string()));
-            Some((crate::printable(&at), a, b))
+            let [a, b] = [a, b].map(|value| crate::escape::printable(&value.to_string()));
+            Some((crate::escape::printable(&at), a, b))
         }
     }
 }
@@ -193,7 +196,7 @@ fn hash(source: &Source, on_bytes: &mut dyn FnMut(u64) -> Result<()>) -> Result<
 /// Removes everything from a staging directory that is not proven.
 pub(crate) fn clear_unproven(dir: &Path, finished: &[FinishedShard]) -> Result<()> {
     let mut keep: HashSet<&str> = finished.iter().map(|done| done.shard.name.as_str()).collect();
-    keep.extend([journal::FILE_NAME, UNFINISHED_NAME, crate::SOLVED_DIR]);
+    keep.extend([journal::FILE_NAME, UNFINISHED_NAME, SOLVED_DIR]);
     let io = |e| Error::io(dir, "clear", e);
     for entry in fs::read_dir(dir).map_err(io)? {
         let entry = entry.map_err(io)?;

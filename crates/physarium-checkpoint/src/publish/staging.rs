@@ -14,67 +14,24 @@ journal names are hashed again, input and output, and kept when both digests are
 not proven is made again. A failed `fsync` is never tried again; the shard is.
 */
 
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Advice, CWD, RenameFlags};
-use serde::{Deserialize, Serialize};
-
-use crate::checkpoint::{Checkpoint, Shard};
-use crate::digest::Sha256;
-use crate::disk::{Disk, is_unfinished, sync_dir};
+use super::durable::{create_new, remove_if_there, rename_to_new, sync_dir};
+use super::fingerprint::mark_unfinished;
+use super::output_path::{Lock, Occupant, OutputPath};
+use super::part_file::PartFile;
+use super::request::{FinishedShard, Overwrite, Resume, StagingRequest};
+use super::resume;
+use super::solved_dir::SOLVED_DIR;
+use super::space::check_space;
 use crate::error::{Error, Result};
-use crate::journal::{self, JournalWriter, Record, RunRecord, ShardRecord, TensorRecord};
-use crate::manifest::{self, FileEntry, Manifest};
-use crate::output_path::{Lock, Occupant, OutputPath};
-use crate::resume;
-use crate::source::Source;
-
-/// The marker of a staging directory; a directory that holds it is not a checkpoint.
-pub(crate) const UNFINISHED_NAME: &str = "physarium.unfinished.json";
-/// Free space that must be left over, as a share of the output: 1/20 is 5 %.
-const SPACE_MARGIN: u64 = 20;
-/// Bytes between two requests to the system to start writing what it holds in memory.
-const WRITEBACK_BYTES: u64 = 128 << 20;
-/// Shards from this size on are not kept in the page cache once they are on disk: they would push
-/// the input out of it, and taking fresh pages costs more than using the same ones again.
-const UNCACHED_BYTES: u64 = 512 << 20;
-
-/// What to do with a finished output that is in the way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Overwrite {
-    /// Refuse.
-    Refuse,
-    /// Move it aside once the new one is complete, then remove it.
-    Replace,
-}
-
-/// What to do with an unfinished run that is in the way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Resume {
-    /// Continue it if it is the same run; refuse if it is another.
-    Continue,
-    /// Throw it away.
-    Restart,
-}
-
-/// What is to be written where.
-#[derive(Debug)]
-pub struct StagingRequest<'a> {
-    /// The output directory.
-    pub out: &'a Path,
-    /// What is pruned.
-    pub checkpoint: &'a Checkpoint,
-    /// The journal's first record.
-    pub run: RunRecord,
-    /// Bytes of the output, shards and other files.
-    pub output_bytes: u64,
-    /// What to do with a finished output.
-    pub overwrite: Overwrite,
-    /// What to do with an unfinished run.
-    pub resume: Resume,
-}
+use crate::open::digest::Sha256;
+use crate::open::source::Source;
+use crate::open::unfinished::{UNFINISHED_NAME, is_unfinished};
+use crate::records::journal::{self, JournalWriter, Record, ShardRecord, TensorRecord};
+use crate::records::manifest::{self, FileEntry, Manifest};
 
 /// An output while it is written. Dropping it leaves it unfinished and resumable.
 #[derive(Debug)]
@@ -86,43 +43,6 @@ pub struct Staging {
     overwrite: Overwrite,
     // Last, so that it is released after everything else.
     _lock: Lock,
-}
-
-/// A shard that an earlier run wrote and this run has hashed again.
-#[derive(Debug, Clone)]
-pub struct FinishedShard {
-    /// Its journal record.
-    pub shard: ShardRecord,
-    /// The records of its tensors.
-    pub tensors: Vec<TensorRecord>,
-}
-
-/// The input as it is on this machine: told apart from a file that replaced it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Fingerprint {
-    note: String,
-    pub shards: Vec<FingerprintShard>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct FingerprintShard {
-    pub name: String,
-    pub inode: u64,
-    pub size_bytes: u64,
-    pub modified_ns: i128,
-}
-
-impl Fingerprint {
-    pub fn of(shards: &[Shard]) -> Fingerprint {
-        let note = "unfinished physarium output: run the same prune command again to finish it";
-        let one = |shard: &Shard| FingerprintShard {
-            name: shard.name.clone(),
-            inode: shard.identity.inode,
-            size_bytes: shard.identity.size,
-            modified_ns: shard.identity.modified_ns,
-        };
-        Fingerprint { note: note.to_owned(), shards: shards.iter().map(one).collect() }
-    }
 }
 
 impl Staging {
@@ -247,7 +167,7 @@ impl Staging {
     /// # Errors
     /// `Io`.
     pub fn remove_solved(&self) -> Result<()> {
-        remove_if_there(&self.dir.join(crate::SOLVED_DIR))
+        remove_if_there(&self.dir.join(SOLVED_DIR))
     }
 
     /// Ends the journal and publishes the output. `seal` makes the manifest out of the journal's
@@ -307,33 +227,6 @@ impl Staging {
     }
 }
 
-pub(crate) fn remove_if_there(dir: &Path) -> Result<()> {
-    match fs::remove_dir_all(dir) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(dir, "remove", e)),
-        _ => Ok(()),
-    }
-}
-
-/// Renames to a name that must not exist, in one step where the file system can.
-pub(crate) fn rename_to_new(from: &Path, to: &Path) -> Result<()> {
-    use rustix::io::Errno;
-    match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        // Some network file systems know no flags; the lock and the check before stand in.
-        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => fs::rename(from, to),
-        done => done.map_err(Into::into),
-    }
-    .map_err(|e| Error::io(to, "publish the output", e))
-}
-
-pub(crate) fn check_space(parent: &Path, output: u64) -> Result<()> {
-    let free = Disk::of(parent)?.free;
-    let needed = output.saturating_add(output / SPACE_MARGIN);
-    if needed > free {
-        return Err(Error::NoSpace { path: parent.to_owned(), needed, output, free });
-    }
-    Ok(())
-}
-
 /// A new staging directory with its marker and the journal's first line.
 fn start(dir: &Path, request: &StagingRequest<'_>) -> Result<JournalWriter> {
     remove_if_there(dir)?;
@@ -349,151 +242,9 @@ fn start(dir: &Path, request: &StagingRequest<'_>) -> Result<JournalWriter> {
     Ok(journal)
 }
 
-/// Puts the marker into a staging directory, whole or not at all.
-fn mark_unfinished(dir: &Path, checkpoint: &Checkpoint) -> Result<()> {
-    let (part, marker) = (dir.join("physarium.unfinished.part"), dir.join(UNFINISHED_NAME));
-    let fingerprint = Fingerprint::of(checkpoint.shards());
-    let text = serde_json::to_string_pretty(&fingerprint).expect("a fingerprint is plain JSON");
-    let mut file = File::create(&part).map_err(|e| Error::io(&part, "create", e))?;
-    file.write_all((text + "\n").as_bytes()).map_err(|e| Error::io(&part, "write", e))?;
-    file.sync_all().map_err(|e| Error::io(&part, "sync", e))?;
-    fs::rename(&part, &marker).map_err(|e| Error::io(&marker, "create", e))?;
-    sync_dir(dir)
-}
-
-pub(crate) fn create_new(path: &Path) -> Result<File> {
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(path)
-        .map_err(|e| Error::io(path, "create", e))
-}
-
 /// Size and digest of a file of the output, read back.
 fn file_entry(dir: &Path, name: &str) -> Result<FileEntry> {
     let bytes = Source::open(&dir.join(name))?.read_all(u64::MAX)?;
     let size_bytes = bytes.len() as u64;
     Ok(FileEntry { path: name.to_owned(), size_bytes, sha256: Sha256::of(&bytes) })
-}
-
-/// A shard under its temporary name.
-#[derive(Debug)]
-pub struct PartFile {
-    file: File,
-    part: PathBuf,
-    name: PathBuf,
-    dir: PathBuf,
-    size_bytes: u64,
-    written: u64,
-    started: u64,
-    writeback: Option<Writeback>,
-}
-
-impl PartFile {
-    fn create(dir: &Path, name: &str, size_bytes: u64) -> Result<PartFile> {
-        let part = dir.join(format!("{name}.part"));
-        let file = create_new(&part)?;
-        Ok(PartFile {
-            file,
-            part,
-            name: dir.join(name),
-            dir: dir.to_owned(),
-            size_bytes,
-            written: 0,
-            started: 0,
-            writeback: None,
-        })
-    }
-
-    /// Appends bytes.
-    ///
-    /// # Errors
-    /// `NoSpace` when the disk is full, `Io` otherwise.
-    pub fn write_all(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file.write_all(bytes).map_err(|e| self.write_error(e))?;
-        self.written += bytes.len() as u64;
-        if self.written - self.started >= WRITEBACK_BYTES {
-            self.started = self.written;
-            self.start_writeback()?;
-        }
-        Ok(())
-    }
-
-    fn write_error(&self, e: std::io::Error) -> Error {
-        if e.kind() == std::io::ErrorKind::StorageFull {
-            let output = self.size_bytes - self.written;
-            let free = Disk::of(&self.dir).map_or(0, |disk| disk.free);
-            let needed = output.saturating_add(output / SPACE_MARGIN);
-            return Error::NoSpace { path: self.dir.clone(), needed, output, free };
-        }
-        Error::io(&self.part, "write", e)
-    }
-
-    /// Has the system write out what it holds, beside the work, so that `finish` finds little.
-    fn start_writeback(&mut self) -> Result<()> {
-        let failed = |e| Error::io(&self.part, "sync", e);
-        match &self.writeback {
-            Some(writeback) => writeback.request().map_err(failed),
-            None => {
-                let file = self.file.try_clone().map_err(failed)?;
-                let writeback = Writeback::start(file, self.size_bytes).map_err(failed)?;
-                writeback.request().map_err(failed)?;
-                self.writeback = Some(writeback);
-                Ok(())
-            }
-        }
-    }
-
-    /// Makes the bytes durable, then the name.
-    fn finish(mut self) -> Result<()> {
-        assert_eq!(self.written, self.size_bytes, "{}: shard size", self.part.display());
-        let failed = |e| Error::io(&self.part, "sync", e);
-        if let Some(writeback) = self.writeback.take() {
-            writeback.finish().map_err(failed)?;
-        }
-        self.file.sync_all().map_err(failed)?;
-        rename_to_new(&self.part, &self.name)?;
-        sync_dir(&self.dir)
-    }
-}
-
-/// A thread that syncs a file whenever it is asked to. One failure ends it, for good: a sync that
-/// failed once may succeed the second time without the bytes being there.
-#[derive(Debug)]
-struct Writeback {
-    requests: std::sync::mpsc::SyncSender<()>,
-    thread: std::thread::JoinHandle<std::io::Result<()>>,
-}
-
-impl Writeback {
-    fn start(file: File, size_bytes: u64) -> std::io::Result<Writeback> {
-        let (requests, inbox) = std::sync::mpsc::sync_channel(1);
-        let sync = move |()| {
-            file.sync_data()?;
-            if size_bytes >= UNCACHED_BYTES {
-                // Advice: where it is not taken, memory is only used less well.
-                let _ = rustix::fs::fadvise(&file, 0, None, Advice::DontNeed);
-            }
-            Ok(())
-        };
-        let work = move || inbox.iter().try_for_each(sync);
-        let thread = std::thread::Builder::new().spawn(work)?;
-        Ok(Writeback { requests, thread })
-    }
-
-    /// Asks for a sync unless one is waiting already.
-    fn request(&self) -> std::io::Result<()> {
-        match self.requests.try_send(()) {
-            Ok(()) | Err(std::sync::mpsc::TrySendError::Full(())) => Ok(()),
-            Err(std::sync::mpsc::TrySendError::Disconnected(())) => {
-                Err(std::io::Error::other("an earlier sync of this file has failed"))
-            }
-        }
-    }
-
-    /// Waits for the syncs asked for; their error is the file's.
-    fn finish(self) -> std::io::Result<()> {
-        drop(self.requests);
-        self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    }
 }

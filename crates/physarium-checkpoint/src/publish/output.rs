@@ -10,12 +10,12 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use crate::disk::sync_dir;
+use super::durable::{create_new, remove_if_there, rename_to_new, sync_dir};
+use super::output_path::{Lock, Occupant, OutputPath};
+use super::request::Overwrite;
+use super::space::check_space;
 use crate::error::{Error, Result};
-use crate::output_path::{Lock, Occupant, OutputPath};
-use crate::staging::{
-    Overwrite, UNFINISHED_NAME, check_space, create_new, remove_if_there, rename_to_new,
-};
+use crate::open::unfinished::UNFINISHED_NAME;
 
 /// A file while it is written. Dropping it leaves nothing under its name.
 #[derive(Debug)]

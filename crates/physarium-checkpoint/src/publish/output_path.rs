@@ -15,7 +15,8 @@ use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
-use crate::{manifest, printable};
+use crate::escape::printable;
+use crate::records::manifest;
 
 /// How the note in a lock file begins.
 const LOCK_NOTE: &str = "pid ";

@@ -9,13 +9,13 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::digest::Digest;
-use crate::disk::is_unfinished;
 use crate::error::{Error, Malformed, Result};
-use crate::header::{Header, TensorInfo};
-use crate::index::{INDEX_NAME, Index};
-use crate::printable;
-use crate::source::{FileIdentity, Source};
+use crate::escape::printable;
+use crate::open::digest::Digest;
+use crate::open::header::{Header, TensorInfo};
+use crate::open::index::{INDEX_NAME, Index};
+use crate::open::source::{FileIdentity, Source};
+use crate::open::unfinished::is_unfinished;
 
 /// Name of the weights file of a checkpoint that is not sharded.
 const SINGLE_NAME: &str = "model.safetensors";
@@ -227,7 +227,7 @@ impl Checkpoint {
     }
 
     /// Every tensor with its shard, in file order.
-    pub fn tensors(&self) -> impl Iterator<Item = (&Shard, &TensorInfo)> {
+    pub fn tensors(&self) -> impl Iterator<Item = (&Shard, &TensorInfo)> + Clone {
         self.shards.iter().flat_map(|shard| shard.tensors.iter().map(move |t| (shard, t)))
     }
 

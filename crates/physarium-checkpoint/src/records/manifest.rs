@@ -9,11 +9,11 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::digest::{Blake3, Digest};
 use crate::error::{Error, Result};
-use crate::journal::{ShardRecord, TensorRecord, Totals};
-use crate::recipe::Recipe;
-use crate::source::Source;
+use crate::open::digest::{Blake3, Digest};
+use crate::open::source::Source;
+use crate::records::journal::{ShardRecord, TensorRecord, Totals};
+use crate::records::recipe::Recipe;
 
 /// Name of the manifest in an output directory.
 pub const FILE_NAME: &str = "physarium.manifest.json";
@@ -107,9 +107,9 @@ impl Manifest {
             found,
         };
         let manifest: Manifest = serde_json::from_slice(&bytes)
-            .map_err(|e| fault("a physarium manifest", crate::printable(&e.to_string())))?;
+            .map_err(|e| fault("a physarium manifest", crate::escape::printable(&e.to_string())))?;
         if manifest.schema != SCHEMA {
-            return Err(fault(SCHEMA, crate::printable(&manifest.schema)));
+            return Err(fault(SCHEMA, crate::escape::printable(&manifest.schema)));
         }
         let encoded = manifest.encode();
         if encoded.as_bytes() != bytes {

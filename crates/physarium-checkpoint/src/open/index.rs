@@ -14,9 +14,9 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 
 use crate::error::{Malformed, Result};
-use crate::json::{Unread, json_offset, without_position};
-use crate::printable;
-use crate::source::Source;
+use crate::escape::printable;
+use crate::open::json::{Unread, json_offset, without_position};
+use crate::open::source::Source;
 
 /// Name of the index in a checkpoint.
 pub(crate) const INDEX_NAME: &str = "model.safetensors.index.json";

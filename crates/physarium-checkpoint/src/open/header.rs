@@ -16,11 +16,11 @@ use std::path::Path;
 
 use serde::de::{self, DeserializeSeed, MapAccess, Visitor};
 
-use crate::digest::{Digest, Sha256};
-use crate::dtype::Dtype;
 use crate::error::{Malformed, Result};
-use crate::json::{Unread, json_offset, without_position};
-use crate::source::Source;
+use crate::open::digest::{Digest, Sha256};
+use crate::open::dtype::Dtype;
+use crate::open::json::{Unread, json_offset, without_position};
+use crate::open::source::Source;
 
 /// Longest header that is read, in bytes; the limit of the reference implementation.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
@@ -203,7 +203,7 @@ fn check(
         if first != at {
             let what = if first < at { "overlaps the tensor before it" } else { "hole before it" };
             let before = tensors.last().map_or("the header".to_owned(), |t: &TensorInfo| {
-                format!("tensor {}", crate::printable(&t.name))
+                format!("tensor {}", crate::escape::printable(&t.name))
             });
             let expected = format!("byte {} (the end of {before})", at - data_begin);
             return Err(fault(what, expected, format!("byte {begin}")).with_offset(first).into());
@@ -316,7 +316,7 @@ impl<'de> de::Deserialize<'de> for Metadata {
                 let mut seen = std::collections::HashSet::new();
                 while let Some((key, _)) = map.next_entry::<String, String>()? {
                     if let Some(key) = seen.replace(key) {
-                        let shown = crate::printable(&key);
+                        let shown = crate::escape::printable(&key);
                         return Err(de::Error::custom(format!("key \"{shown}\" twice")));
                     }
                 }
@@ -378,7 +378,7 @@ impl<'de> de::Deserialize<'de> for HeaderDtype {
     fn deserialize<D: de::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let name = String::deserialize(d)?;
         Dtype::from_header(&name).map(HeaderDtype).ok_or_else(|| {
-            let shown = crate::printable(&name);
+            let shown = crate::escape::printable(&name);
             de::Error::invalid_value(de::Unexpected::Str(&shown), &"a safetensors dtype")
         })
     }

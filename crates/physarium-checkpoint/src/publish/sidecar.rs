@@ -10,11 +10,11 @@ not a file, links that leave the checkpoint, and the records of an earlier physa
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
-use crate::index::INDEX_NAME;
-use crate::source::Source;
-use crate::{journal, manifest};
+use crate::open::checkpoint::Checkpoint;
+use crate::open::index::INDEX_NAME;
+use crate::open::source::Source;
+use crate::records::{journal, manifest};
 
 /// What to do with links whose target is outside the checkpoint (and outside a hub cache's blobs).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,0 +1,8 @@
+//! From names and shapes to decisions: sites, matrices, targets.
+
+mod family;
+pub(crate) mod names;
+pub(crate) mod selection;
+pub(crate) mod site;
+pub(crate) mod target_plan;
+mod views;

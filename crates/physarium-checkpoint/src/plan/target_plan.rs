@@ -1,0 +1,250 @@
+/*!
+The target plan: of each tensor of the checkpoint, whether it is pruned or why not, and as which matrices.
+
+In: a checkpoint's headers and the user's globs. Out: one decision per tensor, in file order. No
+tensor is missing from the plan; what a report calls "skipped" is exactly what is not a target.
+*/
+
+use std::fmt;
+
+use crate::error::{Error, Result};
+use crate::escape::printable;
+use crate::open::checkpoint::{Checkpoint, Shard};
+use crate::open::dtype::Dtype;
+use crate::open::header::TensorInfo;
+
+use super::family::Family;
+use super::names::{Named, Naming};
+use super::selection::{Patterns, Selection};
+use super::site::{MatrixView, Orientation};
+use super::views::views;
+
+/// Why a tensor is left alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SkipReason {
+    /// Its name is not that of a projection, or no `--target` pattern matches it.
+    NotATarget,
+    /// A `--skip` pattern matches it.
+    SkipPattern(String),
+    /// The index does not list it.
+    NotInIndex,
+    /// Its elements cannot be pruned.
+    Dtype(Dtype),
+    /// It is neither a matrix nor a stack of experts.
+    Rank(usize),
+    /// It has no elements.
+    Empty,
+}
+
+impl SkipReason {
+    /// Whether the tensor would have been a target by its name: what `--strict` refuses.
+    pub fn is_target_by_name(&self) -> bool {
+        matches!(self, SkipReason::Dtype(_) | SkipReason::Rank(_) | SkipReason::NotInIndex)
+    }
+}
+
+impl fmt::Display for SkipReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SkipReason::NotATarget => f.write_str("not a target projection"),
+            SkipReason::SkipPattern(glob) => write!(f, "excluded by --skip {}", printable(glob)),
+            SkipReason::NotInIndex => f.write_str("not listed in the index"),
+            SkipReason::Dtype(dtype) => write!(f, "dtype {dtype} cannot be pruned"),
+            SkipReason::Rank(rank) => write!(f, "{rank}-D, expected 2-D"),
+            SkipReason::Empty => f.write_str("no elements"),
+        }
+    }
+}
+
+/// What happens to one tensor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Each of its views is pruned.
+    Prune,
+    /// Its bytes are copied.
+    Copy(SkipReason),
+}
+
+/// One tensor of the plan.
+#[derive(Debug, Clone)]
+pub struct PlannedTensor {
+    /// Index of its shard in [`Checkpoint::shards`].
+    pub shard: usize,
+    /// Its header entry.
+    pub input: TensorInfo,
+    /// The projection that it is by its name, as the checkpoint spells it (`self_attn.q_proj`), and its
+    /// layer; of targets always, of others where the name is a projection's.
+    pub named: Option<Named>,
+    /// The matrices in it, if it is a projection by its name: of every target at least one. They cover it
+    /// without gaps, in the order of its elements.
+    pub views: Vec<MatrixView>,
+    /// What happens to it.
+    pub action: Action,
+}
+
+impl PlannedTensor {
+    /// Whether it is pruned.
+    pub fn is_target(&self) -> bool {
+        self.action == Action::Prune
+    }
+
+    /// The projection that a target is.
+    ///
+    /// # Panics
+    /// For a tensor that is no projection by its name, which no target is.
+    #[track_caller]
+    pub fn projection(&self) -> &Named {
+        self.named.as_ref().expect("a target is named")
+    }
+}
+
+/// A decision for every tensor of a checkpoint.
+#[derive(Debug, Clone)]
+pub struct TargetPlan {
+    /// Every tensor, in file order (shards by name, tensors by offset).
+    pub tensors: Vec<PlannedTensor>,
+    /// How the checkpoint spells the names of its language model.
+    pub naming: Naming,
+}
+
+impl TargetPlan {
+    /// Decides for every tensor of `checkpoint`.
+    ///
+    /// # Errors
+    /// `Pattern` for a glob that is not well-formed, `PatternMatchesNothing` for one that matches no
+    /// tensor. That no target is left is not an error here: see [`TargetPlan::require_targets`].
+    pub fn new(checkpoint: &Checkpoint, selection: &Selection) -> Result<TargetPlan> {
+        let patterns = Patterns::new(selection)?;
+        patterns.refuse_idle(checkpoint)?;
+        let family = Family::read(checkpoint.dir());
+        let mut tensors = Vec::new();
+        for (shard_index, shard) in checkpoint.shards().iter().enumerate() {
+            for info in &shard.tensors {
+                let named = named(&patterns, info);
+                let views = named.as_ref().map_or_else(Vec::new, |n| views(info, n, &family));
+                let action = match &named {
+                    None => Action::Copy(SkipReason::NotATarget),
+                    Some(_) => decide(checkpoint, &patterns, info, &views),
+                };
+                let input = info.clone();
+                tensors.push(PlannedTensor { shard: shard_index, input, named, views, action });
+            }
+        }
+        let naming = Naming::of(checkpoint.tensors().map(|(_, tensor)| tensor.name.as_str()));
+        Ok(TargetPlan { tensors, naming })
+    }
+
+    /// The tensors that are pruned.
+    pub fn targets(&self) -> impl Iterator<Item = &PlannedTensor> {
+        self.tensors.iter().filter(|tensor| tensor.is_target())
+    }
+
+    /// The matrices that are pruned, with their tensors.
+    pub fn matrices(&self) -> impl Iterator<Item = (&PlannedTensor, &MatrixView)> {
+        self.targets().flat_map(|tensor| tensor.views.iter().map(move |view| (tensor, view)))
+    }
+
+    /// Elements of all tensors.
+    pub fn model_elements(&self) -> u64 {
+        self.tensors.iter().map(|tensor| tensor.input.elements).sum()
+    }
+
+    /// Elements of the targets.
+    pub fn target_elements(&self) -> u64 {
+        self.targets().map(|tensor| tensor.input.elements).sum()
+    }
+
+    /// Fails when no tensor can be pruned, saying what the projections are instead.
+    ///
+    /// # Errors
+    /// `NothingToPrune`.
+    pub fn require_targets(&self, checkpoint: &Checkpoint) -> Result<()> {
+        if self.targets().next().is_some() {
+            return Ok(());
+        }
+        let mut reasons: Vec<String> = Vec::new();
+        let by_name = self.tensors.iter().filter_map(|tensor| match &tensor.action {
+            Action::Copy(reason) if reason.is_target_by_name() => Some(reason.to_string()),
+            _ => None,
+        });
+        let mut count = 0;
+        for reason in by_name {
+            count += 1;
+            if !reasons.contains(&reason) {
+                reasons.push(reason);
+            }
+        }
+        let packed = self.tensors.iter().filter(|t| t.input.name.ends_with(".qweight")).count();
+        let why = if count > 0 {
+            format!("all {count} projections are skipped: {}", reasons.join("; "))
+        } else if packed > 0 {
+            format!("{packed} projections are packed integers (.qweight)")
+        } else {
+            format!("none of the {} tensors is a target by its name", self.tensors.len())
+        };
+        Err(Error::NothingToPrune { dir: checkpoint.dir().to_owned(), why })
+    }
+
+    /// `--strict`: fails on the first tensor that is a target by name but cannot be pruned.
+    ///
+    /// # Errors
+    /// `Strict`.
+    pub fn refuse_skipped_projections(&self, shards: &[Shard]) -> Result<()> {
+        for tensor in &self.tensors {
+            if let Action::Copy(reason) = &tensor.action
+                && reason.is_target_by_name()
+            {
+                return Err(Error::Strict {
+                    file: shards[tensor.shard].path.clone(),
+                    tensor: tensor.input.name.clone(),
+                    reason: reason.to_string(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The first target whose rows are not known to run along its inputs: a pattern along the inputs must
+    /// not be applied to it.
+    pub fn first_not_by_rows(&self) -> Option<(&PlannedTensor, Orientation)> {
+        let mut matrices = self.matrices();
+        matrices.find_map(|(tensor, view)| match view.orientation {
+            Orientation::OutIn => None,
+            other => Some((tensor, other)),
+        })
+    }
+}
+
+/// What the name of a tensor says, if it is a target by name.
+fn named(patterns: &Patterns, info: &TensorInfo) -> Option<Named> {
+    if patterns.target.is_empty() {
+        Named::of_default_target(&info.name)
+    } else {
+        let chosen = patterns.target.iter().any(|pattern| pattern.matches(&info.name));
+        chosen.then(|| Named::of(&info.name))
+    }
+}
+
+/// What happens to a tensor that is a target by name.
+fn decide(
+    checkpoint: &Checkpoint,
+    patterns: &Patterns,
+    info: &TensorInfo,
+    views: &[MatrixView],
+) -> Action {
+    if let Some(pattern) = patterns.skip.iter().find(|pattern| pattern.matches(&info.name)) {
+        return Action::Copy(SkipReason::SkipPattern(pattern.glob.clone()));
+    }
+    if !checkpoint.is_listed(&info.name) {
+        return Action::Copy(SkipReason::NotInIndex);
+    }
+    if !info.dtype.is_prunable() {
+        return Action::Copy(SkipReason::Dtype(info.dtype));
+    }
+    match (views, info.elements) {
+        ([], _) => Action::Copy(SkipReason::Rank(info.shape.len())),
+        (_, 0) => Action::Copy(SkipReason::Empty),
+        _ => Action::Prune,
+    }
+}

@@ -1,0 +1,13 @@
+//! How outputs come to be: absent, visibly unfinished, or complete.
+
+pub(crate) mod durable;
+mod fingerprint;
+pub(crate) mod output;
+mod output_path;
+pub(crate) mod part_file;
+pub(crate) mod request;
+mod resume;
+pub(crate) mod sidecar;
+pub(crate) mod solved_dir;
+pub(crate) mod space;
+pub(crate) mod staging;

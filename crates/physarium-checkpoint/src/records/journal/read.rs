@@ -1,0 +1,198 @@
+//! Reading a journal back, whole or as an interrupted run left it.
+
+use std::path::Path;
+
+use super::chain::{chain, encode, split_check};
+use super::record::{Record, RunRecord, SCHEMA, ShardRecord, TensorRecord, Totals};
+use super::write::Mark;
+use crate::error::{Error, Result};
+use crate::escape::printable;
+use crate::open::source::Source;
+
+/// A journal as it was read back.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Journal {
+    /// First record.
+    pub run: RunRecord,
+    /// Tensor records in file order.
+    pub tensors: Vec<TensorRecord>,
+    /// Shard records.
+    pub shards: Vec<ShardRecord>,
+    /// Last record; absent while the run is unfinished.
+    pub totals: Option<Totals>,
+}
+
+/// Whether lines must carry a right `check`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Checks {
+    /// Each line must: what physarium wrote itself.
+    Required,
+    /// Lines without the field are accepted (a journal put together by hand or by another tool);
+    /// where the field is there it must be right.
+    IfPresent,
+}
+
+impl Journal {
+    /// Reads a whole journal.
+    ///
+    /// # Errors
+    /// `Record` naming the first line at fault; `Malformed` when it is not a regular file; `Io`.
+    pub fn read(path: &Path, checks: Checks) -> Result<Journal> {
+        let bytes = Source::open(path)?.read_all(u64::MAX)?;
+        Journal::parse(path, &bytes, checks)
+    }
+
+    /// Reads a whole journal from its bytes; `path` is for messages.
+    ///
+    /// # Errors
+    /// `Record` naming the first line at fault.
+    pub fn parse(path: &Path, bytes: &[u8], checks: Checks) -> Result<Journal> {
+        let mut lines = Lines::new(path, bytes, checks);
+        let mut records = Vec::new();
+        while let Some(record) = lines.next()? {
+            records.push(record);
+        }
+        if !lines.rest.is_empty() {
+            return Err(lines.fault("a whole line", "a line without its end".into()));
+        }
+        Journal::collect(path, records)
+    }
+
+    fn collect(path: &Path, records: Vec<Record>) -> Result<Journal> {
+        let mut records = records.into_iter();
+        let Some(Record::Run(run)) = records.next() else {
+            return Err(record_error(path, 1, "the run record", "something else".into()));
+        };
+        let mut journal = Journal { run, tensors: Vec::new(), shards: Vec::new(), totals: None };
+        for (at, record) in records.enumerate() {
+            if journal.totals.is_some() {
+                return Err(record_error(path, at + 2, "the end", "a line after totals".into()));
+            }
+            match record {
+                Record::Tensor(tensor) => journal.tensors.push(tensor),
+                Record::Shard(shard) => journal.shards.push(shard),
+                Record::Totals(totals) => journal.totals = Some(totals),
+                Record::Run(_) => {
+                    let found = "a second run record".to_owned();
+                    return Err(record_error(path, at + 2, "tensor, shard or totals", found));
+                }
+            }
+        }
+        Ok(journal)
+    }
+}
+
+/// What an interrupted run left: the lines up to the last shard that is recorded as durable.
+pub(crate) struct Interrupted {
+    pub journal: Journal,
+    /// After each shard record: bytes of the journal up to and with it, and its `check`.
+    pub marks: Vec<Mark>,
+    /// The same after the run record.
+    pub start: Mark,
+}
+
+impl Interrupted {
+    /// Reads as much of a journal as is whole. A last line that is torn or whose check is wrong is
+    /// what a crash leaves and is dropped; anything else that is wrong is an error.
+    pub fn parse(path: &Path, bytes: &[u8]) -> Result<Interrupted> {
+        let mut lines = Lines::new(path, bytes, Checks::Required);
+        let mut records = Vec::new();
+        let mut marks = Vec::new();
+        let mut start = None;
+        loop {
+            match lines.next() {
+                Ok(None) => break,
+                Ok(Some(record)) => {
+                    let mark = || Mark { length: lines.consumed(), check: lines.previous.clone() };
+                    match &record {
+                        Record::Run(_) => start = Some(mark()),
+                        Record::Shard(_) => marks.push(mark()),
+                        Record::Tensor(_) | Record::Totals(_) => {}
+                    }
+                    records.push(record);
+                }
+                Err(fault) if lines.rest.is_empty() && !records.is_empty() => {
+                    drop(fault);
+                    break;
+                }
+                Err(fault) => return Err(fault),
+            }
+        }
+        let journal = Journal::collect(path, records)?;
+        let start = start.ok_or_else(|| record_error(path, 1, "the run record", "none".into()))?;
+        Ok(Interrupted { journal, marks, start })
+    }
+}
+
+/// Walks over the lines of a journal, checking the chain.
+struct Lines<'a> {
+    path: &'a Path,
+    total: usize,
+    rest: &'a [u8],
+    checks: Checks,
+    number: usize,
+    previous: String,
+}
+
+impl<'a> Lines<'a> {
+    fn new(path: &'a Path, bytes: &'a [u8], checks: Checks) -> Self {
+        let previous = String::new();
+        Lines { path, total: bytes.len(), rest: bytes, checks, number: 0, previous }
+    }
+
+    fn consumed(&self) -> u64 {
+        (self.total - self.rest.len()) as u64
+    }
+
+    fn fault(&self, expected: &str, found: String) -> Error {
+        record_error(self.path, self.number, expected, found)
+    }
+
+    /// The next whole line; `None` at the end or before a line without its newline.
+    fn next(&mut self) -> Result<Option<Record>> {
+        let Some(end) = self.rest.iter().position(|&byte| byte == b'\n') else {
+            return Ok(None);
+        };
+        let line = &self.rest[..end];
+        self.rest = &self.rest[end + 1..];
+        self.number += 1;
+        let text = std::str::from_utf8(line)
+            .map_err(|e| self.fault("UTF-8", format!("a bad byte at {}", e.valid_up_to())))?;
+        let body = match split_check(text) {
+            Some((body, stated)) => {
+                let right = chain(&self.previous, &body);
+                if stated != right {
+                    let found = format!("check {}", printable(stated));
+                    return Err(self.fault(&format!("check {right}"), found));
+                }
+                self.previous = right;
+                body
+            }
+            None if self.checks == Checks::Required => {
+                return Err(self.fault("a check field at the end", "none".into()));
+            }
+            None => text.to_owned(),
+        };
+        let record: Record = serde_json::from_str(&body)
+            .map_err(|e| self.fault("a journal record", printable(&e.to_string())))?;
+        if let Record::Run(run) = &record
+            && run.schema != SCHEMA
+        {
+            return Err(self.fault(SCHEMA, printable(&run.schema)));
+        }
+        // A line that says the same in other bytes (an escape, a blank) is not what was written.
+        if self.checks == Checks::Required && encode(&record) != body {
+            return Err(self.fault("the record as physarium writes it", "other bytes".into()));
+        }
+        Ok(Some(record))
+    }
+}
+
+fn record_error(path: &Path, line: usize, expected: &str, found: String) -> Error {
+    Error::Record {
+        path: path.to_owned(),
+        what: format!("journal line {line}"),
+        expected: expected.to_owned(),
+        found,
+    }
+}

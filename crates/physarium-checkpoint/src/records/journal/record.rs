@@ -1,0 +1,219 @@
+//! The lines of a journal, field by field.
+
+use serde::{Deserialize, Serialize};
+
+use crate::open::digest::Digest;
+use crate::open::dtype::Dtype;
+use crate::records::recipe::Recipe;
+
+/// Name of the journal in an output directory.
+pub const FILE_NAME: &str = "physarium.journal.jsonl";
+/// Schema of the journal's first record.
+pub const SCHEMA: &str = "physarium.journal/1";
+
+/// One line of the journal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "record", rename_all = "kebab-case")]
+pub enum Record {
+    /// First line: what is run on what.
+    Run(RunRecord),
+    /// One tensor, once its bytes are written.
+    Tensor(TensorRecord),
+    /// One shard, once it is durable under its name.
+    Shard(ShardRecord),
+    /// Last line.
+    Totals(Totals),
+}
+
+/// What is run on what.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// Program and version.
+    pub tool: String,
+    /// What decides the output's bytes.
+    pub recipe: Recipe,
+    /// The input's shards, by name.
+    pub input: Vec<InputShard>,
+}
+
+/// A shard of the input, as known before its weights are read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct InputShard {
+    /// File name.
+    pub name: String,
+    /// Size of the file in bytes.
+    pub size_bytes: u64,
+    /// Digest of the length field and the header.
+    pub header_sha256: Digest,
+}
+
+/// What was done to one tensor.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TensorRecord {
+    /// Its name.
+    pub name: String,
+    /// The shard that holds it.
+    pub shard: String,
+    /// Element type.
+    pub dtype: Dtype,
+    /// Dimensions.
+    pub shape: Vec<u64>,
+    /// Product of the dimensions.
+    pub elements: u64,
+    /// Processed, or skipped and why.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+    /// Digest of its bytes in the output; absent in journals that other tools wrote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_blake3: Option<Digest>,
+}
+
+impl TensorRecord {
+    /// What the engine did to it; `None` when it was skipped.
+    pub fn processed(&self) -> Option<&Processed> {
+        match &self.outcome {
+            Outcome::Processed(done) => Some(done),
+            Outcome::Skipped { .. } => None,
+        }
+    }
+}
+
+/// Processed or skipped.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "status", rename_all = "kebab-case")]
+pub enum Outcome {
+    /// The engine visited it.
+    Processed(Processed),
+    /// It was carried byte for byte.
+    Skipped {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What the engine did to a projection.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Processed {
+    /// Which projection it is, as the checkpoint spells its module in a layer: `mlp.down_proj`.
+    pub projection: String,
+    /// Decoder layer index; null when the name has none.
+    pub layer: Option<u64>,
+    /// Elements that the engine visited.
+    pub processed: u64,
+    /// Elements set to +0.0 that were not zero before.
+    pub pruned: u64,
+    /// Elements that were zero before (+0.0 or -0.0) and are unchanged.
+    pub already_zero: u64,
+    /// NaN and infinite elements, kept as they are.
+    #[serde(default)]
+    pub non_finite: u64,
+    /// Elements that are neither zero nor what they were: updated to compensate for pruned ones.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub refitted: u64,
+    /// Inputs of the projection that were always zero on the calibration text.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub dead_inputs: u64,
+    /// ‖X (Ŵ − W)ᵀ‖² ÷ ‖X Wᵀ‖² over the calibration text, X the inputs in the pruned model: the relative
+    /// error of the projection's outputs against those of its old weights on the same inputs. Absent where
+    /// the method is not activation-aware.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_error: Option<f64>,
+    /// Tiles of the projection; absent in journals that other tools wrote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tiles: Option<Tiles>,
+    /// The matrices of a fused tensor or a stack of experts, in the order of its elements; their counts add
+    /// up to the tensor's. Empty for a plain projection.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub matrices: Vec<MatrixRecord>,
+}
+
+/// What the engine did to one matrix of a tensor that has several.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MatrixRecord {
+    /// Which map it is: `gate_proj`.
+    pub map: String,
+    /// Which expert it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expert: Option<u32>,
+    /// Elements, all of them processed.
+    pub elements: u64,
+    /// Elements set to +0.0 that were not zero before.
+    pub pruned: u64,
+    /// Elements that were zero before (+0.0 or -0.0) and are unchanged.
+    pub already_zero: u64,
+}
+
+/// Tile coverage of one projection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tiles {
+    /// Tiles that the shape and the block size make.
+    pub expected: u64,
+    /// Tiles that the engine visited.
+    pub visited: u64,
+}
+
+/// A shard that is durable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShardRecord {
+    /// File name, in input and output.
+    pub name: String,
+    /// Size of the file in bytes, in input and output.
+    pub size_bytes: u64,
+    /// Digest of the input's file.
+    pub input_sha256: Digest,
+    /// Digest of the output's file.
+    pub output_sha256: Digest,
+}
+
+/// Sums over all tensor records.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Tensors of the model.
+    pub tensors: u64,
+    /// Elements of the model.
+    pub elements: u64,
+    /// Tensors that were processed.
+    pub processed_tensors: u64,
+    /// Elements that were processed.
+    pub processed: u64,
+    /// Elements set to +0.0 that were not zero before.
+    pub pruned: u64,
+    /// Elements of processed tensors that were zero before.
+    pub already_zero: u64,
+    /// NaN and infinite elements of processed tensors.
+    pub non_finite: u64,
+    /// Elements that are not zero and not what they were.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub refitted: u64,
+    /// Inputs of processed tensors that were always zero on the calibration text.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub dead_inputs: u64,
+}
+
+/// Whether a count is left out of the record.
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
+impl Totals {
+    /// Adds up tensor records.
+    pub fn of<'a>(tensors: impl IntoIterator<Item = &'a TensorRecord>) -> Totals {
+        let mut totals = Totals::default();
+        for tensor in tensors {
+            totals.tensors += 1;
+            totals.elements += tensor.elements;
+            if let Some(done) = tensor.processed() {
+                totals.processed_tensors += 1;
+                totals.processed += done.processed;
+                totals.pruned += done.pruned;
+                totals.already_zero += done.already_zero;
+                totals.non_finite += done.non_finite;
+                totals.refitted += done.refitted;
+                totals.dead_inputs += done.dead_inputs;
+            }
+        }
+        totals
+    }
+}

@@ -1,0 +1,414 @@
+/*!
+A pruning method: by which criterion weights are chosen, and how many.
+
+In: a criterion and an amount that go together, or the form in which journals, manifests and recipe files
+hold them ([`MethodForm`]). Out: a [`Method`], and what it needs ([`Needs`]), which is all that most of the
+program has to know of it.
+
+A new criterion is a variant of [`Criterion`], a line in [`Method::needs`], a form, and the code that solves.
+*/
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::amounts::{NmPattern, Price, Sparsity};
+use crate::open::digest::Digest;
+
+/// How weights are chosen, and how many.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "MethodForm", into = "MethodForm")]
+pub struct Method {
+    criterion: Criterion,
+    amount: Amount,
+}
+
+/// By what weights are chosen.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub enum Criterion {
+    /// Conductances adapt under a conserved flow in each tile; tubes that die are pruned.
+    MagnitudeFlow {
+        /// Side length of a tile, in weights.
+        block_size: u64,
+        /// The dynamics.
+        flow: FlowRecipe,
+    },
+    /// The smallest magnitudes, ties by position.
+    Magnitude,
+    /// The smallest |w| ‖x‖ of each row (Sun et al. 2023).
+    Wanda(Calibration),
+    /// Column by column; remaining weights are updated to compensate (Frantar and Alistarh 2023).
+    SparseGpt(Calibration),
+    /// Conductances adapt to the flow that reproduces the dense model's outputs; remaining weights are
+    /// updated to compensate.
+    ActivationFlow(Calibration),
+}
+
+/// How many weights are zero afterwards.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub enum Amount {
+    /// As many as the criterion's dynamics leave without flow.
+    Emergent,
+    /// Exactly this share of each scope.
+    Sparsity {
+        /// Share that is zero afterwards.
+        sparsity: Sparsity,
+        /// Over what the share is taken.
+        scope: Scope,
+    },
+    /// Every weight whose importance is below a threshold.
+    Price(Price),
+    /// All but N of each M consecutive inputs.
+    Pattern(NmPattern),
+}
+
+/// Windows of a text that statistics come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Calibration {
+    /// Digest of the text's file.
+    pub text_sha256: Digest,
+    /// Tokens that are used.
+    pub tokens: u64,
+    /// Tokens of a window: the context that the model sees at once.
+    pub window: u64,
+    /// Seed of the choice of windows, if the text has more than needed.
+    pub seed: u64,
+}
+
+/// Parameters of the magnitude flow.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct FlowRecipe {
+    /// Steps of the dynamics.
+    pub iterations: u32,
+    /// Exponent of the response.
+    pub beta: f64,
+    /// Mean flow per tube.
+    pub inflow: f64,
+}
+
+/// Over what an exact sparsity is taken, and ties are broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "scope", rename_all = "kebab-case")]
+pub enum Scope {
+    /// Each tile by itself.
+    Tile {
+        /// Side length of a tile, in weights.
+        block_size: u64,
+    },
+    /// Each matrix by itself: a projection, or one expert of a stack.
+    Tensor,
+    /// All targets of the model together.
+    Model,
+}
+
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Amount::Emergent => "an emergent sparsity",
+            Amount::Sparsity { scope: Scope::Tile { .. }, .. } => "a sparsity of each tile",
+            Amount::Sparsity { scope: Scope::Tensor, .. } => "a sparsity of each tensor",
+            Amount::Sparsity { scope: Scope::Model, .. } => "a sparsity of the whole model",
+            Amount::Price(_) => "a price",
+            Amount::Pattern(_) => "an N:M pattern",
+        })
+    }
+}
+
+/// What a method needs and does beside choosing weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Needs {
+    /// The text that activation statistics come from, for an activation-aware method.
+    pub calibration: Option<Calibration>,
+    /// Whether the model's gradients decide how much is pruned where.
+    pub gradients: bool,
+    /// Whether the dense model's activations are compared with the pruned model's.
+    pub dense_stream: bool,
+    /// Whether remaining weights may change.
+    pub refits: bool,
+    /// Whether the choice runs along inputs, so that rows have to.
+    pub along_inputs: bool,
+    /// Side length of the tiles that are decided one by one, if there are tiles.
+    pub tile_edge: Option<u64>,
+}
+
+/// A criterion and an amount that do not go together.
+#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
+#[error("{} does not take {amount}", criterion.name())]
+pub struct MethodMismatch {
+    /// The criterion.
+    pub criterion: Criterion,
+    /// The amount.
+    pub amount: Amount,
+}
+
+impl Criterion {
+    /// Its name on the command line and in records.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Criterion::MagnitudeFlow { .. } => "magnitude-flow",
+            Criterion::Magnitude => "magnitude",
+            Criterion::Wanda(_) => "wanda",
+            Criterion::SparseGpt(_) => "sparsegpt",
+            Criterion::ActivationFlow(_) => "activation-flow",
+        }
+    }
+
+    /// The text that it takes statistics from, for an activation-aware one.
+    pub fn calibration(&self) -> Option<Calibration> {
+        match self {
+            Criterion::Wanda(calibration)
+            | Criterion::SparseGpt(calibration)
+            | Criterion::ActivationFlow(calibration) => Some(*calibration),
+            Criterion::MagnitudeFlow { .. } | Criterion::Magnitude => None,
+        }
+    }
+}
+
+impl Method {
+    /// A method of a criterion and an amount.
+    ///
+    /// # Errors
+    /// [`MethodMismatch`] unless the magnitude flow has an emergent amount, magnitudes a sparsity or a
+    /// pattern, and an activation-aware criterion a sparsity of each tensor or the model, a price or a
+    /// pattern.
+    pub fn new(criterion: Criterion, amount: Amount) -> Result<Method, MethodMismatch> {
+        let fits = match (criterion, amount) {
+            (Criterion::MagnitudeFlow { .. }, amount) => amount == Amount::Emergent,
+            (_, Amount::Emergent) => false,
+            (Criterion::Magnitude, amount) => !matches!(amount, Amount::Price(_)),
+            (_, Amount::Sparsity { scope, .. }) => !matches!(scope, Scope::Tile { .. }),
+            (_, Amount::Price(_) | Amount::Pattern(_)) => true,
+        };
+        if fits {
+            Ok(Method { criterion, amount })
+        } else {
+            Err(MethodMismatch { criterion, amount })
+        }
+    }
+
+    /// By what weights are chosen.
+    pub fn criterion(&self) -> Criterion {
+        self.criterion
+    }
+
+    /// How many are zero afterwards.
+    pub fn amount(&self) -> Amount {
+        self.amount
+    }
+
+    /// What it needs and does beside choosing weights.
+    pub fn needs(&self) -> Needs {
+        let calibration = self.criterion.calibration();
+        let activation_flow = matches!(self.criterion, Criterion::ActivationFlow(_));
+        let over_model = match self.amount {
+            Amount::Sparsity { scope, .. } => scope == Scope::Model,
+            Amount::Price(_) => true,
+            Amount::Emergent | Amount::Pattern(_) => false,
+        };
+        let pattern = matches!(self.amount, Amount::Pattern(_));
+        Needs {
+            calibration,
+            // With a pattern, outputs do not compete with each other for the weights that stay.
+            gradients: calibration.is_some() && (over_model || (activation_flow && !pattern)),
+            dense_stream: activation_flow,
+            refits: activation_flow || matches!(self.criterion, Criterion::SparseGpt(_)),
+            along_inputs: calibration.is_some() || pattern,
+            tile_edge: match (self.criterion, self.amount) {
+                (Criterion::MagnitudeFlow { block_size, .. }, _)
+                | (_, Amount::Sparsity { scope: Scope::Tile { block_size }, .. }) => {
+                    Some(block_size)
+                }
+                _ => None,
+            },
+        }
+    }
+}
+
+/// The form of a method in journals, manifests and recipe files.
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "name", rename_all = "kebab-case")]
+enum MethodForm {
+    MagnitudeFlow {
+        block_size: u64,
+        #[serde(flatten)]
+        flow: FlowRecipe,
+    },
+    Magnitude {
+        sparsity: Sparsity,
+        #[serde(flatten)]
+        scope: Scope,
+    },
+    MagnitudePattern {
+        pattern: NmPattern,
+    },
+    Wanda(CalibratedForm),
+    #[serde(rename = "sparsegpt")]
+    SparseGpt(CalibratedForm),
+    ActivationFlow(CalibratedForm),
+}
+
+/// An activation-aware method's amount and text.
+#[derive(Serialize, Deserialize)]
+struct CalibratedForm {
+    #[serde(flatten)]
+    amount: AmountForm,
+    calibration: Calibration,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum AmountForm {
+    /// Of each tensor.
+    Sparsity(Sparsity),
+    /// Of all targets together.
+    ModelSparsity(Sparsity),
+    Price(Price),
+    Pattern(NmPattern),
+}
+
+impl TryFrom<MethodForm> for Method {
+    type Error = MethodMismatch;
+
+    fn try_from(form: MethodForm) -> Result<Method, MethodMismatch> {
+        let (criterion, amount) = match form {
+            MethodForm::MagnitudeFlow { block_size, flow } => {
+                (Criterion::MagnitudeFlow { block_size, flow }, Amount::Emergent)
+            }
+            MethodForm::Magnitude { sparsity, scope } => {
+                (Criterion::Magnitude, Amount::Sparsity { sparsity, scope })
+            }
+            MethodForm::MagnitudePattern { pattern } => {
+                (Criterion::Magnitude, Amount::Pattern(pattern))
+            }
+            MethodForm::Wanda(form) => (Criterion::Wanda(form.calibration), form.amount.into()),
+            MethodForm::SparseGpt(form) => {
+                (Criterion::SparseGpt(form.calibration), form.amount.into())
+            }
+            MethodForm::ActivationFlow(form) => {
+                (Criterion::ActivationFlow(form.calibration), form.amount.into())
+            }
+        };
+        Method::new(criterion, amount)
+    }
+}
+
+impl From<AmountForm> for Amount {
+    fn from(form: AmountForm) -> Amount {
+        let over = |sparsity, scope| Amount::Sparsity { sparsity, scope };
+        match form {
+            AmountForm::Sparsity(sparsity) => over(sparsity, Scope::Tensor),
+            AmountForm::ModelSparsity(sparsity) => over(sparsity, Scope::Model),
+            AmountForm::Price(price) => Amount::Price(price),
+            AmountForm::Pattern(pattern) => Amount::Pattern(pattern),
+        }
+    }
+}
+
+impl From<Method> for MethodForm {
+    fn from(method: Method) -> MethodForm {
+        let calibrated = |calibration| {
+            let amount = match method.amount {
+                Amount::Sparsity { sparsity, scope: Scope::Model } => {
+                    AmountForm::ModelSparsity(sparsity)
+                }
+                Amount::Sparsity { sparsity, .. } => AmountForm::Sparsity(sparsity),
+                Amount::Price(price) => AmountForm::Price(price),
+                Amount::Pattern(pattern) => AmountForm::Pattern(pattern),
+                Amount::Emergent => unreachable!("{}", MISMATCH),
+            };
+            CalibratedForm { amount, calibration }
+        };
+        match (method.criterion, method.amount) {
+            (Criterion::MagnitudeFlow { block_size, flow }, _) => {
+                MethodForm::MagnitudeFlow { block_size, flow }
+            }
+            (Criterion::Magnitude, Amount::Sparsity { sparsity, scope }) => {
+                MethodForm::Magnitude { sparsity, scope }
+            }
+            (Criterion::Magnitude, Amount::Pattern(pattern)) => {
+                MethodForm::MagnitudePattern { pattern }
+            }
+            (Criterion::Magnitude, Amount::Emergent | Amount::Price(_)) => {
+                unreachable!("{}", MISMATCH)
+            }
+            (Criterion::Wanda(calibration), _) => MethodForm::Wanda(calibrated(calibration)),
+            (Criterion::SparseGpt(calibration), _) => {
+                MethodForm::SparseGpt(calibrated(calibration))
+            }
+            (Criterion::ActivationFlow(calibration), _) => {
+                MethodForm::ActivationFlow(calibrated(calibration))
+            }
+        }
+    }
+}
+
+/// Why a form exists for every method.
+const MISMATCH: &str = "Method::new refuses an amount that the criterion has no form for";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CALIBRATION: &str = r#""calibration":{"text_sha256":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","tokens":8,"window":4,"seed":0}"#;
+
+    #[test]
+    fn methods_are_written_as_schema_1_wrote_them() {
+        let forms = [
+            r#"{"name":"magnitude-flow","block_size":256,"iterations":30,"beta":2.0,"inflow":5.16}"#
+                .to_owned(),
+            r#"{"name":"magnitude","sparsity":0.5,"scope":"tile","block_size":64}"#.to_owned(),
+            r#"{"name":"magnitude","sparsity":0.5,"scope":"model"}"#.to_owned(),
+            r#"{"name":"magnitude-pattern","pattern":"2:4"}"#.to_owned(),
+            format!(r#"{{"name":"wanda","sparsity":0.5,{CALIBRATION}}}"#),
+            format!(r#"{{"name":"sparsegpt","model-sparsity":0.5,{CALIBRATION}}}"#),
+            format!(r#"{{"name":"activation-flow","price":0.02,{CALIBRATION}}}"#),
+            format!(r#"{{"name":"activation-flow","pattern":"2:4",{CALIBRATION}}}"#),
+        ];
+        for form in forms {
+            let method: Method = serde_json::from_str(&form).expect(&form);
+            assert_eq!(serde_json::to_string(&method).expect("serialises"), form);
+        }
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_refused() {
+        let sparsity = Sparsity::try_from(0.5).expect("a share");
+        let tile = Scope::Tile { block_size: 8 };
+        let calibration: Calibration =
+            serde_json::from_str(&CALIBRATION[14..]).expect("a calibration");
+        let wanda = Criterion::Wanda(calibration);
+        let price = Amount::Price(Price::try_from(1.0).expect("a price"));
+        let over = |scope| Amount::Sparsity { sparsity, scope };
+        for (criterion, amount, fits) in [
+            (Criterion::Magnitude, over(tile), true),
+            (Criterion::Magnitude, price, false),
+            (Criterion::Magnitude, Amount::Emergent, false),
+            (wanda, over(Scope::Model), true),
+            (wanda, over(tile), false),
+            (wanda, Amount::Emergent, false),
+            (wanda, price, true),
+        ] {
+            assert_eq!(Method::new(criterion, amount).is_ok(), fits, "{criterion:?} {amount:?}");
+        }
+    }
+
+    #[test]
+    fn needs_are_the_criterions_and_the_amounts() {
+        let needs = |form: &str| {
+            let form = form.replace('$', CALIBRATION);
+            serde_json::from_str::<Method>(&form).expect("a method").needs()
+        };
+        let flow = needs(r#"{"name":"activation-flow","sparsity":0.5,$}"#);
+        assert!(flow.gradients && flow.refits && flow.dense_stream && flow.along_inputs);
+        let pattern = needs(r#"{"name":"activation-flow","pattern":"2:4",$}"#);
+        assert!(!pattern.gradients && pattern.refits);
+        let wanda = needs(r#"{"name":"wanda","sparsity":0.5,$}"#);
+        assert!(!wanda.gradients && !wanda.refits && wanda.calibration.is_some());
+        assert!(needs(r#"{"name":"wanda","model-sparsity":0.5,$}"#).gradients);
+        let tile = needs(r#"{"name":"magnitude","sparsity":0.5,"scope":"tile","block_size":64}"#);
+        assert_eq!((tile.tile_edge, tile.along_inputs), (Some(64), false));
+    }
+}

@@ -1,0 +1,7 @@
+//! What a run writes down about itself: recipe, journal, manifest.
+
+pub(crate) mod amounts;
+pub mod journal;
+pub mod manifest;
+pub(crate) mod method;
+pub(crate) mod recipe;
