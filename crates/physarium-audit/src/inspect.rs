@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use physarium_checkpoint::{Checkpoint, Dtype, Layout, PlannedTensor, TargetPlan, printable};
 use serde::{Deserialize, Serialize};
 
-use crate::audit::skipped;
+use crate::count::skipped;
 use crate::render::aligned;
 use crate::report::{Model, Skipped, Target};
 use crate::share::{Share, grouped, percent};
@@ -90,8 +90,19 @@ pub struct InspectedTensor {
     pub shape: Vec<u64>,
     /// Elements.
     pub elements: u64,
+    /// Matrices in it that are pruned by themselves: one, or more of a fused tensor or stacked experts.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub matrices: u64,
     /// The file that holds it.
     pub shard: String,
+}
+
+fn one() -> u64 {
+    1
+}
+
+fn is_one(count: &u64) -> bool {
+    *count == 1
 }
 
 /// What the headers and the plan say.
@@ -101,7 +112,7 @@ pub fn inspect(checkpoint: &Checkpoint, plan: &TargetPlan) -> Inspection {
     let of_model = Share::new(elements, model.elements, "model");
     let target = Target { tensors: n_targets, elements, of_model };
     let mut dtypes: BTreeMap<&str, DtypeSum> = BTreeMap::new();
-    for PlannedTensor { info, .. } in &plan.tensors {
+    for PlannedTensor { input: info, .. } in &plan.tensors {
         let empty = DtypeSum { dtype: info.dtype, tensors: 0, elements: 0 };
         let sum = dtypes.entry(info.dtype.name()).or_insert(empty);
         sum.tensors += 1;
@@ -109,15 +120,16 @@ pub fn inspect(checkpoint: &Checkpoint, plan: &TargetPlan) -> Inspection {
     }
     let tensors: Vec<InspectedTensor> = plan
         .targets()
-        .map(|(tensor, _)| {
-            let role = tensor.role.as_ref().expect("a target has a role");
+        .map(|tensor| {
+            let named = tensor.projection();
             InspectedTensor {
-                name: tensor.info.name.clone(),
-                role: role.projection.clone(),
-                layer: role.layer,
-                dtype: tensor.info.dtype,
-                shape: tensor.info.shape.clone(),
-                elements: tensor.info.elements,
+                name: tensor.input.name.clone(),
+                role: named.projection.clone(),
+                layer: named.site.layer,
+                dtype: tensor.input.dtype,
+                shape: tensor.input.shape.clone(),
+                elements: tensor.input.elements,
+                matrices: tensor.views.len() as u64,
                 shard: checkpoint.shards()[tensor.shard].name.clone(),
             }
         })

@@ -16,6 +16,7 @@ from the journal the report says so.
 mod audit;
 mod claims;
 mod compare;
+mod count;
 mod error;
 mod identity;
 mod inspect;
@@ -36,8 +37,8 @@ pub use inspect::{
 };
 pub use render::{markdown, text};
 pub use report::{
-    Audit, Base, Basis, Changed, Counted, Model, Projection, Pruned, Skipped, Target, Tensor,
-    TileCoverage, Untouched,
+    Audit, Base, Basis, Changed, Counted, Matrix, Model, Projection, Pruned, Skipped, Target,
+    Tensor, TileCoverage, Untouched,
 };
 pub use share::{Share, grouped};
 pub use verify::{Finding, Verification, verify};

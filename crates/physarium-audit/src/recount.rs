@@ -1,18 +1,16 @@
 /*!
 The recount: every weight of the targets, and every byte of the rest, read again.
 
-In: a checkpoint, and the original if there is one. Out: one [`Tally`] per target, and of every other
+In: a checkpoint, and the original if there is one. Out: one [`Tally`] per matrix of a target, and of every other
 tensor whether its bytes are the original's. Tensors are matched by name, so that a checkpoint which
 another tool wrote in other shards can be compared too.
 */
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc;
 
 use physarium_checkpoint::{
-    Checkpoint, PlannedTensor, Shard, Source, TargetPlan, TensorInfo, start_thread,
+    Checkpoint, MatrixView, PlannedTensor, Shard, Source, TargetPlan, Tasks, TensorInfo,
 };
 
 use crate::compare::{Tally, tally};
@@ -23,12 +21,32 @@ use crate::error::Result;
 const READ_BYTES: u64 = 256 << 10;
 
 /// What was found in one tensor.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Found {
-    /// Counts, of targets.
-    pub tally: Tally,
+    /// Counts of each matrix, of targets.
+    pub matrices: Vec<Tally>,
     /// Whether any byte differs from the original; false without one.
     pub differs: bool,
+}
+
+impl Found {
+    /// Nothing yet.
+    fn none(pair: &Pair<'_>) -> Found {
+        let matrices = if pair.planned.is_target() { pair.planned.views.len() } else { 0 };
+        Found { matrices: vec![Tally::default(); matrices], differs: false }
+    }
+
+    fn add(&mut self, other: Found) {
+        self.differs |= other.differs;
+        self.matrices.iter_mut().zip(other.matrices).for_each(|(total, part)| *total += part);
+    }
+
+    /// Counts of the whole tensor.
+    pub fn tally(&self) -> Tally {
+        let mut tally = Tally::default();
+        self.matrices.iter().for_each(|matrix| tally += *matrix);
+        tally
+    }
 }
 
 /// What stands in the way of comparing a tensor with the original.
@@ -70,11 +88,11 @@ pub(crate) fn pair_up<'a>(
         .collect();
     let pair = |planned: &'a PlannedTensor| {
         let shard = &checkpoint.shards()[planned.shard];
-        let found = by_name.get(planned.info.name.as_str()).copied();
+        let found = by_name.get(planned.input.name.as_str()).copied();
         let (original, mismatch) = match (original, found) {
             (None, _) => (None, None),
             (Some(_), None) => (None, Some(Mismatch::NotInOriginal)),
-            (Some(_), Some((_, there))) if !same_kind(&planned.info, there) => {
+            (Some(_), Some((_, there))) if !same_kind(&planned.input, there) => {
                 let what = format!("{} {:?} in the original", there.dtype, there.shape);
                 (None, Some(Mismatch::Different(what)))
             }
@@ -89,12 +107,17 @@ fn same_kind(a: &TensorInfo, b: &TensorInfo) -> bool {
     a.dtype == b.dtype && a.shape == b.shape
 }
 
-/// A run of one tensor's bytes.
-struct Run {
+/// Consecutive bytes of one matrix of a target, or of another tensor, that are read at once.
+struct Chunk {
     pair: usize,
+    /// Index of the matrix among the target's; 0 of another tensor.
+    matrix: usize,
     begin: u64,
     length: usize,
 }
+
+/// Chunks that a thread takes at once: neighbours, so that each thread reads ahead in one file.
+const CHUNKS_AT_ONCE: usize = 16;
 
 /// Reads and counts everything on `threads`; `on_bytes` is told of the bytes read and stops the
 /// work by returning an error.
@@ -103,97 +126,83 @@ pub(crate) fn recount(
     threads: usize,
     on_bytes: &mut dyn FnMut(u64) -> Result<(), physarium_checkpoint::Error>,
 ) -> Result<Vec<Found>> {
-    let runs = runs(pairs);
-    let next = AtomicUsize::new(0);
-    let stop = AtomicBool::new(false);
-    let (sender, receiver) = mpsc::channel();
-    std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads.max(1))
-            .map(|_| {
-                let reads = sender.clone();
-                let counter = Counter { pairs, runs: &runs, next: &next, stop: &stop };
-                start_thread(scope, move || counter.run(reads))
-            })
-            .collect::<Result<_, _>>()
-            .inspect_err(|_| stop.store(true, Ordering::Relaxed))?;
-        drop(sender);
-        let told = receiver.into_iter().try_for_each(on_bytes);
-        stop.store(told.is_err(), Ordering::Relaxed);
-        let mut found = vec![Found::default(); pairs.len()];
-        for worker in workers {
-            let part = worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-            for (total, part) in found.iter_mut().zip(part) {
-                total.tally += part.tally;
-                total.differs |= part.differs;
+    let chunks = chunks(pairs);
+    let groups: Vec<&[Chunk]> = chunks.chunks(CHUNKS_AT_ONCE).collect();
+    let tasks = Tasks { count: groups.len(), threads };
+    let parts = tasks.run(
+        || Counter::new(pairs),
+        |counter, group| counter.count(groups[group]),
+        &mut |bytes| Ok(on_bytes(bytes)?),
+    )?;
+    let mut found: Vec<Found> = pairs.iter().map(Found::none).collect();
+    for counter in parts {
+        found.iter_mut().zip(counter.found).for_each(|(total, part)| total.add(part));
+    }
+    Ok(found)
+}
+
+fn chunks(pairs: &[Pair<'_>]) -> Vec<Chunk> {
+    let mut chunks = Vec::new();
+    for (pair, Pair { planned, original, .. }) in pairs.iter().enumerate() {
+        let size = planned.input.size_bytes();
+        let element = planned.input.dtype.bits() / 8;
+        let bounds = |view: &MatrixView| (view.begin * element, view.elements() * element);
+        let spans: Vec<(u64, u64)> = match (planned.is_target(), original) {
+            (true, _) => planned.views.iter().map(bounds).collect(),
+            // Without an original, only zeros in targets can be counted.
+            (false, None) => continue,
+            (false, Some(_)) => vec![(0, size)],
+        };
+        for (matrix, (first, length)) in spans.into_iter().enumerate() {
+            for offset in (0..length).step_by(READ_BYTES as usize) {
+                let (begin, length) = (first + offset, (length - offset).min(READ_BYTES) as usize);
+                chunks.push(Chunk { pair, matrix, begin, length });
             }
         }
-        told?;
-        Ok(found)
-    })
-}
-
-fn runs(pairs: &[Pair<'_>]) -> Vec<Run> {
-    let mut runs = Vec::new();
-    for (pair, Pair { planned, original, .. }) in pairs.iter().enumerate() {
-        // Without an original, only zeros in targets can be counted.
-        if planned.target().is_none() && original.is_none() {
-            continue;
-        }
-        let size = planned.info.size_bytes();
-        let mut begin = 0;
-        while begin < size {
-            let length = (size - begin).min(READ_BYTES) as usize;
-            runs.push(Run { pair, begin, length });
-            begin += length as u64;
-        }
     }
-    runs
+    chunks
 }
 
+/// What one thread has counted, and what it has open.
 struct Counter<'a> {
     pairs: &'a [Pair<'a>],
-    runs: &'a [Run],
-    next: &'a AtomicUsize,
-    stop: &'a AtomicBool,
+    found: Vec<Found>,
+    now: Open<'a>,
+    before: Open<'a>,
 }
 
-/// Runs that a worker takes at once: neighbours, so that each thread reads ahead in one file.
-const RUNS_AT_ONCE: usize = 16;
-
 impl<'a> Counter<'a> {
-    fn run(&self, reads: mpsc::Sender<u64>) -> Result<Vec<Found>> {
-        let mut found = vec![Found::default(); self.pairs.len()];
-        let (mut now, mut before) = (Open::default(), Open::default());
-        loop {
-            let first = self.next.fetch_add(RUNS_AT_ONCE, Ordering::Relaxed);
-            if first >= self.runs.len() || self.stop.load(Ordering::Relaxed) {
-                return Ok(found);
-            }
-            let mut bytes = 0;
-            for run in &self.runs[first..self.runs.len().min(first + RUNS_AT_ONCE)] {
-                let Pair { planned, shard, original, .. } = &self.pairs[run.pair];
-                let now = now.read(shard, planned.info.begin + run.begin, run.length)?;
-                bytes += run.length as u64;
-                let before = match original {
-                    None => None,
-                    Some((shard, info)) => {
-                        bytes += run.length as u64;
-                        Some(before.read(shard, info.begin + run.begin, run.length)?)
-                    }
-                };
-                let found = &mut found[run.pair];
-                found.differs |= before.is_some_and(|before| before != now);
-                if planned.target().is_some() {
-                    found.tally += tally(now, before.unwrap_or(now), planned.info.dtype);
+    fn new(pairs: &'a [Pair<'a>]) -> Counter<'a> {
+        let found = pairs.iter().map(Found::none).collect();
+        Counter { pairs, found, now: Open::default(), before: Open::default() }
+    }
+
+    /// Counts some chunks; returns the bytes that were read.
+    fn count(&mut self, chunks: &[Chunk]) -> Result<u64> {
+        let mut bytes = 0;
+        for chunk in chunks {
+            let Pair { planned, shard, original, .. } = &self.pairs[chunk.pair];
+            let now = self.now.read(shard, planned.input.begin + chunk.begin, chunk.length)?;
+            bytes += chunk.length as u64;
+            let before = match original {
+                None => None,
+                Some((shard, info)) => {
+                    bytes += chunk.length as u64;
+                    Some(self.before.read(shard, info.begin + chunk.begin, chunk.length)?)
                 }
+            };
+            let found = &mut self.found[chunk.pair];
+            found.differs |= before.is_some_and(|before| before != now);
+            if planned.is_target() {
+                let tally = tally(now, before.unwrap_or(now), planned.input.dtype);
+                found.matrices[chunk.matrix] += tally;
             }
-            // Nobody listens any more once the work was told to stop.
-            let _ = reads.send(bytes);
         }
+        Ok(bytes)
     }
 }
 
-/// The shard that a worker has open on one side, and its buffer.
+/// The shard that a thread has open on one side, and its buffer.
 #[derive(Default)]
 struct Open<'a> {
     source: Option<(&'a str, Source)>,

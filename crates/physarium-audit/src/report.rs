@@ -171,11 +171,11 @@ pub struct Projection {
     pub pruned: Option<u64>,
     /// Share of the projection.
     pub of_projection: Option<Share>,
-    /// Least sparsity (zeros of any origin in a tensor) over its tensors.
+    /// Least sparsity (zeros of any origin in a matrix) over its matrices: tensors, or experts of stacks.
     pub sparsity_min: f64,
-    /// Mean sparsity over its tensors, each weighted the same.
+    /// Mean sparsity over its matrices, each weighted the same.
     pub sparsity_mean: f64,
-    /// Greatest sparsity over its tensors.
+    /// Greatest sparsity over its matrices.
     pub sparsity_max: f64,
 }
 
@@ -206,6 +206,35 @@ pub struct Tensor {
     pub sign_bit_zero: Option<u64>,
     /// Weights that are neither as they were nor zero.
     pub changed: Option<u64>,
+    /// Its matrices one by one, of a fused tensor or stacked experts; their counts add up to the tensor's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub matrices: Vec<Matrix>,
+}
+
+impl Tensor {
+    /// The sparsity of each of its matrices; of the tensor, where it is one or nothing else is known.
+    pub(crate) fn sparsities(&self) -> Vec<f64> {
+        if self.matrices.is_empty() {
+            return vec![self.zero as f64 / self.elements as f64];
+        }
+        self.matrices.iter().map(|matrix| matrix.zero as f64 / matrix.elements as f64).collect()
+    }
+}
+
+/// One matrix of a target that has several.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Matrix {
+    /// Which map it is: `gate_proj`.
+    pub map: String,
+    /// Which expert it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expert: Option<u32>,
+    /// Elements.
+    pub elements: u64,
+    /// Weights that are zero.
+    pub zero: u64,
+    /// Weights zeroed by the pruning.
+    pub pruned: Option<u64>,
 }
 
 /// One tensor that is no target.

@@ -143,7 +143,7 @@ impl Records {
 
     /// Whether weights that survive may have changed.
     fn recipe_refits(&self) -> bool {
-        self.journal.as_ref().is_some_and(|journal| journal.run.recipe.refits())
+        self.journal.as_ref().is_some_and(|journal| journal.run.recipe.needs().refits)
     }
 
     /// Journal against manifest, and both against their own sums.
@@ -190,7 +190,7 @@ impl Records {
         let of_plan: Vec<(&str, bool)> = plan
             .tensors
             .iter()
-            .map(|tensor| (tensor.info.name.as_str(), tensor.target().is_some()))
+            .map(|tensor| (tensor.input.name.as_str(), tensor.is_target()))
             .collect();
         let of_journal: Vec<(&str, bool)> =
             journal.tensors.iter().map(|r| (r.name.as_str(), r.processed().is_some())).collect();
@@ -200,11 +200,11 @@ impl Records {
             let what = "journal and recipe disagree on what is a target";
             return result.find(journal::FILE_NAME, tensor, what);
         }
-        let tile_edge = journal.run.recipe.tile_edge();
+        let tile_edge = journal.run.recipe.needs().tile_edge;
         for (planned, record) in plan.tensors.iter().zip(&journal.tensors) {
             let whole = record.processed().is_none_or(|done| {
                 let visited = done.tiles.is_none_or(|tiles| tiles.visited == tiles.expected);
-                done.processed == planned.info.elements
+                done.processed == planned.input.elements
                     && done.tiles.is_some() == tile_edge.is_some()
                     && visited
             });

@@ -28,7 +28,7 @@ pub use open::dtype::Dtype;
 pub use open::header::TensorInfo;
 pub use open::source::{FileIdentity, Source};
 pub use plan::names::{Named, Naming};
-pub use plan::selection::Selection;
+pub use plan::selection::{Selection, TargetNames};
 pub use plan::site::{Map, MatrixView, Orientation, Site};
 pub use plan::target_plan::{Action, PlannedTensor, SkipReason, TargetPlan};
 pub use publish::durable::{write_whole, write_whole_with};

@@ -2,17 +2,17 @@
 
 use crate::contents::Form;
 use crate::groups::{Coder, Groups, SIZES};
-use crate::matrix::Matrix;
+use crate::mask_layout::MaskLayout;
 
 /// The masks of a whole tensor.
 pub(crate) struct Census {
-    matrix: Matrix,
+    layout: MaskLayout,
     pub masks: Vec<u32>,
 }
 
 impl Census {
-    pub(crate) fn new(matrix: Matrix, masks: Vec<u32>) -> Census {
-        Census { matrix, masks }
+    pub(crate) fn new(layout: MaskLayout, masks: Vec<u32>) -> Census {
+        Census { layout, masks }
     }
 
     fn values(&self) -> u64 {
@@ -22,17 +22,17 @@ impl Census {
     /// The form of the fewest bytes; of equals the one named first: dense, mask, groups.
     pub(crate) fn form(&self) -> Form {
         let values = self.values();
-        let mut best = (self.matrix.size_bytes(), Form::Dense);
-        let mask = self.matrix.mask_bytes() + values * self.matrix.width;
+        let mut best = (self.layout.size_bytes(), Form::Dense);
+        let mask = self.layout.mask_bytes() + values * self.layout.width;
         if mask < best.0 {
             best = (mask, Form::Mask { values });
         }
         for groups in SIZES.into_iter().filter_map(|of| self.groups(of)) {
-            let values = self.matrix.rows
-                * (self.matrix.cols / u64::from(groups.of))
+            let values = self.layout.rows
+                * (self.layout.cols / u64::from(groups.of))
                 * u64::from(groups.keep);
-            let codes = self.matrix.rows * groups.row_bytes(self.matrix.cols);
-            let bytes = codes + values * self.matrix.width;
+            let codes = self.layout.rows * groups.row_bytes(self.layout.cols);
+            let bytes = codes + values * self.layout.width;
             if bytes < best.0 {
                 best = (bytes, Form::Groups { keep: groups.keep, of: groups.of });
             }
@@ -42,7 +42,7 @@ impl Census {
 
     /// The tightest pattern of this group size, if rows are whole groups.
     fn groups(&self, of: u32) -> Option<Groups> {
-        if !self.matrix.cols.is_multiple_of(u64::from(of)) {
+        if !self.layout.cols.is_multiple_of(u64::from(of)) {
             return None;
         }
         let ones = (1u32 << of) - 1;
@@ -56,8 +56,8 @@ impl Census {
 
     /// Gives each group its full number of places.
     pub(crate) fn fill(&mut self, coder: &Coder) {
-        let words = self.matrix.words() as usize;
-        let rest = self.matrix.cols % 32;
+        let words = self.layout.words() as usize;
+        let rest = self.layout.cols % 32;
         for row in self.masks.chunks_exact_mut(words) {
             for word in &mut *row {
                 *word = coder.fill(*word);

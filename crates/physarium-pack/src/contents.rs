@@ -6,7 +6,7 @@ use physarium_checkpoint::{Digest, Dtype};
 use serde::{Deserialize, Serialize};
 
 use crate::groups::Groups;
-use crate::matrix::Matrix;
+use crate::mask_layout::MaskLayout;
 
 /// Name and version of the format.
 pub(crate) const SCHEMA: &str = "physarium.physpack/1";
@@ -117,7 +117,7 @@ impl BlobKind {
 impl TensorRecord {
     /// Its blobs with their sizes in bytes; `None` where form, shape and dtype do not go together.
     pub(crate) fn blobs(&self) -> Option<Vec<(BlobKind, u64)>> {
-        let matrix = || Matrix::of(self.dtype, &self.shape);
+        let layout = || MaskLayout::of(self.dtype, &self.shape);
         Some(match self.form {
             Form::Dense => {
                 let elements = self.shape.iter().try_fold(1u64, |n, dim| n.checked_mul(*dim))?;
@@ -125,18 +125,18 @@ impl TensorRecord {
                 vec![(BlobKind::Dense, bits.is_multiple_of(8).then_some(bits / 8)?)]
             }
             Form::Mask { values } => {
-                let matrix = matrix()?;
-                let bytes = values.checked_mul(matrix.width)?;
-                vec![(BlobKind::Mask, matrix.mask_bytes()), (BlobKind::Values, bytes)]
+                let layout = layout()?;
+                let bytes = values.checked_mul(layout.width)?;
+                vec![(BlobKind::Mask, layout.mask_bytes()), (BlobKind::Values, bytes)]
             }
             Form::Groups { keep, of } => {
-                let (matrix, groups) = (matrix()?, Groups { keep, of });
-                if !groups.is_known() || !matrix.cols.is_multiple_of(u64::from(of)) {
+                let (layout, groups) = (layout()?, Groups { keep, of });
+                if !groups.is_known() || !layout.cols.is_multiple_of(u64::from(of)) {
                     return None;
                 }
-                let values = matrix.rows * (matrix.cols / u64::from(of)) * u64::from(keep);
-                let codes = matrix.rows * groups.row_bytes(matrix.cols);
-                vec![(BlobKind::Groups, codes), (BlobKind::Values, values * matrix.width)]
+                let values = layout.rows * (layout.cols / u64::from(of)) * u64::from(keep);
+                let codes = layout.rows * groups.row_bytes(layout.cols);
+                vec![(BlobKind::Groups, codes), (BlobKind::Values, values * layout.width)]
             }
         })
     }

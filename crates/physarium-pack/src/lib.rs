@@ -14,7 +14,7 @@ No maths: a weight is nought if all its bits are. −0.0, NaN and everything els
 mod census;
 mod contents;
 mod groups;
-mod matrix;
+mod mask_layout;
 mod pack;
 mod packed;
 mod unpack;

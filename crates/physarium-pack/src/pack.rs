@@ -1,17 +1,19 @@
 /*!
 Packing: a checkpoint directory to one file.
 
-Each shard is read from front to back; a projection is read twice, once for its masks, which stay in
-memory, and once for its values. The header comes first in the file and is written last, into room that
-was left for it; the file gets its name when everything is in it.
+Each shard is read from front to back; a target is read twice, once for its masks, which stay in
+memory, and once for its values. Targets are the default projections and, in an output of `prune`, what its
+recipe names. The header comes first in the file and is written last, into room that was left for it; the
+file gets its name when everything is in it.
 */
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use physarium_checkpoint::manifest::{self, Manifest};
 use physarium_checkpoint::{
-    Blake3, Checkpoint, Digest, Disposition, Dtype, LinkPolicy, NewFile, Overwrite, Purpose,
-    Sha256, Shard, Sidecar, Source, TensorInfo,
+    Blake3, Checkpoint, Digest, Disposition, Dtype, LinkPolicy, Named, NewFile, Overwrite, Purpose,
+    Selection, Sha256, Shard, Sidecar, Source, TargetNames, TensorInfo,
 };
 
 use crate::Result;
@@ -21,7 +23,7 @@ use crate::contents::{
     TensorRecord,
 };
 use crate::groups::{Coder, Groups};
-use crate::matrix::{Matrix, masks_of, select};
+use crate::mask_layout::{MaskLayout, masks_of, select};
 
 /// Bytes that the header's entry of a blob takes beside its name.
 const ENTRY_BYTES: u64 = 120;
@@ -89,7 +91,8 @@ pub fn pack(
         shards + files + 4 * room,
         request.overwrite,
     )?;
-    let mut packer = Packer::begin(out, room, on_bytes)?;
+    let targets = Targets::of(checkpoint)?;
+    let mut packer = Packer::begin(out, room, targets, on_bytes)?;
     let mut records = Vec::new();
     for shard in checkpoint.shards() {
         records.push(packer.shard(shard)?);
@@ -120,7 +123,7 @@ pub fn pack(
 
 impl PackSummary {
     fn count(&mut self, tensor: &TensorRecord) {
-        let is_projection = physarium_checkpoint::Role::of_default_target(&tensor.name).is_some();
+        let is_projection = Named::of_default_target(&tensor.name).is_some();
         let sizes = match tensor.form {
             Form::Mask { .. } => &mut self.masked,
             Form::Groups { .. } => &mut self.grouped,
@@ -144,8 +147,31 @@ fn header_room(checkpoint: &Checkpoint, sidecars: &[Sidecar]) -> u64 {
     (total + ENTRY_BYTES).next_multiple_of(ALIGNMENT)
 }
 
+/// The tensors that may hold many zeros, by their names.
+struct Targets {
+    by_default: TargetNames,
+    of_recipe: Option<TargetNames>,
+}
+
+impl Targets {
+    /// The default projections, and what the recipe of a pruned checkpoint targets. Without a readable
+    /// manifest there is no recipe: other tensors are then stored dense.
+    fn of(checkpoint: &Checkpoint) -> Result<Targets> {
+        let manifest = Manifest::read(&checkpoint.dir().join(manifest::FILE_NAME));
+        let selection = manifest.ok().map(|manifest| manifest.recipe.selection());
+        let of_recipe = selection.map(|selection| TargetNames::new(&selection)).transpose()?;
+        Ok(Targets { by_default: TargetNames::new(&Selection::default())?, of_recipe })
+    }
+
+    fn contain(&self, name: &str) -> bool {
+        let of_recipe = self.of_recipe.as_ref();
+        self.by_default.named(name).is_some() || of_recipe.is_some_and(|r| r.named(name).is_some())
+    }
+}
+
 /// A packed file while it is written.
 struct Packer<'a> {
+    targets: Targets,
     out: NewFile,
     /// Bytes left for the header.
     room: u64,
@@ -166,10 +192,11 @@ impl<'a> Packer<'a> {
     fn begin(
         mut out: NewFile,
         room: u64,
+        targets: Targets,
         on_bytes: &'a mut dyn FnMut(u64) -> Result<()>,
     ) -> Result<Packer<'a>> {
         out.append(&vec![0; room as usize])?;
-        Ok(Packer { out, room, entries: Vec::new(), blobs: BTreeMap::new(), on_bytes })
+        Ok(Packer { targets, out, room, entries: Vec::new(), blobs: BTreeMap::new(), on_bytes })
     }
 
     fn begin_blob(&self, kind: BlobKind, name: &str) -> Blob {
@@ -224,8 +251,10 @@ impl<'a> Packer<'a> {
         (self.on_bytes)(shard.data_begin)?;
         let mut tensors = Vec::with_capacity(shard.tensors.len());
         for tensor in &shard.tensors {
-            let form = match Matrix::of_projection(tensor) {
-                Some(matrix) => self.projection(&source, tensor, matrix, &mut sha256)?,
+            let is_target = self.targets.contain(&tensor.name);
+            let layout = is_target.then(|| MaskLayout::of(tensor.dtype, &tensor.shape)).flatten();
+            let form = match layout {
+                Some(layout) => self.target(&source, tensor, layout, &mut sha256)?,
                 None => self.dense(&source, tensor, Some(&mut sha256))?,
             };
             let TensorInfo { name, dtype, shape, .. } = tensor.clone();
@@ -260,21 +289,21 @@ impl<'a> Packer<'a> {
         Ok(Form::Dense)
     }
 
-    /// A projection in the form that takes the fewest bytes.
-    fn projection(
+    /// A target in the form that takes the fewest bytes.
+    fn target(
         &mut self,
         source: &Source,
         tensor: &TensorInfo,
-        matrix: Matrix,
+        layout: MaskLayout,
         sha256: &mut Sha256,
     ) -> Result<Form> {
-        let mut masks = Vec::with_capacity((matrix.mask_bytes() / 4) as usize);
-        bands(source, tensor, matrix, |rows| {
+        let mut masks = Vec::with_capacity((layout.mask_bytes() / 4) as usize);
+        bands(source, tensor, layout, |rows| {
             sha256.update(rows);
-            masks_of(matrix, rows, &mut masks);
+            masks_of(layout, rows, &mut masks);
             (self.on_bytes)(0)
         })?;
-        let mut census = Census::new(matrix, masks);
+        let mut census = Census::new(layout, masks);
         let form = census.form();
         match form {
             Form::Dense => return self.dense(source, tensor, None),
@@ -286,20 +315,20 @@ impl<'a> Packer<'a> {
                 let coder = Coder::new(Groups { keep, of });
                 census.fill(&coder);
                 let mut codes = Vec::new();
-                for row in census.masks.chunks_exact(matrix.words() as usize) {
-                    coder.encode(row, (matrix.cols / u64::from(of)) as usize, &mut codes);
+                for row in census.masks.chunks_exact(layout.words() as usize) {
+                    coder.encode(row, (layout.cols / u64::from(of)) as usize, &mut codes);
                 }
                 self.whole_blob(BlobKind::Groups, &tensor.name, &codes)?;
             }
         }
         let mut blob = self.begin_blob(BlobKind::Values, &tensor.name);
         let (mut masks, mut values) = (&census.masks[..], Vec::new());
-        bands(source, tensor, matrix, |rows| {
-            let words = rows.len() / matrix.row_bytes() as usize * matrix.words() as usize;
+        bands(source, tensor, layout, |rows| {
+            let words = rows.len() / layout.row_bytes() as usize * layout.words() as usize;
             let (here, rest) = masks.split_at(words);
             masks = rest;
             values.clear();
-            select(matrix, here, rows, &mut values);
+            select(layout, here, rows, &mut values);
             self.append(&mut blob, &values)?;
             (self.on_bytes)(0)
         })?;
@@ -360,10 +389,10 @@ impl<'a> Packer<'a> {
 fn bands(
     source: &Source,
     tensor: &TensorInfo,
-    matrix: Matrix,
+    layout: MaskLayout,
     mut visit: impl FnMut(&[u8]) -> Result<()>,
 ) -> Result<()> {
-    let band = matrix.band_rows() * matrix.row_bytes();
+    let band = layout.band_rows() * layout.row_bytes();
     let mut buffer = vec![0; band.min(tensor.size_bytes()) as usize];
     let mut at = tensor.begin;
     while at < tensor.end {

@@ -19,7 +19,7 @@ use crate::contents::{
     SEAL, TensorRecord,
 };
 use crate::groups::{Coder, Groups};
-use crate::matrix::Matrix;
+use crate::mask_layout::MaskLayout;
 
 /// Largest record that is read, in bytes.
 const MAX_CONTENTS: u64 = 1 << 30;
@@ -288,15 +288,15 @@ impl Packed {
 
     /// Number of values of a tensor that is not stored as it is.
     pub fn value_count(&self, tensor: &TensorRecord) -> Option<u64> {
-        let matrix = Matrix::of(tensor.dtype, &tensor.shape)?;
+        let layout = MaskLayout::of(tensor.dtype, &tensor.shape)?;
         let blobs = tensor.blobs()?;
         let values = blobs.iter().find(|(kind, _)| *kind == BlobKind::Values)?;
-        Some(values.1 / matrix.width)
+        Some(values.1 / layout.width)
     }
 
     /// Words of all masks of a tensor that is not stored as it is: ⌈columns / 32⌉ for each row.
     pub fn mask_words(&self, tensor: &TensorRecord) -> Option<u64> {
-        Some(Matrix::of(tensor.dtype, &tensor.shape)?.mask_bytes() / 4)
+        Some(MaskLayout::of(tensor.dtype, &tensor.shape)?.mask_bytes() / 4)
     }
 
     /// Fills `to` with the masks of a tensor that is not stored as it is.
@@ -304,14 +304,14 @@ impl Packed {
     /// # Errors
     /// As [`Packed::dense`].
     pub fn masks(&self, tensor: &TensorRecord, to: &mut [u32]) -> Result<()> {
-        let matrix = Matrix::of(tensor.dtype, &tensor.shape);
-        let Some(matrix) = matrix.filter(|m| m.mask_bytes() / 4 == to.len() as u64) else {
+        let layout = MaskLayout::of(tensor.dtype, &tensor.shape);
+        let Some(layout) = layout.filter(|m| m.mask_bytes() / 4 == to.len() as u64) else {
             let found = format!("{} {:?}", tensor.dtype, tensor.shape);
             return Err(self.fault("tensor", "one that has masks", found));
         };
         let source = self.source()?;
-        let mut masks = MaskReader::new(self, &source, tensor, matrix)?;
-        let band = (matrix.band_rows() * matrix.words()) as usize;
+        let mut masks = MaskReader::new(self, &source, tensor, layout)?;
+        let band = (layout.band_rows() * layout.words()) as usize;
         to.chunks_mut(band).try_for_each(|words| masks.next(words))?;
         masks.finish()
     }
@@ -411,15 +411,15 @@ impl<'a> MaskReader<'a> {
         packed: &'a Packed,
         source: &'a Source,
         tensor: &TensorRecord,
-        matrix: Matrix,
+        layout: MaskLayout,
     ) -> Result<MaskReader<'a>> {
-        let words = matrix.words() as usize;
+        let words = layout.words() as usize;
         let (kind, coder) = match tensor.form {
             Form::Groups { keep, of } => {
                 let groups = Groups { keep, of };
                 let row = (
-                    groups.row_bytes(matrix.cols) as usize,
-                    (matrix.cols / u64::from(of)) as usize,
+                    groups.row_bytes(layout.cols) as usize,
+                    (layout.cols / u64::from(of)) as usize,
                 );
                 (BlobKind::Groups, Some((Coder::new(groups), row.0, row.1)))
             }

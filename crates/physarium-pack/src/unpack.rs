@@ -6,7 +6,7 @@ use physarium_checkpoint::{Malformed, NewDirectory, NewInside, Sha256, Source};
 
 use crate::Result;
 use crate::contents::{BlobKind, FileRecord, Form, TensorRecord};
-use crate::matrix::{Matrix, place};
+use crate::mask_layout::{MaskLayout, place};
 use crate::packed::{MaskReader, Packed};
 
 /// What was unpacked.
@@ -73,25 +73,25 @@ impl Unpacker<'_> {
     }
 
     fn tensor(&mut self, tensor: &TensorRecord) -> Result<()> {
-        let matrix = match (tensor.form, Matrix::of(tensor.dtype, &tensor.shape)) {
-            (Form::Mask { .. } | Form::Groups { .. }, Some(matrix)) => matrix,
+        let layout = match (tensor.form, MaskLayout::of(tensor.dtype, &tensor.shape)) {
+            (Form::Mask { .. } | Form::Groups { .. }, Some(layout)) => layout,
             _ => return self.blob(BlobKind::Dense, &tensor.name),
         };
         let (packed, source) = (self.packed, self.source);
-        let mut masks = MaskReader::new(packed, source, tensor, matrix)?;
+        let mut masks = MaskReader::new(packed, source, tensor, layout)?;
         let mut values = packed.reader(source, BlobKind::Values, &tensor.name)?;
         let (mut words, mut there, mut rows) = (Vec::new(), Vec::new(), Vec::new());
         let mut row = 0;
-        while row < matrix.rows {
-            let count = matrix.band_rows().min(matrix.rows - row);
-            words.resize((count * matrix.words()) as usize, 0);
+        while row < layout.rows {
+            let count = layout.band_rows().min(layout.rows - row);
+            words.resize((count * layout.words()) as usize, 0);
             masks.next(&mut words)?;
             let ones: usize = words.iter().map(|word| word.count_ones() as usize).sum();
-            there.resize(ones * matrix.width as usize, 0);
+            there.resize(ones * layout.width as usize, 0);
             values.next(&mut there)?;
-            rows.resize((count * matrix.row_bytes()) as usize, 0);
-            self.check_ends(matrix, &words, tensor)?;
-            place(matrix, &words, &there, &mut rows);
+            rows.resize((count * layout.row_bytes()) as usize, 0);
+            self.check_ends(layout, &words, tensor)?;
+            place(layout, &words, &there, &mut rows);
             self.write(&rows)?;
             row += count;
         }
@@ -100,10 +100,10 @@ impl Unpacker<'_> {
     }
 
     /// Masks may have no ones behind a row's end.
-    fn check_ends(&self, matrix: Matrix, words: &[u32], tensor: &TensorRecord) -> Result<()> {
-        let rest = matrix.cols % 32;
+    fn check_ends(&self, layout: MaskLayout, words: &[u32], tensor: &TensorRecord) -> Result<()> {
+        let rest = layout.cols % 32;
         let beyond = |row: &[u32]| row.last().is_some_and(|last| rest > 0 && last >> rest != 0);
-        if words.chunks_exact(matrix.words() as usize).any(beyond) {
+        if words.chunks_exact(layout.words() as usize).any(beyond) {
             let (what, expected) = ("mask", "no ones behind the end of a row");
             return Err(Malformed::new(self.packed.path(), what, expected, "some")
                 .with_tensor(&tensor.name)

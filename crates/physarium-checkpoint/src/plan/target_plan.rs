@@ -15,7 +15,7 @@ use crate::open::header::TensorInfo;
 
 use super::family::Family;
 use super::names::{Named, Naming};
-use super::selection::{Patterns, Selection};
+use super::selection::{Selection, TargetNames};
 use super::site::{MatrixView, Orientation};
 use super::views::views;
 
@@ -115,17 +115,17 @@ impl TargetPlan {
     /// `Pattern` for a glob that is not well-formed, `PatternMatchesNothing` for one that matches no
     /// tensor. That no target is left is not an error here: see [`TargetPlan::require_targets`].
     pub fn new(checkpoint: &Checkpoint, selection: &Selection) -> Result<TargetPlan> {
-        let patterns = Patterns::new(selection)?;
-        patterns.refuse_idle(checkpoint)?;
+        let names = TargetNames::new(selection)?;
+        names.refuse_idle(checkpoint)?;
         let family = Family::read(checkpoint.dir());
         let mut tensors = Vec::new();
         for (shard_index, shard) in checkpoint.shards().iter().enumerate() {
             for info in &shard.tensors {
-                let named = named(&patterns, info);
+                let named = names.named(&info.name);
                 let views = named.as_ref().map_or_else(Vec::new, |n| views(info, n, &family));
                 let action = match &named {
                     None => Action::Copy(SkipReason::NotATarget),
-                    Some(_) => decide(checkpoint, &patterns, info, &views),
+                    Some(_) => decide(checkpoint, &names, info, &views),
                 };
                 let input = info.clone();
                 tensors.push(PlannedTensor { shard: shard_index, input, named, views, action });
@@ -216,25 +216,15 @@ impl TargetPlan {
     }
 }
 
-/// What the name of a tensor says, if it is a target by name.
-fn named(patterns: &Patterns, info: &TensorInfo) -> Option<Named> {
-    if patterns.target.is_empty() {
-        Named::of_default_target(&info.name)
-    } else {
-        let chosen = patterns.target.iter().any(|pattern| pattern.matches(&info.name));
-        chosen.then(|| Named::of(&info.name))
-    }
-}
-
 /// What happens to a tensor that is a target by name.
 fn decide(
     checkpoint: &Checkpoint,
-    patterns: &Patterns,
+    names: &TargetNames,
     info: &TensorInfo,
     views: &[MatrixView],
 ) -> Action {
-    if let Some(pattern) = patterns.skip.iter().find(|pattern| pattern.matches(&info.name)) {
-        return Action::Copy(SkipReason::SkipPattern(pattern.glob.clone()));
+    if let Some(glob) = names.skipping(&info.name) {
+        return Action::Copy(SkipReason::SkipPattern(glob.to_owned()));
     }
     if !checkpoint.is_listed(&info.name) {
         return Action::Copy(SkipReason::NotInIndex);

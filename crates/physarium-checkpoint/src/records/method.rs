@@ -25,7 +25,6 @@ pub struct Method {
 
 /// By what weights are chosen.
 #[derive(Debug, Clone, Copy, PartialEq)]
-#[non_exhaustive]
 pub enum Criterion {
     /// Conductances adapt under a conserved flow in each tile; tubes that die are pruned.
     MagnitudeFlow {
@@ -47,7 +46,6 @@ pub enum Criterion {
 
 /// How many weights are zero afterwards.
 #[derive(Debug, Clone, Copy, PartialEq)]
-#[non_exhaustive]
 pub enum Amount {
     /// As many as the criterion's dynamics leave without flow.
     Emergent,

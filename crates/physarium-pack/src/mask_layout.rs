@@ -1,6 +1,6 @@
-//! A tensor as a matrix of rows, and elements of one size.
+//! How elements lie under their masks: rows of elements of one size.
 
-use physarium_checkpoint::{Dtype, Role, TensorInfo};
+use physarium_checkpoint::Dtype;
 
 /// Elements that a word of mask stands for.
 pub(crate) const WORD: u64 = 32;
@@ -13,22 +13,16 @@ const MAX_BYTES: u64 = 1 << 56;
 
 /// A tensor `[…, cols]` as rows of `cols` elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Matrix {
+pub(crate) struct MaskLayout {
     pub rows: u64,
     pub cols: u64,
     /// Bytes of an element: 1, 2, 4 or 8.
     pub width: u64,
 }
 
-impl Matrix {
-    /// The matrix that a tensor may be packed as: a projection, by its name, of whole bytes.
-    pub(crate) fn of_projection(tensor: &TensorInfo) -> Option<Matrix> {
-        Role::of_default_target(&tensor.name)?;
-        Matrix::of(tensor.dtype, &tensor.shape)
-    }
-
-    /// The matrix of a shape, if a tensor of it can be packed.
-    pub(crate) fn of(dtype: Dtype, shape: &[u64]) -> Option<Matrix> {
+impl MaskLayout {
+    /// The layout of a shape, if a tensor of it can be packed.
+    pub(crate) fn of(dtype: Dtype, shape: &[u64]) -> Option<MaskLayout> {
         let [leading @ .., cols] = shape else { return None };
         let width = dtype.bits() / 8;
         let rows = leading.iter().try_fold(1u64, |rows, dim| rows.checked_mul(*dim))?;
@@ -36,7 +30,7 @@ impl Matrix {
             && matches!((dtype.bits() % 8, width), (0, 1 | 2 | 4 | 8))
             && (1..=MAX_BYTES).contains(&rows.checked_mul(*cols)?.checked_mul(width)?)
             && *cols <= MAX_ROW_BYTES / width;
-        fits.then_some(Matrix { rows, cols: *cols, width })
+        fits.then_some(MaskLayout { rows, cols: *cols, width })
     }
 
     pub(crate) fn row_bytes(self) -> u64 {
@@ -64,17 +58,17 @@ impl Matrix {
 }
 
 /// Appends the masks of dense rows: ones where an element has a bit that is one.
-pub(crate) fn masks_of(matrix: Matrix, rows: &[u8], masks: &mut Vec<u32>) {
-    match matrix.width {
-        1 => masks_of_width::<1>(matrix, rows, masks),
-        2 => masks_of_width::<2>(matrix, rows, masks),
-        4 => masks_of_width::<4>(matrix, rows, masks),
-        _ => masks_of_width::<8>(matrix, rows, masks),
+pub(crate) fn masks_of(layout: MaskLayout, rows: &[u8], masks: &mut Vec<u32>) {
+    match layout.width {
+        1 => masks_of_width::<1>(layout, rows, masks),
+        2 => masks_of_width::<2>(layout, rows, masks),
+        4 => masks_of_width::<4>(layout, rows, masks),
+        _ => masks_of_width::<8>(layout, rows, masks),
     }
 }
 
-fn masks_of_width<const W: usize>(matrix: Matrix, rows: &[u8], masks: &mut Vec<u32>) {
-    for row in rows.chunks_exact(matrix.row_bytes() as usize) {
+fn masks_of_width<const W: usize>(layout: MaskLayout, rows: &[u8], masks: &mut Vec<u32>) {
+    for row in rows.chunks_exact(layout.row_bytes() as usize) {
         for word in row.chunks(WORD as usize * W) {
             let elements = word.as_chunks::<W>().0;
             let bits = elements
@@ -87,18 +81,23 @@ fn masks_of_width<const W: usize>(matrix: Matrix, rows: &[u8], masks: &mut Vec<u
 }
 
 /// Appends the elements that the masks have ones for.
-pub(crate) fn select(matrix: Matrix, masks: &[u32], rows: &[u8], values: &mut Vec<u8>) {
-    match matrix.width {
-        1 => select_width::<1>(matrix, masks, rows, values),
-        2 => select_width::<2>(matrix, masks, rows, values),
-        4 => select_width::<4>(matrix, masks, rows, values),
-        _ => select_width::<8>(matrix, masks, rows, values),
+pub(crate) fn select(layout: MaskLayout, masks: &[u32], rows: &[u8], values: &mut Vec<u8>) {
+    match layout.width {
+        1 => select_width::<1>(layout, masks, rows, values),
+        2 => select_width::<2>(layout, masks, rows, values),
+        4 => select_width::<4>(layout, masks, rows, values),
+        _ => select_width::<8>(layout, masks, rows, values),
     }
 }
 
-fn select_width<const W: usize>(matrix: Matrix, masks: &[u32], rows: &[u8], values: &mut Vec<u8>) {
+fn select_width<const W: usize>(
+    layout: MaskLayout,
+    masks: &[u32],
+    rows: &[u8],
+    values: &mut Vec<u8>,
+) {
     let mut masks = masks.iter();
-    for row in rows.chunks_exact(matrix.row_bytes() as usize) {
+    for row in rows.chunks_exact(layout.row_bytes() as usize) {
         for word in row.chunks(WORD as usize * W) {
             let mask = *masks.next().expect("a mask for each word");
             let mut there = [[0; W]; WORD as usize];
@@ -119,18 +118,18 @@ fn select_width<const W: usize>(matrix: Matrix, masks: &[u32], rows: &[u8], valu
 ///
 /// # Panics
 /// If there are fewer values.
-pub(crate) fn place(matrix: Matrix, masks: &[u32], values: &[u8], rows: &mut [u8]) {
-    match matrix.width {
-        1 => place_width::<1>(matrix, masks, values, rows),
-        2 => place_width::<2>(matrix, masks, values, rows),
-        4 => place_width::<4>(matrix, masks, values, rows),
-        _ => place_width::<8>(matrix, masks, values, rows),
+pub(crate) fn place(layout: MaskLayout, masks: &[u32], values: &[u8], rows: &mut [u8]) {
+    match layout.width {
+        1 => place_width::<1>(layout, masks, values, rows),
+        2 => place_width::<2>(layout, masks, values, rows),
+        4 => place_width::<4>(layout, masks, values, rows),
+        _ => place_width::<8>(layout, masks, values, rows),
     }
 }
 
-fn place_width<const W: usize>(matrix: Matrix, masks: &[u32], values: &[u8], rows: &mut [u8]) {
+fn place_width<const W: usize>(layout: MaskLayout, masks: &[u32], values: &[u8], rows: &mut [u8]) {
     let (mut masks, mut values) = (masks.iter(), values.as_chunks::<W>().0);
-    for row in rows.chunks_exact_mut(matrix.row_bytes() as usize) {
+    for row in rows.chunks_exact_mut(layout.row_bytes() as usize) {
         for word in row.chunks_mut(WORD as usize * W) {
             let mut mask = *masks.next().expect("a mask for each word");
             let elements = word.as_chunks_mut::<W>().0;
