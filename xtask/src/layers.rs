@@ -12,7 +12,7 @@ use anyhow::{Context, ensure};
 use cargo_metadata::{DependencyKind, MetadataCommand};
 
 /// Edges that are allowed between crates of the workspace.
-const ALLOWED: [(&str, &[&str]); 9] = [
+const ALLOWED: [(&str, &[&str]); 10] = [
     ("physarium-checkpoint", &[]),
     ("physarium-flow", &["physarium-kernels"]),
     ("physarium-kernels", &[]),
@@ -30,6 +30,7 @@ const ALLOWED: [(&str, &[&str]); 9] = [
             "physarium-pack",
         ],
     ),
+    ("physarium-cli", &["physarium"]),
     ("xtask", &["physarium-fixtures", "physarium-flow", "physarium-kernels", "physarium-model"]),
 ];
 /// What any crate may use in tests.

@@ -23,7 +23,7 @@ pub fn target_dir() -> PathBuf {
 /// Builds the program that is measured.
 pub fn build_physarium() -> anyhow::Result<PathBuf> {
     let status = Command::new(env!("CARGO"))
-        .args(["build", "--locked", "--release", "--quiet", "--package", "physarium"])
+        .args(["build", "--locked", "--release", "--quiet", "--package", "physarium-cli"])
         .status()?;
     ensure!(status.success(), "cannot build physarium");
     Ok(target_dir().join("release/physarium"))

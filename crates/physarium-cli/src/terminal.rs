@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use physarium::audit::Step;
 use physarium::{Cancel, Event, Progress, Silent};
 
-use super::output::{note, size};
+use crate::output::{note, size};
 
 /// How progress is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -9,8 +9,9 @@ use physarium::pack::{PackRequest, PackSummary, Packed, TensorSizes, pack, unpac
 use physarium::{Cancel, Event, Progress};
 use serde_json::json;
 
-use super::output::{self, Outcome, size};
-use super::{Display, Format, signals, terminal};
+use crate::arguments::{Display, Format};
+use crate::output::{self, Outcome, size};
+use crate::{signals, terminal};
 
 /// Pack a checkpoint into one file that leaves the zeros out
 ///

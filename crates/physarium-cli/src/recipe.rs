@@ -11,7 +11,8 @@ use physarium::checkpoint::{
 };
 use physarium::{CalibrationText, Error, default_method};
 
-use super::{SelectionArguments, output};
+use crate::arguments::SelectionArguments;
+use crate::output;
 
 /// Tokens that statistics come from unless the user says otherwise.
 const DEFAULT_CALIBRATION_TOKENS: u64 = 131_072;

@@ -8,9 +8,10 @@ use physarium::checkpoint::{Disposition, LinkPolicy, Method, Overwrite, Resume, 
 use physarium::{Options, Strictness, Summary, Surgery};
 use serde_json::json;
 
-use super::output::{self, Outcome, size};
-use super::recipe::RecipeArguments;
-use super::{Display, Format, ThreadsArgument, signals, terminal};
+use crate::arguments::{Display, Format, ThreadsArgument};
+use crate::output::{self, Outcome, size};
+use crate::recipe::RecipeArguments;
+use crate::{signals, terminal};
 
 /// Prune a checkpoint into a new directory
 ///

@@ -13,11 +13,11 @@ use physarium::{
     Options, Outputs, Progress, Prompt, Sampling, Surgery, default_method, evaluate, generate,
 };
 
-use super::output::{self, Outcome, size};
-use super::recipe::MethodName;
-use super::{
-    SelectionArguments, audit as audit_command, compare, eval, pack, signals, terminal, verify,
-};
+use crate::arguments::SelectionArguments;
+use crate::commands::{audit as audit_command, compare, eval, pack, prune, verify};
+use crate::output::{self, Outcome, size};
+use crate::recipe::MethodName;
+use crate::{signals, terminal};
 
 /// Inspect, prune, audit, verify, evaluate, compare, pack and run the small model in demo/
 ///
@@ -61,7 +61,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     let mut progress = terminal::progress(style);
     let (overwrite, resume) = (Overwrite::Replace, Resume::Restart);
     let summary = surgery.prune(&out, overwrite, resume, &cancel, &mut *progress)?;
-    output::text(&super::prune::counts(&surgery, &summary))?;
+    output::text(&prune::counts(&surgery, &summary))?;
 
     let claims_file = demo.join("claims.toml");
     let (claims, report) = (claims_file.display(), arguments.out.display());

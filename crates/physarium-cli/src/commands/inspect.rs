@@ -6,8 +6,8 @@ use clap::Args;
 use physarium::audit::{Listing, inspect};
 use physarium::checkpoint::{Checkpoint, Selection, TargetPlan};
 
-use super::output::{self, Outcome};
-use super::{Display, Format, SelectionArguments};
+use crate::arguments::{Display, Format, SelectionArguments};
+use crate::output::{self, Outcome};
 
 /// Show what a checkpoint holds and what would be pruned, from its headers alone
 ///

@@ -8,8 +8,9 @@ use physarium::Event;
 use physarium::audit::{Audit, AuditRequest, Claims, Evidence, Verdict, audit, markdown, text};
 use physarium::checkpoint::Selection;
 
-use super::output::{self, Outcome};
-use super::{Display, Format, SelectionArguments, ThreadsArgument, signals, terminal};
+use crate::arguments::{Display, Format, SelectionArguments, ThreadsArgument};
+use crate::output::{self, Outcome};
+use crate::{signals, terminal};
 
 /// Recount a pruned checkpoint and name every denominator
 ///

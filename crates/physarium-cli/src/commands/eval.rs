@@ -8,8 +8,9 @@ use physarium::checkpoint::printable;
 use physarium::{EvalRequest, Evaluation, evaluate};
 use serde_json::json;
 
-use super::output::{self, Outcome};
-use super::{Display, Format, ThreadsArgument, signals, terminal};
+use crate::arguments::{Display, Format, ThreadsArgument};
+use crate::output::{self, Outcome};
+use crate::{signals, terminal};
 
 /// Measure the perplexity of a checkpoint or a packed file on a text
 ///

@@ -1,31 +1,18 @@
 /*!
-The command line: one file per command, and what they share.
+The command line: which command is meant, and the exit code that its result becomes.
 
 stdout carries results only; progress, notes and errors go to stderr. Exit codes: 0 done and true,
 1 checked and false, 2 could not do it, 130 and 143 interrupted and resumable.
 */
 
-mod audit;
-mod compare;
-mod demo;
-mod eval;
-mod generate;
-mod inspect;
-mod output;
-mod pack;
-mod prune;
-mod recipe;
-mod run;
-mod signals;
-mod terminal;
-mod verify;
-
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use physarium::{Error, Options};
+use clap::{CommandFactory, Parser, Subcommand};
+use physarium::Error;
 
-use output::Outcome;
+use crate::commands::{audit, compare, demo, eval, inspect, pack, prune, run, shell, verify};
+use crate::output::{self, Outcome};
+use crate::signals;
 
 /// Prunes language models with a slime mould, and proves what it did.
 #[derive(Parser)]
@@ -65,63 +52,8 @@ enum Command {
     Unpack(pack::UnpackArguments),
     Run(run::Arguments),
     Demo(demo::Arguments),
-    Completions(generate::CompletionArguments),
-    Man(generate::ManArguments),
-}
-
-/// Options that every command has.
-#[derive(Args)]
-struct Display {
-    /// How the result is written to stdout
-    #[arg(long, value_enum, default_value_t = Format::Text)]
-    format: Format,
-    /// How progress is shown on stderr
-    #[arg(long, value_enum, default_value_t = terminal::Style::Auto)]
-    progress: terminal::Style,
-    /// No progress and no notes on stderr; errors are still printed
-    #[arg(short, long)]
-    quiet: bool,
-}
-
-impl Display {
-    fn style(&self) -> terminal::Style {
-        if self.quiet { terminal::Style::None } else { self.progress }
-    }
-}
-
-/// How a result is written.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// For reading.
-    Text,
-    /// For programs; the fields are in docs/FORMATS.md.
-    Json,
-}
-
-/// Threads that work; every command that has them gives the same result for any number.
-#[derive(Args, Clone, Copy)]
-struct ThreadsArgument {
-    /// Threads that work; the result is the same for any number [default: all cores]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    threads: Option<u16>,
-}
-
-impl ThreadsArgument {
-    fn count(self) -> usize {
-        self.threads.map_or(Options::default().threads, usize::from)
-    }
-}
-
-/// Which tensors are targets.
-#[derive(Args, Clone)]
-struct SelectionArguments {
-    /// Prune the tensors that this glob takes, instead of the q/k/v/o and gate/up/down projections
-    /// (may be given more than once)
-    #[arg(long, value_name = "GLOB")]
-    target: Vec<String>,
-    /// Leave alone the tensors that this glob takes (may be given more than once)
-    #[arg(long, value_name = "GLOB")]
-    skip: Vec<String>,
+    Completions(shell::CompletionArguments),
+    Man(shell::ManArguments),
 }
 
 /// Runs the program.
@@ -146,8 +78,8 @@ pub fn run() -> ExitCode {
         Command::Run(arguments) => run::run(arguments),
         Command::Unpack(arguments) => pack::run_unpack(arguments),
         Command::Demo(arguments) => demo::run(arguments),
-        Command::Completions(arguments) => generate::completions(arguments),
-        Command::Man(arguments) => generate::man(arguments),
+        Command::Completions(arguments) => shell::completions(arguments, Cli::command()),
+        Command::Man(arguments) => shell::man(arguments, Cli::command()),
     };
     match result {
         Ok(Outcome::True) => ExitCode::SUCCESS,

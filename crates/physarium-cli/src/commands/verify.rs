@@ -7,8 +7,9 @@ use physarium::Event;
 use physarium::audit::{Verification, grouped, verify};
 use serde_json::json;
 
-use super::output::{self, Outcome};
-use super::{Display, Format, signals, terminal};
+use crate::arguments::{Display, Format};
+use crate::output::{self, Outcome};
+use crate::{signals, terminal};
 
 /// Prove that an output is its input with only pruned weights changed
 ///

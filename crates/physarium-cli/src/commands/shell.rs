@@ -3,10 +3,9 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
-use clap::{Args, CommandFactory};
+use clap::{Args, Command};
 
-use super::Cli;
-use super::output::{self, Outcome};
+use crate::output::{self, Outcome};
 
 /// Print shell completions
 ///
@@ -25,19 +24,22 @@ pub struct ManArguments {
 }
 
 /// Prints completions.
-pub fn completions(arguments: CompletionArguments) -> anyhow::Result<Outcome> {
+pub fn completions(
+    arguments: CompletionArguments,
+    mut program: Command,
+) -> anyhow::Result<Outcome> {
     let mut script = Vec::new();
-    clap_complete::generate(arguments.shell, &mut Cli::command(), "physarium", &mut script);
+    clap_complete::generate(arguments.shell, &mut program, "physarium", &mut script);
     output::text(&String::from_utf8(script)?)?;
     Ok(Outcome::True)
 }
 
 /// Writes manual pages.
-pub fn man(arguments: ManArguments) -> anyhow::Result<Outcome> {
+pub fn man(arguments: ManArguments, program: Command) -> anyhow::Result<Outcome> {
     let dir = &arguments.dir;
     let make = || -> std::io::Result<()> {
         std::fs::create_dir_all(dir)?;
-        clap_mangen::generate_to(Cli::command(), dir)
+        clap_mangen::generate_to(program, dir)
     };
     make().with_context(|| format!("{}: cannot write manual pages", dir.display()))?;
     Ok(Outcome::True)

@@ -10,8 +10,9 @@ use physarium::audit::grouped;
 use physarium::{GenerateRequest, Generated, Prompt, Sampling, Stopped, generate};
 use serde_json::json;
 
-use super::output::{self, Outcome, size};
-use super::{Format, ThreadsArgument, signals};
+use crate::arguments::{Format, ThreadsArgument};
+use crate::output::{self, Outcome, size};
+use crate::signals;
 
 /// Generate text with a checkpoint or a packed file
 ///

@@ -14,9 +14,10 @@ use physarium::{
 };
 use serde_json::json;
 
-use super::output::{self, Outcome, size};
-use super::recipe::{AllocationName, CalibrationArguments, MethodName};
-use super::{Display, Format, SelectionArguments, ThreadsArgument, signals, terminal};
+use crate::arguments::{Display, Format, SelectionArguments, ThreadsArgument};
+use crate::output::{self, Outcome, size};
+use crate::recipe::{AllocationName, CalibrationArguments, MethodName};
+use crate::{signals, terminal};
 
 /// Prune with several methods, evaluate each against the dense model, and print one table
 ///
