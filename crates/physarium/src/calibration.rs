@@ -1,5 +1,5 @@
 /*!
-Windows of a calibration text, for methods that see activations.
+Windows of a calibration text, for activation-aware methods.
 
 In: a text and a checkpoint's tokenizer. Out: windows of tokens, the same for the same recipe. Where the
 text has more windows than are asked for, a seeded draw takes some of them, in the order of the text.
@@ -14,10 +14,10 @@ use crate::error::{Error, Result};
 use crate::eval::{Text, Tokens};
 use crate::random::SplitMix;
 
-/// Window in tokens where none is asked for and the model allows it.
+/// Window in tokens unless the user says otherwise or the model supports less.
 const DEFAULT_WINDOW: u64 = 2048;
 
-/// The window for the checkpoint in `model` where none is asked for: 2048, or what it is made for.
+/// The default window for the checkpoint in `model`: 2048, or its maximum.
 ///
 /// # Errors
 /// What is wrong with its `config.json`.
@@ -28,14 +28,30 @@ pub fn default_window(model: &Path) -> Result<u64> {
 
 /// A text to calibrate on.
 #[derive(Debug)]
-pub struct CalibrationText(Text);
+pub struct CalibrationText {
+    text: Text,
+    origin: Origin,
+}
+
+/// Where a calibration text comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    Bundled,
+    File,
+}
 
 impl CalibrationText {
-    /// The text that comes along: short English stories by the project's own grammar (`demo/recipe`), under the
-    /// project's licence. Enough to try things; a text like what the model is for serves it better.
-    pub fn built_in() -> CalibrationText {
+    /// The bundled text: short English stories by the project's own grammar (`demo/recipe`), under the project's
+    /// licence. Enough to try things; text typical of the model's use gives better results.
+    pub fn bundled() -> CalibrationText {
         const STORIES: &str = include_str!("../../../demo/calibration.txt");
-        CalibrationText(Text::of(STORIES.to_owned(), "the calibration text that comes along"))
+        let text = Text::of(STORIES.to_owned(), "the bundled calibration text");
+        CalibrationText { text, origin: Origin::Bundled }
+    }
+
+    /// Whether it is the bundled text.
+    pub fn is_bundled(&self) -> bool {
+        self.origin == Origin::Bundled
     }
 
     /// Tokens in whole windows that the text has for the checkpoint in `model`.
@@ -43,7 +59,7 @@ impl CalibrationText {
     /// # Errors
     /// What is wrong with the tokenizer.
     pub fn available(&self, model: &Path, window: u64) -> Result<u64> {
-        let tokens = Tokens::of(&ModelFiles::open(model)?, &self.0, None)?.ids.len() as u64;
+        let tokens = Tokens::of(&ModelFiles::open(model)?, &self.text, None)?.ids.len() as u64;
         Ok(tokens / window * window)
     }
 
@@ -52,12 +68,12 @@ impl CalibrationText {
     /// # Errors
     /// As for a text to evaluate on.
     pub fn read(path: &Path, field: Option<&str>) -> Result<CalibrationText> {
-        Ok(CalibrationText(Text::read(path, field)?))
+        Ok(CalibrationText { text: Text::read(path, field)?, origin: Origin::File })
     }
 
     /// What a recipe says of it.
     pub fn calibration(&self, tokens: u64, window: u64, seed: u64) -> Calibration {
-        Calibration { text_sha256: self.0.digest(), tokens, window, seed }
+        Calibration { text_sha256: self.text.digest(), tokens, window, seed }
     }
 
     /// The windows that a recipe asks for, as tokens of `model`.
@@ -70,11 +86,11 @@ impl CalibrationText {
         model: &ModelFiles,
         wanted: &Calibration,
     ) -> Result<Vec<Vec<u32>>> {
-        if self.0.digest() != wanted.text_sha256 {
-            let (expected, found) = (wanted.text_sha256, self.0.digest());
+        if self.text.digest() != wanted.text_sha256 {
+            let (expected, found) = (wanted.text_sha256, self.text.digest());
             let fault = Malformed::new(
-                self.0.path(),
-                "another calibration text",
+                self.text.path(),
+                "is not the text this recipe used",
                 format!("SHA-256 {expected}, as the recipe says"),
                 found.to_string(),
             );
@@ -87,14 +103,14 @@ impl CalibrationText {
                 format!("{tokens} calibration tokens: expected at least a window of {window}");
             return Err(Error::Usage(what));
         }
-        let tokens = Tokens::of(model, &self.0, None)?;
+        let tokens = Tokens::of(model, &self.text, None)?;
         let windows: Vec<&[u32]> = tokens.ids.chunks_exact(window).collect();
         if windows.len() < count {
             let expected = format!("{count} windows of {window} tokens");
             let found = format!("{} ({} tokens)", windows.len(), tokens.ids.len());
             let hint = "a smaller --calibration-tokens or --window, or a longer text";
             return Err(Malformed::new(
-                self.0.path(),
+                self.text.path(),
                 "calibration text too short",
                 expected,
                 found,

@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::eval::{EvalRequest, Evaluation, evaluate};
 use crate::peak;
 use crate::progress::{Event, Progress};
-use crate::surgery::{Options, Surgery};
+use crate::surgery::{Options, Output, Surgery};
 
 /// A way to prune.
 #[derive(Debug, Clone)]
@@ -44,7 +44,7 @@ pub enum Outputs {
 pub struct ComparisonRequest<'a> {
     /// The contenders, in the order of the table.
     pub contenders: &'a [Contender],
-    /// What those that see activations calibrate on.
+    /// What activation-aware methods calibrate on.
     pub calibration: &'a CalibrationText,
     /// How results are measured: `model` is the dense model, `against` is not looked at.
     pub eval: EvalRequest<'a>,
@@ -67,8 +67,8 @@ pub struct ComparedRun {
     pub totals: Totals,
     /// Weights of the targets.
     pub target: u64,
-    /// Mean over the targets of the relative square error of their outputs; null where the method sees no
-    /// activations.
+    /// Mean over the targets of the relative square error of their outputs; null unless the method is
+    /// activation-aware.
     pub output_error: Option<f64>,
     /// Seconds that pruning took, from planning to the published output.
     pub prune_seconds: f64,
@@ -91,7 +91,7 @@ pub fn compare(
     for contender in request.contenders {
         progress.event(Event::Step(&contender.name));
         let out = request.dir.join(&contender.name);
-        let run = run(request, contender, &out, cancel, progress)?;
+        let run = request.prune_and_measure(contender, &out, cancel, progress)?;
         if run.evaluation.partial {
             return Err(Error::Stopped);
         }
@@ -104,33 +104,36 @@ pub fn compare(
     Ok(())
 }
 
-fn run(
-    request: &ComparisonRequest<'_>,
-    contender: &Contender,
-    out: &Path,
-    cancel: &Cancel,
-    progress: &mut dyn Progress,
-) -> Result<ComparedRun> {
-    let dense = request.eval.model;
-    peak::reset();
-    let began = Instant::now();
-    let mut surgery = Surgery::plan(dense, contender.recipe.clone(), request.options)?;
-    if contender.recipe.calibrated().is_some() {
-        surgery.calibrate(request.calibration)?;
+impl ComparisonRequest<'_> {
+    fn prune_and_measure(
+        &self,
+        contender: &Contender,
+        out: &Path,
+        cancel: &Cancel,
+        progress: &mut dyn Progress,
+    ) -> Result<ComparedRun> {
+        let dense = self.eval.model;
+        peak::reset();
+        let began = Instant::now();
+        let mut surgery = Surgery::plan(dense, contender.recipe.clone(), self.options)?;
+        if contender.recipe.needs().calibration.is_some() {
+            surgery.calibrate(self.calibration)?;
+        }
+        let output = Output { dir: out, overwrite: Overwrite::Replace, resume: Resume::Continue };
+        let summary = surgery.prune(output, cancel, progress)?;
+        let prune_seconds = began.elapsed().as_secs_f64();
+        let prune_peak_rss_bytes = peak::resident_bytes();
+        peak::reset();
+        let eval = EvalRequest { model: out, against: Some(dense), ..self.eval };
+        Ok(ComparedRun {
+            name: contender.name.clone(),
+            recipe: contender.recipe.clone(),
+            totals: summary.totals,
+            output_error: summary.output_error,
+            target: surgery.plan.target_elements(),
+            prune_seconds,
+            prune_peak_rss_bytes,
+            evaluation: evaluate(&eval, cancel, progress)?,
+        })
     }
-    let summary = surgery.prune(out, Overwrite::Replace, Resume::Continue, cancel, progress)?;
-    let prune_seconds = began.elapsed().as_secs_f64();
-    let prune_peak_rss_bytes = peak::resident_bytes();
-    peak::reset();
-    let eval = EvalRequest { model: out, against: Some(dense), ..request.eval };
-    Ok(ComparedRun {
-        name: contender.name.clone(),
-        recipe: contender.recipe.clone(),
-        totals: summary.totals,
-        output_error: summary.output_error,
-        target: surgery.plan.target_elements(),
-        prune_seconds,
-        prune_peak_rss_bytes,
-        evaluation: evaluate(&eval, cancel, progress)?,
-    })
 }

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use physarium_checkpoint::{ErrorKind, printable};
 
+use crate::recipe_error::RecipeError;
+
 /// Result of this crate's functions.
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -45,9 +47,9 @@ pub enum Error {
         /// What is in the way.
         what: String,
     },
-    /// A model whose logits are no numbers.
+    /// A model whose logits are NaN.
     #[error("{}: logits are NaN after {tokens} tokens: the weights are damaged, or overflow float32", model.display())]
-    NoNumbers {
+    NonFiniteLogits {
         /// The model.
         model: PathBuf,
         /// Tokens that it had seen.
@@ -56,12 +58,15 @@ pub enum Error {
     /// The user stopped a run that keeps nothing.
     #[error("interrupted before there was a result")]
     Stopped,
-    /// A parameter is out of range, or options contradict each other.
+    /// A parameter is out of range.
     #[error("{0}")]
     Usage(String),
+    /// Options that do not make a recipe.
+    #[error(transparent)]
+    Recipe(#[from] RecipeError),
     /// A pattern along the inputs was asked of a tensor stored the other way round.
     #[error(
-        "{}: tensor {}: stored [in_features, out_features] (Conv1D), expected [out_features, in_features] for an N:M pattern along the inputs",
+        "{}: tensor {}: {found}, expected [out_features, in_features]: this method works along the inputs",
         file.display(), printable(tensor)
     )]
     Transposed {
@@ -69,8 +74,10 @@ pub enum Error {
         file: PathBuf,
         /// The tensor.
         tensor: String,
+        /// How it is stored.
+        found: &'static str,
     },
-    /// The user stopped the run; it can be continued.
+    /// The user stopped the run; it can be resumed.
     #[error("interrupted; the finished shards are kept in {}", staging.display())]
     Interrupted {
         /// Where they are kept.
@@ -85,10 +92,10 @@ impl Error {
             Error::Checkpoint(e) => e.kind(),
             Error::NonFinite { .. } => ErrorKind::Input,
             Error::Model(e) => e.kind(),
-            Error::Unsolvable { .. } | Error::NoNumbers { .. } => ErrorKind::Input,
+            Error::Unsolvable { .. } | Error::NonFiniteLogits { .. } => ErrorKind::Input,
             Error::Threads(_) => ErrorKind::Environment,
             Error::Stopped => ErrorKind::Interrupted,
-            Error::Usage(_) => ErrorKind::Usage,
+            Error::Usage(_) | Error::Recipe(_) => ErrorKind::Usage,
             Error::Transposed { .. } => ErrorKind::Unsupported,
             Error::Interrupted { .. } => ErrorKind::Interrupted,
         }

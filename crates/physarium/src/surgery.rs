@@ -6,49 +6,35 @@ then publish.
 use std::path::Path;
 
 use physarium_checkpoint::journal::{
-    self, InputShard, Outcome, Processed, RunRecord, ShardRecord, TensorRecord, Tiles, Totals,
+    self, InputShard, MatrixRecord, Outcome, Processed, RunRecord, ShardRecord, TensorRecord, Tiles,
+    Totals,
 };
 use physarium_checkpoint::manifest::{self, FileEntry, LeftOut, Manifest, TensorEntry};
 use physarium_checkpoint::{
-    Checkpoint, Decision, Disposition, FlowRecipe, LinkPolicy, Method, Overwrite, PlannedTensor,
-    Purpose, Recipe, Resume, SOLVED_DIR, Scope, Shard, Sidecar, Staging, StagingRequest,
-    TargetPlan,
+    Action, Amount, Checkpoint, Disposition, LinkPolicy, MatrixView, Orientation, Overwrite, PlannedTensor,
+    Purpose, Recipe, Resume, SOLVED_DIR, Scope, Shard, Sidecar, Staging, StagingRequest, TargetPlan,
 };
-use physarium_flow::FlowParams;
 use physarium_model::{Decoder, Residency};
 
 use crate::calibration::CalibrationText;
 use crate::cancel::Cancel;
 use crate::engine::{
-    Engine, GRADIENT_TOKENS, MemoryPlan, ShardRun, SolvedWeights, Solving, TensorDone, check_recipe,
+    Activations, Done, Engine, MemoryPlan, Preparation, ShardRun, SolvedWeights, Solving, TensorDone,
+    check_recipe,
 };
 use crate::error::{Error, Result};
 use crate::progress::{Event, Progress};
 
 /// Program and version, as records name it.
 const TOOL: &str = concat!("physarium ", env!("CARGO_PKG_VERSION"));
-/// Edge of a tile unless the user says otherwise, in weights.
-const DEFAULT_BLOCK_SIZE: u64 = 256;
 /// Bytes that journal and manifest may take per tensor, for the check of free space.
 const RECORD_BYTES: u64 = 2048;
-
-/// The magnitude flow with its default parameters.
-pub fn default_method() -> Method {
-    Method::MagnitudeFlow {
-        block_size: DEFAULT_BLOCK_SIZE,
-        flow: FlowRecipe {
-            iterations: FlowParams::DEFAULT_ITERATIONS,
-            beta: FlowParams::DEFAULT_BETA,
-            inflow: FlowParams::DEFAULT_INFLOW,
-        },
-    }
-}
 
 /// What to do with projections that cannot be pruned, or that nothing is known of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Strictness {
-    /// Carry those that cannot be pruned, count inputs that are nought on all of the calibration text,
-    /// and say so.
+    /// Copy those that cannot be pruned, count inputs that are always zero on the calibration text, and
+    /// report both.
     #[default]
     Skip,
     /// Refuse the checkpoint.
@@ -95,6 +81,24 @@ pub struct Surgery {
     windows: Option<Vec<Vec<u32>>>,
 }
 
+/// Where a run writes, and what it does with what is in the way.
+#[derive(Debug, Clone, Copy)]
+pub struct Output<'a> {
+    /// The output directory.
+    pub dir: &'a Path,
+    /// What to do with a finished output.
+    pub overwrite: Overwrite,
+    /// What to do with an unfinished run.
+    pub resume: Resume,
+}
+
+impl<'a> Output<'a> {
+    /// A new directory. A finished output there is refused, an unfinished run is resumed.
+    pub fn new(dir: &'a Path) -> Output<'a> {
+        Output { dir, overwrite: Overwrite::Refuse, resume: Resume::Continue }
+    }
+}
+
 /// What a run did.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -126,17 +130,20 @@ impl Surgery {
             plan.refuse_skipped_projections(checkpoint.shards())?;
         }
         plan.require_targets(&checkpoint)?;
-        let across =
-            matches!(recipe.method, Method::Pattern { .. }) || recipe.calibrated().is_some();
-        if let (true, Some(tensor)) = (across, plan.first_transposed_target()) {
+        let needs = recipe.needs();
+        if let (true, Some((tensor, found))) = (needs.along_inputs, plan.first_not_by_rows()) {
             let file = checkpoint.shards()[tensor.shard].path.clone();
-            return Err(Error::Transposed { file, tensor: tensor.info.name.clone() });
+            let found = match found {
+                Orientation::InOut => "stored [in_features, out_features] (as Conv1D is)",
+                Orientation::OutIn | Orientation::Unknown => "of unknown orientation",
+            };
+            return Err(Error::Transposed { file, tensor: tensor.input.name.clone(), found });
         }
         let sidecars = Sidecar::list(&checkpoint, Purpose::NewWeights, options.links)?;
         let threads = options.threads.max(1);
         let memory = MemoryPlan::new(&checkpoint, &plan, &recipe, threads);
         let windows = None;
-        if recipe.calibrated().is_some() {
+        if needs.calibration.is_some() {
             Solving::check(&plan)?;
         }
         let strictness = options.strictness;
@@ -148,18 +155,22 @@ impl Surgery {
     /// # Errors
     /// `Usage` for a recipe that sees no activations; what is wrong with text, tokenizer or decoder.
     pub fn calibrate(&mut self, text: &CalibrationText) -> Result<()> {
-        let Some(calibrated) = self.recipe.calibrated() else {
-            return Err(Error::Usage("this method sees no calibration text".to_owned()));
+        let needs = self.recipe.needs();
+        let Some(calibration) = needs.calibration else {
+            return Err(Error::Usage("this method does not use a calibration text".to_owned()));
         };
-        let calibration = calibrated.calibration;
         let decoder = Decoder::open(self.checkpoint.dir(), Residency::Streamed)?;
         let most = decoder.config().max_positions.map_or(u64::MAX, |most| most as u64);
         if calibration.window > most {
             let window = calibration.window;
-            let what = format!("--window {window}: the model is made for at most {most} positions");
+            let what = format!("--window {window}: the model supports at most {most} positions");
             return Err(Error::Usage(what));
         }
-        self.windows = Some(text.windows(decoder.files(), &calibration)?);
+        let windows = text.windows(decoder.files(), &calibration)?;
+        let (config, gradients) = (decoder.config(), needs.gradients);
+        let activations = Activations { config, windows: &windows, gradients };
+        self.memory = self.memory.with(&activations, &self.plan);
+        self.windows = Some(windows);
         Ok(())
     }
 
@@ -170,29 +181,6 @@ impl Surgery {
         shards + sidecars + self.plan.tensors.len() as u64 * RECORD_BYTES
     }
 
-    /// Resident bytes at most; with a method that sees activations, about.
-    pub fn resident_bytes(&self) -> u64 {
-        let Some(windows) = &self.windows else { return self.memory.resident_bytes };
-        let tokens: u64 = windows.iter().map(|window| window.len() as u64).sum();
-        let window = windows.iter().map(|window| window.len() as u64).max().unwrap_or(0);
-        let shapes = || self.plan.targets().map(|(_, shape)| shape);
-        let widest = shapes().map(|shape| shape.rows.max(shape.cols)).max().unwrap_or(0);
-        let inputs = shapes().map(|shape| shape.cols).max().unwrap_or(0);
-        let narrowest = shapes().map(|shape| shape.cols).min().unwrap_or(0);
-        let largest = shapes().map(|shape| shape.rows * shape.cols).max().unwrap_or(0);
-        // Two residual streams; two Gram matrices and what a solver makes of them; the solver's rows;
-        // two layers of weights, each twice; a window's activations.
-        // Before the streams there are, where gradients decide, those of fewer tokens at all layers.
-        let layers = self.plan.targets().filter_map(|(tensor, _)| tensor.role.as_ref()?.layer);
-        let depth = layers.max().map_or(0, |last| last + 1);
-        let gradients = (GRADIENT_TOKENS as u64).min(tokens) * depth * narrowest * 4;
-        let streams = (2 * tokens * narrowest * 4).max(gradients);
-        let statistics = 6 * inputs * inputs * 4;
-        let layers = 2 * 2 * 3 * largest * 2;
-        let activations = 8 * window * widest * 4;
-        self.memory.resident_bytes + streams + statistics + 8 * largest * 4 + layers + activations
-    }
-
     /// Prunes into `out`, which appears under that name only when it is complete. A run that was
     /// interrupted is continued.
     ///
@@ -201,14 +189,13 @@ impl Surgery {
     /// under `out` then.
     pub fn prune(
         &self,
-        out: &Path,
-        overwrite: Overwrite,
-        resume: Resume,
+        output: Output<'_>,
         cancel: &Cancel,
         progress: &mut dyn Progress,
     ) -> Result<Summary> {
+        let Output { dir, overwrite, resume } = output;
         let request = StagingRequest {
-            out,
+            out: dir,
             checkpoint: &self.checkpoint,
             run: self.run_record(),
             output_bytes: self.output_bytes(),
@@ -267,12 +254,20 @@ impl Surgery {
         if first == shards.len() {
             return Ok(records);
         }
-        if let Method::Exact { scope: Scope::Model, .. } = self.recipe.method {
-            progress.event(Event::Step("looking for the cut over all targets"));
-        }
         let solved = self.solve(staging.dir(), cancel, progress)?;
-        let (plan, recipe, memory) = (&self.plan, &self.recipe, self.memory);
-        let engine = Engine::prepare(&self.checkpoint, plan, recipe, memory, solved, cancel)?;
+        let over_model =
+            matches!(self.recipe.method.amount(), Amount::Sparsity { scope: Scope::Model, .. });
+        if over_model && solved.is_none() {
+            progress.event(Event::Step("finding the model-wide threshold"));
+        }
+        let preparation = Preparation {
+            checkpoint: &self.checkpoint,
+            plan: &self.plan,
+            recipe: &self.recipe,
+            memory: self.memory,
+            solved,
+        };
+        let engine = Engine::prepare(preparation, cancel)?;
         let bytes = shards[first..].iter().map(Shard::size_bytes).sum();
         let tensors = shards[first..].iter().map(|shard| shard.tensors.len() as u64).sum();
         progress.event(Event::Started { task: "prune", bytes, tensors });
@@ -282,7 +277,7 @@ impl Surgery {
             let (input_sha256, output_sha256) = run.run(&mut part, &mut |bytes, complete| {
                 progress.event(Event::Bytes(bytes));
                 let Some(tensor) = complete else { return Ok(()) };
-                progress.event(Event::Tensor(&tensor.planned.info.name));
+                progress.event(Event::Tensor(&tensor.planned.input.name));
                 let record = tensor_record(&engine, shard, &tensor);
                 staging.record_tensor(record.clone())?;
                 records.tensors.push(record);
@@ -304,7 +299,7 @@ impl Surgery {
         cancel: &Cancel,
         progress: &mut dyn Progress,
     ) -> Result<Option<SolvedWeights>> {
-        if self.recipe.calibrated().is_none() {
+        if self.recipe.needs().calibration.is_none() {
             return Ok(None);
         }
         let Some(windows) = &self.windows else {
@@ -327,14 +322,12 @@ impl Surgery {
 
     /// Fails if nothing is known of some inputs.
     fn refuse_dead_inputs(&self, solved: &SolvedWeights) -> Result<()> {
-        for (tensor, shape) in self.plan.targets() {
-            let dead = solved.of(&tensor.info.name).trace.dead_inputs;
+        for (tensor, view) in self.plan.matrices() {
+            let dead = solved.of(&tensor.input.name).stats.dead_inputs;
             if dead > 0 {
-                let what = format!(
-                    "{dead} of {} inputs are nought on all of the calibration text",
-                    shape.cols
-                );
-                return Err(Error::Unsolvable { tensor: tensor.info.name.clone(), what });
+                let what =
+                    format!("{dead} of {} inputs are always zero on the calibration text", view.cols);
+                return Err(Error::Unsolvable { tensor: tensor.input.name.clone(), what });
             }
         }
         Ok(())
@@ -405,33 +398,56 @@ fn mean_output_error(tensors: &[TensorRecord]) -> Option<f64> {
 }
 
 fn tensor_record(engine: &Engine<'_>, shard: &Shard, tensor: &TensorDone<'_>) -> TensorRecord {
-    let PlannedTensor { info, role, decision, .. } = tensor.planned;
-    let outcome = match decision {
-        Decision::Skip(reason) => Outcome::Skipped { reason: reason.to_string() },
-        Decision::Target(_) => {
-            let (expected, trace) = (engine.tiles(tensor.planned), engine.trace(tensor.planned));
-            assert_eq!(tensor.done.elements, info.elements, "{}: elements visited", info.name);
-            assert_eq!(tensor.done.tiles, expected.unwrap_or(0), "{}: tiles visited", info.name);
-            Outcome::Processed(Processed {
-                role: role.clone().expect("a target has a role"),
-                processed: tensor.done.elements,
-                pruned: tensor.done.counts.pruned,
-                already_zero: tensor.done.counts.already_zero,
-                non_finite: tensor.done.counts.non_finite,
-                refitted: tensor.done.refitted,
-                dead_inputs: trace.map_or(0, |trace| trace.dead_inputs),
-                output_error: trace.map(|trace| trace.output_error),
-                tiles: expected.map(|expected| Tiles { expected, visited: tensor.done.tiles }),
-            })
-        }
+    let input = &tensor.planned.input;
+    let outcome = match &tensor.planned.action {
+        Action::Copy(reason) => Outcome::Skipped { reason: reason.to_string() },
+        Action::Prune => Outcome::Processed(processed(engine, tensor)),
     };
     TensorRecord {
-        name: info.name.clone(),
+        name: input.name.clone(),
         shard: shard.name.clone(),
-        dtype: info.dtype,
-        shape: info.shape.clone(),
-        elements: info.elements,
+        dtype: input.dtype,
+        shape: input.shape.clone(),
+        elements: input.elements,
         outcome,
         output_blake3: Some(tensor.output_blake3),
     }
+}
+
+fn processed(engine: &Engine<'_>, tensor: &TensorDone<'_>) -> Processed {
+    let (input, named) = (&tensor.planned.input, tensor.planned.projection());
+    let (expected, stats) = (engine.tiles(tensor.planned), engine.stats(tensor.planned));
+    let done = tensor.sum();
+    assert_eq!(done.elements, input.elements, "{}: elements visited", input.name);
+    assert_eq!(done.tiles, expected.unwrap_or(0), "{}: tiles visited", input.name);
+    Processed {
+        projection: named.projection.clone(),
+        layer: named.site.layer,
+        processed: done.elements,
+        pruned: done.counts.pruned,
+        already_zero: done.counts.already_zero,
+        non_finite: done.counts.non_finite,
+        refitted: done.refitted,
+        dead_inputs: stats.map_or(0, |stats| stats.dead_inputs),
+        output_error: stats.map(|stats| stats.output_error),
+        tiles: expected.map(|expected| Tiles { expected, visited: done.tiles }),
+        matrices: matrix_records(tensor),
+    }
+}
+
+/// The matrices of a tensor that has several.
+fn matrix_records(tensor: &TensorDone<'_>) -> Vec<MatrixRecord> {
+    let views = &tensor.planned.views;
+    if views.len() == 1 {
+        return Vec::new();
+    }
+    assert_eq!(views.len(), tensor.matrices.len(), "{}: matrices", tensor.planned.input.name);
+    let record = |(view, done): (&MatrixView, &Done)| MatrixRecord {
+        map: view.site.map.name().to_owned(),
+        expert: view.site.expert,
+        elements: done.elements,
+        pruned: done.counts.pruned,
+        already_zero: done.counts.already_zero,
+    };
+    views.iter().zip(&tensor.matrices).map(record).collect()
 }

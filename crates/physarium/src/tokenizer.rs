@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use physarium_checkpoint::{Digest, Malformed, Sha256, printable};
 use physarium_model::ModelFiles;
+use serde::Serialize;
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
 use crate::error::{Error, Result};
-use crate::eval::BosRule;
 
 /// Largest tokenizer file that is read, in bytes.
 const MAX_BYTES: u64 = 512 << 20;
@@ -74,6 +74,17 @@ impl TokenizerConfig {
         let token = self.get(field);
         token.as_str().or(token["content"].as_str())
     }
+}
+
+/// Whether the text begins with a special token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BosRule {
+    /// Whether one was added at the beginning of the text; none is added at other windows.
+    pub added: bool,
+    /// The file that says so.
+    pub said_by: &'static str,
+    /// The token.
+    pub token: Option<String>,
 }
 
 /// Whether a text begins with a special token, and which.

@@ -1,10 +1,13 @@
 //! How much memory a run takes, decided before it begins.
 
-use physarium_checkpoint::{Checkpoint, Recipe, TargetPlan};
+use physarium_checkpoint::{Checkpoint, MatrixView, Recipe, TargetPlan};
+use physarium_model::Config;
+
+use super::calibrated::GRADIENT_TOKENS;
 
 use super::pieces::PieceSizes;
 use super::solve::TileSolver;
-use super::tiles::{Grid, Matrix};
+use super::tiles::{Grid, RowMajor};
 
 /// Bytes that the pieces in flight may take together.
 const PIECES_BUDGET: u64 = 192 << 20;
@@ -24,8 +27,16 @@ pub struct MemoryPlan {
     pub workers: usize,
     /// Pieces in flight at once.
     pub pieces: usize,
-    /// Resident bytes at most, for everything.
+    /// Resident bytes for everything: at most, or with an activation-aware method, about.
     pub resident_bytes: u64,
+}
+
+/// What an activation-aware method works on.
+pub(crate) struct Activations<'a> {
+    pub config: &'a Config,
+    pub windows: &'a [Vec<u32>],
+    /// Whether gradients are taken before the streams begin.
+    pub gradients: bool,
 }
 
 impl MemoryPlan {
@@ -38,9 +49,10 @@ impl MemoryPlan {
     ) -> MemoryPlan {
         let sizes = PieceSizes::DEFAULT;
         let (mut largest, mut scratch) = (sizes.wanted, 2 * sizes.wanted);
-        for (tensor, _) in plan.targets() {
-            let matrix = Matrix::of(tensor).expect("a target is a matrix");
-            if let Some(edge) = recipe.tile_edge() {
+        let tile_edge = recipe.needs().tile_edge;
+        for (tensor, view) in plan.matrices() {
+            let matrix = RowMajor::of(view, tensor.input.dtype);
+            if let Some(edge) = tile_edge {
                 let grid = Grid { matrix, edge };
                 let band = grid.band_bytes();
                 let window = grid.edge * grid.edge * matrix.element_bytes();
@@ -57,5 +69,31 @@ impl MemoryPlan {
         let records = plan.tensors.len() as u64 * PER_TENSOR + 2 * headers;
         let resident_bytes = BASE + pieces * largest + workers * scratch + records;
         MemoryPlan { workers: workers as usize, pieces: pieces as usize, resident_bytes }
+    }
+
+    /// The same run with an activation-aware method before it, which solves the targets of `plan`.
+    pub(crate) fn with(self, activations: &Activations<'_>, plan: &TargetPlan) -> MemoryPlan {
+        let Activations { config, windows, gradients } = activations;
+        let most = |size: fn(&MatrixView) -> u64| plan.matrices().map(|(_, view)| size(view)).max();
+        let largest = most(MatrixView::elements).unwrap_or(0);
+        let inputs = most(|view| view.cols).unwrap_or(0);
+        let widest = most(|view| view.rows.max(view.cols)).unwrap_or(0);
+        let tokens: u64 = windows.iter().map(|window| window.len() as u64).sum();
+        let window = windows.iter().map(|window| window.len() as u64).max().unwrap_or(0);
+        let (width, depth) = (config.hidden as u64, config.layers() as u64);
+        // Two residual streams; before them, where gradients decide, those of fewer tokens at all layers.
+        let gradients = match gradients {
+            true => (GRADIENT_TOKENS as u64).min(tokens) * depth * width * 4,
+            false => 0,
+        };
+        let streams = (2 * tokens * width * 4).max(gradients);
+        // Two Gram matrices and what a solver makes of them; the solver's rows.
+        let statistics = 6 * inputs * inputs * 4 + 8 * largest * 4;
+        // Two layers of weights, each twice; a window's activations.
+        let layers = 2 * 2 * 3 * largest * 2;
+        let activations = 8 * window * widest * 4;
+        let resident_bytes =
+            self.resident_bytes + streams + statistics + layers + activations;
+        MemoryPlan { resident_bytes, ..self }
     }
 }

@@ -16,10 +16,10 @@ use physarium_checkpoint::{
     Blake3, Digest, NonFinite, PartFile, PlannedTensor, Sha256, Shard, Source, start_thread,
 };
 
-use super::Engine;
-use super::pieces::{Piece, carried};
+use super::pieces::{Piece, copied};
+use super::prepared::Engine;
 use super::solve::TileSolver;
-use super::tiles::Matrix;
+use super::tiles::RowMajor;
 use super::treatment::Done;
 use crate::error::{Error, Result};
 
@@ -34,8 +34,18 @@ pub(crate) struct ShardRun<'a> {
 /// A tensor whose bytes have been written.
 pub(crate) struct TensorDone<'a> {
     pub planned: &'a PlannedTensor,
-    pub done: Done,
+    /// What was done to each of its matrices; one entry for a tensor that is copied.
+    pub matrices: Vec<Done>,
     pub output_blake3: Digest,
+}
+
+impl TensorDone<'_> {
+    /// What was done to all of the tensor.
+    pub fn sum(&self) -> Done {
+        let mut sum = Done::default();
+        self.matrices.iter().for_each(|done| sum.add(*done));
+        sum
+    }
 }
 
 /// A piece on its way.
@@ -43,6 +53,8 @@ struct Item {
     sequence: u64,
     /// Index of its tensor in the shard; `None` for the header.
     tensor: Option<usize>,
+    /// Index of its matrix in the tensor.
+    matrix: usize,
     /// Whether its tensor ends with it.
     last: bool,
     piece: Piece,
@@ -102,19 +114,21 @@ impl ShardRun<'_> {
     ) -> Result<Option<Digest>> {
         let mut hasher = Sha256::default();
         let mut sequence = 0;
-        let header = carried(0, self.shard.data_begin, self.engine.sizes);
-        let mut next = Some((None, header));
+        let header = copied(0, self.shard.data_begin, self.engine.sizes);
+        let header = header.into_iter().map(|piece| (0, piece)).collect();
+        let mut next: Option<(Option<usize>, Vec<(usize, Piece)>)> = Some((None, header));
         let mut tensors = self.tensors.iter().enumerate();
         while let Some((tensor, pieces)) = next {
             let count = pieces.len();
-            for (i, piece) in pieces.into_iter().enumerate() {
+            for (i, (matrix, piece)) in pieces.into_iter().enumerate() {
                 self.engine.cancel.check()?;
                 let Ok(mut data) = free.recv() else { return Ok(None) };
                 data.resize(piece.length, 0);
                 source.read_exact_at(&mut data, piece.offset)?;
                 hasher.update(&data);
                 let (last, done) = (i + 1 == count, Done::default());
-                if work.send(Item { sequence, tensor, last, piece, data, done }).is_err() {
+                let item = Item { sequence, tensor, matrix, last, piece, data, done };
+                if work.send(item).is_err() {
                     return Ok(None);
                 }
                 sequence += 1;
@@ -187,13 +201,16 @@ impl ShardRun<'_> {
         free: Sender<Vec<u8>>,
         written: &mut dyn FnMut(u64, Option<TensorDone<'_>>) -> Result<()>,
     ) -> Result<()> {
-        let mut sum = Done::default();
+        let mut matrices: Vec<Done> = Vec::new();
         for (item, digest) in hashed {
             part.write_all(&item.data)?;
-            sum.add(item.done);
+            if item.tensor.is_some() {
+                matrices.resize(item.matrix + 1, Done::default());
+                matrices[item.matrix].add(item.done);
+            }
             let complete = item.tensor.zip(digest).map(|(tensor, output_blake3)| TensorDone {
                 planned: &self.tensors[tensor],
-                done: std::mem::take(&mut sum),
+                matrices: std::mem::take(&mut matrices),
                 output_blake3,
             });
             written(item.data.len() as u64, complete)?;
@@ -206,9 +223,10 @@ impl ShardRun<'_> {
 
 /// The error for a target that holds NaN or infinite weights: their number and the first.
 fn describe_non_finite(source: &Source, tensor: &PlannedTensor) -> Result<Error> {
-    let matrix = Matrix::of(tensor).expect("only targets are treated");
+    let view = tensor.views.first().expect("only targets are treated");
+    let matrix = RowMajor::of(view, tensor.input.dtype);
     let (mut count, mut first, mut position) = (0, None, 0);
-    source.read_pieces(tensor.info.begin..tensor.info.end, |piece| -> Result<()> {
+    source.read_pieces(tensor.input.begin..tensor.input.end, |piece| -> Result<()> {
         for at in physarium_flow::non_finite_positions(piece, matrix.format) {
             first.get_or_insert(position + at);
             count += 1;
@@ -217,9 +235,10 @@ fn describe_non_finite(source: &Source, tensor: &PlannedTensor) -> Result<Error>
         Ok(())
     })?;
     let first = first.expect("the worker saw one");
+    // Row and column of the whole tensor, its leading dimensions taken together.
     Ok(Error::NonFinite {
         file: source.path().to_owned(),
-        tensor: tensor.info.name.clone(),
+        tensor: tensor.input.name.clone(),
         count,
         row: first / matrix.cols,
         column: first % matrix.cols,

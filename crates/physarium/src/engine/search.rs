@@ -7,29 +7,28 @@ magnitudes, finds the position of the last one that dies. Ties die in the order 
 are given, then in row-major order.
 */
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-use physarium_checkpoint::{Shard, Source, TensorInfo, start_thread};
+use physarium_checkpoint::{Shard, Source, Tasks};
 use physarium_flow::{Census, Cut, FoundCut, MagnitudeSearch, count_ties, locate_tie};
 
-use super::tiles::Matrix;
+use super::tiles::RowMajor;
 use crate::cancel::Cancel;
 use crate::error::Result;
 
 /// Bytes read at once; a multiple of every element size.
 const READ_BYTES: u64 = 4 << 20;
 
-/// A target whose weights take part in a search.
+/// A matrix whose weights take part in a search.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SearchTarget<'a> {
     pub shard: &'a Shard,
-    pub info: &'a TensorInfo,
-    pub matrix: Matrix,
+    /// Its first byte in the shard.
+    pub begin: u64,
+    pub matrix: RowMajor,
 }
 
-/// A run of a target's weights.
+/// Consecutive weights of a target.
 #[derive(Debug, Clone, Copy)]
-struct Run {
+struct Chunk {
     target: usize,
     /// Byte offset in the target.
     begin: u64,
@@ -43,8 +42,8 @@ pub(crate) fn find_cuts(
     threads: usize,
     cancel: &Cancel,
 ) -> Result<Vec<Cut>> {
-    let runs = runs(targets);
-    let scan = Scan { targets, runs: &runs, threads, cancel };
+    let chunks = chunks(targets);
+    let scan = Scan { targets, chunks: &chunks, threads, cancel };
     let Some((pass, below)) = scan.count(&MagnitudeSearch::coarse())?.refine(zeros) else {
         let all = |t: &SearchTarget<'_>| Cut { below: t.matrix.format.infinity_key(), ties_end: 0 };
         return Ok(targets.iter().map(all).collect());
@@ -59,22 +58,21 @@ pub(crate) fn find_cuts(
     Ok(targets.iter().zip(&ends).map(cut).collect())
 }
 
-fn runs(targets: &[SearchTarget<'_>]) -> Vec<Run> {
-    let mut runs = Vec::new();
-    for (target, SearchTarget { info, .. }) in targets.iter().enumerate() {
-        let mut begin = 0;
-        while begin < info.size_bytes() {
-            let length = (info.size_bytes() - begin).min(READ_BYTES) as usize;
-            runs.push(Run { target, begin, length });
-            begin += length as u64;
+fn chunks(targets: &[SearchTarget<'_>]) -> Vec<Chunk> {
+    let mut chunks = Vec::new();
+    for (target, SearchTarget { matrix, .. }) in targets.iter().enumerate() {
+        let size = matrix.size_bytes();
+        for begin in (0..size).step_by(READ_BYTES as usize) {
+            let length = (size - begin).min(READ_BYTES) as usize;
+            chunks.push(Chunk { target, begin, length });
         }
     }
-    runs
+    chunks
 }
 
 struct Scan<'a> {
     targets: &'a [SearchTarget<'a>],
-    runs: &'a [Run],
+    chunks: &'a [Chunk],
     threads: usize,
     cancel: &'a Cancel,
 }
@@ -84,8 +82,8 @@ impl Scan<'_> {
     fn count(&self, pass: &MagnitudeSearch) -> Result<MagnitudeSearch> {
         let mut total = pass.fork();
         let new = || (pass.fork(), Census::default());
-        let parts = self.over_runs(new, |(search, census), index, bytes| {
-            let format = self.targets[self.runs[index].target].matrix.format;
+        let parts = self.over_chunks(new, |(search, census), index, bytes| {
+            let format = self.targets[self.chunks[index].target].matrix.format;
             search.count(bytes, format, census);
         })?;
         parts.iter().for_each(|(part, _)| total.merge(part));
@@ -94,83 +92,83 @@ impl Scan<'_> {
 
     /// For each target, the position after the last tie that dies.
     fn end_ties(&self, found: FoundCut, ends: &mut [u64]) -> Result<()> {
-        let ties = self.ties_of_runs(found)?;
+        let ties = self.ties_of_chunks(found)?;
         let mut left = found.ties;
-        for (run, ties) in self.runs.iter().zip(ties) {
-            let matrix = self.targets[run.target].matrix;
-            let first = run.begin / matrix.element_bytes();
+        for (chunk, ties) in self.chunks.iter().zip(ties) {
+            let matrix = self.targets[chunk.target].matrix;
+            let first = chunk.begin / matrix.element_bytes();
             if left == 0 || ties == 0 {
                 continue;
             }
             if ties <= left {
-                ends[run.target] = first + run.length as u64 / matrix.element_bytes();
+                ends[chunk.target] = first + chunk.length as u64 / matrix.element_bytes();
                 left -= ties;
                 continue;
             }
-            let key = found.tie_key(matrix.format).expect("a run with ties holds their key");
-            let mut bytes = vec![0; run.length];
-            self.read(run, &mut bytes)?;
+            let key = found.tie_key(matrix.format).expect("a chunk with ties holds their key");
+            let mut bytes = vec![0; chunk.length];
+            self.read(chunk, &mut bytes)?;
             let end = locate_tie(&bytes, matrix.format, key, &mut left)
-                .expect("the run has more ties than are left");
-            ends[run.target] = first + end;
+                .expect("the chunk has more ties than are left");
+            ends[chunk.target] = first + end;
         }
-        assert_eq!(left, 0, "ties that no run holds");
+        assert_eq!(left, 0, "ties that no chunk holds");
         Ok(())
     }
 
-    /// How many ties each run holds.
-    fn ties_of_runs(&self, found: FoundCut) -> Result<Vec<u64>> {
-        let parts = self.over_runs(Vec::new, |counted: &mut Vec<(usize, u64)>, index, bytes| {
-            let format = self.targets[self.runs[index].target].matrix.format;
+    /// How many ties each chunk holds.
+    fn ties_of_chunks(&self, found: FoundCut) -> Result<Vec<u64>> {
+        let parts = self.over_chunks(Vec::new, |counted: &mut Vec<(usize, u64)>, index, bytes| {
+            let format = self.targets[self.chunks[index].target].matrix.format;
             let ties = found.tie_key(format).map_or(0, |key| count_ties(bytes, format, key));
             counted.push((index, ties));
         })?;
-        let mut ties = vec![0; self.runs.len()];
+        let mut ties = vec![0; self.chunks.len()];
         for (index, count) in parts.into_iter().flatten() {
             ties[index] = count;
         }
         Ok(ties)
     }
 
-    fn read(&self, run: &Run, into: &mut [u8]) -> Result<()> {
-        let SearchTarget { shard, info, .. } = self.targets[run.target];
-        shard.reopen()?.read_exact_at(into, info.begin + run.begin)?;
+    fn read(&self, chunk: &Chunk, into: &mut [u8]) -> Result<()> {
+        let SearchTarget { shard, begin, .. } = self.targets[chunk.target];
+        shard.reopen()?.read_exact_at(into, begin + chunk.begin)?;
         Ok(())
     }
 
-    /// Reads every run once, in some order, on all threads; each thread has a state of its own. `visit` is
-    /// given the run's index and its bytes.
-    fn over_runs<S: Send>(
+    /// Reads every chunk once, in some order, on all threads; each thread has a state of its own. `visit`
+    /// is given the chunk's index and its bytes.
+    fn over_chunks<S: Send>(
         &self,
         new: impl Fn() -> S + Sync,
         visit: impl Fn(&mut S, usize, &[u8]) + Sync,
     ) -> Result<Vec<S>> {
-        let next = AtomicUsize::new(0);
-        let worker = || -> Result<S> {
-            let mut state = new();
-            let mut buffer = vec![0; READ_BYTES as usize];
-            let mut open: Option<(&str, Source)> = None;
-            loop {
-                let index = next.fetch_add(1, Ordering::Relaxed);
-                let Some(run) = self.runs.get(index) else { return Ok(state) };
+        let tasks = Tasks { count: self.chunks.len(), threads: self.threads };
+        let reader = || Reader { open: None, buffer: vec![0; READ_BYTES as usize], state: new() };
+        let readers = tasks.run(
+            reader,
+            |reader, index| -> Result<()> {
                 self.cancel.check()?;
-                let SearchTarget { shard, info, .. } = self.targets[run.target];
-                if open.as_ref().is_none_or(|(name, _)| *name != shard.name) {
-                    open = Some((&shard.name, shard.reopen()?));
+                let chunk = &self.chunks[index];
+                let SearchTarget { shard, begin, .. } = self.targets[chunk.target];
+                if reader.open.as_ref().is_none_or(|(name, _)| *name != shard.name) {
+                    reader.open = Some((&shard.name, shard.reopen()?));
                 }
-                let (_, source) = open.as_ref().expect("opened above");
-                let bytes = &mut buffer[..run.length];
-                source.read_exact_at(bytes, info.begin + run.begin)?;
-                visit(&mut state, index, bytes);
-            }
-        };
-        std::thread::scope(|scope| {
-            let workers = (0..self.threads).map(|_| start_thread(scope, worker));
-            let workers = workers.collect::<Result<Vec<_>, _>>()?;
-            let join = |w: std::thread::ScopedJoinHandle<'_, Result<S>>| {
-                w.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            };
-            workers.into_iter().map(join).collect()
-        })
+                let (_, source) = reader.open.as_ref().expect("opened above");
+                let bytes = &mut reader.buffer[..chunk.length];
+                source.read_exact_at(bytes, begin + chunk.begin)?;
+                visit(&mut reader.state, index, bytes);
+                Ok(())
+            },
+            &mut |()| Ok(()),
+        )?;
+        Ok(readers.into_iter().map(|reader| reader.state).collect())
     }
+}
+
+/// What one thread has open, and what it has found.
+struct Reader<'a, S> {
+    open: Option<(&'a str, Source)>,
+    buffer: Vec<u8>,
+    state: S,
 }

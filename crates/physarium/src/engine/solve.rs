@@ -3,7 +3,7 @@
 use physarium_checkpoint::{FlowRecipe, Sparsity};
 use physarium_flow::{Census, Conductance, Counts, Cut, FlowParams, TileView, exact_cut};
 
-use super::tiles::{Grid, Matrix, apply_band};
+use super::tiles::{Grid, RowMajor, apply_band};
 
 /// How one tile is decided.
 #[derive(Debug, Clone, Copy)]
@@ -66,7 +66,7 @@ impl TileSolver {
         rule: TileRule,
     ) -> (Counts, u64) {
         let (mut counts, mut visited) = (Counts::default(), 0);
-        let Matrix { format, cols, .. } = grid.matrix;
+        let RowMajor { format, cols, .. } = grid.matrix;
         let stride = grid.matrix.row_bytes() as usize;
         let mut rest = data;
         for band in band.. {
@@ -97,7 +97,7 @@ impl TileSolver {
 
     /// Scratch of one worker at most, in bytes, for the tiles of `grid`.
     pub fn scratch_bytes(grid: &Grid) -> u64 {
-        let Matrix { format, rows, cols } = grid.matrix;
+        let RowMajor { format, rows, cols } = grid.matrix;
         let elements = grid.edge.min(rows) * grid.edge.min(cols);
         let censuses = Conductance::LANES as u64 * Census::scratch_bytes(format, elements);
         censuses + Conductance::scratch_bytes(format, elements)

@@ -1,36 +1,33 @@
 /*!
-How a projection falls into tiles, and the tiles of a run of its weights.
+How a matrix is divided into tiles, and the tiles of consecutive weights of it.
 
 Tiles do not overlap: weight (row, col) is in the tile of band `row / edge` and column `col / edge`,
-and nowhere else. A *band* is the row of tiles that spans the projection's width.
+and nowhere else. A *band* is the row of tiles that spans the matrix's width.
 */
 
 use std::ops::Range;
 
-use physarium_checkpoint::{Dtype, PlannedTensor, ProjectionShape};
+use physarium_checkpoint::{Dtype, MatrixView};
 use physarium_flow::{Counts, Cut, FloatFormat, apply_cut};
 
-/// A projection's weights as a row-major matrix.
+/// A matrix view as bytes: rows one after the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Matrix {
+pub(crate) struct RowMajor {
     pub format: FloatFormat,
-    /// out_features.
     pub rows: u64,
-    /// in_features.
     pub cols: u64,
 }
 
-impl Matrix {
-    /// The matrix of a target; `None` for a tensor that is skipped.
-    pub fn of(tensor: &PlannedTensor) -> Option<Matrix> {
-        let ProjectionShape { rows, cols } = tensor.target()?;
-        let format = match tensor.info.dtype {
+impl RowMajor {
+    /// A view of a target's weights, which are of this dtype.
+    pub fn of(view: &MatrixView, dtype: Dtype) -> RowMajor {
+        let format = match dtype {
             Dtype::BF16 => FloatFormat::Bf16,
             Dtype::F16 => FloatFormat::F16,
             Dtype::F32 => FloatFormat::F32,
             other => unreachable!("the plan targets no {other}"),
         };
-        Some(Matrix { format, rows, cols })
+        RowMajor { format, rows: view.rows, cols: view.cols }
     }
 
     /// Bytes of one element.
@@ -41,12 +38,16 @@ impl Matrix {
     pub fn row_bytes(&self) -> u64 {
         self.cols * self.element_bytes()
     }
+
+    pub fn size_bytes(&self) -> u64 {
+        self.rows * self.row_bytes()
+    }
 }
 
-/// A projection seen as tiles.
+/// A matrix seen as tiles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Grid {
-    pub matrix: Matrix,
+    pub matrix: RowMajor,
     /// Rows and columns of a tile that no edge clips.
     pub edge: u64,
 }
@@ -81,9 +82,9 @@ impl Grid {
 }
 
 /// Applies one cut per tile to weights of one band, the first of which has row-major position
-/// `first` in the projection. `cuts` are those of the band's tiles, left to right.
+/// `first` in the matrix. `cuts` are those of the band's tiles, left to right.
 pub(crate) fn apply_band(data: &mut [u8], grid: &Grid, first: u64, cuts: &[Cut]) -> Counts {
-    let Matrix { format, cols, .. } = grid.matrix;
+    let RowMajor { format, cols, .. } = grid.matrix;
     let size = format.size_bytes();
     let mut counts = Counts::default();
     let mut position = first;

@@ -6,25 +6,25 @@ use physarium_checkpoint::{NmPattern, Source};
 use physarium_flow::{Counts, Cut, apply_cut, apply_pattern};
 
 use super::solve::{TileRule, TileSolver};
-use super::tiles::{Grid, Matrix, apply_band};
+use super::tiles::{Grid, RowMajor, apply_band};
 use crate::error::Result;
 
 /// What is done to a piece of a shard. `first` is the row-major position of its first weight.
 #[derive(Debug, Clone)]
 pub(crate) enum Treatment {
-    /// Nothing: the bytes are carried.
-    Carry,
+    /// Nothing: the bytes are copied.
+    Copy,
     /// Whole bands are decided and pruned where they are; the first is `band`.
     DecideBands { grid: Grid, rule: TileRule, band: u64 },
     /// Part of a band too wide for memory: its tiles were decided before. `tiles` are counted with
     /// this piece (all of the band's with its first).
     ApplyBand { grid: Grid, cuts: Arc<[Cut]>, first: u64, tiles: u64 },
     /// The tensor's cut was found before.
-    ApplyCut { matrix: Matrix, cut: Cut, first: u64 },
+    ApplyCut { matrix: RowMajor, cut: Cut, first: u64 },
     /// N:M within rows; the piece begins at a group.
-    Pattern { matrix: Matrix, pattern: NmPattern, first: u64 },
-    /// The weights were solved before; they take the place of these from byte `at` of `solved` on.
-    Replace { matrix: Matrix, solved: Arc<Source>, at: u64 },
+    Pattern { matrix: RowMajor, pattern: NmPattern, first: u64 },
+    /// The weights were solved before: these are replaced by those from byte `at` of `solved` on.
+    Replace { matrix: RowMajor, solved: Arc<Source>, at: u64 },
 }
 
 /// What was found and done in a piece.
@@ -53,7 +53,7 @@ impl Treatment {
     pub fn run(&self, data: &mut [u8], solver: &mut TileSolver) -> Result<Done> {
         let mut refitted = 0;
         let (format, counts, tiles) = match self {
-            Treatment::Carry => return Ok(Done::default()),
+            Treatment::Copy => return Ok(Done::default()),
             Treatment::Replace { matrix, solved, at } => {
                 let mut now = vec![0; data.len()];
                 solved.read_exact_at(&mut now, *at)?;
@@ -99,7 +99,7 @@ fn count_changes(before: &[u8], now: &[u8], size: usize) -> (Counts, u64) {
 }
 
 /// Applies a pattern to the rows, or parts of rows, that `data` holds from position `first` on.
-fn prune_rows(data: &mut [u8], matrix: &Matrix, first: u64, pattern: NmPattern) -> Counts {
+fn prune_rows(data: &mut [u8], matrix: &RowMajor, first: u64, pattern: NmPattern) -> Counts {
     let size = matrix.format.size_bytes();
     let mut counts = Counts::default();
     let mut position = first;

@@ -22,7 +22,7 @@ use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::progress::{Event, Progress};
 
-pub use report::{Against, BosRule, Evaluation, Protocol};
+pub use report::{Against, Evaluation, Protocol};
 pub use score::TokenScore;
 
 use report::Totals;

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::score::{ScoredWindow, TokenScore};
 use super::text::TextUsed;
 use crate::peak;
+use crate::tokenizer::BosRule;
 
 /// How the numbers came about. Numbers of two evaluations compare where these agree.
 #[derive(Debug, Clone, Serialize)]
@@ -40,17 +41,6 @@ pub struct Protocol {
     pub threads: usize,
     /// Version of physarium.
     pub version: &'static str,
-}
-
-/// Whether the text begins with a special token.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct BosRule {
-    /// Whether one was added at the beginning of the text; none is added at other windows.
-    pub added: bool,
-    /// The file that says so.
-    pub said_by: &'static str,
-    /// The token.
-    pub token: Option<String>,
 }
 
 /// What an evaluation found.

@@ -4,10 +4,9 @@ use physarium_checkpoint::Malformed;
 use physarium_model::ModelFiles;
 use tokenizers::Tokenizer;
 
-use super::report::BosRule;
 use super::text::Text;
 use crate::error::Result;
-use crate::tokenizer::{self, TokenizerConfig};
+use crate::tokenizer::{self, BosRule, TokenizerConfig};
 
 /// Bytes of text that a token is first taken to have when only some tokens are wanted.
 const BYTES_PER_TOKEN: usize = 8;

@@ -95,7 +95,7 @@ pub struct Generated {
 ///
 /// # Errors
 /// `Checkpoint` and `Model` for what is wrong with files, `Usage` for a prompt of no tokens or too many,
-/// and sampling parameters out of range, `NoNumbers` for a model that computes NaN.
+/// and sampling parameters out of range, `NonFiniteLogits` for a model that computes NaN.
 pub fn generate(
     request: &GenerateRequest<'_>,
     cancel: &Cancel,
@@ -151,7 +151,7 @@ pub fn generate(
         let logits = generation.feed(&next)?;
         if logits.iter().any(|logit| logit.is_nan()) {
             let tokens = generation.seen();
-            return Err(Error::NoNumbers { model: request.model.to_owned(), tokens });
+            return Err(Error::NonFiniteLogits { model: request.model.to_owned(), tokens });
         }
         let token = sampler.choose(logits);
         if done.generated_tokens == 0 {

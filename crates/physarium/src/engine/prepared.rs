@@ -1,0 +1,199 @@
+//! What is the same for all shards of a run: the recipe's rule, ready to be applied.
+
+use std::collections::HashMap;
+
+use physarium_checkpoint::{
+    Amount, Checkpoint, Criterion, MatrixView, NmPattern, NonFinite, PlannedTensor, Recipe, Scope,
+    Source, Sparsity, TargetPlan,
+};
+use physarium_flow::Cut;
+
+use super::memory::MemoryPlan;
+use super::pieces::{Extent, Piece, PieceSizes, Tiling, copied};
+use super::search::{SearchTarget, find_cuts};
+use super::solve::TileRule;
+use super::solved::{SolutionStats, SolvedWeights};
+use super::tiles::{Grid, RowMajor};
+use crate::cancel::Cancel;
+use crate::error::{Error, Result};
+
+/// How weights are chosen, ready to be applied.
+enum Rule {
+    /// Each tile is decided by itself.
+    Tiles { edge: u64, rule: TileRule },
+    /// This share of each matrix.
+    Matrix(Sparsity),
+    /// Cuts of the matrices of each target by its name.
+    Model(HashMap<String, Vec<Cut>>),
+    Pattern(NmPattern),
+    Solved(SolvedWeights),
+}
+
+/// Largest tile edge; bounds the memory of one worker.
+const MAX_BLOCK_SIZE: u64 = 1024;
+
+/// Everything that is the same for all shards of a run.
+pub(crate) struct Engine<'a> {
+    checkpoint: &'a Checkpoint,
+    rule: Rule,
+    pub(super) non_finite: NonFinite,
+    pub(super) memory: MemoryPlan,
+    pub(super) sizes: PieceSizes,
+    pub(super) cancel: &'a Cancel,
+}
+
+/// What a run is prepared from.
+pub(crate) struct Preparation<'a> {
+    pub checkpoint: &'a Checkpoint,
+    pub plan: &'a TargetPlan,
+    pub recipe: &'a Recipe,
+    pub memory: MemoryPlan,
+    /// What an activation-aware method has made of the targets.
+    pub solved: Option<SolvedWeights>,
+}
+
+/// Checks the numbers of a recipe.
+///
+/// # Errors
+/// `Usage`.
+pub(crate) fn check_recipe(recipe: &Recipe) -> Result<()> {
+    if let Some(edge) = recipe.needs().tile_edge
+        && !(1..=MAX_BLOCK_SIZE).contains(&edge)
+    {
+        let what = format!("block size must be between 1 and {MAX_BLOCK_SIZE}, found {edge}");
+        return Err(Error::Usage(what));
+    }
+    if let Criterion::MagnitudeFlow { flow, .. } = recipe.method.criterion() {
+        TileRule::flow(flow).map_err(Error::Usage)?;
+    }
+    Ok(())
+}
+
+impl<'a> Engine<'a> {
+    /// Prepares a run; over the whole model, this reads all targets.
+    ///
+    /// # Errors
+    /// `Usage`, or what reading gives.
+    pub fn prepare(preparation: Preparation<'a>, cancel: &'a Cancel) -> Result<Engine<'a>> {
+        let Preparation { checkpoint, plan, recipe, memory, solved } = preparation;
+        check_recipe(recipe)?;
+        let rule = match (solved, recipe.method.criterion(), recipe.method.amount()) {
+            (Some(solved), ..) => Rule::Solved(solved),
+            (_, Criterion::MagnitudeFlow { block_size, flow }, _) => {
+                Rule::Tiles { edge: block_size, rule: TileRule::flow(flow).map_err(Error::Usage)? }
+            }
+            (_, Criterion::Magnitude, Amount::Sparsity { sparsity, scope }) => match scope {
+                Scope::Tile { block_size } => {
+                    Rule::Tiles { edge: block_size, rule: TileRule::Exact(sparsity) }
+                }
+                Scope::Tensor => Rule::Matrix(sparsity),
+                Scope::Model => {
+                    let search = ModelSearch { checkpoint, plan, threads: memory.workers, cancel };
+                    Rule::Model(search.cuts(sparsity)?)
+                }
+            },
+            (_, Criterion::Magnitude, Amount::Pattern(pattern)) => Rule::Pattern(pattern),
+            (None, criterion, amount) => {
+                unreachable!("{} with {amount} is solved before", criterion.name())
+            }
+        };
+        let (non_finite, sizes) = (recipe.non_finite, PieceSizes::DEFAULT);
+        Ok(Engine { checkpoint, rule, non_finite, memory, sizes, cancel })
+    }
+
+    /// The pieces of one tensor, whose shard `source` is, each with the index of its matrix.
+    pub(super) fn pieces(
+        &self,
+        source: &Source,
+        tensor: &PlannedTensor,
+    ) -> Result<Vec<(usize, Piece)>> {
+        if !tensor.is_target() {
+            let pieces = copied(tensor.input.begin, tensor.input.size_bytes(), self.sizes);
+            return Ok(pieces.into_iter().map(|piece| (0, piece)).collect());
+        }
+        let mut pieces = Vec::new();
+        for (index, view) in tensor.views.iter().enumerate() {
+            let of_view = self.view_pieces(source, tensor, (index, view))?;
+            pieces.extend(of_view.into_iter().map(|piece| (index, piece)));
+        }
+        Ok(pieces)
+    }
+
+    fn view_pieces(
+        &self,
+        source: &Source,
+        tensor: &PlannedTensor,
+        (index, view): (usize, &MatrixView),
+    ) -> Result<Vec<Piece>> {
+        let matrix = RowMajor::of(view, tensor.input.dtype);
+        let in_tensor = view.begin * matrix.element_bytes();
+        let offset = tensor.input.begin + in_tensor;
+        let extent = Extent { offset, matrix, sizes: self.sizes };
+        let workers = self.memory.workers;
+        Ok(match &self.rule {
+            Rule::Tiles { edge, rule } => {
+                extent.tiled(Tiling { source, edge: *edge, rule: *rule, workers })?
+            }
+            Rule::Matrix(sparsity) => {
+                let shard = &self.checkpoint.shards()[tensor.shard];
+                let target = SearchTarget { shard, begin: offset, matrix };
+                let zeros = sparsity.count(view.elements());
+                extent.cut(find_cuts(&[target], zeros, workers, self.cancel)?[0])
+            }
+            Rule::Model(cuts) => extent.cut(cuts[&tensor.input.name][index]),
+            Rule::Pattern(pattern) => extent.patterned(*pattern),
+            Rule::Solved(weights) => {
+                let solved = weights.of(&tensor.input.name);
+                extent.solved(&solved.file, solved.begin + in_tensor)
+            }
+        })
+    }
+
+    /// What is known of a target's solution; `None` unless the method is activation-aware.
+    pub fn stats(&self, tensor: &PlannedTensor) -> Option<SolutionStats> {
+        match &self.rule {
+            Rule::Solved(weights) => Some(weights.of(&tensor.input.name).stats),
+            _ => None,
+        }
+    }
+
+    /// Tiles that a target is divided into; `None` when the rule has no tiles.
+    pub fn tiles(&self, tensor: &PlannedTensor) -> Option<u64> {
+        let Rule::Tiles { edge, .. } = self.rule else { return None };
+        let dtype = tensor.input.dtype;
+        let grid = |view| Grid { matrix: RowMajor::of(view, dtype), edge }.tiles();
+        Some(tensor.views.iter().map(grid).sum())
+    }
+}
+
+/// The search for one threshold over all targets.
+struct ModelSearch<'a> {
+    checkpoint: &'a Checkpoint,
+    plan: &'a TargetPlan,
+    threads: usize,
+    cancel: &'a Cancel,
+}
+
+impl ModelSearch<'_> {
+    /// The cuts of each target's matrices; ties are pruned in the order of the tensors' names.
+    fn cuts(&self, sparsity: Sparsity) -> Result<HashMap<String, Vec<Cut>>> {
+        let mut tensors: Vec<&PlannedTensor> = self.plan.targets().collect();
+        tensors.sort_by(|a, b| a.input.name.cmp(&b.input.name));
+        let target = |tensor: &PlannedTensor, view: &MatrixView| {
+            let matrix = RowMajor::of(view, tensor.input.dtype);
+            let begin = tensor.input.begin + view.begin * matrix.element_bytes();
+            SearchTarget { shard: &self.checkpoint.shards()[tensor.shard], begin, matrix }
+        };
+        let targets: Vec<SearchTarget<'_>> = tensors
+            .iter()
+            .flat_map(|tensor| tensor.views.iter().map(|view| target(tensor, view)))
+            .collect();
+        let zeros = sparsity.count(self.plan.target_elements());
+        let mut cuts = find_cuts(&targets, zeros, self.threads, self.cancel)?.into_iter();
+        let of_tensor = |tensor: &&PlannedTensor| {
+            let cuts = cuts.by_ref().take(tensor.views.len()).collect();
+            (tensor.input.name.clone(), cuts)
+        };
+        Ok(tensors.iter().map(of_tensor).collect())
+    }
+}
