@@ -5,7 +5,8 @@ use std::fs;
 use std::path::Path;
 
 use physarium_checkpoint::{
-    Checkpoint, Decision, Error, ErrorKind, Selection, SkipReason, TargetPlan,
+    Action, Checkpoint, Error, ErrorKind, Orientation, PlannedTensor, Selection, SkipReason,
+    TargetPlan,
 };
 use physarium_fixtures::{Fill, Kind, Tensor, llama_tensors, write_checkpoint};
 
@@ -30,7 +31,7 @@ fn fates() -> Vec<(Tensor, &'static str)> {
     vec![
         (matrix("model.layers.0.self_attn.q_proj.weight", Kind::Bf16), "4 x 8"),
         (matrix("model.layers.0.self_attn.qkv_proj.weight", Kind::F16), "4 x 8"),
-        (matrix("model.layers.0.mlp.gate_up_proj.weight", Kind::F32), "4 x 8"),
+        (matrix("model.layers.0.mlp.gate_up_proj.weight", Kind::F32), "2 x 8, 2 x 8"),
         (matrix("model.layers.0.mlp.experts.3.down_proj.weight", Kind::Bf16), "4 x 8"),
         (matrix("model.layers.0.block_sparse_moe.experts.3.w2.weight", Kind::Bf16), "4 x 8"),
         (Tensor::new("model.layers.1.self_attn.o_proj.weight", Kind::Bf16, &[1, 1]), "1 x 1"),
@@ -44,6 +45,10 @@ fn fates() -> Vec<(Tensor, &'static str)> {
         ),
         (
             Tensor::new("model.layers.1.mlp.experts.gate_up_proj", Kind::Bf16, &[2, 4, 8]),
+            "4 x 8, 4 x 8",
+        ),
+        (
+            Tensor::new("model.layers.1.self_attn.v_proj.weight", Kind::Bf16, &[2, 4, 8]),
             "3-D, expected 2-D",
         ),
         (
@@ -65,10 +70,13 @@ fn tensors() -> Vec<Tensor> {
     fates().into_iter().map(|(tensor, _)| tensor).collect()
 }
 
-fn shown(decision: &Decision) -> String {
-    match decision {
-        Decision::Target(shape) => format!("{} x {}", shape.rows, shape.cols),
-        Decision::Skip(reason) => reason.to_string(),
+fn shown(tensor: &PlannedTensor) -> String {
+    match &tensor.action {
+        Action::Prune => {
+            let views = tensor.views.iter().map(|view| format!("{} x {}", view.rows, view.cols));
+            views.collect::<Vec<_>>().join(", ")
+        }
+        Action::Copy(reason) => reason.to_string(),
     }
 }
 
@@ -81,7 +89,7 @@ fn plan(checkpoint: &Checkpoint, target: &[&str], skip: &[&str]) -> Result<Targe
 }
 
 fn targets(plan: &TargetPlan) -> Vec<&str> {
-    plan.targets().map(|(tensor, _)| tensor.info.name.as_str()).collect()
+    plan.targets().map(|tensor| tensor.input.name.as_str()).collect()
 }
 
 #[test]
@@ -89,13 +97,13 @@ fn every_tensor_is_a_target_or_skipped_for_a_reason() {
     let (_dir, checkpoint) = checkpoint(&tensors());
     let plan = plan(&checkpoint, &[], &[]).unwrap();
     let mut decided: Vec<(String, String)> =
-        plan.tensors.iter().map(|t| (t.info.name.clone(), shown(&t.decision))).collect();
+        plan.tensors.iter().map(|t| (t.input.name.clone(), shown(t))).collect();
     decided.sort();
     let mut wanted: Vec<(String, String)> =
         fates().into_iter().map(|(tensor, fate)| (tensor.name, fate.to_owned())).collect();
     wanted.sort();
     assert_eq!(decided, wanted);
-    assert_eq!(plan.target_elements(), 5 * 32 + 1);
+    assert_eq!(plan.target_elements(), 5 * 32 + 1 + 64);
     assert_eq!(plan.model_elements(), tensors().iter().map(Tensor::elements).sum::<u64>());
     plan.require_targets(&checkpoint).unwrap();
 }
@@ -108,15 +116,17 @@ fn a_llama_has_seven_targets_a_layer_and_the_plan_is_in_file_order() {
         let checkpoint = open(dir.path(), &tensors, shards);
         let plan = plan(&checkpoint, &[], &[]).unwrap();
         assert_eq!(plan.targets().count(), 3 * 7);
-        let planned = plan.tensors.iter().map(|tensor| (tensor.shard, &tensor.info));
+        let planned = plan.tensors.iter().map(|tensor| (tensor.shard, &tensor.input));
         let in_file = checkpoint.shards().iter().enumerate();
         assert!(
             planned.eq(in_file.flat_map(|(i, shard)| shard.tensors.iter().map(move |t| (i, t))))
         );
-        for (tensor, shape) in plan.targets() {
-            let role = tensor.role.as_ref().unwrap();
-            assert_eq!(tensor.info.shape, [shape.rows, shape.cols]);
-            assert!(role.layer.is_some_and(|layer| layer < 3), "{role:?}");
+        assert_eq!(plan.matrices().count(), 3 * 7);
+        for (tensor, view) in plan.matrices() {
+            let site = &tensor.projection().site;
+            assert_eq!(tensor.input.shape, [view.rows, view.cols]);
+            assert_eq!((&view.site, view.begin, view.orientation), (site, 0, Orientation::OutIn));
+            assert!(site.layer.is_some_and(|layer| layer < 3), "{site:?}");
         }
         plan.refuse_skipped_projections(checkpoint.shards()).unwrap();
     }
@@ -126,7 +136,7 @@ fn a_llama_has_seven_targets_a_layer_and_the_plan_is_in_file_order() {
 fn strict_refuses_what_is_a_target_by_name_and_cannot_be_pruned() {
     for (name, kind, shape, reason) in [
         ("model.layers.0.mlp.up_proj.weight", Kind::Bytes("F8_E4M3"), &[4, 8][..], "F8_E4M3"),
-        ("model.layers.0.mlp.experts.up_proj", Kind::Bf16, &[2, 4, 8], "3-D, expected 2-D"),
+        ("model.layers.0.mlp.up_proj.weight", Kind::Bf16, &[2, 4, 8], "3-D, expected 2-D"),
     ] {
         let good = matrix("model.layers.0.mlp.down_proj.weight", Kind::Bf16);
         let (_dir, checkpoint) = checkpoint(&[good, Tensor::new(name, kind, shape)]);
@@ -158,9 +168,13 @@ fn globs_choose_and_spare() {
     assert!(chosen(&["*.up_proj.weight"], &[]).is_empty());
 
     let spared = plan(&checkpoint, &[], &["*.layers.0.*", "*q_proj*"]).unwrap();
-    let first = Decision::Skip(SkipReason::SkipPattern("*.layers.0.*".to_owned()));
-    assert_eq!(spared.tensors.iter().filter(|tensor| tensor.decision == first).count(), 5);
-    assert_eq!(targets(&spared), ["model.layers.1.self_attn.o_proj.weight"]);
+    let first = Action::Copy(SkipReason::SkipPattern("*.layers.0.*".to_owned()));
+    assert_eq!(spared.tensors.iter().filter(|tensor| tensor.action == first).count(), 5);
+    let mut left = targets(&spared);
+    left.sort_unstable();
+    let expected =
+        ["model.layers.1.mlp.experts.gate_up_proj", "model.layers.1.self_attn.o_proj.weight"];
+    assert_eq!(left, expected);
 }
 
 #[test]
@@ -177,7 +191,7 @@ fn patterns_that_take_nothing_or_are_none_are_usage_errors() {
         assert!(matches!(error, Error::PatternMatchesNothing { .. }), "{text}");
         assert_eq!(error.kind(), ErrorKind::Usage);
         let there = dir.path().to_string_lossy();
-        for needle in [option, pattern, "matches no tensor", "one of the 15", &there] {
+        for needle in [option, pattern, "matches no tensor", "one of the 16", &there] {
             assert!(text.contains(needle), "no {needle:?} in: {text}");
         }
     }
@@ -204,7 +218,7 @@ fn nothing_to_prune(tensors: &[Tensor], skip: &[&str]) -> String {
 #[test]
 fn nothing_to_prune_says_what_is_there_instead() {
     let fp8 = llama_tensors(Kind::Bytes("F8_E4M3"), 2, 16, 8, 32);
-    let all = "all 14 projections are left out: dtype F8_E4M3 cannot be pruned";
+    let all = "all 14 projections are skipped: dtype F8_E4M3 cannot be pruned";
     assert_eq!(nothing_to_prune(&fp8, &[]), all);
     let doubles: Vec<Tensor> = (0..2)
         .map(|i| {
@@ -213,12 +227,12 @@ fn nothing_to_prune_says_what_is_there_instead() {
         })
         .collect();
     let both =
-        "all 2 projections are left out: dtype I8 cannot be pruned; dtype U8 cannot be pruned";
+        "all 2 projections are skipped: dtype I8 cannot be pruned; dtype U8 cannot be pruned";
     assert_eq!(nothing_to_prune(&doubles, &[]), both);
-    let stacked = Tensor::new("model.layers.0.mlp.experts.down_proj", Kind::Bf16, &[2, 4, 8]);
+    let stacked = Tensor::new("model.layers.0.mlp.down_proj.weight", Kind::Bf16, &[2, 4, 8]);
     assert_eq!(
         nothing_to_prune(&[stacked], &[]),
-        "all 1 projections are left out: 3-D, expected 2-D"
+        "all 1 projections are skipped: 3-D, expected 2-D"
     );
     let packed = Tensor::new("model.layers.0.mlp.up_proj.qweight", Kind::Bytes("I8"), &[4, 4]);
     assert_eq!(nothing_to_prune(&[packed], &[]), "1 projections are packed integers (.qweight)");
@@ -239,8 +253,8 @@ fn tensors_that_the_index_does_not_list_are_carried() {
 
     let checkpoint = Checkpoint::open(dir.path()).unwrap();
     let plan = plan(&checkpoint, &[], &[]).unwrap();
-    let unlisted = plan.tensors.iter().find(|tensor| tensor.info.name == name).unwrap();
-    assert_eq!(unlisted.decision, Decision::Skip(SkipReason::NotInIndex));
+    let unlisted = plan.tensors.iter().find(|tensor| tensor.input.name == name).unwrap();
+    assert_eq!(unlisted.action, Action::Copy(SkipReason::NotInIndex));
     assert_eq!(plan.targets().count(), 6);
     let strict = plan.refuse_skipped_projections(checkpoint.shards()).unwrap_err();
     assert!(strict.to_string().contains("not listed in the index"), "{strict}");
@@ -254,10 +268,30 @@ fn transposed_targets_are_found_only_where_they_are_targets() {
     ];
     let (_dir, checkpoint) = checkpoint(&gpt2);
     let by_default = plan(&checkpoint, &[], &[]).unwrap();
-    assert!(by_default.first_transposed_target().is_none());
+    assert!(by_default.first_not_by_rows().is_none());
     assert!(by_default.require_targets(&checkpoint).is_err());
     let named = plan(&checkpoint, &["*.weight"], &[]).unwrap();
-    let found = named.first_transposed_target().unwrap();
-    assert_eq!(found.info.name, "h.0.attn.c_attn.weight");
-    assert_eq!(found.role.as_ref().unwrap().layer, Some(0));
+    let (found, orientation) = named.first_not_by_rows().unwrap();
+    assert_eq!(found.input.name, "h.0.attn.c_attn.weight");
+    assert_eq!(orientation, Orientation::InOut);
+    assert_eq!(found.projection().site.layer, Some(0));
+}
+
+#[test]
+fn stacked_experts_are_by_rows_where_config_and_shape_say_so() {
+    let name = "model.layers.0.mlp.experts.gate_up_proj";
+    let orientation = |config: &str, shape: &[u64]| {
+        let dir = tempfile::tempdir().unwrap();
+        write_checkpoint(dir.path(), &[Tensor::new(name, Kind::Bf16, shape)], 1, Fill::Sparse)
+            .unwrap();
+        fs::write(dir.path().join("config.json"), config).unwrap();
+        let plan = plan(&Checkpoint::open(dir.path()).unwrap(), &[], &[]).unwrap();
+        plan.tensors[0].views[0].orientation
+    };
+    let qwen = r#"{"model_type": "qwen3_moe", "hidden_size": 8}"#;
+    assert_eq!(orientation(qwen, &[2, 4, 8]), Orientation::OutIn);
+    assert_eq!(orientation(qwen, &[2, 8, 4]), Orientation::InOut);
+    let vision = r#"{"model_type": "x", "text_config": {"model_type": "llama4_text"}}"#;
+    assert_eq!(orientation(vision, &[2, 8, 4]), Orientation::InOut);
+    assert_eq!(orientation("not JSON", &[2, 8, 4]), Orientation::Unknown);
 }

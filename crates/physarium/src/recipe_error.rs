@@ -33,10 +33,7 @@ impl MethodName {
 
     /// Whether it takes statistics from a calibration text.
     pub fn is_activation_aware(self) -> bool {
-        matches!(
-            self,
-            MethodName::Wanda | MethodName::SparseGpt | MethodName::ActivationFlow
-        )
+        matches!(self, MethodName::Wanda | MethodName::SparseGpt | MethodName::ActivationFlow)
     }
 }
 
@@ -154,7 +151,9 @@ impl RecipeError {
                         format!("{option} has no effect: the method does not use tiles")
                     }
                     NoEffect::RecipeFile => {
-                        format!("{option} has no effect: the recipe's method does not use calibration")
+                        format!(
+                            "{option} has no effect: the recipe's method does not use calibration"
+                        )
                     }
                 }
             }

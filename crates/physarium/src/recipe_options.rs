@@ -166,7 +166,8 @@ impl RecipeOptions {
             }
         };
         Ok(Recipe {
-            method: Method::new(criterion, amount).expect("options give each criterion its amounts"),
+            method: Method::new(criterion, amount)
+                .expect("options give each criterion its amounts"),
             target: self.target.clone(),
             skip: self.skip.clone(),
             non_finite: self.non_finite.unwrap_or(NonFinite::Refuse),
@@ -207,7 +208,10 @@ impl RecipeOptions {
         match (self.method, self.sparsity, self.pattern) {
             (_, Some(sparsity), _) => {
                 self.refuse_flow_options(NoEffect::SetBy(RecipeOption::Sparsity))?;
-                Ok((Criterion::Magnitude, Amount::Sparsity { sparsity, scope: self.exact_scope()? }))
+                Ok((
+                    Criterion::Magnitude,
+                    Amount::Sparsity { sparsity, scope: self.exact_scope()? },
+                ))
             }
             (_, None, Some(pattern)) => {
                 self.refuse_flow_options(NoEffect::SetBy(RecipeOption::Pattern))?;
@@ -317,7 +321,8 @@ mod tests {
     #[test]
     fn defaults_depend_on_the_method() {
         let scope = |method| {
-            let options = RecipeOptions { method, sparsity: sparsity(), ..RecipeOptions::default() };
+            let options =
+                RecipeOptions { method, sparsity: sparsity(), ..RecipeOptions::default() };
             options.build(None).expect("a recipe").method.amount()
         };
         let over = |scope| Amount::Sparsity { sparsity: sparsity().expect("a share"), scope };

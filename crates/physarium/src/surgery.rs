@@ -6,21 +6,22 @@ then publish.
 use std::path::Path;
 
 use physarium_checkpoint::journal::{
-    self, InputShard, MatrixRecord, Outcome, Processed, RunRecord, ShardRecord, TensorRecord, Tiles,
-    Totals,
+    self, InputShard, MatrixRecord, Outcome, Processed, RunRecord, ShardRecord, TensorRecord,
+    Tiles, Totals,
 };
 use physarium_checkpoint::manifest::{self, FileEntry, LeftOut, Manifest, TensorEntry};
 use physarium_checkpoint::{
-    Action, Amount, Checkpoint, Disposition, LinkPolicy, MatrixView, Orientation, Overwrite, PlannedTensor,
-    Purpose, Recipe, Resume, SOLVED_DIR, Scope, Shard, Sidecar, Staging, StagingRequest, TargetPlan,
+    Action, Amount, Checkpoint, Disposition, LinkPolicy, MatrixView, Orientation, Overwrite,
+    PlannedTensor, Purpose, Recipe, Resume, SOLVED_DIR, Scope, Shard, Sidecar, Staging,
+    StagingRequest, TargetPlan,
 };
 use physarium_model::{Decoder, Residency};
 
 use crate::calibration::CalibrationText;
 use crate::cancel::Cancel;
 use crate::engine::{
-    Activations, Done, Engine, MemoryPlan, Preparation, ShardRun, SolvedWeights, Solving, TensorDone,
-    check_recipe,
+    Activations, Done, Engine, MemoryPlan, Preparation, ShardRun, SolvedWeights, Solving,
+    TensorDone, check_recipe,
 };
 use crate::error::{Error, Result};
 use crate::progress::{Event, Progress};
@@ -325,8 +326,10 @@ impl Surgery {
         for (tensor, view) in self.plan.matrices() {
             let dead = solved.of(&tensor.input.name).stats.dead_inputs;
             if dead > 0 {
-                let what =
-                    format!("{dead} of {} inputs are always zero on the calibration text", view.cols);
+                let what = format!(
+                    "{dead} of {} inputs are always zero on the calibration text",
+                    view.cols
+                );
                 return Err(Error::Unsolvable { tensor: tensor.input.name.clone(), what });
             }
         }

@@ -15,8 +15,9 @@ use physarium_checkpoint::journal::{
 };
 use physarium_checkpoint::manifest::{self, FileEntry, LeftOut, Manifest, TensorEntry};
 use physarium_checkpoint::{
-    Blake3, Checkpoint, Disposition, Error, LinkPolicy, Method, NonFinite, Overwrite, Purpose,
-    Recipe, Resume, Role, Scope, Sha256, Shard, Sidecar, Staging, StagingRequest,
+    Amount, Blake3, Checkpoint, Criterion, Disposition, Error, LinkPolicy, Method, Named,
+    NonFinite, Overwrite, Purpose, Recipe, Resume, Scope, Sha256, Shard, Sidecar, Staging,
+    StagingRequest,
 };
 use physarium_fixtures::{Fill, Kind, Tensor, write_checkpoint};
 
@@ -129,11 +130,10 @@ impl Work {
     }
 
     fn recipe(&self) -> Recipe {
+        let (sparsity, scope) = (self.sparsity.parse().unwrap(), Scope::Tile { block_size: 4 });
+        let amount = Amount::Sparsity { sparsity, scope };
         Recipe {
-            method: Method::Exact {
-                sparsity: self.sparsity.parse().unwrap(),
-                scope: Scope::Tile { block_size: 4 },
-            },
+            method: Method::new(Criterion::Magnitude, amount).unwrap(),
             target: Vec::new(),
             skip: vec!["*.layers.7.*".to_owned()],
             non_finite: NonFinite::Refuse,
@@ -239,9 +239,10 @@ fn tensor_records(shard: &Shard, output: &[u8]) -> Vec<TensorRecord> {
     let record = |tensor: &physarium_checkpoint::TensorInfo| {
         let mut digest = Blake3::default();
         digest.update(&output[tensor.begin as usize..tensor.end as usize]);
-        let outcome = match Role::of_default_target(&tensor.name) {
-            Some(role) => Outcome::Processed(Processed {
-                role,
+        let outcome = match Named::of_default_target(&tensor.name) {
+            Some(named) => Outcome::Processed(Processed {
+                projection: named.projection,
+                layer: named.site.layer,
                 processed: tensor.elements,
                 pruned: tensor.elements,
                 already_zero: 0,
@@ -250,6 +251,7 @@ fn tensor_records(shard: &Shard, output: &[u8]) -> Vec<TensorRecord> {
                 dead_inputs: 0,
                 output_error: None,
                 tiles: Some(Tiles { expected: 4, visited: 4 }),
+                matrices: Vec::new(),
             }),
             None => Outcome::Skipped { reason: "not a target projection".to_owned() },
         };

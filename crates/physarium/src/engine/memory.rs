@@ -92,8 +92,7 @@ impl MemoryPlan {
         // Two layers of weights, each twice; a window's activations.
         let layers = 2 * 2 * 3 * largest * 2;
         let activations = 8 * window * widest * 4;
-        let resident_bytes =
-            self.resident_bytes + streams + statistics + layers + activations;
+        let resident_bytes = self.resident_bytes + streams + statistics + layers + activations;
         MemoryPlan { resident_bytes, ..self }
     }
 }

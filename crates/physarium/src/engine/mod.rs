@@ -22,8 +22,8 @@ mod tiles;
 mod treatment;
 
 pub(crate) use calibrated::Solving;
-pub use memory::MemoryPlan;
 pub(crate) use memory::Activations;
+pub use memory::MemoryPlan;
 pub(crate) use pipeline::{ShardRun, TensorDone};
 pub(crate) use prepared::{Engine, Preparation, check_recipe};
 pub(crate) use solved::SolvedWeights;

@@ -177,8 +177,7 @@ impl WideBand<'_> {
         let column_bytes = (rows.end - rows.start) * self.grid.edge * element_bytes;
         let per_window = (self.extent.sizes.wanted / column_bytes).max(1);
         let columns = self.grid.tile_columns();
-        let tasks =
-            Tasks { count: columns.div_ceil(per_window) as usize, threads: workers };
+        let tasks = Tasks { count: columns.div_ceil(per_window) as usize, threads: workers };
         let mut decided = Vec::new();
         tasks.run(
             || (TileSolver::default(), Vec::new()),

@@ -20,7 +20,10 @@ use crate::error::{Error, Result};
 /// How weights are chosen, ready to be applied.
 enum Rule {
     /// Each tile is decided by itself.
-    Tiles { edge: u64, rule: TileRule },
+    Tiles {
+        edge: u64,
+        rule: TileRule,
+    },
     /// This share of each matrix.
     Matrix(Sparsity),
     /// Cuts of the matrices of each target by its name.

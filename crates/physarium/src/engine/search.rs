@@ -118,11 +118,12 @@ impl Scan<'_> {
 
     /// How many ties each chunk holds.
     fn ties_of_chunks(&self, found: FoundCut) -> Result<Vec<u64>> {
-        let parts = self.over_chunks(Vec::new, |counted: &mut Vec<(usize, u64)>, index, bytes| {
-            let format = self.targets[self.chunks[index].target].matrix.format;
-            let ties = found.tie_key(format).map_or(0, |key| count_ties(bytes, format, key));
-            counted.push((index, ties));
-        })?;
+        let parts =
+            self.over_chunks(Vec::new, |counted: &mut Vec<(usize, u64)>, index, bytes| {
+                let format = self.targets[self.chunks[index].target].matrix.format;
+                let ties = found.tie_key(format).map_or(0, |key| count_ties(bytes, format, key));
+                counted.push((index, ties));
+            })?;
         let mut ties = vec![0; self.chunks.len()];
         for (index, count) in parts.into_iter().flatten() {
             ties[index] = count;
