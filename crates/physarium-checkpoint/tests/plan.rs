@@ -45,7 +45,7 @@ fn fates() -> Vec<(Tensor, &'static str)> {
         ),
         (
             Tensor::new("model.layers.1.mlp.experts.gate_up_proj", Kind::Bf16, &[2, 4, 8]),
-            "4 x 8, 4 x 8",
+            "2 x 8, 2 x 8, 2 x 8, 2 x 8",
         ),
         (
             Tensor::new("model.layers.1.self_attn.v_proj.weight", Kind::Bf16, &[2, 4, 8]),
