@@ -1,0 +1,92 @@
+//! Which crate may depend on which.
+
+use std::process::Command;
+
+use anyhow::{Context, ensure};
+use cargo_metadata::{DependencyKind, Metadata, Package};
+
+/// Edges that are allowed between crates of the workspace.
+const ALLOWED: [(&str, &[&str]); 9] = [
+    ("physarium-checkpoint", &[]),
+    ("physarium-flow", &["physarium-kernels"]),
+    ("physarium-kernels", &[]),
+    ("physarium-fixtures", &[]),
+    ("physarium-pack", &["physarium-checkpoint"]),
+    ("physarium-model", &["physarium-checkpoint", "physarium-kernels", "physarium-pack"]),
+    ("physarium-audit", &["physarium-checkpoint"]),
+    (
+        "physarium",
+        &[
+            "physarium-audit",
+            "physarium-checkpoint",
+            "physarium-flow",
+            "physarium-model",
+            "physarium-pack",
+        ],
+    ),
+    ("xtask", &["physarium-fixtures", "physarium-flow", "physarium-kernels", "physarium-model"]),
+];
+/// What any crate may use in tests.
+const FOR_TESTS: &str = "physarium-fixtures";
+/// The library that other programs embed.
+const LIBRARY: &str = "physarium";
+/// What belongs to a program, so the library must not bring it along, directly or through others.
+const NOT_IN_LIBRARY: [&str; 4] = ["clap", "indicatif", "comfy-table", "signal-hook"];
+
+/// Faults of the workspace's edges and of the library's dependencies.
+///
+/// # Errors
+/// `cargo tree` fails.
+pub fn faults(metadata: &Metadata) -> anyhow::Result<Vec<String>> {
+    let names: Vec<&str> = metadata.packages.iter().map(|package| package.name.as_str()).collect();
+    let absent = ALLOWED.iter().filter(|(name, _)| !names.contains(name));
+    let mut faults: Vec<String> =
+        absent.map(|(name, _)| format!("{name}: in the table, not in the workspace")).collect();
+    for package in &metadata.packages {
+        faults.extend(package_faults(package, &names));
+    }
+    faults.extend(program_dependencies(&library_tree()?));
+    Ok(faults)
+}
+
+fn package_faults(package: &Package, workspace: &[&str]) -> Vec<String> {
+    let name = package.name.as_str();
+    let Some((_, allowed)) = ALLOWED.iter().find(|(rule, _)| *rule == name) else {
+        return vec![format!("{name}: no rule in xtask/src/layers/edges.rs")];
+    };
+    let edges = package.dependencies.iter().filter(|edge| workspace.contains(&edge.name.as_str()));
+    edges
+        .filter(|edge| {
+            let in_tests = edge.kind == DependencyKind::Development && edge.name == FOR_TESTS;
+            !in_tests && !allowed.contains(&edge.name.as_str())
+        })
+        .map(|edge| format!("{name} must not depend on {} ({:?})", edge.name, edge.kind))
+        .collect()
+}
+
+/// The library's normal dependencies, one a line: depth, then name and version.
+fn library_tree() -> anyhow::Result<String> {
+    let output = Command::new(env!("CARGO"))
+        .args(["tree", "--locked", "--package", LIBRARY, "--edges", "normal"])
+        .args(["--prefix", "depth", "--format", " {p}"])
+        .output()
+        .context("cannot start cargo tree")?;
+    ensure!(output.status.success(), "cargo tree: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// What the library must not depend on, each with the chain of crates that leads to it.
+fn program_dependencies(tree: &str) -> Vec<String> {
+    let (mut chain, mut faults) = (Vec::new(), Vec::new());
+    for line in tree.lines() {
+        let mut words = line.split_whitespace();
+        let depth = words.next().and_then(|depth| depth.parse::<usize>().ok());
+        let (Some(depth), Some(name)) = (depth, words.next()) else { continue };
+        chain.truncate(depth);
+        chain.push(name);
+        if NOT_IN_LIBRARY.contains(&name) {
+            faults.push(format!("{LIBRARY} must not depend on {name}: {}", chain.join(" -> ")));
+        }
+    }
+    faults
+}
