@@ -1,7 +1,7 @@
-//! Whether an item is compiled for tests only: the rules leave test code out.
+//! Whether code is compiled for tests only: the rules leave test code out.
 
 use syn::punctuated::Punctuated;
-use syn::{Attribute, Item, Meta, Token};
+use syn::{Attribute, ImplItem, Item, Meta, Token, TraitItem};
 
 /// Whether one of these attributes is `#[test]`, or a `#[cfg]` that only holds in a test build.
 pub fn only_in_tests(attributes: &[Attribute]) -> bool {
@@ -42,5 +42,18 @@ pub fn of_item(item: &Item) -> &[Attribute] {
         Item::Union(item) => &item.attrs,
         Item::Use(item) => &item.attrs,
         _ => &[],
+    }
+}
+
+/// Drops the test-only functions of an `impl` or a trait.
+pub fn drop_test_methods(item: &mut Item) {
+    match item {
+        Item::Impl(item) => item.items.retain(
+            |member| !matches!(member, ImplItem::Fn(method) if only_in_tests(&method.attrs)),
+        ),
+        Item::Trait(item) => item.items.retain(
+            |member| !matches!(member, TraitItem::Fn(method) if only_in_tests(&method.attrs)),
+        ),
+        _ => {}
     }
 }

@@ -28,9 +28,9 @@ const ALLOWED: [(&str, &[&str]); 9] = [
 ];
 /// What any crate may use in tests.
 const FOR_TESTS: &str = "physarium-fixtures";
-/// The library that other programs embed.
+/// The library, which other programs embed.
 const LIBRARY: &str = "physarium";
-/// What belongs to a program, so the library must not bring it along, directly or through others.
+/// Crates that only a program needs: the library must not depend on them, directly or through others.
 const NOT_IN_LIBRARY: [&str; 4] = ["clap", "indicatif", "comfy-table", "signal-hook"];
 
 /// Faults of the workspace's edges and of the library's dependencies.
@@ -39,14 +39,17 @@ const NOT_IN_LIBRARY: [&str; 4] = ["clap", "indicatif", "comfy-table", "signal-h
 /// `cargo tree` fails.
 pub fn faults(metadata: &Metadata) -> anyhow::Result<Vec<String>> {
     let names: Vec<&str> = metadata.packages.iter().map(|package| package.name.as_str()).collect();
-    let absent = ALLOWED.iter().filter(|(name, _)| !names.contains(name));
-    let mut faults: Vec<String> =
-        absent.map(|(name, _)| format!("{name}: in the table, not in the workspace")).collect();
+    let mut faults = absent(&names);
     for package in &metadata.packages {
         faults.extend(package_faults(package, &names));
     }
     faults.extend(program_dependencies(&library_tree()?));
     Ok(faults)
+}
+
+fn absent(workspace: &[&str]) -> Vec<String> {
+    let absent = ALLOWED.iter().filter(|(name, _)| !workspace.contains(name));
+    absent.map(|(name, _)| format!("{name}: has a rule but is not in the workspace")).collect()
 }
 
 fn package_faults(package: &Package, workspace: &[&str]) -> Vec<String> {
@@ -56,12 +59,13 @@ fn package_faults(package: &Package, workspace: &[&str]) -> Vec<String> {
     };
     let edges = package.dependencies.iter().filter(|edge| workspace.contains(&edge.name.as_str()));
     edges
-        .filter(|edge| {
-            let in_tests = edge.kind == DependencyKind::Development && edge.name == FOR_TESTS;
-            !in_tests && !allowed.contains(&edge.name.as_str())
-        })
+        .filter(|edge| !may_use(allowed, &edge.name, edge.kind))
         .map(|edge| format!("{name} must not depend on {} ({:?})", edge.name, edge.kind))
         .collect()
+}
+
+fn may_use(allowed: &[&str], name: &str, kind: DependencyKind) -> bool {
+    allowed.contains(&name) || kind == DependencyKind::Development && name == FOR_TESTS
 }
 
 /// The library's normal dependencies, one a line: depth, then name and version.
@@ -89,4 +93,37 @@ fn program_dependencies(tree: &str) -> Vec<String> {
         }
     }
     faults
+}
+
+#[cfg(test)]
+mod tests {
+    use cargo_metadata::DependencyKind;
+
+    use super::{ALLOWED, absent, may_use, program_dependencies};
+
+    #[test]
+    fn every_crate_with_a_rule_exists() {
+        let names = ALLOWED.map(|(name, _)| name);
+        assert_eq!(absent(&names), Vec::<String>::new());
+        let expected = format!("{}: has a rule but is not in the workspace", names[0]);
+        assert_eq!(absent(&names[1..]), [expected]);
+    }
+
+    #[test]
+    fn fixtures_are_for_tests() {
+        let fixtures = "physarium-fixtures";
+        assert!(may_use(&[], fixtures, DependencyKind::Development));
+        assert!(!may_use(&[], fixtures, DependencyKind::Normal));
+        assert!(!may_use(&["physarium-flow"], "physarium-audit", DependencyKind::Development));
+        assert!(may_use(&["physarium-flow"], "physarium-flow", DependencyKind::Normal));
+    }
+
+    #[test]
+    fn a_program_crate_is_reported_with_the_chain_to_it() {
+        let tree = "0 physarium v0.1.0 (/w)\n1 rayon v1.12.0\n2 either v1.0.0\n1 tokenizers v0.23.0\n\
+                    2 indicatif v0.18.6\n3 console v0.16.0\n1 serde v1.0.0 (*)\n";
+        let expected =
+            "physarium must not depend on indicatif: physarium -> tokenizers -> indicatif";
+        assert_eq!(program_dependencies(tree), [expected]);
+    }
 }

@@ -12,6 +12,7 @@ mod edges;
 mod imports;
 mod modules;
 mod parameters;
+mod paths;
 mod references;
 mod resolve;
 mod shape;
@@ -57,7 +58,12 @@ impl Faults {
         for target in &package.targets {
             let read = |path: &Path| fs::read_to_string(path);
             let modules = Modules::load(target.src_path.as_std_path(), &read)?;
-            self.parameters.extend(parameters::faults(&modules, base));
+            for fault in parameters::faults(&modules, base) {
+                // Two test programs can share a file.
+                if !self.parameters.contains(&fault) {
+                    self.parameters.push(fault);
+                }
+            }
             if is_in_src(target) {
                 let circles = circles::circles(&modules);
                 let described = circles.iter().map(|c| circles::describe(c, &modules, base));

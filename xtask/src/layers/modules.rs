@@ -2,7 +2,7 @@
 The modules of a crate, each with the file that holds it.
 
 Loading starts at a crate's root file and follows `mod` declarations, as the compiler does. An inline
-module belongs to the file around it. Test-only items are left out.
+module belongs to the file around it. Test-only items are left out; `#[path]` is not supported.
 */
 
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use anyhow::{Context, bail};
 use syn::visit::Visit;
 use syn::{Item, ItemMod};
 
-use super::attributes::{of_item, only_in_tests};
+use super::attributes::{drop_test_methods, of_item, only_in_tests};
 use super::imports::{Import, Imports};
 
 /// Reads a source file; tests read from memory.
@@ -96,7 +96,8 @@ impl Loader<'_> {
     fn module(&mut self, file: usize, items: Vec<Item>, nest: Nest) -> anyhow::Result<usize> {
         let index = self.modules.modules.len();
         let (mut own, mut nested) = (Vec::new(), Vec::new());
-        for item in items.into_iter().filter(|item| !only_in_tests(of_item(item))) {
+        for mut item in items.into_iter().filter(|item| !only_in_tests(of_item(item))) {
+            drop_test_methods(&mut item);
             match item {
                 Item::Mod(module) => nested.push(module),
                 item => own.push(item),

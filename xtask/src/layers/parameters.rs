@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use syn::visit::{self, Visit};
-use syn::{FnArg, ImplItemFn, Item, Signature, TraitItemFn};
+use syn::{FnArg, ForeignItemFn, Item, Signature};
 
 use super::attributes::{of_item, only_in_tests};
 use super::modules::Modules;
@@ -52,19 +52,7 @@ impl<'ast> Visit<'ast> for Functions {
         }
     }
 
-    fn visit_impl_item_fn(&mut self, item: &'ast ImplItemFn) {
-        if !only_in_tests(&item.attrs) {
-            visit::visit_impl_item_fn(self, item);
-        }
-    }
-
-    fn visit_trait_item_fn(&mut self, item: &'ast TraitItemFn) {
-        if !only_in_tests(&item.attrs) {
-            visit::visit_trait_item_fn(self, item);
-        }
-    }
-
-    fn visit_foreign_item_fn(&mut self, _: &'ast syn::ForeignItemFn) {}
+    fn visit_foreign_item_fn(&mut self, _: &'ast ForeignItemFn) {}
 
     fn visit_signature(&mut self, signature: &'ast Signature) {
         let typed = |input: &&FnArg| matches!(input, FnArg::Typed(_));
@@ -74,5 +62,41 @@ impl<'ast> Visit<'ast> for Functions {
             let line = signature.ident.span().start().line;
             self.excesses.push(Excess { name, line, parameters });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::excesses;
+
+    /// Names and counts of the functions that break the rule.
+    fn found(text: &str) -> Vec<(String, usize)> {
+        let items = syn::parse_file(text).unwrap().items;
+        excesses(&items).into_iter().map(|excess| (excess.name, excess.parameters)).collect()
+    }
+
+    #[test]
+    fn self_does_not_count() {
+        let text = "impl A { fn four(&self, a: u8, b: u8, c: u8, d: u8) {} \
+                    fn five(&mut self, a: u8, b: u8, c: u8, d: u8, [e, f]: [u8; 2]) {} }";
+        assert_eq!(found(text), [("five".to_owned(), 5)]);
+    }
+
+    #[test]
+    fn free_nested_and_trait_functions_count() {
+        let text = "fn free(a: u8, b: u8, c: u8, d: u8, e: u8) { \
+                        fn nested(a: u8, b: u8, c: u8, d: u8, e: u8, f: u8) {} }\
+                    trait T { fn declared(a: u8, b: u8, c: u8, d: u8, e: u8); }";
+        let expected = [("free", 5), ("nested", 6), ("declared", 5)];
+        assert_eq!(found(text), expected.map(|(name, count)| (name.to_owned(), count)));
+    }
+
+    #[test]
+    fn closures_foreign_and_test_functions_are_exempt() {
+        let text = "fn f() { let g = |a: u8, b: u8, c: u8, d: u8, e: u8| a; }\
+                    extern \"C\" fn back(a: u8, b: u8, c: u8, d: u8, e: u8) {}\
+                    unsafe extern \"C\" { fn call(a: u8, b: u8, c: u8, d: u8, e: u8); }\
+                    #[cfg(test)] mod tests { fn h(a: u8, b: u8, c: u8, d: u8, e: u8) {} }";
+        assert_eq!(found(text), []);
     }
 }

@@ -1,8 +1,8 @@
 /*!
-From a path in a module to the file that defines what it names.
+From a path in a module to the file that defines what the path names.
 
-Re-exports are followed to the definition. What a macro makes cannot be seen: a name that a module
-does not seem to have counts as its own.
+Re-exports are followed to the definition. Items that a macro generates are invisible here, so a name
+that a module does not define or import counts as defined in that module's file.
 */
 
 use syn::Item;
@@ -10,38 +10,38 @@ use syn::Item;
 use super::imports::{Binding, Import, ImportKind};
 use super::modules::Modules;
 
-/// What a path leads to.
+/// What a path names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
-    /// A module as such.
+    /// A module.
     Module(usize),
-    /// Something that a file defines.
+    /// An item, and the index of the file that defines it.
     Item { file: usize, name: String },
-    /// Something of another crate.
+    /// Something of another crate, or a local name.
     Outside,
 }
 
-/// Whether more of a path follows a name: only a module or a type can be followed.
+/// Where a segment stands in its path: more can follow a module, but not a function of the same name.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Position {
     Within,
     Last,
 }
 
-/// Looks names up in the modules of one crate.
+/// Resolves paths in the modules of one crate.
 pub struct Resolver<'a> {
     modules: &'a Modules,
-    /// Imports that are being followed, as module and index, so that two globs cannot chase each other.
+    /// Imports being followed, as module and index: stops imports that lead to each other.
     following: Vec<(usize, usize)>,
 }
 
 impl<'a> Resolver<'a> {
-    /// Nothing is looked up yet.
+    /// A resolver for these modules.
     pub fn new(modules: &'a Modules) -> Resolver<'a> {
         Resolver { modules, following: Vec::new() }
     }
 
-    /// Follows a path that is written in module `at`.
+    /// What a path names that is written in module `at`.
     pub fn path(&mut self, at: usize, path: &[String]) -> Found {
         let mut here = Found::Module(at);
         for (index, segment) in path.iter().enumerate() {
@@ -51,44 +51,42 @@ impl<'a> Resolver<'a> {
                 "crate" => Found::Module(0),
                 "self" => Found::Module(module),
                 "super" => self.modules.module(module).parent.map_or(Found::Outside, Found::Module),
-                name => self.name(module, name, position).unwrap_or_else(|| {
-                    if index == 0 { Found::Outside } else { self.own(module, name) }
-                }),
+                name => match self.name(module, name, position) {
+                    Some(found) => found,
+                    None if index == 0 => Found::Outside,
+                    None => self.own(module, name),
+                },
             };
         }
         here
     }
 
-    /// The files of all that a glob import of module `at` brings into scope.
-    pub fn all(&mut self, at: usize) -> Vec<Found> {
+    /// What an import of module `at` brings into scope.
+    pub fn import(&mut self, at: usize, import: &Import) -> Vec<Found> {
+        match (&import.binding, self.path(at, &import.path)) {
+            (Binding::All, Found::Module(module)) => self.exports(module),
+            (_, found) => vec![found],
+        }
+    }
+
+    /// The items that module `at` defines or re-exports.
+    fn exports(&mut self, at: usize) -> Vec<Found> {
         let modules = self.modules;
         let module = modules.module(at);
-        let mut found: Vec<Found> = module
-            .items
-            .iter()
-            .filter_map(|item| defined_name(item).map(|name| self.own(at, &name)))
-            .collect();
+        let names = module.items.iter().filter_map(defined_name);
+        let mut found: Vec<Found> = names.map(|name| self.own(at, &name)).collect();
         for (index, import) in module.imports.iter().enumerate() {
             if import.kind == ImportKind::Reexport {
-                found.extend(
-                    self.guarded(at, index, |own| own.expand(at, import)).unwrap_or_default(),
-                );
+                let exported = self.guarded((at, index), |own| own.import(at, import));
+                found.extend(exported.unwrap_or_default());
             }
         }
         found
     }
 
-    /// What one import of module `at` brings into scope.
-    fn expand(&mut self, at: usize, import: &Import) -> Vec<Found> {
-        match (&import.binding, self.path(at, &import.path)) {
-            (Binding::All, Found::Module(module)) => self.all(module),
-            (_, found) => vec![found],
-        }
-    }
-
+    /// What a name means in module `at`. Items and named imports shadow globs.
     fn name(&mut self, at: usize, name: &str, position: Position) -> Option<Found> {
-        let modules = self.modules;
-        let module = modules.module(at);
+        let module = self.modules.module(at);
         let child = module.children.get(name).map(|child| Found::Module(*child));
         if position == Position::Within && child.is_some() {
             return child;
@@ -96,42 +94,45 @@ impl<'a> Resolver<'a> {
         if module.items.iter().any(|item| defined_name(item).is_some_and(|own| own == name)) {
             return Some(self.own(at, name));
         }
-        let named = Binding::Name(name.to_owned());
-        self.imported(at, &named, |own, import| Some(own.path(at, &import.path))).or(child).or_else(
-            || {
-                self.imported(at, &Binding::All, |own, import| match own.path(at, &import.path) {
-                    Found::Module(module) => own.name(module, name, position),
-                    _ => None,
-                })
-            },
-        )
+        self.named_import(at, name).or(child).or_else(|| self.glob_import(at, name, position))
     }
 
-    /// The first import of module `at` with this binding that gives something.
-    fn imported(
-        &mut self,
-        at: usize,
-        binding: &Binding,
-        mut follow: impl FnMut(&mut Self, &'a Import) -> Option<Found>,
-    ) -> Option<Found> {
+    fn named_import(&mut self, at: usize, name: &str) -> Option<Found> {
         let modules = self.modules;
-        let imports = modules.module(at).imports.iter().enumerate();
-        imports.filter(|(_, import)| import.binding == *binding).find_map(|(index, import)| {
-            self.guarded(at, index, |own| follow(own, import)).flatten()
+        let mut imports = modules.module(at).imports.iter().enumerate();
+        imports.find_map(|(index, import)| match &import.binding {
+            Binding::Name(own) if own == name => {
+                self.guarded((at, index), |resolver| resolver.path(at, &import.path))
+            }
+            _ => None,
         })
     }
 
-    /// Follows an import unless that is being done already.
+    fn glob_import(&mut self, at: usize, name: &str, position: Position) -> Option<Found> {
+        let modules = self.modules;
+        let mut imports = modules.module(at).imports.iter().enumerate();
+        imports.find_map(|(index, import)| {
+            if import.binding != Binding::All {
+                return None;
+            }
+            let found = self.guarded((at, index), |own| match own.path(at, &import.path) {
+                Found::Module(module) => own.name(module, name, position),
+                _ => None,
+            });
+            found.flatten()
+        })
+    }
+
+    /// Follows an import, unless it is being followed.
     fn guarded<T>(
         &mut self,
-        at: usize,
-        import: usize,
+        import: (usize, usize),
         follow: impl FnOnce(&mut Self) -> T,
     ) -> Option<T> {
-        if self.following.contains(&(at, import)) {
+        if self.following.contains(&import) {
             return None;
         }
-        self.following.push((at, import));
+        self.following.push(import);
         let found = follow(self);
         self.following.pop();
         Some(found)
@@ -142,7 +143,7 @@ impl<'a> Resolver<'a> {
     }
 }
 
-/// The name that an item puts into its module, if it puts one.
+/// The name that an item adds to its module, if it adds one.
 fn defined_name(item: &Item) -> Option<String> {
     let ident = match item {
         Item::Const(item) => &item.ident,

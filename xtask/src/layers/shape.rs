@@ -95,3 +95,39 @@ fn crowded(sources: &[PathBuf], base: &Path) -> Vec<String> {
     })
     .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use super::{MAX_FILES, MAX_LINES, crowded, file_fault, source_lines};
+
+    #[test]
+    fn lines_of_tests_do_not_count() {
+        let text =
+            "#[cfg(test)]\nuse a::b;\n\nfn f() {}\n\n#[cfg(test)]\nmod tests {\n    fn g() {}\n}\n";
+        assert_eq!(source_lines(text).unwrap(), 3);
+        assert_eq!(source_lines("fn f() {}\n").unwrap(), 1);
+    }
+
+    #[test]
+    fn a_file_is_too_long_or_badly_named() {
+        assert_eq!(file_fault(Path::new("src/plan.rs"), MAX_LINES), None);
+        let long = file_fault(Path::new("src/plan.rs"), MAX_LINES + 1);
+        assert_eq!(long.unwrap(), "src/plan.rs: 501 lines, at most 500");
+        assert!(file_fault(Path::new("src/utils.rs"), 1).is_some());
+    }
+
+    #[test]
+    fn files_are_counted_per_directory() {
+        let files = |dir: &str, count: usize| -> Vec<PathBuf> {
+            (0..count).map(|i| Path::new(dir).join(format!("{i}.rs"))).collect()
+        };
+        let mut sources = files("/w/src", MAX_FILES);
+        sources.extend(files("/w/src/a", MAX_FILES));
+        assert_eq!(crowded(&sources, Path::new("/w")), Vec::<String>::new());
+        sources.extend(files("/w/src/b", MAX_FILES + 1));
+        let expected = ["src/b: 13 files in one directory, at most 12"];
+        assert_eq!(crowded(&sources, Path::new("/w")), expected);
+    }
+}
