@@ -112,6 +112,7 @@ impl Search<'_> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 mod tests {
     use std::io;
     use std::path::Path;

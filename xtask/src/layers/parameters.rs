@@ -66,6 +66,7 @@ impl<'ast> Visit<'ast> for Functions {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 mod tests {
     use super::excesses;
 

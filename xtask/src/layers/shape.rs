@@ -97,6 +97,7 @@ fn crowded(sources: &[PathBuf], base: &Path) -> Vec<String> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 mod tests {
     use std::path::{Path, PathBuf};
 
