@@ -1,10 +1,10 @@
-//! The gate. `.ci/run` calls this and nothing else does the same.
+//! The gate: `.ci/run` calls it, so that a run by hand checks the same.
 
 use std::process::Command;
 
 use anyhow::{Context, ensure};
 
-/// Runs every check; stops at the first that fails.
+/// Runs every check and stops at the first that fails.
 pub fn run() -> anyhow::Result<()> {
     cargo("format", &["fmt", "--all", "--check"], &[])?;
     let clippy = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];

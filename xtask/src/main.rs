@@ -18,9 +18,9 @@ struct Cli {
 enum Command {
     /// The gate: format, clippy, tests, documentation, layers
     Ci,
-    /// Check which crate depends on which, and the shape of the source files
+    /// Check dependencies between crates and between files, parameter counts and file sizes
     Layers,
-    /// Measure, against a baseline taken in the same run
+    /// Benchmark against a baseline measured in the same run
     #[command(subcommand)]
     Bench(bench::Bench),
 }

@@ -1,5 +1,5 @@
-//! `cargo xtask bench calibrate`: whole runs of the methods that see activations, against SparseGPT in PyTorch on
-//! the same tokens, and the solvers' products against a large one.
+//! `cargo xtask bench calibrate`: whole runs of the activation-aware methods, against SparseGPT in
+//! PyTorch on the same tokens, and the solvers' products against a large one.
 
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
@@ -11,11 +11,11 @@ use physarium_kernels::{Compute, Gram, Precision, Symmetric};
 use serde_json::Value;
 
 use super::products::{config_sizes, rate};
-use super::run::{Taken, build_physarium, printed, target_dir, timed};
+use super::run::{Usage, build_physarium, printed, target_dir, timed};
 
-/// Rows and width of a product that shows what the machine can do.
+/// Rows and width of a product large enough to reach the machine's peak rate.
 const LARGE: [usize; 2] = [4096, 4096];
-/// Rows that the solver multiplies at once.
+/// Rows that the solver multiplies in one product.
 const ROWS: usize = 192;
 
 #[derive(Args)]
@@ -23,19 +23,19 @@ pub struct Arguments {
     /// Checkpoint to prune
     #[arg(long)]
     model: PathBuf,
-    /// Text to calibrate on
+    /// Calibration text
     #[arg(long)]
     calibration: PathBuf,
-    /// A Python with torch and transformers to compare with
+    /// Python interpreter with torch and transformers, for the baseline
     #[arg(long)]
     python: Option<PathBuf>,
-    /// Tokens of a window
+    /// Tokens per window
     #[arg(long, default_value_t = 512)]
     window: usize,
-    /// Windows
+    /// Number of windows
     #[arg(long, default_value_t = 64)]
     windows: usize,
-    /// Threads of each
+    /// Number of threads, for physarium and the baseline
     #[arg(long, default_value_t = 2)]
     threads: usize,
 }
@@ -45,7 +45,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let program = build_physarium()?;
     let baseline =
         arguments.python.as_ref().map(|python| pytorch(python, arguments)).transpose()?;
-    println!("| what | seconds | peak memory, MB | of PyTorch's |");
+    println!("| what | seconds | peak memory, MB | of PyTorch's seconds |");
     println!("|---|---:|---:|---:|");
     if let Some((seconds, solver)) = baseline {
         println!(
@@ -53,19 +53,19 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         );
     }
     for method in ["wanda", "sparsegpt", "activation-flow"] {
-        let taken = physarium(&program, arguments, method)?;
-        let ratio = baseline.map_or(String::new(), |(s, _)| format!("{:.2} x", taken.seconds / s));
-        let memory = taken.peak_bytes / 1_000_000;
-        println!("| physarium, {method} | {:.1} | {memory} | {ratio} |", taken.seconds);
+        let usage = physarium(&program, arguments, method)?;
+        let ratio = baseline.map_or(String::new(), |(s, _)| format!("{:.2} x", usage.seconds / s));
+        let memory = usage.peak_bytes / 1_000_000;
+        println!("| physarium, {method} | {:.1} | {memory} | {ratio} |", usage.seconds);
     }
     println!();
     products(arguments)
 }
 
-fn physarium(program: &Path, arguments: &Arguments, method: &str) -> anyhow::Result<Taken> {
+fn physarium(program: &Path, arguments: &Arguments, method: &str) -> anyhow::Result<Usage> {
     let out = target_dir().join("bench-calibrate");
     let tokens = arguments.window * arguments.windows;
-    let taken = timed(
+    let usage = timed(
         Command::new(program)
             .arg("prune")
             .arg(&arguments.model)
@@ -79,10 +79,10 @@ fn physarium(program: &Path, arguments: &Arguments, method: &str) -> anyhow::Res
             .args(["--threads", &arguments.threads.to_string()]),
     )?;
     std::fs::remove_dir_all(&out).with_context(|| format!("{}: cannot remove", out.display()))?;
-    Ok(taken)
+    Ok(usage)
 }
 
-/// Seconds in all and in the solver.
+/// Total seconds, and those spent in the solver.
 fn pytorch(python: &PathBuf, arguments: &Arguments) -> anyhow::Result<(f64, f64)> {
     let text = printed(
         Command::new(python)
@@ -99,7 +99,7 @@ fn pytorch(python: &PathBuf, arguments: &Arguments) -> anyhow::Result<(f64, f64)
     Ok((number("seconds")?, number("solver_seconds")?))
 }
 
-/// GFLOP/s, of float32 products, that the solver's steps and Gram matrices reach.
+/// Prints GFLOP/s of the solver's steps and of Gram matrices, counted as float32 products.
 fn products(arguments: &Arguments) -> anyhow::Result<()> {
     let [hidden, inner] = config_sizes(&arguments.model, ["hidden_size", "intermediate_size"])?;
     let compute = Compute::new(arguments.threads)?;

@@ -1,4 +1,4 @@
-//! `cargo xtask bench run`: milliseconds per token, dense and packed, against the memory's speed and against
+//! `cargo xtask bench run`: milliseconds per token, dense and packed, against memory bandwidth, and against
 //! transformers and llama.cpp on the dense model.
 
 use std::hint::black_box;
@@ -14,35 +14,35 @@ use serde_json::json;
 
 use super::run::{build_physarium, printed};
 
-/// Shares of zeros, of target.
+/// Sparsities of the packed variants.
 const SPARSITIES: [&str; 4] = ["0.22", "0.5", "0.6", "0.7"];
-/// Tokens before the ones that are timed.
+/// The prompt's token ids.
 const PROMPT: std::ops::Range<u32> = 100..108;
-/// Tokens of a variant before the next one's turn.
+/// Tokens that one variant generates before the next one continues.
 const TURN: usize = 4;
-/// Vocabulary of the slice: its head is no part of what is measured.
+/// Vocabulary of the slice; small, because the output head is not under test.
 const SLICE_VOCABULARY: u64 = 2048;
-/// Bytes that the memory's speed is measured with.
+/// Size of the buffer that memory bandwidth is measured on.
 const READ_BYTES: usize = 1 << 30;
 
 #[derive(Args)]
 pub struct Arguments {
-    /// A checkpoint to measure, beside a slice of Qwen2.5-7B's shapes that is made up
+    /// Checkpoint to measure, beside a slice of Qwen2.5-7B's shapes with random weights
     #[arg(long)]
     model: Option<PathBuf>,
-    /// Layers of the slice; none leaves it out
+    /// Layers of the slice; 0 omits it
     #[arg(long, default_value_t = 4)]
     layers: u64,
-    /// A Python with transformers or llama-cpp-python, or both, to compare with
+    /// Python interpreter with transformers or llama-cpp-python, or both, for the baselines
     #[arg(long)]
     python: Option<PathBuf>,
-    /// Tokens that are timed of each
+    /// Timed tokens of each variant
     #[arg(long, default_value_t = 48)]
     tokens: usize,
-    /// Threads of each
+    /// Number of threads, for physarium and the baselines
     #[arg(long, default_value_t = 2)]
     threads: usize,
-    /// Where checkpoints and packed files are made, and removed again
+    /// Directory for temporary checkpoints and packed files
     #[arg(long)]
     dir: Option<PathBuf>,
 }
@@ -63,7 +63,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Some layers of Qwen2.5-7B's shapes with Gaussian weights, under a head of few tokens.
+/// Writes layers of Qwen2.5-7B's shapes with Gaussian weights and a small vocabulary.
 fn write_slice(dir: &Path, layers: u64) -> anyhow::Result<()> {
     let mut tensors = qwen2_5_7b_tensors(layers);
     for Tensor { name, shape, .. } in &mut tensors {
@@ -93,13 +93,24 @@ fn write_slice(dir: &Path, layers: u64) -> anyhow::Result<()> {
     Ok(std::fs::write(dir.join("config.json"), config.to_string())?)
 }
 
-/// One way to store a model, at work.
+/// A model in one storage form, and its times.
 struct Variant<'a> {
     name: String,
     file_bytes: u64,
     generation: Generation<'a>,
+    /// The last token, which is fed next.
     token: u32,
+    /// Of each timed token.
     milliseconds: Vec<f64>,
+}
+
+/// The dense model and its packed variants, measured side by side.
+struct Measurement<'a> {
+    model: &'a Path,
+    compute: &'a Compute,
+    variants: Vec<Variant<'a>>,
+    /// Best rate at which memory was read, in GB/s.
+    bandwidth: f64,
 }
 
 fn measure(program: &Path, model: &Path, dir: &Path, arguments: &Arguments) -> anyhow::Result<()> {
@@ -109,73 +120,87 @@ fn measure(program: &Path, model: &Path, dir: &Path, arguments: &Arguments) -> a
         .collect::<anyhow::Result<_>>()?;
     let compute = Compute::new(arguments.threads)?.sparing_memory();
     let paths = std::iter::once(("dense".to_owned(), model.to_owned())).chain(packed);
-    let decoders: Vec<(String, u64, Decoder)> = paths
-        .map(|(name, path)| {
-            let decoder = Decoder::open(&path, Residency::Resident)?;
-            let bytes = decoder.files().stored_bytes();
-            Ok((name, bytes, decoder))
-        })
+    let decoders: Vec<(String, Decoder)> = paths
+        .map(|(name, path)| Ok((name, Decoder::open(&path, Residency::Resident)?)))
         .collect::<anyhow::Result<_>>()?;
     let positions = PROMPT.len() + arguments.tokens + 2 * TURN;
     let mut variants = Vec::new();
-    for (name, file_bytes, decoder) in &decoders {
+    for (name, decoder) in &decoders {
         let mut generation = Generation::new(&compute, decoder, positions)?;
         let prompt: Vec<u32> = PROMPT.collect();
         let token = vector::argmax(generation.feed(&prompt)?) as u32;
-        let (name, milliseconds) = (name.clone(), Vec::new());
-        variants.push(Variant { name, file_bytes: *file_bytes, generation, token, milliseconds });
+        let file_bytes = decoder.files().stored_bytes();
+        let name = name.clone();
+        variants.push(Variant { name, file_bytes, generation, token, milliseconds: Vec::new() });
     }
-    let mut memory = large_zeroed::<u64>(READ_BYTES / 8);
-    // Pages of nought that nobody has written to are one page.
-    memory.fill(1);
-    let mut bandwidth: f64 = 0.0;
-    // In turns, so that what else the machine does is spread over all.
-    for turn in 0..arguments.tokens.div_ceil(TURN) + 1 {
-        for variant in &mut variants {
-            for _ in 0..TURN {
-                let begin = Instant::now();
-                let logits = variant.generation.feed(&[variant.token])?;
-                variant.token = vector::argmax(logits) as u32;
-                if turn > 0 {
-                    variant.milliseconds.push(1e3 * begin.elapsed().as_secs_f64());
-                }
-            }
-        }
-        bandwidth = bandwidth.max(read_speed(&compute, &memory));
-    }
-    print(model, &mut variants, bandwidth, &compute, arguments)
+    let mut measurement = Measurement { model, compute: &compute, variants, bandwidth: 0.0 };
+    measurement.take_turns(arguments.tokens)?;
+    let dense_ms = measurement.print();
+    arguments
+        .python
+        .as_ref()
+        .map_or(Ok(()), |python| print_baselines(python, model, arguments, dense_ms))
 }
 
-fn print(
-    model: &Path,
-    variants: &mut [Variant<'_>],
-    bandwidth: f64,
-    compute: &Compute,
-    arguments: &Arguments,
-) -> anyhow::Result<()> {
-    let name = model.file_name().unwrap_or_default().to_string_lossy();
-    println!(
-        "\n{name}, {} threads, {}: memory is read at {bandwidth:.1} GB/s at best\n",
-        compute.threads(),
-        compute.vectors().name(),
-    );
-    println!(
-        "| zero, of target | tensors, MB | ms per token | weights, GB/s | of memory | speed-up |"
-    );
-    println!("|---|---:|---:|---:|---:|---:|");
-    let medians: Vec<f64> = variants.iter_mut().map(|v| median(&mut v.milliseconds)).collect();
-    let dense = medians[0];
-    for (variant, ms) in variants.iter().zip(&medians) {
-        let rate = variant.generation.weights_bytes() as f64 / ms / 1e6;
-        println!(
-            "| {} | {:.1} | {ms:.2} | {rate:.1} | {:.0} % | {:.2} x |",
-            variant.name,
-            variant.file_bytes as f64 / 1e6,
-            100.0 * rate / bandwidth,
-            dense / ms,
-        );
+impl Measurement<'_> {
+    /// Times each variant for some tokens, in turns: other load on the machine then slows all of them alike.
+    fn take_turns(&mut self, tokens: usize) -> anyhow::Result<()> {
+        let mut memory = large_zeroed::<u64>(READ_BYTES / 8);
+        // Untouched zero pages all map to one physical page.
+        memory.fill(1);
+        for turn in 0..tokens.div_ceil(TURN) + 1 {
+            for variant in &mut self.variants {
+                for _ in 0..TURN {
+                    let begin = Instant::now();
+                    let logits = variant.generation.feed(&[variant.token])?;
+                    variant.token = vector::argmax(logits) as u32;
+                    if turn > 0 {
+                        variant.milliseconds.push(1e3 * begin.elapsed().as_secs_f64());
+                    }
+                }
+            }
+            self.bandwidth = self.bandwidth.max(read_speed(self.compute, &memory));
+        }
+        Ok(())
     }
-    let Some(python) = &arguments.python else { return Ok(()) };
+
+    /// Prints a row per variant; returns the dense model's milliseconds per token.
+    fn print(&mut self) -> f64 {
+        let name = self.model.file_name().unwrap_or_default().to_string_lossy();
+        let (threads, vectors) = (self.compute.threads(), self.compute.vectors().name());
+        println!(
+            "\n{name}, {threads} threads, {vectors}: memory reads reach {:.1} GB/s\n",
+            self.bandwidth
+        );
+        println!(
+            "| zeros, of target weights | tensors, MB | ms per token | weights, GB/s \
+             | of memory bandwidth | speed-up |"
+        );
+        println!("|---|---:|---:|---:|---:|---:|");
+        let medians: Vec<f64> =
+            self.variants.iter_mut().map(|v| median(&mut v.milliseconds)).collect();
+        let dense_ms = medians[0];
+        for (variant, ms) in self.variants.iter().zip(&medians) {
+            let rate = variant.generation.weights_bytes() as f64 / ms / 1e6;
+            println!(
+                "| {} | {:.1} | {ms:.2} | {rate:.1} | {:.0} % | {:.2} x |",
+                variant.name,
+                variant.file_bytes as f64 / 1e6,
+                100.0 * rate / self.bandwidth,
+                dense_ms / ms,
+            );
+        }
+        dense_ms
+    }
+}
+
+/// Measures transformers and llama.cpp on the dense model and prints a row for each.
+fn print_baselines(
+    python: &Path,
+    model: &Path,
+    arguments: &Arguments,
+    dense_ms: f64,
+) -> anyhow::Result<()> {
     let lines = printed(
         Command::new(python)
             .arg("reference/decode_baselines.py")
@@ -183,13 +208,13 @@ fn print(
             .args(["--tokens", &arguments.tokens.to_string()])
             .args(["--threads", &arguments.threads.to_string()]),
     )?;
-    println!("\n| on the dense model, BF16 | ms per token | physarium, dense, is |");
+    println!("\n| dense model, BF16 | ms per token | speed of physarium, dense |");
     println!("|---|---:|---:|");
     for line in lines.lines() {
         match line.split(' ').collect::<Vec<_>>()[..] {
             [name, version, ms] => {
                 let ms: f64 = ms.parse().with_context(|| line.to_owned())?;
-                println!("| {name} {version} | {ms:.2} | {:.2} x as fast |", ms / dense);
+                println!("| {name} {version} | {ms:.2} | {:.2} x |", ms / dense_ms);
             }
             _ => println!("| {line} | | |"),
         }
@@ -202,7 +227,7 @@ fn median(values: &mut [f64]) -> f64 {
     values[values.len() / 2]
 }
 
-/// Prunes by magnitude and packs.
+/// Prunes the model by magnitude, packs the result and returns the packed file.
 fn pack(program: &Path, model: &Path, dir: &Path, sparsity: &str) -> anyhow::Result<PathBuf> {
     let physarium = || Command::new(program);
     let name = model.file_name().context("a model has a name")?.to_string_lossy().into_owned();
@@ -215,7 +240,7 @@ fn pack(program: &Path, model: &Path, dir: &Path, sparsity: &str) -> anyhow::Res
     Ok(file)
 }
 
-/// GB/s of reading memory from end to end, on all threads.
+/// GB/s at which all threads read `memory` once.
 fn read_speed(compute: &Compute, memory: &[u64]) -> f64 {
     const TASK: usize = 1 << 20;
     let begin = Instant::now();

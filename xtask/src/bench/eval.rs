@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::products::{config_sizes, rate};
 use super::run::{build_physarium, printed};
 
-/// Rows, inputs and outputs of a product that shows what the machine can do.
+/// Rows, inputs and outputs of a product large enough to reach the machine's peak rate.
 const LARGE: [usize; 3] = [4096, 4096, 4096];
 
 #[derive(Args)]
@@ -20,29 +20,30 @@ pub struct Arguments {
     /// Checkpoint to evaluate
     #[arg(long)]
     model: PathBuf,
-    /// Text to evaluate it on
+    /// Evaluation text
     #[arg(long)]
     text: PathBuf,
-    /// A Python with torch and transformers to compare with
+    /// Python interpreter with torch and transformers, for the baseline
     #[arg(long)]
     python: Option<PathBuf>,
-    /// Tokens of a window
+    /// Tokens per window
     #[arg(long, default_value_t = 1024)]
     window: usize,
-    /// Windows
+    /// Number of windows
     #[arg(long, default_value_t = 16)]
     windows: usize,
-    /// Threads of each
+    /// Number of threads, for physarium and the baseline
     #[arg(long, default_value_t = 2)]
     threads: usize,
-    /// Runs of physarium; the median counts
+    /// Runs of physarium; the median is reported
     #[arg(long, default_value_t = 3)]
     rounds: usize,
 }
 
-/// Tokens per second of one way to evaluate.
+/// One evaluation: its speed and its result.
 struct Row {
     what: String,
+    /// Tokens per second.
     rate: f64,
     nll: f64,
 }
@@ -112,7 +113,7 @@ fn transformers(python: &PathBuf, arguments: &Arguments) -> anyhow::Result<Vec<R
     text.lines().map(row).collect()
 }
 
-/// GFLOP/s of the products of a layer and of the head beside those of a large product.
+/// Prints GFLOP/s of the products of a layer and of the head, and of a large product.
 fn products(arguments: &Arguments) -> anyhow::Result<()> {
     let [hidden, inner, vocabulary] =
         config_sizes(&arguments.model, ["hidden_size", "intermediate_size", "vocab_size"])?;
@@ -143,7 +144,7 @@ fn products(arguments: &Arguments) -> anyhow::Result<()> {
 
 /// GFLOP/s of a product of float32 activations and BF16 weights.
 fn gflops(compute: &Compute, [rows, inputs, outputs]: [usize; 3]) -> f64 {
-    // 0.37 has all its 24 bits in use; the weights are 0.0089.
+    // 0.37 uses all 24 bits of a float32 significand; the weights are 0.0089.
     let (x, mut y) = (vec![0.37; rows * inputs], vec![0.0; rows * outputs]);
     let map = Linear::new(outputs, inputs, Dense::Bf16(vec![0x3c11; outputs * inputs]), None);
     rate(2 * rows * inputs * outputs, || {

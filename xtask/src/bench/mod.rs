@@ -1,5 +1,5 @@
-//! Benchmarks: separate commands that print ratios against a baseline measured in the same run.
-//! Never part of the gate.
+//! Benchmarks: separate commands, each printing ratios against a baseline measured in the same run.
+//! They are not part of the gate.
 
 mod calibrate;
 mod decode;
@@ -11,22 +11,22 @@ mod solve;
 
 use clap::Subcommand;
 
-/// What is measured.
+/// The benchmarks.
 #[derive(Subcommand)]
 pub enum Bench {
-    /// Deciding and pruning tiles in memory, against copying the same bytes
+    /// Pruning tiles in memory, against copying the same bytes
     Solve(solve::Arguments),
-    /// inspect, prune, audit and verify of a Qwen2.5-7B-shaped checkpoint, against cp and cat
+    /// inspect, prune, audit and verify on a checkpoint with Qwen2.5-7B's shapes, against cp and cat
     Prune(prune::Arguments),
     /// Tokens per second of eval, against transformers
     Eval(eval::Arguments),
     /// Whole runs of wanda, sparsegpt and activation-flow, against SparseGPT in PyTorch
     Calibrate(calibrate::Arguments),
-    /// Milliseconds per token, dense and packed, against memory, transformers and llama.cpp
+    /// Milliseconds per token, dense and packed, against memory bandwidth, transformers and llama.cpp
     Run(decode::Arguments),
 }
 
-/// Measures.
+/// Runs one benchmark.
 pub fn run(bench: Bench) -> anyhow::Result<()> {
     match bench {
         Bench::Solve(arguments) => solve::run(&arguments),

@@ -1,4 +1,5 @@
-//! `cargo xtask bench prune`: the main job end to end, against `cp -r` + `sync` and `cat`.
+//! `cargo xtask bench prune`: inspect, prune, audit and verify end to end, against `cp -r` + `sync`
+//! and `cat`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,20 +9,20 @@ use anyhow::{Context, ensure};
 use clap::Args;
 use physarium_fixtures::{Fill, qwen2_5_7b_tensors, write_checkpoint};
 
-use super::run::{Taken, build_physarium, drop_caches, sync, timed};
+use super::run::{Usage, build_physarium, drop_caches, sync, timed};
 
 #[derive(Args)]
 pub struct Arguments {
-    /// Share of Qwen2.5-7B: of its 28 layers and of its vocabulary
+    /// Fraction of Qwen2.5-7B's 28 layers and of its vocabulary
     #[arg(long, default_value_t = 1.0)]
     scale: f64,
-    /// Where the checkpoint and the outputs go; three times its size is needed
+    /// Directory for the checkpoint and the outputs; needs three times the checkpoint's size
     #[arg(long, default_value = "target/bench")]
     dir: PathBuf,
-    /// Runs of each step; the median counts
+    /// Runs of each step; the median is reported
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// Only data in the page cache
+    /// Measure only with data in the page cache
     #[arg(long)]
     warm_only: bool,
 }
@@ -30,16 +31,16 @@ pub struct Arguments {
 struct Row {
     step: &'static str,
     state: &'static str,
-    taken: Taken,
-    /// Seconds of what it is compared with, and its name.
+    usage: Usage,
+    /// Seconds and name of the step it is compared with.
     baseline: Option<(f64, &'static str)>,
 }
 
-/// Makes the checkpoint if it is not there, measures, prints a table.
+/// Writes the checkpoint if it does not exist, measures and prints a table.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     ensure!(arguments.scale > 0.0 && arguments.scale <= 1.0, "--scale must be in (0, 1]");
     let model = arguments.dir.join(format!("qwen2.5-7b-x{}", arguments.scale));
-    make(&model, arguments.scale)?;
+    write_model(&model, arguments.scale)?;
     let bytes = size(&model)?;
     let mut states = vec!["warm"];
     if !arguments.warm_only && drop_caches()? {
@@ -54,25 +55,25 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     println!("|---|---|---:|---:|---:|---|");
     for row in rows {
         let ratio = row.baseline.map_or(String::new(), |(seconds, name)| {
-            format!("{:.2} x {name}", row.taken.seconds / seconds)
+            format!("{:.2} x {name}", row.usage.seconds / seconds)
         });
         println!(
             "| {} | {} | {:.2} | {:.2} | {} MB | {ratio} |",
             row.step,
             row.state,
-            row.taken.seconds,
-            bytes as f64 / 1e9 / row.taken.seconds,
-            row.taken.peak_bytes / 1_000_000,
+            row.usage.seconds,
+            bytes as f64 / 1e9 / row.usage.seconds,
+            row.usage.peak_bytes / 1_000_000,
         );
     }
     Ok(())
 }
 
-fn make(model: &Path, scale: f64) -> anyhow::Result<()> {
+fn write_model(model: &Path, scale: f64) -> anyhow::Result<()> {
     if model.join("config.json").is_file() {
         return Ok(());
     }
-    println!("making {} ...", model.display());
+    println!("writing {} ...", model.display());
     let layers = (28.0 * scale).round().max(1.0) as u64;
     let mut tensors = qwen2_5_7b_tensors(layers);
     for tensor in &mut tensors {
@@ -94,7 +95,7 @@ fn size(dir: &Path) -> anyhow::Result<u64> {
     Ok(sum)
 }
 
-/// All steps with the cache in one state.
+/// Measures all steps with the page cache in one state.
 fn measure(arguments: &Arguments, model: &Path, state: &'static str) -> anyhow::Result<Vec<Row>> {
     let program = build_physarium()?;
     let copy = arguments.dir.join("copy");
@@ -106,18 +107,18 @@ fn measure(arguments: &Arguments, model: &Path, state: &'static str) -> anyhow::
         command
     };
     let median = |prepare: &dyn Fn() -> anyhow::Result<()>, make: &dyn Fn() -> Command| {
-        let mut taken = Vec::new();
+        let mut usage = Vec::new();
         for _ in 0..arguments.rounds.max(1) {
             prepare()?;
             match state {
                 "cold" => drop_caches().map(|_| ())?,
                 _ => timed(&mut shell(shards(model))).map(|_| ())?,
             }
-            taken.push(timed(&mut make())?);
+            usage.push(timed(&mut make())?);
         }
-        let peak_bytes = taken.iter().map(|t| t.peak_bytes).max().unwrap_or(0);
-        taken.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
-        anyhow::Ok(Taken { peak_bytes, ..taken[taken.len() / 2] })
+        let peak_bytes = usage.iter().map(|t| t.peak_bytes).max().unwrap_or(0);
+        usage.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
+        anyhow::Ok(Usage { peak_bytes, ..usage[usage.len() / 2] })
     };
     let remove = |dir: &Path| match fs::remove_dir_all(dir) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
@@ -135,7 +136,7 @@ fn measure(arguments: &Arguments, model: &Path, state: &'static str) -> anyhow::
     };
     let (model_text, out_text) = (model.to_string_lossy(), out.to_string_lossy());
     let both = format!("{} && {}", shards(model), shards(&out));
-    let row = |step, taken, baseline| Row { step, state, taken, baseline };
+    let row = |step, usage, baseline| Row { step, state, usage, baseline };
 
     let inspect = median(&nothing, &|| physarium(&["inspect", &model_text]))?;
     let cp_script = format!("cp -r {} {} && sync", model.display(), copy.display());
@@ -143,7 +144,7 @@ fn measure(arguments: &Arguments, model: &Path, state: &'static str) -> anyhow::
     remove(&copy)?;
     let prune =
         median(&|| fresh(&out), &|| physarium(&["prune", &model_text, "--out", &out_text]))?;
-    // With the output in the cache too, as far as memory goes.
+    // The output is read into the cache too, as far as it fits in memory.
     let warm_out =
         || if state == "warm" { timed(&mut shell(shards(&out))).map(|_| ()) } else { Ok(()) };
     let cat = median(&warm_out, &|| shell(both.clone()))?;
@@ -161,7 +162,7 @@ fn measure(arguments: &Arguments, model: &Path, state: &'static str) -> anyhow::
     ])
 }
 
-/// Processor, cores, memory, commit: what a record needs.
+/// Processor, cores and commit, for the record.
 fn machine() -> String {
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpu.lines().find_map(|line| line.strip_prefix("model name"));

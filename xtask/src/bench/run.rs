@@ -1,4 +1,4 @@
-//! Running commands: what they take, what they print, and the program that is measured.
+//! Runs commands, measures their time and memory, and builds the program under test.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -7,20 +7,21 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 
-/// What a command took.
+/// Time and memory that a command used.
 #[derive(Debug, Clone, Copy)]
-pub struct Taken {
+pub struct Usage {
+    /// Wall-clock time.
     pub seconds: f64,
-    /// Peak resident memory, looked at every few milliseconds (`VmHWM`, which only grows).
+    /// Peak resident memory, polled every 2 ms (`VmHWM`, which never falls).
     pub peak_bytes: u64,
 }
 
-/// Where cargo puts what it builds.
+/// Cargo's build directory.
 pub fn target_dir() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from)
 }
 
-/// Builds the program that is measured.
+/// Builds the program under test; returns its path.
 pub fn build_physarium() -> anyhow::Result<PathBuf> {
     let status = Command::new(env!("CARGO"))
         .args(["build", "--locked", "--release", "--quiet", "--package", "physarium-cli"])
@@ -29,15 +30,15 @@ pub fn build_physarium() -> anyhow::Result<PathBuf> {
     Ok(target_dir().join("release/physarium"))
 }
 
-/// Runs a command to its end, and returns what it prints.
+/// Runs a command to its end and returns its stdout.
 pub fn printed(command: &mut Command) -> anyhow::Result<String> {
     let output = command.output().with_context(|| format!("cannot start {command:?}"))?;
     ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     Ok(String::from_utf8(output.stdout)?)
 }
 
-/// Runs a command to its end.
-pub fn timed(command: &mut Command) -> anyhow::Result<Taken> {
+/// Runs a command to its end, discards its stdout and measures it.
+pub fn timed(command: &mut Command) -> anyhow::Result<Usage> {
     let begin = Instant::now();
     let mut child = command
         .stdout(Stdio::null())
@@ -53,7 +54,7 @@ pub fn timed(command: &mut Command) -> anyhow::Result<Taken> {
         }
     };
     ensure!(status.success(), "{command:?}: {status}");
-    Ok(Taken { seconds: begin.elapsed().as_secs_f64(), peak_bytes })
+    Ok(Usage { seconds: begin.elapsed().as_secs_f64(), peak_bytes })
 }
 
 fn peak(status_file: &str) -> Option<u64> {
@@ -62,12 +63,12 @@ fn peak(status_file: &str) -> Option<u64> {
     Some(line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()? * 1024)
 }
 
-/// Waits until everything written so far is on disk.
+/// Flushes all written data to disk.
 pub fn sync() -> anyhow::Result<()> {
     timed(&mut Command::new("sync")).map(|_| ())
 }
 
-/// Empties the page cache; false where that is not permitted.
+/// Empties the page cache; returns whether that is permitted.
 pub fn drop_caches() -> anyhow::Result<bool> {
     sync()?;
     Ok(std::fs::write("/proc/sys/vm/drop_caches", "3").is_ok())

@@ -1,4 +1,4 @@
-//! `cargo xtask bench solve`: one core, tiles in memory.
+//! `cargo xtask bench solve`: prunes tiles in memory on one core.
 
 use std::time::Instant;
 
@@ -8,12 +8,12 @@ use physarium_flow::{Census, Conductance, FloatFormat, FlowParams, TileView, app
 
 #[derive(Args)]
 pub struct Arguments {
-    /// Bytes of weights per format, in MB
+    /// Size of the weights per format, in MB
     #[arg(long, default_value_t = 256)]
     megabytes: usize,
 }
 
-/// Edge of a tile.
+/// Side length of a tile.
 const EDGE: usize = 256;
 
 /// Measures each format and prints a table.
@@ -23,7 +23,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         (Kind::F16, FloatFormat::F16),
         (Kind::F32, FloatFormat::F32),
     ];
-    println!("| format | copy GB/s | decide + prune GB/s, one core | pruned | ratio to copy |");
+    println!("| format | copy GB/s | prune GB/s, one core | pruned | ratio to copy |");
     println!("|---|---:|---:|---:|---:|");
     for (kind, format) in formats {
         let tile_bytes = EDGE * EDGE * format.size_bytes();
@@ -38,7 +38,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let solved = begin.elapsed().as_secs_f64();
         let gigabytes = weights.len() as f64 / 1e9;
         println!(
-            "| {} | {:.2} | {:.2} | {:.2} % of these weights | {:.1} |",
+            "| {} | {:.2} | {:.2} | {:.2} % of weights | {:.1} |",
             kind.name(),
             gigabytes / copied,
             gigabytes / solved,
@@ -49,7 +49,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prunes tiles in place, two at once as the engine does, with the default flow; returns how many weights died.
+/// Prunes tiles in place with the default flow, two at once as the engine does. Returns the number of
+/// pruned weights.
 fn prune(weights: &mut [u8], format: FloatFormat) -> u64 {
     let params = FlowParams::new(
         FlowParams::DEFAULT_ITERATIONS,

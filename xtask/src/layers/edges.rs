@@ -1,0 +1,130 @@
+//! Which crate may depend on which.
+
+use std::process::Command;
+
+use anyhow::{Context, ensure};
+use cargo_metadata::{DependencyKind, Metadata, Package};
+
+/// Edges that are allowed between crates of the workspace.
+const ALLOWED: [(&str, &[&str]); 10] = [
+    ("physarium-checkpoint", &[]),
+    ("physarium-flow", &["physarium-kernels"]),
+    ("physarium-kernels", &[]),
+    ("physarium-fixtures", &[]),
+    ("physarium-pack", &["physarium-checkpoint"]),
+    ("physarium-model", &["physarium-checkpoint", "physarium-kernels", "physarium-pack"]),
+    ("physarium-audit", &["physarium-checkpoint"]),
+    (
+        "physarium",
+        &[
+            "physarium-audit",
+            "physarium-checkpoint",
+            "physarium-flow",
+            "physarium-model",
+            "physarium-pack",
+        ],
+    ),
+    ("physarium-cli", &["physarium"]),
+    ("xtask", &["physarium-fixtures", "physarium-flow", "physarium-kernels", "physarium-model"]),
+];
+/// What any crate may use in tests.
+const FOR_TESTS: &str = "physarium-fixtures";
+/// The library, which other programs embed.
+const LIBRARY: &str = "physarium";
+/// Crates that only a program needs: the library must not depend on them, directly or through others.
+const NOT_IN_LIBRARY: [&str; 4] = ["clap", "indicatif", "comfy-table", "signal-hook"];
+
+/// Faults of the workspace's edges and of the library's dependencies.
+///
+/// # Errors
+/// `cargo tree` fails.
+pub fn faults(metadata: &Metadata) -> anyhow::Result<Vec<String>> {
+    let names: Vec<&str> = metadata.packages.iter().map(|package| package.name.as_str()).collect();
+    let mut faults = absent(&names);
+    for package in &metadata.packages {
+        faults.extend(package_faults(package, &names));
+    }
+    faults.extend(program_dependencies(&library_tree()?));
+    Ok(faults)
+}
+
+fn absent(workspace: &[&str]) -> Vec<String> {
+    let absent = ALLOWED.iter().filter(|(name, _)| !workspace.contains(name));
+    absent.map(|(name, _)| format!("{name}: has a rule but is not in the workspace")).collect()
+}
+
+fn package_faults(package: &Package, workspace: &[&str]) -> Vec<String> {
+    let name = package.name.as_str();
+    let Some((_, allowed)) = ALLOWED.iter().find(|(rule, _)| *rule == name) else {
+        return vec![format!("{name}: no rule in xtask/src/layers/edges.rs")];
+    };
+    let edges = package.dependencies.iter().filter(|edge| workspace.contains(&edge.name.as_str()));
+    edges
+        .filter(|edge| !may_use(allowed, &edge.name, edge.kind))
+        .map(|edge| format!("{name} must not depend on {} ({:?})", edge.name, edge.kind))
+        .collect()
+}
+
+fn may_use(allowed: &[&str], name: &str, kind: DependencyKind) -> bool {
+    allowed.contains(&name) || kind == DependencyKind::Development && name == FOR_TESTS
+}
+
+/// The library's normal dependencies, one a line: depth, then name and version.
+fn library_tree() -> anyhow::Result<String> {
+    let output = Command::new(env!("CARGO"))
+        .args(["tree", "--locked", "--package", LIBRARY, "--edges", "normal"])
+        .args(["--prefix", "depth", "--format", " {p}"])
+        .output()
+        .context("cannot start cargo tree")?;
+    ensure!(output.status.success(), "cargo tree: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// What the library must not depend on, each with the chain of crates that leads to it.
+fn program_dependencies(tree: &str) -> Vec<String> {
+    let (mut chain, mut faults) = (Vec::new(), Vec::new());
+    for line in tree.lines() {
+        let mut words = line.split_whitespace();
+        let depth = words.next().and_then(|depth| depth.parse::<usize>().ok());
+        let (Some(depth), Some(name)) = (depth, words.next()) else { continue };
+        chain.truncate(depth);
+        chain.push(name);
+        if NOT_IN_LIBRARY.contains(&name) {
+            faults.push(format!("{LIBRARY} must not depend on {name}: {}", chain.join(" -> ")));
+        }
+    }
+    faults
+}
+
+#[cfg(test)]
+mod tests {
+    use cargo_metadata::DependencyKind;
+
+    use super::{ALLOWED, absent, may_use, program_dependencies};
+
+    #[test]
+    fn every_crate_with_a_rule_exists() {
+        let names = ALLOWED.map(|(name, _)| name);
+        assert_eq!(absent(&names), Vec::<String>::new());
+        let expected = format!("{}: has a rule but is not in the workspace", names[0]);
+        assert_eq!(absent(&names[1..]), [expected]);
+    }
+
+    #[test]
+    fn fixtures_are_for_tests() {
+        let fixtures = "physarium-fixtures";
+        assert!(may_use(&[], fixtures, DependencyKind::Development));
+        assert!(!may_use(&[], fixtures, DependencyKind::Normal));
+        assert!(!may_use(&["physarium-flow"], "physarium-audit", DependencyKind::Development));
+        assert!(may_use(&["physarium-flow"], "physarium-flow", DependencyKind::Normal));
+    }
+
+    #[test]
+    fn a_program_crate_is_reported_with_the_chain_to_it() {
+        let tree = "0 physarium v0.1.0 (/w)\n1 rayon v1.12.0\n2 either v1.0.0\n1 tokenizers v0.23.0\n\
+                    2 indicatif v0.18.6\n3 console v0.16.0\n1 serde v1.0.0 (*)\n";
+        let expected =
+            "physarium must not depend on indicatif: physarium -> tokenizers -> indicatif";
+        assert_eq!(program_dependencies(tree), [expected]);
+    }
+}
