@@ -210,7 +210,7 @@ impl Window<'_> {
             let cols = self.grid.tile_cols(tile_column);
             let begin = ((cols.start - first_col) * size) as usize;
             let n_cols = (cols.end - cols.start) as usize;
-            TileView::new(&buffer[begin..], matrix.format, n_rows, n_cols, stride)
+            TileView::new(&buffer[begin..], matrix.format, [n_rows, n_cols], stride)
         };
         let tiles: Vec<TileView<'_>> = self.tiles.clone().map(view).collect();
         let mut cuts = Vec::with_capacity(tiles.len());
