@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Golden values for the solvers that see activations: each in float64, written from its equations with numpy alone.
+"""Golden values for the activation-aware methods, in float64, written from their equations with numpy only.
 
     python3 -m venv /tmp/venv && /tmp/venv/bin/pip install numpy
     /tmp/venv/bin/python reference/solvers_golden.py
 
-Writes crates/physarium-flow/tests/golden/solvers.json: weights, inputs of the pruned and of the dense model, what
-errors of outputs cost, and what each method makes of them. Inputs are correlated, one of them is dead.
+Writes crates/physarium-flow/tests/golden/solvers.json: weights, inputs of the pruned and of the dense model, output
+costs, and the result of each method. Inputs are correlated; one of them is dead.
 """
 import json
 import pathlib
@@ -84,11 +84,11 @@ def conjugate_gradients(gram, q, rest, cost, inverse, steps):
     return q, rest
 
 
-def activation_flow(w, x, dense, felt, share=None, pattern=None, iterations=30, gradients=4, refit=15, every=5):
+def activation_flow(w, x, dense, costs, share=None, pattern=None, iterations=30, gradients=4, refit=15, every=5):
     gram, damping = damped(x)
     scale = np.sqrt(np.diag(gram) + damping)
     cross = dense.T @ x / len(x)
-    weigh = np.sqrt(felt / felt.mean())[:, None]
+    weigh = np.sqrt(costs / costs.mean())[:, None]
     demand = weigh * (w @ (cross + damping * np.eye(COLS))) / scale
     gram = (gram + damping * np.eye(COLS)) / np.outer(scale, scale)
     q, zeros = weigh * w * scale, round((share or 0) * w.size)
@@ -119,17 +119,17 @@ def main():
     dense = rng.normal(size=(TOKENS, COLS // 3)) @ mixing / 6 + 0.4 * rng.normal(size=(TOKENS, COLS))
     x = dense + 0.2 * rng.normal(size=dense.shape)
     x[:, DEAD] = dense[:, DEAD] = 0
-    w, felt = rng.normal(size=(ROWS, COLS)), np.exp(rng.normal(size=ROWS))
-    w, x, dense, felt = (np.round(a * 1000) / 1000 for a in (w, x, dense, felt))
+    w, costs = rng.normal(size=(ROWS, COLS)), np.exp(rng.normal(size=ROWS))
+    w, x, dense, costs = (np.round(a * 1000) / 1000 for a in (w, x, dense, costs))
     results = {
         "wanda": wanda(w, x, 0.5),
         "sparsegpt": sparsegpt(w, x, share=0.5),
         "sparsegpt-2:4": sparsegpt(w, x, pattern=(2, 4)),
-        "activation-flow": activation_flow(w, x, dense, felt, share=0.6),
-        "activation-flow-2:4": activation_flow(w, x, dense, felt, pattern=(2, 4)),
+        "activation-flow": activation_flow(w, x, dense, costs, share=0.6),
+        "activation-flow-2:4": activation_flow(w, x, dense, costs, pattern=(2, 4)),
     }
     text = {"rows": ROWS, "cols": COLS, "made_by": f"numpy {np.__version__}"}
-    inputs = {"weights": w, "x": x, "dense": dense, "felt": felt}
+    inputs = {"weights": w, "x": x, "dense": dense, "output_costs": costs}
     for name, array in inputs.items():
         text[name] = [round(float(v), 3) for v in array.ravel()]
     text["results"] = {name: [float(f"{v:.7g}") for v in a.ravel()] for name, a in results.items()}

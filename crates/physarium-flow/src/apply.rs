@@ -1,14 +1,19 @@
-//! Zeroing the weights that a cut says are dead.
+/*!
+Zeroing the weights that a cut prunes.
+
+In: consecutive weights as bytes and a [`Cut`]. Out: the bytes with pruned weights set to +0.0, and
+[`Counts`].
+*/
 
 use std::ops::AddAssign;
 
 use crate::cut::Cut;
 use crate::format::FloatFormat;
 
-/// What was found and done in a run of weights.
+/// What was found and pruned in a run of weights.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Weights set to +0.0 that were not zero.
+    /// Weights that were not zero and were set to +0.0.
     pub pruned: u64,
     /// Weights that were +0.0 or -0.0; their bits are kept.
     pub already_zero: u64,
@@ -24,8 +29,8 @@ impl AddAssign for Counts {
     }
 }
 
-/// Applies a cut to consecutive weights of its scope, the first of which has row-major position
-/// `first` in the scope.
+/// Applies a cut to consecutive weights of its scope; `first` is the row-major position of the first
+/// of them in the scope.
 ///
 /// # Panics
 /// If `bytes` are not whole elements.
@@ -41,11 +46,11 @@ pub fn apply_cut(bytes: &mut [u8], format: FloatFormat, cut: Cut, first: u64) ->
     Counts { pruned: counts.pruned + ties, ..counts }
 }
 
-/// Elements of a block whose counts fit in 16 bits, so that counting vectorises.
+/// Number of elements in a block: its counts fit in 16 bits, so that counting vectorises.
 const BLOCK: usize = 1024;
 
-/// A pass over elements, compiled for the widest vectors of the machine it runs on. (A struct,
-/// since a closure would not be inlined into the code that may use them.)
+/// A pass over elements, compiled for the widest vectors of the machine it runs on. It is a struct
+/// because a closure would not be inlined into the code that is compiled for those vectors.
 struct Below<'a, const SIZE: usize> {
     elements: &'a mut [[u8; SIZE]],
     below: u32,
@@ -62,16 +67,16 @@ macro_rules! impl_below {
                 let (below, infinity) = (self.below as $signed, self.infinity as $signed);
                 let mut counts = Counts::default();
                 for block in self.elements.chunks_mut(BLOCK) {
-                    // At most `BLOCK` each: wrapping additions, which vectorise, cannot wrap.
+                    // Wrapping additions vectorise; they cannot wrap, as a count is at most `BLOCK`.
                     let (mut pruned, mut zero, mut non_finite): ($bits, $bits, $bits) = (0, 0, 0);
                     for element in block {
                         let bits = <$bits>::from_le_bytes(*element);
                         let key = (bits & <$bits>::MAX >> 1) as $signed;
-                        let dies = (key > 0) & (key < below);
-                        pruned = pruned.wrapping_add(<$bits>::from(dies));
+                        let prune = (key > 0) & (key < below);
+                        pruned = pruned.wrapping_add(<$bits>::from(prune));
                         zero = zero.wrapping_add(<$bits>::from(key == 0));
                         non_finite = non_finite.wrapping_add(<$bits>::from(key >= infinity));
-                        *element = if dies { 0 } else { bits }.to_le_bytes();
+                        *element = if prune { 0 } else { bits }.to_le_bytes();
                     }
                     counts += Counts {
                         pruned: u64::from(pruned),
@@ -98,7 +103,7 @@ where
     pulp::Arch::new().dispatch(Below { elements, below, infinity })
 }
 
-/// Zeroes every element of one non-zero finite key; returns how many there were.
+/// Zeroes every element with the key `key`, if that is non-zero and finite; returns their number.
 fn at_key(bytes: &mut [u8], format: FloatFormat, key: u32) -> u64 {
     if key == 0 || key >= format.infinity_key() {
         return 0;

@@ -1,98 +1,30 @@
 /*!
 The distinct magnitudes of a tile and how often each occurs.
 
-A 16-bit format has at most 32,768 magnitudes: a table counts them. A 32-bit one has 2³¹: the keys
-are sorted (by radix, three passes) and run-length encoded. Both give the same [`Magnitudes`].
+In: a [`TileView`]. Out: [`Magnitudes`].
+
+A 16-bit format has at most 32,768 magnitudes: a table counts them. A 32-bit format has 2³¹: the keys
+are sorted (radix sort, three passes) and run-length encoded. Both give the same [`Magnitudes`].
 */
 
 use crate::format::{FloatFormat, KEYS_16, keys16, keys32};
-
-/// A tile's bytes inside a larger row-major matrix.
-///
-/// Shapes: `rows` × `cols` elements; row `r` begins at byte `r * stride_bytes`.
-#[derive(Debug, Clone, Copy)]
-pub struct TileView<'a> {
-    bytes: &'a [u8],
-    format: FloatFormat,
-    rows: usize,
-    cols: usize,
-    stride_bytes: usize,
-}
-
-impl<'a> TileView<'a> {
-    /// A window on `bytes`, which begin with the tile's first element.
-    ///
-    /// # Panics
-    /// If the last row does not lie in `bytes`, or rows overlap.
-    #[track_caller]
-    pub fn new(
-        bytes: &'a [u8],
-        format: FloatFormat,
-        rows: usize,
-        cols: usize,
-        stride_bytes: usize,
-    ) -> Self {
-        let row_bytes = cols * format.size_bytes();
-        let needed = if rows == 0 { 0 } else { (rows - 1) * stride_bytes + row_bytes };
-        assert!(bytes.len() >= needed, "{rows} x {cols} tile in {} bytes", bytes.len());
-        assert!(rows < 2 || stride_bytes >= row_bytes, "stride {stride_bytes} < row {row_bytes}");
-        TileView { bytes, format, rows, cols, stride_bytes }
-    }
-
-    /// Element format.
-    pub fn format(&self) -> FloatFormat {
-        self.format
-    }
-
-    /// Number of elements.
-    pub fn len(&self) -> u64 {
-        self.rows as u64 * self.cols as u64
-    }
-
-    /// Whether the tile has no elements.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The rows' bytes, first to last.
-    pub fn rows(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-        let TileView { bytes, stride_bytes, rows, .. } = *self;
-        let row_bytes = self.cols * self.format.size_bytes();
-        (0..rows).map(move |row| &bytes[row * stride_bytes..][..row_bytes])
-    }
-
-    /// Position (row-major in the tile) just after the `ties`-th element of this key.
-    ///
-    /// # Panics
-    /// If the tile has fewer.
-    pub(crate) fn end_of_ties(&self, key: u32, ties: u64) -> u64 {
-        let mut left = ties;
-        let mut position = 0;
-        for row in self.rows() {
-            if let Some(at) = crate::search::locate_tie(row, self.format, key, &mut left) {
-                return position + at;
-            }
-            position += self.cols as u64;
-        }
-        panic!("{left} of {ties} ties at key {key:#x} not found in the tile");
-    }
-}
+use crate::tile::TileView;
 
 /// The distinct non-zero finite magnitudes of a tile, ascending, with their counts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Magnitudes {
-    /// Keys, ascending, without zero and without infinity and NaN.
+    /// Keys, ascending, without those of zero, infinity and NaN.
     pub keys: Vec<u32>,
-    /// How many weights have each key.
+    /// Number of weights with each key.
     pub counts: Vec<u32>,
-    /// Weights that are +0.0 or -0.0.
+    /// Number of weights that are +0.0 or -0.0.
     pub zeros: u64,
-    /// Weights that are infinite or NaN.
+    /// Number of weights that are infinite or NaN.
     pub non_finite: u64,
 }
 
 impl Magnitudes {
-    /// Finite weights, zeros among them.
+    /// Number of finite weights, including zeros.
     pub fn finite(&self) -> u64 {
         self.zeros + self.counts.iter().map(|&count| u64::from(count)).sum::<u64>()
     }
@@ -103,12 +35,12 @@ impl Magnitudes {
         (self.zeros, self.non_finite) = (0, 0);
     }
 
-    /// Takes in sorted keys, neither zero nor infinite.
-    fn take_sorted(&mut self, sorted: &[u32]) {
+    /// Stores sorted keys, all of them non-zero and finite.
+    fn store_sorted(&mut self, sorted: &[u32]) {
         let Some(&first) = sorted.first() else { return };
         self.keys.resize(sorted.len(), first);
         self.counts.resize(sorted.len(), 0);
-        // Without branches: whether two keys are equal cannot be predicted.
+        // Branch-free: whether two keys are equal is unpredictable.
         let (mut last, mut current) = (0, first);
         for &key in sorted {
             last += usize::from(key != current);
@@ -120,7 +52,7 @@ impl Magnitudes {
         self.counts.truncate(last + 1);
     }
 
-    /// Takes in the next distinct key; keys come ascending.
+    /// Stores the next distinct key; keys come in ascending order.
     fn push(&mut self, key: u32, count: u32, infinity_key: u32) {
         if key == 0 {
             self.zeros += u64::from(count);
@@ -133,7 +65,7 @@ impl Magnitudes {
     }
 }
 
-/// Counts tiles one after the other, in memory that is allocated once.
+/// Counts the magnitudes of one tile after another; memory is allocated once and reused.
 #[derive(Debug, Default)]
 pub struct Census {
     table: Vec<u32>,
@@ -143,7 +75,7 @@ pub struct Census {
 }
 
 impl Census {
-    /// Counts one tile.
+    /// Counts the magnitudes of one tile.
     ///
     /// # Panics
     /// If the tile has 2³² elements or more.
@@ -157,7 +89,7 @@ impl Census {
         &self.found
     }
 
-    /// Scratch that one census needs at most, in bytes, for a tile of `elements`.
+    /// Upper bound of the scratch memory of one census, in bytes, for a tile of `elements`.
     pub fn scratch_bytes(format: FloatFormat, elements: u64) -> u64 {
         let counting = match format {
             FloatFormat::Bf16 | FloatFormat::F16 => 4 * KEYS_16 as u64,
@@ -178,7 +110,7 @@ impl Census {
             }
         }
         let infinity = tile.format().infinity_key();
-        // Most of the table is empty: look at it sixteen counts at a time.
+        // Most of the table is empty, so it is scanned sixteen counts at a time.
         for (block, counts) in table.as_chunks_mut::<16>().0.iter_mut().enumerate() {
             if counts.iter().fold(0, |any, count| any | count) == 0 {
                 continue;
@@ -200,7 +132,7 @@ impl Census {
         let finite = self.keys.partition_point(|&key| key < tile.format().infinity_key());
         self.found.zeros = zeros as u64;
         self.found.non_finite = (self.keys.len() - finite) as u64;
-        self.found.take_sorted(&self.keys[zeros..finite]);
+        self.found.store_sorted(&self.keys[zeros..finite]);
     }
 }
 
@@ -213,7 +145,7 @@ fn sort_keys(keys: &mut Vec<u32>, spare: &mut Vec<u32>) {
     let mut places = [[0u32; DIGITS]; 3];
     for &key in keys.iter() {
         for (places, shift) in places.iter_mut().zip(SHIFTS) {
-            // Wrapping, for speed: there are fewer than 2^32 keys.
+            // Wrapping for speed; it cannot wrap, as there are fewer than 2^32 keys.
             let count = &mut places[digit(key, shift)];
             *count = count.wrapping_add(1);
         }
@@ -238,11 +170,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_window_counts_only_its_own_elements() {
-        // 3 x 4 matrix of bf16 bit patterns, the window is its middle 2 x 2.
+    fn a_tile_counts_only_its_own_elements() {
+        // 3 x 4 matrix of BF16 bit patterns; the tile is its middle 2 x 2.
         let bits: [u16; 12] = [9, 9, 9, 9, 9, 1, 0x8001, 9, 9, 0x8000, 0x7f80, 9];
         let bytes: Vec<u8> = bits.iter().flat_map(|b| b.to_le_bytes()).collect();
-        let tile = TileView::new(&bytes[10..], FloatFormat::Bf16, 2, 2, 8);
+        let tile = TileView::new(&bytes[10..], FloatFormat::Bf16, [2, 2], 8);
         let found = Census::default().take(&tile).clone();
         let expected = Magnitudes { keys: vec![1], counts: vec![2], zeros: 1, non_finite: 1 };
         assert_eq!(found, expected);
@@ -250,12 +182,12 @@ mod tests {
     }
 
     #[test]
-    fn binary32_keys_are_counted_in_order_whatever_they_share() {
+    fn binary32_keys_are_counted_in_ascending_order() {
         let mut state = 1u32;
         let bits: Vec<u32> = (0..5000)
             .map(|i| {
                 state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                // All bits, then keys that differ in their lower bits only.
+                // First keys that differ in all bits, then keys that differ in their lower bits only.
                 if i < 2500 { state >> 2 } else { 0x3f80_0000 | state >> 23 }
             })
             .chain([0, 0x7fff_ffff, 0x8000_0000, 1])
@@ -267,7 +199,7 @@ mod tests {
         }
         let finite = counts.iter().filter(|(key, _)| (1..0x7f80_0000).contains(*key));
         let (keys, expected): (Vec<u32>, Vec<u32>) = finite.map(|(k, n)| (*k, *n)).unzip();
-        let tile = TileView::new(&bytes, FloatFormat::F32, 1, bits.len(), bytes.len());
+        let tile = TileView::new(&bytes, FloatFormat::F32, [1, bits.len()], bytes.len());
         let mut census = Census::default();
         let found = census.take(&tile);
         assert_eq!(found.keys, keys);

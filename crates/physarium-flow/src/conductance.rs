@@ -1,32 +1,34 @@
 /*!
 The slime mould: conductances of the tubes of one tile under a conserved flow.
 
-Each weight is a tube between the same two points; its food is its magnitude f. From D = 1 on,
+In: the distinct magnitudes of a tile with their counts. Out: a [`Cut`].
+
+Each weight is a tube between the same two points; its food is its magnitude f. Beginning with D = 1,
 
 ```text
 Qᵢ = I₀ · N · Dᵢ fᵢ / Σⱼ Dⱼ fⱼ
 Dᵢ ← Qᵢ^β / (1 + Qᵢ^β)
 ```
 
-where N is the number of finite weights of the tile (those that are zero too: they carry nothing,
-their share goes to the others) and I₀ the mean flow per tube. The response is the saturating one of
+where N is the number of finite weights of the tile (including zeros, which carry no flow: their
+share goes to the others) and I₀ the mean flow per tube. The response is the saturating one of
 Tero, Kobayashi, Nakagaki 2007 ("A mathematical model for adaptive transport network in path
 finding by true slime mold", J. Theor. Biol. 244), with their rate and decay at one step per
-iteration (dt = 1), which makes the new D the response itself. A tube is dead when its D is below
-10⁻³ of the largest.
+iteration (dt = 1), so the new D is the response itself. A tube is dead when its D is below 10⁻³ of
+the largest.
 
-Equal magnitudes have equal fates, so one tube per *distinct* magnitude is followed, with its count.
-The sum runs over the distinct magnitudes in ascending order, one after the other, in float64:
-the result is the same on every machine and for every number of threads. Magnitudes are first divided
-by a power of two so that the largest is in [1, 2); scaling a tile by a power of two therefore
-changes nothing, to the last bit.
+Weights of equal magnitude have the same D, so the code follows one tube per *distinct* magnitude,
+with its count. The sum runs over the distinct magnitudes in ascending order, in float64, so the
+result does not depend on the machine or the number of threads. Magnitudes are first divided by a power
+of two so that the largest is in [1, 2); therefore scaling a tile by a power of two changes no bit
+of the result.
 */
 
 use crate::census::Magnitudes;
 use crate::cut::Cut;
 use crate::format::FloatFormat;
 
-/// A tube is dead below this share of the largest conductance (the project's choice).
+/// A tube is dead if its conductance is below this fraction of the largest. Chosen by this project.
 const DEAD: f64 = 1e-3;
 
 /// Parameters of the dynamics.
@@ -38,19 +40,19 @@ pub struct FlowParams {
 }
 
 impl FlowParams {
-    /// Steps of the dynamics unless the user says otherwise.
+    /// Default number of steps of the dynamics.
     pub const DEFAULT_ITERATIONS: u32 = 30;
-    /// Exponent of the response unless the user says otherwise.
+    /// Default exponent of the response.
     pub const DEFAULT_BETA: f64 = 2.0;
-    /// Mean flow per tube unless the user says otherwise: chosen so that a 256 x 256 tile of
-    /// Gaussian weights loses 2/9 of them (`default_inflow_takes_two_ninths_of_a_gaussian`).
+    /// Default mean flow per tube: chosen so that 2/9 of a 256 x 256 tile of Gaussian weights are
+    /// pruned (test `default_inflow_prunes_two_ninths_of_a_gaussian`).
     pub const DEFAULT_INFLOW: f64 = 5.16;
 
     /// Checks the parameters.
     ///
     /// # Errors
-    /// A sentence, when `iterations` is 0 or over 10,000, `beta` is not in (1, 16] (up to 1 no
-    /// tube ever dies), or `inflow` is not in [0.001, 1,000,000].
+    /// A message that names the parameter and its range, if `iterations` is 0 or over 10,000, `beta`
+    /// is not in (1, 16] (at 1 and below no tube ever dies), or `inflow` is not in [0.001, 1,000,000].
     pub fn new(iterations: u32, beta: f64, inflow: f64) -> Result<Self, String> {
         if !(1..=10_000).contains(&iterations) {
             return Err(format!("iterations must be between 1 and 10,000, found {iterations}"));
@@ -65,19 +67,19 @@ impl FlowParams {
     }
 }
 
-/// Solves tiles, in memory that is allocated once.
+/// Solves one tile after another; memory is allocated once and reused.
 #[derive(Debug, Default)]
 pub struct Conductance {
     tubes: [Tubes; Conductance::LANES],
 }
 
 impl Conductance {
-    /// Tiles that are best solved at once. The sums of one tile are a chain of additions, each of
-    /// which waits for the one before; two chains beside each other fill the waiting.
+    /// Number of tiles to solve together for best speed. The sum of one tile is a chain of dependent
+    /// additions; two interleaved chains hide their latency.
     pub const LANES: usize = 2;
 
-    /// Lets the tubes of up to [`LANES`](Self::LANES) tiles adapt, each tile by itself, and returns
-    /// which magnitudes die in each.
+    /// Lets the tubes of up to [`LANES`](Self::LANES) tiles adapt, each tile independently, and returns
+    /// the cut of each.
     pub fn cuts<const L: usize>(
         &mut self,
         tiles: [&Magnitudes; L],
@@ -91,13 +93,13 @@ impl Conductance {
         }
         let total = tiles.map(|tile| params.inflow * tile.finite() as f64);
         pulp::Arch::new().dispatch(Adaptation { lanes, total, params });
-        std::array::from_fn(|lane| match lanes[lane].dead() {
+        std::array::from_fn(|lane| match lanes[lane].dead_count() {
             Some(dead) => Cut { below: tiles[lane].keys[dead], ties_end: 0 },
             None => Cut::NOTHING,
         })
     }
 
-    /// Scratch that one solver needs at most, in bytes, for tiles of `elements`.
+    /// Upper bound of the scratch memory of one solver, in bytes, for tiles of `elements`.
     pub fn scratch_bytes(format: FloatFormat, elements: u64) -> u64 {
         let numbers = 3 * Self::LANES as u64 * format.distinct_at_most(elements);
         numbers * size_of::<f64>() as u64
@@ -113,8 +115,8 @@ struct Tubes {
     weight: Vec<f64>,
     /// D.
     conductance: Vec<f64>,
-    /// How many of the first have D = 0. They stay so and add nothing: a smaller magnitude never
-    /// conducts better.
+    /// Number of leading tubes with D = 0. They stay at zero and add nothing to the sum; a smaller
+    /// magnitude never has a larger D.
     closed: usize,
 }
 
@@ -131,15 +133,15 @@ impl Tubes {
         self.closed = 0;
     }
 
-    /// How many of the magnitudes are dead: the first so many. `None` when there are no tubes.
-    fn dead(&self) -> Option<usize> {
+    /// Number of dead tubes, which are the leading ones. `None` if there are no tubes.
+    fn dead_count(&self) -> Option<usize> {
         let threshold = DEAD * self.conductance.last()?;
         Some(self.conductance.partition_point(|&d| d < threshold))
     }
 
     /// The tubes that are not closed.
-    fn open(&mut self) -> Open<'_> {
-        Open {
+    fn open(&mut self) -> OpenTubes<'_> {
+        OpenTubes {
             food: &self.food[self.closed..],
             weight: &self.weight[self.closed..],
             conductance: &mut self.conductance[self.closed..],
@@ -147,15 +149,15 @@ impl Tubes {
     }
 }
 
-/// Tubes that still conduct; the three slices have one length.
-struct Open<'a> {
+/// Tubes that still conduct; the three slices have the same length.
+struct OpenTubes<'a> {
     food: &'a [f64],
     weight: &'a [f64],
     conductance: &'a mut [f64],
 }
 
-/// The dynamics of some tiles beside each other. Compiled for the widest vectors of the machine it
-/// runs on; the operations and their order are the same on all.
+/// The dynamics of `L` tiles, interleaved. Compiled for the widest vectors of the machine it runs
+/// on; the operations and their order are the same on all machines.
 struct Adaptation<'a, const L: usize> {
     lanes: &'a mut [Tubes; L],
     /// The conserved flow I₀ · N of each tile.
@@ -177,7 +179,7 @@ impl<const L: usize> pulp::NullaryFnOnce for Adaptation<'_, L> {
             sum = if params.beta == 2.0 {
                 step(open, scale, |flux| flux * flux)
             } else {
-                // Over the largest float the response is one, not infinity over infinity.
+                // Beyond the largest float the response is 1, not ∞ / ∞.
                 step(open, scale, |flux| flux.powf(params.beta).min(f64::MAX))
             };
             for tubes in lanes.iter_mut() {
@@ -188,14 +190,14 @@ impl<const L: usize> pulp::NullaryFnOnce for Adaptation<'_, L> {
     }
 }
 
-/// Tubes whose responses are computed together, since they do not depend on each other.
+/// Number of tubes whose responses are computed together; they do not depend on each other.
 const BLOCK: usize = 8;
 
-/// One step for all tubes; returns the next Σ D f of each tile, added up in ascending order.
+/// One step of all tubes; returns the next Σ D f of each tile, summed in ascending order.
 #[inline(always)]
-#[allow(clippy::needless_range_loop, reason = "i runs over all lanes, lane over several arrays")]
+#[allow(clippy::needless_range_loop, reason = "`i` indexes all lanes, `lane` several arrays")]
 fn step<const L: usize>(
-    mut open: [Open<'_>; L],
+    mut open: [OpenTubes<'_>; L],
     scale: [f64; L],
     power: impl Fn(f64) -> f64 + Copy,
 ) -> [f64; L] {
@@ -212,7 +214,7 @@ fn step<const L: usize>(
             }
         }
     }
-    // What one tile has more than the other, and what is less than a block.
+    // The blocks that one tile has and the other has not, then the rest below a block.
     for lane in 0..L {
         let tubes = &mut open[lane];
         let mut at = blocks * BLOCK;
@@ -238,10 +240,10 @@ fn respond(conductance: f64, food: f64, scale: f64, power: impl Fn(f64) -> f64) 
     response / (1.0 + response)
 }
 
-/// The new D of a block of tubes; returns their terms of Σ D f.
+/// Updates D of a block of tubes; returns their terms of Σ D f.
 #[inline(always)]
 fn respond_block(
-    tubes: &mut Open<'_>,
+    tubes: &mut OpenTubes<'_>,
     at: usize,
     scale: f64,
     power: impl Fn(f64) -> f64 + Copy,
@@ -256,7 +258,7 @@ fn respond_block(
     std::array::from_fn(|i| next[i] * weight[i])
 }
 
-/// The largest power of two that is at most `x`, for positive normal `x`.
+/// The largest power of two that is at most `x`; `x` is positive and normal.
 fn power_of_two_below(x: f64) -> f64 {
     assert!(x.is_normal() && x > 0.0, "magnitude {x}");
     f64::from_bits(x.to_bits() & 0x7ff0_0000_0000_0000)

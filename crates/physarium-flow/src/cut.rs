@@ -1,28 +1,34 @@
-//! Which weights of a scope die: all below one magnitude, and the first so many at it.
+/*!
+The threshold between pruned and kept weights of a scope.
 
-use crate::census::{Magnitudes, TileView};
+In: the magnitudes of a tile and the number of weights that are to be zero. Out: a [`Cut`]: all weights
+below one magnitude are pruned, and of those at it the ones before one position.
+*/
 
-/// The line between dead and alive in a scope (a tile, a tensor).
+use crate::census::Magnitudes;
+use crate::tile::TileView;
+
+/// The threshold between pruned and kept weights of a scope (a tile, a tensor).
 ///
-/// A weight that is not zero dies when its key is smaller than `below`, or equal to it and its
+/// A non-zero weight is pruned if its key is smaller than `below`, or if its key equals `below` and its
 /// row-major position in the scope is before `ties_end`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cut {
-    /// First key that does not die whole.
+    /// Smallest key whose weights are not all pruned.
     pub below: u32,
-    /// Ties at `below` before this position die.
+    /// Weights with the key `below` are pruned before this position.
     pub ties_end: u64,
 }
 
 impl Cut {
-    /// Nothing dies.
+    /// Prunes nothing.
     pub const NOTHING: Cut = Cut { below: 0, ties_end: 0 };
 }
 
-/// The cut that leaves exactly `zeros` weights of a tile zero, those that are zero already
-/// counted first; ties die in row-major order. Infinite and NaN weights never die.
+/// The cut after which exactly `zeros` weights of a tile are zero, including those that are zero
+/// already; ties are pruned in row-major order. Infinite and NaN weights are never pruned.
 ///
-/// If the tile has more zeros than that already, nothing dies.
+/// If the tile has at least `zeros` zeros already, nothing is pruned.
 pub fn exact_cut(tile: &TileView<'_>, magnitudes: &Magnitudes, zeros: u64) -> Cut {
     let mut left = zeros.saturating_sub(magnitudes.zeros);
     if left == 0 {

@@ -1,6 +1,11 @@
-//! The float formats that weights come in, seen as sign and magnitude key.
+/*!
+The float formats of weights, as a sign and a magnitude key.
 
-/// A little-endian IEEE-like float with a sign bit on top.
+In: little-endian elements as bytes. Out: keys (the bits without the sign) and the magnitudes that they
+stand for.
+*/
+
+/// A little-endian float whose highest bit is the sign.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FloatFormat {
     /// bfloat16: 8 exponent bits, 7 fraction bits.
@@ -11,11 +16,11 @@ pub enum FloatFormat {
     F32,
 }
 
-/// Keys of a 16-bit format.
+/// Number of keys of a 16-bit format.
 pub(crate) const KEYS_16: usize = 1 << 15;
 
 impl FloatFormat {
-    /// Most distinct magnitudes among `elements` weights.
+    /// Upper bound of the number of distinct magnitudes among `elements` weights.
     pub(crate) fn distinct_at_most(self, elements: u64) -> u64 {
         match self {
             FloatFormat::Bf16 | FloatFormat::F16 => elements.min(KEYS_16 as u64),
@@ -31,7 +36,7 @@ impl FloatFormat {
         }
     }
 
-    /// The key of infinity; larger keys are NaN, smaller ones finite.
+    /// The key of infinity; larger keys are NaN, smaller ones are finite.
     pub fn infinity_key(self) -> u32 {
         match self {
             FloatFormat::Bf16 => 0x7f80,
@@ -45,8 +50,8 @@ impl FloatFormat {
         f64::from(f32::from_bits(self.binary32_key(key)))
     }
 
-    /// The same magnitude's key in binary32: one order for all formats. Exact, since binary32
-    /// holds every value of the other two.
+    /// The key of the same magnitude in binary32: one order for all formats. Exact, since binary32
+    /// represents every value of the other two.
     pub fn binary32_key(self, key: u32) -> u32 {
         match self {
             FloatFormat::Bf16 => key << 16,

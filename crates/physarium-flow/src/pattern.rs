@@ -1,24 +1,26 @@
 /*!
 N:M sparsity: of each M consecutive inputs of a row, the N largest magnitudes are kept.
 
+In: weights of one row as bytes. Out: the bytes with pruned weights set to +0.0, and [`Counts`].
+
 The groups are those that sparse matrix units use (Mishra et al. 2021, "Accelerating sparse deep
-neural networks", arXiv 2104.08378, §3): along the inputs, starting at each row's first weight. A
-row whose length M does not divide ends in a shorter group; it too keeps at most N.
+neural networks", arXiv 2104.08378, §3): along the inputs, starting at the first weight of each row.
+If M does not divide the length of the row, its last group is shorter and keeps at most N too.
 */
 
 use crate::apply::Counts;
 use crate::format::{FloatFormat, keys16, keys32};
 
-/// Largest M.
+/// Largest M that is supported.
 const MAX_GROUP: usize = 64;
 
-/// Whether rows of `cols` inputs are whole groups.
-pub fn pattern_is_at_home(cols: u64, group: usize) -> bool {
+/// Whether a row of `cols` inputs consists of whole groups of `group`.
+pub fn pattern_divides_row(cols: u64, group: usize) -> bool {
     cols.is_multiple_of(group as u64)
 }
 
-/// Applies the pattern to weights of one row, beginning at the start of a group. Of equal
-/// magnitudes the earlier die first. Infinite and NaN weights are kept.
+/// Applies the pattern `keep`:`group` to weights of one row, beginning at the start of a group. Among
+/// equal magnitudes the earlier ones are pruned first. Infinite and NaN weights are kept.
 ///
 /// # Panics
 /// If `bytes` are not whole elements, or not 0 < `keep` < `group` <= 64.
@@ -41,12 +43,12 @@ pub fn apply_pattern(bytes: &mut [u8], format: FloatFormat, keep: usize, group: 
         for (at, &key) in keys.iter().enumerate() {
             let smaller_before = keys[..at].iter().filter(|&&other| other <= key).count();
             let smaller_after = keys[at + 1..].iter().filter(|&&other| other < key).count();
-            let dies = smaller_before + smaller_after < n.saturating_sub(keep);
+            let prune = smaller_before + smaller_after < n.saturating_sub(keep);
             if key == 0 {
                 counts.already_zero += 1;
             } else if key >= format.infinity_key() {
                 counts.non_finite += 1;
-            } else if dies {
+            } else if prune {
                 weights[at * size..][..size].fill(0);
                 counts.pruned += 1;
             }
@@ -72,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn zeros_count_as_dead_and_infinities_stay() {
+    fn zeros_count_as_pruned_and_infinities_stay() {
         let mut row = bf16(&[0.0, -0.0, 1.0, 2.0, f32::INFINITY, f32::NAN, f32::INFINITY, 1.0]);
         let before = row.clone();
         let counts = apply_pattern(&mut row, FloatFormat::Bf16, 2, 4);

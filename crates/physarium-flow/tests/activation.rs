@@ -1,4 +1,4 @@
-//! Solvers that see activations: what any input must give, and SparseGPT against its definition in float64.
+//! Activation-aware methods: properties for any input, and SparseGPT against its definition in float64.
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 use physarium_flow::activation::{
@@ -7,7 +7,7 @@ use physarium_flow::activation::{
 use physarium_kernels::Compute;
 use proptest::prelude::*;
 
-/// A projection and inputs that hang together: a few sources, noise, and some dead inputs.
+/// A projection with the Gram matrix of correlated inputs: a few sources, noise, and some dead inputs.
 struct Case {
     rows: usize,
     cols: usize,
@@ -15,7 +15,18 @@ struct Case {
     gram: Vec<f32>,
 }
 
-fn case(rows: usize, cols: usize, seed: u64, dead: bool) -> Case {
+/// Whether some inputs are zero for every token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Inputs {
+    Alive,
+    SomeDead,
+}
+
+fn inputs() -> impl Strategy<Value = Inputs> {
+    prop::sample::select(&[Inputs::Alive, Inputs::SomeDead])
+}
+
+fn case([rows, cols]: [usize; 2], seed: u64, inputs: Inputs) -> Case {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = move || {
         state ^= state << 13;
@@ -31,7 +42,7 @@ fn case(rows: usize, cols: usize, seed: u64, dead: bool) -> Case {
         let source: Vec<f32> = (0..sources).map(|_| next()).collect();
         for (i, x) in row.iter_mut().enumerate() {
             let mixed: f32 = (0..sources).map(|s| source[s] * mixing[s * cols + i]).sum();
-            *x = if dead && i % 7 == 3 { 0.0 } else { mixed + 0.3 * next() };
+            *x = if inputs == Inputs::SomeDead && i % 7 == 3 { 0.0 } else { mixed + 0.3 * next() };
         }
     }
     let mut gram = vec![0.0; cols * cols];
@@ -51,8 +62,8 @@ impl Case {
             weights: &self.weights,
             cols: self.cols,
             gram: &self.gram,
-            dense: None,
-            felt: None,
+            cross_gram: None,
+            output_costs: None,
         }
     }
 
@@ -85,16 +96,16 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(16))]
 
     #[test]
-    fn exactly_so_many_die_for_any_number_of_threads(
-        rows in 1usize..130, cols in 2usize..60, share in 0.0f64..1.0, seed: u64, dead: bool,
+    fn the_exact_number_is_pruned_with_any_number_of_threads(
+        rows in 1usize..130, cols in 2usize..60, share in 0.0f64..1.0, seed: u64, inputs in inputs(),
     ) {
-        let case = case(rows, cols, seed, dead);
+        let case = case([rows, cols], seed, inputs);
         let wanted = (share * (rows * cols) as f64) as usize;
         let (one, three) = (Compute::new(1).unwrap(), Compute::new(3).unwrap());
         let solutions = case.all(&one, Keep::AllBut(wanted));
         prop_assert_eq!(&solutions, &case.all(&three, Keep::AllBut(wanted)));
         for (name, solution) in ["wanda", "sparsegpt", "flow"].iter().zip(&solutions) {
-            // SparseGPT zeroes dead inputs first, wherever they are.
+            // SparseGPT zeroes the weights of dead inputs first, and counts them in no block.
             let free = if *name == "sparsegpt" { solution.dead_inputs * rows } else { 0 };
             let found = zeros(&solution.weights);
             prop_assert!(found >= wanted && found <= wanted + free, "{}: {} {}", name, found, wanted);
@@ -106,7 +117,7 @@ proptest! {
     fn a_pattern_holds_in_every_group(
         rows in 1usize..40, cols in 2usize..60, seed: u64, keep in 1usize..4,
     ) {
-        let case = case(rows, cols, seed, false);
+        let case = case([rows, cols], seed, Inputs::Alive);
         let compute = Compute::new(2).unwrap();
         for solution in case.all(&compute, Keep::Pattern { keep, group: 4 }) {
             for group in solution.weights.chunks_exact(cols).flat_map(|row| row.chunks(4)) {
@@ -119,7 +130,7 @@ proptest! {
 
 #[test]
 fn nothing_to_prune_is_the_identity() {
-    let case = case(40, 30, 3, true);
+    let case = case([40, 30], 3, Inputs::SomeDead);
     let compute = Compute::new(2).unwrap();
     let bits = |weights: &[f32]| weights.iter().map(|w| w.to_bits()).collect::<Vec<_>>();
     let problem = case.problem();
@@ -129,10 +140,10 @@ fn nothing_to_prune_is_the_identity() {
 }
 
 #[test]
-fn those_who_see_more_lose_less() {
+fn methods_that_use_more_statistics_have_smaller_errors() {
     let compute = Compute::new(2).unwrap();
     for seed in 0..5 {
-        let case = case(64, 96, seed, false);
+        let case = case([64, 96], seed, Inputs::Alive);
         for keep in [Keep::AllBut(64 * 48), Keep::Pattern { keep: 2, group: 4 }] {
             let [wanda, sparsegpt, flow] =
                 case.all(&compute, keep).map(|solution| case.error(&solution.weights));
@@ -142,15 +153,15 @@ fn those_who_see_more_lose_less() {
 }
 
 #[test]
-fn a_refit_never_loses_more() {
+fn more_refit_steps_never_increase_the_error() {
     let compute = Compute::new(2).unwrap();
     for seed in 0..5 {
-        let case = case(32, 64, seed, false);
-        let error = |refit| {
-            let parameters = ActivationFlow { refit, ..ActivationFlow::default() };
+        let case = case([32, 64], seed, Inputs::Alive);
+        let error = |refit_steps| {
+            let parameters = ActivationFlow { refit_steps, ..ActivationFlow::default() };
             let keep = Keep::AllBut(32 * 32);
             let found = activation_flow(&compute, &case.problem(), keep, &parameters).weights;
-            // What the refit minimises: the error with the damping in it.
+            // The objective of the refit: the error plus the damping.
             let mean = (0..64).map(|i| f64::from(case.gram[i * 65])).sum::<f64>() / 64.0;
             let pairs = case.weights.iter().zip(&found);
             let squares: f64 = pairs.map(|(a, b)| f64::from(a - b).powi(2)).sum();
@@ -166,24 +177,24 @@ fn a_refit_never_loses_more() {
 }
 
 #[test]
-fn dense_targets_are_what_the_solution_aims_at() {
-    // What the dense model sees is twice what the pruned one does: weights twice as large make up for it.
-    let case = case(16, 24, 9, false);
-    let dense: Vec<f32> = case.gram.iter().map(|sum| 2.0 * sum).collect();
-    let problem = Problem { dense: Some(&dense), ..case.problem() };
+fn the_solution_approaches_the_dense_targets() {
+    // The inputs of the dense model are twice those of the pruned one: weights twice as large compensate.
+    let case = case([16, 24], 9, Inputs::Alive);
+    let cross: Vec<f32> = case.gram.iter().map(|sum| 2.0 * sum).collect();
+    let problem = Problem { cross_gram: Some(&cross), ..case.problem() };
     let compute = Compute::new(1).unwrap();
-    let parameters = ActivationFlow { refit: 60, ..ActivationFlow::default() };
+    let parameters = ActivationFlow { refit_steps: 60, ..ActivationFlow::default() };
     let solution = activation_flow(&compute, &problem, Keep::AllBut(1), &parameters);
-    // All but what the damping holds back.
+    // The damping leaves a small error.
     let doubled: Vec<f32> = case.weights.iter().map(|weight| 2.0 * weight).collect();
-    let aim = Case { weights: doubled, gram: case.gram.clone(), ..case };
-    let nothing = aim.error(&vec![0.0; aim.weights.len()]);
-    let error = aim.error(&solution.weights);
+    let target = Case { weights: doubled, gram: case.gram.clone(), ..case };
+    let nothing = target.error(&vec![0.0; target.weights.len()]);
+    let error = target.error(&solution.weights);
     assert!(error < 0.02 * nothing, "{error} of {nothing}");
 }
 
-/// Algorithm 1 of the paper in float64 with an inverse by Gauss and a factor by Cholesky, for blocks that
-/// hold all columns.
+/// Algorithm 1 of the paper in float64, with Gaussian elimination for the inverse and a Cholesky factor, for
+/// a single block of all columns.
 fn reference_sparsegpt(case: &Case, zeros: usize) -> Vec<f64> {
     let n = case.cols;
     let mean: f64 = (0..n).map(|i| f64::from(case.gram[i * n + i])).sum::<f64>() / n as f64;
@@ -234,9 +245,9 @@ fn reference_sparsegpt(case: &Case, zeros: usize) -> Vec<f64> {
 }
 
 #[test]
-fn sparsegpt_is_the_papers() {
+fn sparsegpt_is_algorithm_1_of_the_paper() {
     for seed in 0..4 {
-        let case = case(20, 40, seed, false);
+        let case = case([20, 40], seed, Inputs::Alive);
         let compute = Compute::new(2).unwrap();
         let found = sparsegpt(&compute, &case.problem(), Keep::AllBut(400)).unwrap().weights;
         for (at, (found, expected)) in found.iter().zip(reference_sparsegpt(&case, 400)).enumerate()
@@ -247,11 +258,11 @@ fn sparsegpt_is_the_papers() {
 }
 
 #[test]
-fn outputs_that_are_felt_more_keep_more_weights() {
-    let case = case(24, 40, 5, false);
+fn outputs_of_higher_cost_keep_more_weights() {
+    let case = case([24, 40], 5, Inputs::Alive);
     let compute = Compute::new(1).unwrap();
-    let mut felt = vec![1.0; 24];
-    felt[..12].fill(50.0);
+    let mut costs = vec![1.0; 24];
+    costs[..12].fill(50.0);
     let parameters = ActivationFlow::default();
     let keep = Keep::AllBut(24 * 40 / 2);
     let kept = |problem: &Problem<'_>| {
@@ -259,11 +270,11 @@ fn outputs_that_are_felt_more_keep_more_weights() {
         let (first, rest) = solution.weights.split_at(12 * 40);
         [first, rest].map(|half| half.iter().filter(|weight| **weight != 0.0).count())
     };
-    let [first, rest] = kept(&Problem { felt: Some(&felt), ..case.problem() });
+    let [first, rest] = kept(&Problem { output_costs: Some(&costs), ..case.problem() });
     assert_eq!(first + rest, 24 * 40 / 2);
     assert!(first > 3 * rest, "{first} {rest}");
-    // What is felt everywhere alike is as if nothing were said.
-    felt.fill(7.0);
-    let alike = Problem { felt: Some(&felt), ..case.problem() };
-    assert_eq!(kept(&alike), kept(&case.problem()));
+    // Equal costs are the same as none.
+    costs.fill(7.0);
+    let equal = Problem { output_costs: Some(&costs), ..case.problem() };
+    assert_eq!(kept(&equal), kept(&case.problem()));
 }

@@ -39,7 +39,7 @@ fn keys(format: FloatFormat, bytes: &[u8]) -> Vec<u32> {
 }
 
 fn one_row(bytes: &[u8], format: FloatFormat) -> TileView<'_> {
-    TileView::new(bytes, format, 1, bytes.len() / format.size_bytes(), bytes.len())
+    TileView::new(bytes, format, [1, bytes.len() / format.size_bytes()], bytes.len())
 }
 
 fn flow_cut(bytes: &[u8], format: FloatFormat) -> Cut {
@@ -50,7 +50,7 @@ fn flow_cut(bytes: &[u8], format: FloatFormat) -> Cut {
     cut
 }
 
-/// Every weight is as before or +0.0, and the counts say which.
+/// Every weight is unchanged or +0.0, and the counts agree.
 fn assert_only_pruned(before: &[u8], after: &[u8], format: FloatFormat, counts: Counts) {
     let size = format.size_bytes();
     let mut pruned = 0;
@@ -82,20 +82,22 @@ proptest! {
         assert_only_pruned(&before, &after, format, counts);
         let zeros = counts.pruned + counts.already_zero;
         prop_assert_eq!(zeros, wanted.clamp(found.zeros, found.finite()));
-        // Nothing that died is larger than anything that lives, and ties die first come.
+        // No pruned weight is larger than a kept one, and the first of equal ones are pruned.
         let (old, new) = (keys(format, &before), keys(format, &after));
-        let died = |i: &usize| new[*i] == 0 && old[*i] != 0;
-        let dead = (0..old.len()).filter(|i| died(i)).map(|i| (old[i], i)).max();
-        let alive = (0..old.len()).filter(|i| new[*i] != 0).map(|i| (old[i], i)).min();
-        prop_assert!(dead < alive || dead.is_none() || alive.is_none());
-        // Again at the same sparsity: nothing changes.
+        let pruned = |i: &usize| new[*i] == 0 && old[*i] != 0;
+        let largest_pruned = (0..old.len()).filter(|i| pruned(i)).map(|i| (old[i], i)).max();
+        let smallest_kept = (0..old.len()).filter(|i| new[*i] != 0).map(|i| (old[i], i)).min();
+        prop_assert!(
+            largest_pruned < smallest_kept || largest_pruned.is_none() || smallest_kept.is_none()
+        );
+        // Pruning again to the same sparsity changes nothing.
         let tile = one_row(&after, format);
         let again = exact_cut(&tile, Census::default().take(&tile), wanted);
         prop_assert_eq!(apply_cut(&mut after.clone(), format, again, 0).pruned, 0);
     }
 
     #[test]
-    fn a_cut_applied_in_pieces_is_the_cut((format, before) in any_bytes(), k in 0u64..300, at in 0usize..300) {
+    fn a_cut_applied_in_pieces_is_the_same_cut((format, before) in any_bytes(), k in 0u64..300, at in 0usize..300) {
         let tile = one_row(&before, format);
         let cut = exact_cut(&tile, Census::default().take(&tile), k);
         let size = format.size_bytes();
@@ -110,20 +112,20 @@ proptest! {
     }
 
     #[test]
-    fn the_flow_never_takes_a_larger_weight_before_a_smaller((format, before) in any_bytes()) {
+    fn the_flow_never_prunes_a_larger_weight_before_a_smaller_one((format, before) in any_bytes()) {
         let mut after = before.clone();
         let cut = flow_cut(&before, format);
         let counts = apply_cut(&mut after, format, cut, 0);
         assert_only_pruned(&before, &after, format, counts);
         prop_assert_eq!(cut.ties_end, 0);
-        // The largest lives.
+        // The largest weight is kept.
         let finite = keys(format, &before).into_iter().filter(|k| *k < format.infinity_key());
         let largest = finite.max().unwrap_or(0);
         prop_assert!(cut.below <= largest);
     }
 
     #[test]
-    fn the_flow_does_not_see_order(values in prop::collection::vec(-2.0f32..2.0, 1..200), seed in any::<u64>()) {
+    fn the_flow_does_not_depend_on_order(values in prop::collection::vec(-2.0f32..2.0, 1..200), seed in any::<u64>()) {
         let mut shuffled = values.clone();
         shuffled.sort_by_key(|v| u64::from(v.to_bits()).wrapping_mul(seed | 1));
         let bytes = |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|v| v.to_le_bytes()).collect() };
@@ -134,7 +136,7 @@ proptest! {
     }
 
     #[test]
-    fn the_flow_does_not_see_powers_of_two(values in prop::collection::vec(0.01f32..2.0, 1..300), exponent in -60i32..60) {
+    fn the_flow_is_the_same_for_tiles_scaled_by_powers_of_two(values in prop::collection::vec(0.01f32..2.0, 1..300), exponent in -60i32..60) {
         let cut = |scale: f32| {
             let bytes: Vec<u8> = values.iter().flat_map(|v| (v * scale).to_le_bytes()).collect();
             FloatFormat::F32.magnitude(flow_cut(&bytes, FloatFormat::F32).below)
@@ -144,7 +146,7 @@ proptest! {
     }
 
     #[test]
-    fn an_equal_tile_loses_nothing(value in 0.001f32..1000.0, n in 1usize..300) {
+    fn nothing_of_a_uniform_tile_is_pruned(value in 0.001f32..1000.0, n in 1usize..300) {
         let bytes: Vec<u8> = std::iter::repeat_n(value.to_le_bytes(), n).flatten().collect();
         let mut after = bytes.clone();
         let counts = apply_cut(&mut after, FloatFormat::F32, flow_cut(&bytes, FloatFormat::F32), 0);
@@ -160,13 +162,13 @@ proptest! {
         let (old, new) = (keys(format, &before), keys(format, &after));
         let infinity = format.infinity_key();
         for (old, new) in old.chunks(group).zip(new.chunks(group)) {
-            let alive = new.iter().filter(|key| **key != 0).count();
+            let kept = new.iter().filter(|key| **key != 0).count();
             let protected = old.iter().filter(|key| **key >= infinity).count();
             let had = old.iter().filter(|key| **key != 0).count();
-            prop_assert_eq!(alive, had.min(keep).max(protected));
-            let smallest_alive = new.iter().filter(|key| **key != 0).min();
-            let largest_dead = old.iter().zip(new).filter(|(o, n)| o != n).map(|(o, _)| o).max();
-            prop_assert!(largest_dead <= smallest_alive || smallest_alive.is_none());
+            prop_assert_eq!(kept, had.min(keep).max(protected));
+            let smallest_kept = new.iter().filter(|key| **key != 0).min();
+            let largest_pruned = old.iter().zip(new).filter(|(o, n)| o != n).map(|(o, _)| o).max();
+            prop_assert!(largest_pruned <= smallest_kept || smallest_kept.is_none());
         }
     }
 
@@ -202,7 +204,7 @@ proptest! {
         prop_assert_eq!(found.below, all[zeros as usize]);
         let smaller = all.iter().filter(|key| **key < found.below).count() as u64;
         prop_assert_eq!(smaller + found.ties, zeros);
-        // Where a format can hold the tie, its ties can be counted and located.
+        // If a format can represent the tie, its ties can be counted and located.
         for (format, bytes) in &pieces {
             if let Some(key) = found.tie_key(*format) {
                 let mut left = count_ties(bytes, *format, key);

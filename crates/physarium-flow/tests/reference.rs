@@ -1,10 +1,10 @@
-//! The histogram solution against a literal one: every weight a tube of its own.
+//! The solution by distinct magnitudes against a literal one, in which every weight is its own tube.
 
 use std::collections::BTreeMap;
 
 use physarium_flow::{Census, Conductance, Cut, FloatFormat, FlowParams, TileView, apply_cut};
 
-/// What a tile looks like in a test.
+/// A tile to test.
 struct Case {
     name: String,
     format: FloatFormat,
@@ -13,8 +13,9 @@ struct Case {
     bits: Vec<u32>,
 }
 
-/// DESIGN's equations word for word: D = 1; Q = I0 N D f / sum(D f); D = Q^b / (1 + Q^b); dead when
-/// D < 1e-3 max D. The sum is over distinct magnitudes in ascending order.
+/// The equations of `conductance.rs` as they are written: D = 1; Q = I0 N D f / sum(D f);
+/// D = Q^b / (1 + Q^b); dead when D < 1e-3 max D. The sum is over distinct magnitudes in ascending
+/// order.
 fn literal_mask(case: &Case, iterations: u32, beta: f64, inflow: f64) -> Vec<bool> {
     let food: Vec<f64> = case.bits.iter().map(|&bits| magnitude(case.format, bits)).collect();
     let finite: Vec<usize> = (0..food.len()).filter(|&i| food[i].is_finite()).collect();
@@ -57,15 +58,15 @@ fn bytes(case: &Case) -> Vec<u8> {
     case.bits.iter().flat_map(|bits| bits.to_le_bytes()[..size].to_vec()).collect()
 }
 
-/// The product's way: census, conductance, cut.
+/// The solution under test: census, conductance, cut.
 fn solve(case: &Case, params: FlowParams) -> (Vec<u8>, Cut) {
     let mut data = bytes(case);
     let stride = case.cols * case.format.size_bytes();
-    let tile = TileView::new(&data, case.format, case.rows, case.cols, stride);
+    let tile = TileView::new(&data, case.format, [case.rows, case.cols], stride);
     let mut census = Census::default();
     let magnitudes = census.take(&tile);
     // Beside another tile, as the engine does: neither may see the other.
-    let one = TileView::new(&[0x80, 0x3f, 0, 0], case.format, 1, 1, 4);
+    let one = TileView::new(&[0x80, 0x3f, 0, 0], case.format, [1, 1], 4);
     let other = Census::default().take(&one).clone();
     let mut conductance = Conductance::default();
     let [alone] = conductance.cuts([magnitudes], case.format, params);
@@ -88,7 +89,7 @@ fn check(case: &Case, iterations: u32, beta: f64, inflow: f64) {
     }
 }
 
-/// A small generator of its own, so that the tiles are the same on every machine.
+/// A small random generator, so that the tiles are the same on every machine.
 struct Noise(u64);
 
 impl Noise {
@@ -162,7 +163,7 @@ fn cases() -> Vec<Case> {
 }
 
 #[test]
-fn the_histogram_gives_the_mask_of_the_literal_equations() {
+fn distinct_magnitudes_give_the_mask_of_the_literal_equations() {
     for case in cases() {
         check(&case, 30, 2.0, FlowParams::DEFAULT_INFLOW);
     }
@@ -198,7 +199,7 @@ fn default_params() -> FlowParams {
     .expect("the defaults are valid")
 }
 
-/// Share of a full F32 tile that dies, over several tiles of one distribution.
+/// Fraction of full F32 tiles of one distribution that is pruned.
 fn share(mut value: impl FnMut() -> f64) -> f64 {
     let (mut dead, mut all) = (0u64, 0u64);
     for _ in 0..8 {
@@ -213,11 +214,11 @@ fn share(mut value: impl FnMut() -> f64) -> f64 {
 }
 
 #[test]
-fn default_inflow_takes_two_ninths_of_a_gaussian() {
+fn default_inflow_prunes_two_ninths_of_a_gaussian() {
     let mut noise = Noise(3);
     let gaussian = share(|| noise.gaussian());
     assert!((gaussian - 2.0 / 9.0).abs() < 0.002, "{gaussian}");
-    // The shape decides: flat distributions lose less, peaked ones more.
+    // The shape of the distribution decides: fewer weights of a flat one are pruned, more of a peaked one.
     let uniform = share(|| noise.unit() - 0.5);
     assert!((uniform - 0.178).abs() < 0.003, "{uniform}");
     let laplace = share(|| -(1.0 - noise.unit()).ln());

@@ -1,4 +1,4 @@
-//! The solvers against references in float64 (`reference/solvers_golden.py`).
+//! The activation-aware methods against references in float64 (`reference/solvers_golden.py`).
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 use physarium_flow::activation::{
@@ -44,15 +44,16 @@ fn each_method_gives_what_its_equations_give_in_float64() {
     };
     let cols = golden["cols"].as_u64().unwrap() as usize;
     let (x, dense) = (numbers(&golden["x"]), numbers(&golden["dense"]));
-    let (weights, felt) = (narrow("weights"), narrow("felt"));
+    let (weights, costs) = (narrow("weights"), narrow("output_costs"));
     let gram = mean_products(&x, &x, cols);
     let cross = mean_products(&dense, &x, cols);
-    let own = Problem { weights: &weights, cols, gram: &gram, dense: None, felt: None };
-    let two_streams = Problem { dense: Some(&cross), felt: Some(&felt), ..own };
+    let own =
+        Problem { weights: &weights, cols, gram: &gram, cross_gram: None, output_costs: None };
+    let two_streams = Problem { cross_gram: Some(&cross), output_costs: Some(&costs), ..own };
     let share = |share: f64| Keep::AllBut((share * weights.len() as f64).round() as usize);
     let pattern = Keep::Pattern { keep: 2, group: 4 };
     let flow = ActivationFlow::default();
-    // Steps of the flow that are coarse on some processors may draw another mask at the line.
+    // The steps of the flow are less precise on some processors and may choose another mask at the threshold.
     let compute = Compute::portable(1).unwrap();
     let results = [
         ("wanda", wanda(&own, share(0.5))),

@@ -37,7 +37,7 @@ pub use gram::{Gram, add_cross};
 pub use linear::{Linear, forward_all};
 pub use matvec::VectorKind;
 pub use pages::large_zeroed;
-pub use small::{Left, Right, multiply};
+pub use small::{Left, Output, Right, multiply};
 pub use sparse::{Sparse, SparseFault};
 pub use symmetric::{Precision, Symmetric};
 pub use weights::{Dense, Weights};

@@ -28,26 +28,28 @@ pub enum Right<'a> {
     },
 }
 
+/// The result, `[rows, cols]`: rows `stride` apart; elements between rows are left unchanged.
+#[derive(Debug)]
+pub struct Output<'a> {
+    /// The elements.
+    pub data: &'a mut [f32],
+    /// Distance between the first elements of two consecutive rows.
+    pub stride: usize,
+}
+
 /// `out = left · right`, all in float32, on the calling thread.
 ///
-/// `shape`: rows, depth, cols. `out`: rows of `cols` elements, `out_stride` apart; what lies between
-/// them stays. The order of sums depends on the shape only.
+/// `shape`: rows, depth, cols. The order of sums depends on the shape only.
 ///
 /// # Panics
 /// If a slice is shorter than its shape and stride say.
-pub fn multiply(
-    shape: [usize; 3],
-    left: Left<'_>,
-    right: Right<'_>,
-    out: &mut [f32],
-    out_stride: usize,
-) {
+pub fn multiply(shape: [usize; 3], left: Left<'_>, right: Right<'_>, out: Output<'_>) {
     let [rows, depth, cols] = shape;
     let fits = |len: usize, rows: usize, cols: usize, stride: usize| {
         rows == 0 || (cols <= stride && (rows - 1) * stride + cols <= len)
     };
     assert!(fits(left.data.len(), rows, depth, left.stride), "left factor too short");
-    assert!(fits(out.len(), rows, cols, out_stride), "result too short");
+    assert!(fits(out.data.len(), rows, cols, out.stride), "result too short");
     let (data, row_stride, col_stride) = match right {
         Right::AsIs { data, stride } => {
             assert!(fits(data.len(), depth, cols, stride), "right factor too short");
@@ -64,7 +66,7 @@ pub fn multiply(
             shape,
             (left.data.as_ptr(), left.stride, 1),
             (data.as_ptr(), row_stride, col_stride),
-            (out.as_mut_ptr(), out_stride),
+            (out.data.as_mut_ptr(), out.stride),
             Sum::Set,
         );
     }

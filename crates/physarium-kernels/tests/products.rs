@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 use half::{bf16, f16};
-use physarium_kernels::{Compute, Dense, Left, Linear, Right, forward_all, multiply};
+use physarium_kernels::{Compute, Dense, Left, Linear, Output, Right, forward_all, multiply};
 use proptest::prelude::*;
 
 /// Reproducible numbers in -1 ..= 1 with all 24 bits in use.
@@ -125,11 +125,21 @@ fn strided_products_leave_what_lies_between() {
     let (left, right) = (numbers(1, 5 * 9), numbers(2, 7 * 9));
     let mut out = vec![8.0; 5 * 10];
     let transposed = Right::Transposed { data: &right, stride: 9 };
-    multiply([5, 9, 7], Left { data: &left, stride: 9 }, transposed, &mut out, 10);
+    multiply(
+        [5, 9, 7],
+        Left { data: &left, stride: 9 },
+        transposed,
+        Output { data: &mut out, stride: 10 },
+    );
     let columns: Vec<f32> = (0..9 * 7).map(|i| right[i % 7 * 9 + i / 7]).collect();
     let mut again = vec![8.0; 5 * 10];
     let as_is = Right::AsIs { data: &columns, stride: 7 };
-    multiply([5, 9, 7], Left { data: &left, stride: 9 }, as_is, &mut again, 10);
+    multiply(
+        [5, 9, 7],
+        Left { data: &left, stride: 9 },
+        as_is,
+        Output { data: &mut again, stride: 10 },
+    );
     for (row, (out, again)) in out.chunks(10).zip(again.chunks(10)).enumerate() {
         assert_eq!((&out[7..], &again[7..]), (&[8.0; 3][..], &[8.0; 3][..]));
         check(&left[row * 9..][..9], &right, &[0.0; 7], [1, 9], &out[..7]);

@@ -6,7 +6,7 @@ query. Queries are taken in runs of [`QUERIES`], so scores take memory for a run
 squared.
 */
 
-use physarium_kernels::{Compute, Left, Right, multiply, vector};
+use physarium_kernels::{Compute, Left, Output, Right, multiply, vector};
 
 /// Queries whose scores are computed together.
 pub(crate) const QUERIES: usize = 128;
@@ -80,7 +80,8 @@ impl Queries {
         let parts = self.numerators([q, k], scores);
         let weights = Left { data: scores, stride: keys.len() };
         let values = Right::AsIs { data: v, stride: kv_width };
-        multiply([self.count, keys.len(), head_dim], weights, values, mixed, width);
+        let out = Output { data: mixed, stride: width };
+        multiply([self.count, keys.len(), head_dim], weights, values, out);
         for (row, part) in mixed.chunks_mut(width).zip(parts) {
             vector::scale(&mut row[..head_dim], part);
         }
@@ -94,7 +95,8 @@ impl Queries {
         let keys = self.keys();
         let queries = Left { data: q, stride: width };
         let transposed = Right::Transposed { data: k, stride: kv_width };
-        multiply([self.count, head_dim, keys.len()], queries, transposed, scores, keys.len());
+        let out = Output { data: scores, stride: keys.len() };
+        multiply([self.count, head_dim, keys.len()], queries, transposed, out);
         let scale = 1.0 / (head_dim as f32).sqrt();
         let mut parts = [0.0; QUERIES];
         for (query, row) in scores.chunks_exact_mut(keys.len()).enumerate() {

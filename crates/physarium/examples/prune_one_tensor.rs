@@ -10,7 +10,7 @@ fn main() -> Result<(), String> {
         (1..=rows * cols).flat_map(|n| (1.0 / n as f32).to_le_bytes()).collect();
 
     let params = FlowParams::new(30, 2.0, FlowParams::DEFAULT_INFLOW)?;
-    let tile = TileView::new(&weights, format, rows, cols, cols * format.size_bytes());
+    let tile = TileView::new(&weights, format, [rows, cols], cols * format.size_bytes());
     let mut census = Census::default();
     let [cut] = Conductance::default().cuts([census.take(&tile)], format, params);
     let counts = apply_cut(&mut weights, format, cut, 0);

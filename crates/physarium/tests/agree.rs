@@ -282,7 +282,7 @@ fn tile_by_tile(
                 begin..begin + n_cols * size
             };
             let mut tile: Vec<u8> = (0..n_rows).flat_map(|r| bytes[row(r)].to_vec()).collect();
-            let view = TileView::new(&tile, format, n_rows, n_cols, n_cols * size);
+            let view = TileView::new(&tile, format, [n_rows, n_cols], n_cols * size);
             let cut = match rule {
                 Rule::Flow(params) => conductance.cuts([census.take(&view)], format, params)[0],
                 Rule::Exact(share) => exact_cut(&view, census.take(&view), share.count(view.len())),

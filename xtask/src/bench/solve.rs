@@ -64,7 +64,7 @@ fn prune(weights: &mut [u8], format: FloatFormat) -> u64 {
     let mut pruned = 0;
     for tiles in weights.chunks_exact_mut(2 * EDGE * stride) {
         let (left, right) = tiles.split_at_mut(EDGE * stride);
-        let view = |tile| TileView::new(tile, format, EDGE, EDGE, stride);
+        let view = |tile| TileView::new(tile, format, [EDGE, EDGE], stride);
         let magnitudes = [first.take(&view(left)), second.take(&view(right))];
         let [a, b] = conductance.cuts(magnitudes, format, params);
         pruned += apply_cut(left, format, a, 0).pruned + apply_cut(right, format, b, 0).pruned;

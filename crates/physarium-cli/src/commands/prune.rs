@@ -133,7 +133,7 @@ fn notes(surgery: &Surgery) {
     }
     if let Method::Pattern { pattern } = surgery.recipe.method {
         let group = pattern.group();
-        let home = |cols| physarium::flow::pattern_is_at_home(cols, group);
+        let home = |cols| physarium::flow::pattern_divides_row(cols, group);
         let ragged = surgery.plan.targets().filter(|(_, shape)| !home(shape.cols)).count();
         if ragged > 0 {
             output::note(&format!(

@@ -1,13 +1,17 @@
-//! Which weights survive, by a score for each.
+/*!
+How many weights to keep, and which ones, given a score for each.
 
-/// How many weights survive, and among which.
+In: scores `[rows, cols]`. Out: a mask of the same shape; `true` is kept.
+*/
+
+/// How many weights are kept, and among which.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keep {
-    /// All but this many of the projection.
+    /// All weights of the projection except this many.
     AllBut(usize),
-    /// This many of each run of `group` inputs of a row.
+    /// `keep` of each `group` consecutive inputs of a row.
     Pattern {
-        /// Weights kept of each group.
+        /// Weights kept in each group.
         keep: usize,
         /// Consecutive inputs in a group.
         group: usize,
@@ -15,16 +19,16 @@ pub enum Keep {
 }
 
 impl Keep {
-    /// Marks the weights of `[rows, cols]` that survive: the largest scores. Of ties at the line the
-    /// first in row-major order die.
+    /// Marks the weights of `[rows, cols]` that are kept: those with the largest scores. Ties at the
+    /// threshold are pruned in row-major order.
     pub(crate) fn mask(self, scores: &[f32], cols: usize) -> Vec<bool> {
         match self {
-            Keep::AllBut(zeros) => largest_but(scores, zeros),
+            Keep::AllBut(zeros) => keep_all_but(zeros, scores),
             Keep::Pattern { keep, group } => {
                 let mut mask = Vec::with_capacity(scores.len());
                 for row in scores.chunks_exact(cols) {
                     for group in row.chunks(group) {
-                        mask.extend(largest_but(group, group.len().saturating_sub(keep)));
+                        mask.extend(keep_all_but(group.len().saturating_sub(keep), group));
                     }
                 }
                 mask
@@ -33,8 +37,8 @@ impl Keep {
     }
 }
 
-/// All but the `zeros` smallest scores; of ties at the line, the first die.
-pub(crate) fn largest_but(scores: &[f32], zeros: usize) -> Vec<bool> {
+/// Marks all but the `zeros` smallest scores; of ties at the threshold, the first are pruned.
+fn keep_all_but(zeros: usize, scores: &[f32]) -> Vec<bool> {
     if zeros == 0 {
         return vec![true; scores.len()];
     }
@@ -42,13 +46,13 @@ pub(crate) fn largest_but(scores: &[f32], zeros: usize) -> Vec<bool> {
         return vec![false; scores.len()];
     }
     let mut sorted = scores.to_vec();
-    let (_, line, _) = sorted.select_nth_unstable_by(zeros - 1, f32::total_cmp);
-    let line = *line;
-    let below = scores.iter().filter(|score| score.total_cmp(&line).is_lt()).count();
+    let (_, threshold, _) = sorted.select_nth_unstable_by(zeros - 1, f32::total_cmp);
+    let threshold = *threshold;
+    let below = scores.iter().filter(|score| score.total_cmp(&threshold).is_lt()).count();
     let mut ties = zeros - below;
     scores
         .iter()
-        .map(|score| match score.total_cmp(&line) {
+        .map(|score| match score.total_cmp(&threshold) {
             std::cmp::Ordering::Less => false,
             std::cmp::Ordering::Equal if ties > 0 => {
                 ties -= 1;

@@ -1,6 +1,6 @@
 //! Gradients of attention: from those of its mixes to those of queries, keys and values.
 
-use physarium_kernels::{Compute, Left, Right, multiply, vector};
+use physarium_kernels::{Compute, Left, Output, Right, multiply, vector};
 
 use crate::attention::{QUERIES, Queries, Shape};
 
@@ -84,7 +84,8 @@ fn head(run: Queries, [q, k, v]: [&[f32]; 3], dmixed: &[f32], [dq, dk, dv]: [&mu
     let mut scores = vec![0.0; count * keys];
     let outputs = Left { data: dmixed, stride: width };
     let values = Right::Transposed { data: v, stride: kv_width };
-    multiply([count, head_dim, keys], outputs, values, &mut scores, keys);
+    let out = Output { data: &mut scores, stride: keys };
+    multiply([count, head_dim, keys], outputs, values, out);
     let scale = 1.0 / (head_dim as f32).sqrt();
     for (scores, weights) in scores.chunks_exact_mut(keys).zip(weights.chunks_exact(keys)) {
         let mean: f32 = scores.iter().zip(weights).map(|(dw, w)| dw * w).sum();
@@ -92,7 +93,8 @@ fn head(run: Queries, [q, k, v]: [&[f32]; 3], dmixed: &[f32], [dq, dk, dv]: [&mu
     }
     let left = Left { data: &scores, stride: keys };
     let right = Right::AsIs { data: k, stride: kv_width };
-    multiply([count, keys, head_dim], left, right, dq, heads / kv_heads * head_dim);
+    let out = Output { data: dq, stride: heads / kv_heads * head_dim };
+    multiply([count, keys, head_dim], left, right, out);
     add_transposed(&scores, keys, q, width, head_dim, dk);
     add_transposed(&weights, keys, dmixed, width, head_dim, dv);
 }
@@ -113,12 +115,7 @@ fn add_transposed(
     }
     let mut product = vec![0.0; keys * head_dim];
     let left = Left { data: &transposed, stride: count };
-    multiply(
-        [keys, count, head_dim],
-        left,
-        Right::AsIs { data: right, stride },
-        &mut product,
-        head_dim,
-    );
+    let out = Output { data: &mut product, stride: head_dim };
+    multiply([keys, count, head_dim], left, Right::AsIs { data: right, stride }, out);
     vector::add(&mut sums[..product.len()], &product);
 }

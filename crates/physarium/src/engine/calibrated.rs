@@ -294,8 +294,8 @@ impl<'a> LayerSolver<'a> {
             weights: &wide,
             cols: statistics.gram.len().isqrt(),
             gram: &statistics.gram,
-            dense: (!statistics.dense.is_empty()).then_some(&statistics.dense[..]),
-            felt: felt.as_deref(),
+            cross_gram: (!statistics.dense.is_empty()).then_some(&statistics.dense[..]),
+            output_costs: felt.as_deref(),
         };
         let keep = match self.calibrated.amount {
             Amount::Pattern(pattern) => {

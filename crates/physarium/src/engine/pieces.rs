@@ -219,7 +219,7 @@ impl WideBand<'_> {
             let cols = grid.tile_cols(tile_column);
             let begin = ((cols.start - first_col) * size) as usize;
             let n_cols = (cols.end - cols.start) as usize;
-            TileView::new(&buffer[begin..], matrix.format, n_rows, n_cols, stride)
+            TileView::new(&buffer[begin..], matrix.format, [n_rows, n_cols], stride)
         };
         let views: Vec<TileView<'_>> = tiles.map(view).collect();
         let mut cuts = Vec::with_capacity(views.len());

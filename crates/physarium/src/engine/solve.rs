@@ -82,7 +82,7 @@ impl TileSolver {
                 let tile_cols = grid.tile_cols(tile_column);
                 let begin = tile_cols.start as usize * format.size_bytes();
                 let n_cols = (tile_cols.end - tile_cols.start) as usize;
-                TileView::new(&data[begin..], format, n_rows, n_cols, stride)
+                TileView::new(&data[begin..], format, [n_rows, n_cols], stride)
             };
             let tiles: Vec<TileView<'_>> = (0..grid.tile_columns()).map(view).collect();
             self.decide(&tiles, rule, &mut cuts);
