@@ -1,0 +1,166 @@
+/*!
+What an earlier program wrote: the same bytes come out, and what it recorded is still read.
+
+`weights-only.sha256` and one file per processor hold the SHA-256 of shards, journal, manifest and packed file
+of every kind of run on the demo model, as commit 3a5b65b wrote them. `schema-1` holds the journal and the
+manifest of three of those runs. A new version of the program has another name in its records: then
+`PHYSARIUM_RECORD=1` writes the files anew, and the shards in them must not have changed.
+*/
+#![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use assert_cmd::Command;
+use physarium::checkpoint::Sha256;
+use physarium::model::{Compute, Instructions, VectorKind};
+
+const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../demo/model");
+const RECORDED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/recorded");
+
+/// Runs by magnitudes, which give the same bytes on every machine.
+const WEIGHTS_ONLY: [(&str, &str); 7] = [
+    ("flow", ""),
+    ("flow-b64", "--block-size 64 --iterations 20 --beta 3 --inflow 4"),
+    ("exact-tile", "--sparsity 0.5"),
+    ("exact-tensor", "--method magnitude --sparsity 0.3"),
+    ("exact-model", "--method magnitude --sparsity 0.6 --scope model"),
+    ("pattern", "--pattern 2:4"),
+    ("target", "--target *embed_tokens* --target *v_proj* --sparsity 0.25"),
+];
+
+/// Activation-aware runs, whose bytes depend on the processor.
+const CALIBRATED: [(&str, &str); 5] = [
+    ("wanda", "--method wanda --sparsity 0.5"),
+    ("sparsegpt24", "--method sparsegpt --pattern 2:4"),
+    ("act", "--method activation-flow --sparsity 0.5"),
+    ("act-price", "--method activation-flow --price 0.05"),
+    ("wanda-alloc", "--method wanda --sparsity 0.5 --allocation flow"),
+];
+const CALIBRATION: &str = "--calibration-tokens 4096 --window 256";
+
+/// Where `schema-1/act` was recorded.
+const RECORDED_ON: &str = "avx512-AuthenticAMD-25-17.sha256";
+
+/// Digests by run and file.
+type Digests = BTreeMap<String, String>;
+
+fn physarium(arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_physarium")).args(arguments).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {stderr}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Prunes the demo model into `work/name` with options, and packs the result.
+fn run(work: &Path, name: &str, options: &str) -> Digests {
+    let (out, packed) = (work.join(name), work.join(format!("{name}.physpack")));
+    let mut prune = vec!["prune", MODEL, "--out", out.to_str().unwrap(), "--quiet"];
+    prune.extend(options.split_whitespace());
+    physarium(&prune);
+    physarium(&["pack", out.to_str().unwrap(), "--out", packed.to_str().unwrap(), "--quiet"]);
+    let mut digests = Digests::new();
+    let mut add = |name: String, path: &Path| {
+        digests.insert(name, Sha256::of(&fs::read(path).unwrap()).to_string());
+    };
+    for entry in fs::read_dir(&out).unwrap() {
+        let path = entry.unwrap().path();
+        let file = path.file_name().unwrap().to_str().unwrap().to_owned();
+        if file.ends_with(".safetensors") || file.starts_with("physarium.") {
+            add(format!("{name}/{file}"), &path);
+        }
+    }
+    add(format!("{name}.physpack"), &packed);
+    digests
+}
+
+/// Compares with a file of `sha256sum`, or writes it where that is asked for.
+fn compare(file: &str, digests: &Digests) {
+    let path = Path::new(RECORDED).join(file);
+    let lines: String =
+        digests.iter().map(|(name, digest)| format!("{digest}  {name}\n")).collect();
+    if std::env::var_os("PHYSARIUM_RECORD").is_some() {
+        return fs::write(&path, lines).unwrap();
+    }
+    let recorded = fs::read_to_string(&path).unwrap();
+    for (line, recorded) in lines.lines().zip(recorded.lines()) {
+        assert_eq!(line, recorded, "{file}");
+    }
+    assert_eq!(lines.lines().count(), recorded.lines().count(), "{file}: runs");
+}
+
+/// The file of this machine, if there is one: the order of float32 sums depends on the instructions and, where
+/// products are divided by the size of caches, on the processor.
+fn of_this_machine() -> Option<String> {
+    let instructions = match Compute::new(1).unwrap().instructions() {
+        Instructions::Amx => "amx",
+        Instructions::Portable => VectorKind::detect().name(),
+    };
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let field = |name: &str| {
+        let line = cpuinfo.lines().find(|line| line.split(':').next().unwrap().trim() == name);
+        line.and_then(|line| line.split(':').nth(1)).unwrap_or("unknown").trim().to_owned()
+    };
+    let processor = ["vendor_id", "cpu family", "model"].map(field).join("-");
+    let file = format!("{instructions}-{processor}.sha256");
+    let known = Path::new(RECORDED).join(&file).is_file();
+    if !known && std::env::var_os("PHYSARIUM_RECORD").is_none() {
+        println!("skipped: no bytes are recorded for {file}");
+        return None;
+    }
+    Some(file)
+}
+
+#[test]
+fn magnitude_methods_write_the_recorded_bytes() {
+    let work = tempfile::tempdir().unwrap();
+    let runs = WEIGHTS_ONLY.iter().flat_map(|(name, options)| run(work.path(), name, options));
+    compare("weights-only.sha256", &runs.collect());
+}
+
+#[test]
+fn activation_aware_methods_write_the_recorded_bytes_of_this_processor() {
+    let Some(file) = of_this_machine() else { return };
+    let work = tempfile::tempdir().unwrap();
+    let one = |(name, options): &(&str, &str)| {
+        run(work.path(), name, &format!("{options} {CALIBRATION}"))
+    };
+    compare(&file, &CALIBRATED.iter().flat_map(one).collect());
+}
+
+/// The output of a recorded run, with the records that were written then.
+fn recorded_run(work: &Path, name: &str) -> PathBuf {
+    let records = Path::new(RECORDED).join("schema-1").join(name);
+    let (out, recipe) = (work.join(name), records.join("physarium.manifest.json"));
+    let again = ["--out", out.to_str().unwrap(), "--recipe", recipe.to_str().unwrap(), "--quiet"];
+    physarium(&[&["prune", MODEL][..], &again].concat());
+    for file in ["physarium.manifest.json", "physarium.journal.jsonl"] {
+        fs::copy(records.join(file), out.join(file)).unwrap();
+    }
+    out
+}
+
+#[test]
+fn a_recorded_run_is_repeated_verified_and_audited() {
+    let work = tempfile::tempdir().unwrap();
+    let mut names = vec!["flow", "pattern"];
+    // Recorded on this processor; on another one a repetition has other bytes.
+    names.extend(of_this_machine().filter(|file| file == RECORDED_ON).map(|_| "act"));
+    for name in names {
+        let out = recorded_run(work.path(), name);
+        let out = out.to_str().unwrap();
+        // Exit code 0: every digest and count of the record is that of the repeated run's bytes.
+        let verified = physarium(&["verify", MODEL, out, "--quiet"]);
+        assert!(verified.contains("verified"), "{name}: {verified}");
+        let audited = physarium(&["audit", out, "--against", MODEL, "--format", "json", "--quiet"]);
+        let audit: serde_json::Value = serde_json::from_str(&audited).unwrap();
+        assert_eq!(audit["denominator_correct"], true, "{name}");
+        let journal = Path::new(out).join("physarium.journal.jsonl");
+        let from_journal =
+            ["audit", MODEL, "--from-journal", journal.to_str().unwrap(), "--format", "json"];
+        let counted: serde_json::Value =
+            serde_json::from_str(&physarium(&[&from_journal[..], &["--quiet"]].concat())).unwrap();
+        assert_eq!(counted["pruned"], audit["pruned"], "{name}");
+    }
+}
