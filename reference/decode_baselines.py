@@ -5,17 +5,17 @@
     python decode_baselines.py MODEL --check
 
 MODEL is a directory with config.json and safetensors files, one or several, of model_type
-"llama" or "qwen2". Both engines are given the same prompt ids, then decode greedily one token
+"llama" or "qwen2". Both engines get the same prompt ids, then decode greedily one token
 at a time, batch 1. A step is timed from token id in to the next token id out; the median of
---tokens steps is printed, after 4 warm-up steps that are not counted. Each engine runs in a
-process of its own, so that neither has the other's threads or memory in its way.
+--tokens steps is printed, after 4 warm-up steps that are not counted. Each engine runs in its own
+process, so that neither competes with the other's threads or memory.
 
-llama.cpp reads a BF16 GGUF that is made from the checkpoint in DIR (default physarium-gguf in the temporary directory)
-and used again while config and weight files stay the same. It carries no vocabulary: only token
-ids go in and out.
+llama.cpp reads a BF16 GGUF, converted from the checkpoint into DIR (default physarium-gguf in the temporary directory)
+and reused while config and weight files are unchanged. It contains no vocabulary: input and output
+are token ids only.
 
-Standard output is a line for each engine, "NAME VERSION MS" or "NAME absent" where it cannot be
-imported. --check times nothing: it prints the 16 token ids that each engine decodes after a
+Standard output is a line for each engine, "NAME VERSION MS", or "NAME absent" if it cannot be
+imported. --check measures no time: it prints the 16 token ids that each engine decodes after a
 fixed sentence. Reasons, and llama.cpp's CPU features, go to standard error.
 
 Needs: torch, transformers, llama-cpp-python, gguf, numpy; --check also tokenizers.
@@ -58,7 +58,7 @@ def weight_files(model):
 
 
 def stored_tensors(file):
-    """Yields name, dtype and array of each tensor; BF16 comes as its bits in uint16."""
+    """Yields name, dtype and array of each tensor; BF16 as its bits in uint16."""
     import numpy as np
 
     kinds = {"BF16": np.uint16, "F16": np.float16, "F32": np.float32}
@@ -81,7 +81,7 @@ def to_f32(dtype, a):
 
 
 def to_bf16_bits(dtype, a):
-    """The bits as they are where the tensor is BF16; else rounded to nearest, ties to even."""
+    """The bits of a BF16 tensor unchanged; others rounded to nearest, ties to even."""
     import numpy as np
 
     if dtype == "BF16":
@@ -91,7 +91,7 @@ def to_bf16_bits(dtype, a):
 
 
 def gguf_name(name):
-    """llama.cpp's name for a tensor; None for those that it computes itself."""
+    """llama.cpp's name for a tensor; None for tensors that it computes itself."""
     base, suffix = name.rsplit(".", 1)
     if base in OTHER_NAMES:
         return f"{OTHER_NAMES[base]}.{suffix}"
@@ -104,7 +104,7 @@ def gguf_name(name):
 
 
 def pair_rotary_rows(a, heads):
-    """llama.cpp rotates neighbouring rows of a "llama" head, the checkpoint rows half a head apart."""
+    """llama.cpp rotates adjacent rows of a "llama" head; the checkpoint's pairs are half a head apart."""
     return a.reshape(heads, 2, -1, *a.shape[1:]).swapaxes(1, 2).reshape(a.shape)
 
 
@@ -146,7 +146,7 @@ def write_gguf(model, cfg, path):
                 if target := gguf_name(name):
                     yield name, target, dtype, a
 
-    # All names and shapes come first in the file, so a second pass brings the values, one at a time.
+    # The file begins with all names and shapes, so a second pass writes the values, one tensor at a time.
     for _, target, _, a in converted():
         if a.ndim == 2:
             bf16 = gguf.GGMLQuantizationType.BF16
@@ -168,7 +168,7 @@ def write_gguf(model, cfg, path):
 
 
 def gguf_file(model, work):
-    """The model's GGUF in the work directory, made if there is none of these very files."""
+    """The model's GGUF in the work directory, converted if none exists for exactly these files."""
     config = (model / "config.json").read_bytes()
     key = hashlib.sha256(config)
     for file in weight_files(model):
@@ -187,7 +187,7 @@ def gguf_file(model, work):
 
 
 def decode(step, prompt, count):
-    """Feeds the prompt, then `count` ids one by one; returns the ids chosen and each step's ms."""
+    """Feeds the prompt, then `count` ids one by one; returns the chosen ids and the ms of each step."""
     ids, times = [step(prompt)], []
     for _ in range(count):
         begin = time.perf_counter()

@@ -5,7 +5,7 @@
     /tmp/venv/bin/python reference/decoder_golden.py
 
 Writes crates/physarium-model/tests/golden/NAME/{config.json,model.safetensors,golden.json}. Weights are stored
-in the dtype named below and computed with in float32, so the golden values hold for exactly the bytes stored.
+in the dtype named below; the computation is in float32, so the golden values hold for exactly the stored bytes.
 """
 import json
 import pathlib
@@ -20,7 +20,7 @@ BASE = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_atten
             vocab_size=VOCABULARY, max_position_embeddings=128, initializer_range=0.15, attn_implementation="eager")
 DEFAULT = {"rope_type": "default", "rope_theta": 10000.0}
 
-# name: (config class, its own fields, stored dtype, dialect of config.json)
+# name: (config class, its own fields, stored dtype, transformers version of config.json)
 MODELS = {
     "llama": ("LlamaConfig", dict(tie_word_embeddings=False, rms_norm_eps=1e-5, rope_parameters=DEFAULT), "bfloat16", 4),
     "llama3-rope": ("LlamaConfig", dict(tie_word_embeddings=True, attention_bias=True, mlp_bias=True, rope_parameters={
@@ -38,7 +38,7 @@ MODELS = {
 
 
 def config_json(config, dialect):
-    """config.json as the given major version of transformers writes it."""
+    """config.json as written by the given major version of transformers."""
     fields = json.loads(config.to_json_string(use_diff=False))
     kept = ["model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
             "num_key_value_heads", "head_dim", "vocab_size", "max_position_embeddings", "rms_norm_eps", "hidden_act",
@@ -62,7 +62,7 @@ def main():
         stored = getattr(torch, dtype)
         with torch.no_grad():
             for parameter in model.parameters():
-                if parameter.dim() == 1:  # norms are ones and biases nought unless they are told
+                if parameter.dim() == 1:  # norms are initialised to one and biases to zero
                     parameter.add_(torch.randn_like(parameter) * 0.2)
                 parameter.copy_(parameter.to(stored).float())
         ids = torch.randint(0, VOCABULARY, (1, TOKENS))

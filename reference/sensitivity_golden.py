@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Golden values for sensitivities: mean squares of inputs and of gradients at the outputs of projections.
+"""Golden values for sensitivities: mean squares of the inputs of projections and of the gradients at their outputs.
 
     python3 -m venv /tmp/venv && /tmp/venv/bin/pip install torch transformers==5.23.0 safetensors
     /tmp/venv/bin/python reference/sensitivity_golden.py
 
-Reads the models that decoder_golden.py made and writes sensitivity.json beside them: by autograd in float64, loss
-summed over the next tokens of two windows of 48.
+Reads the models that decoder_golden.py wrote and writes sensitivity.json beside them: by autograd in float64, with
+the loss summed over the next tokens of two windows of 48.
 """
 import json
 import pathlib
@@ -28,9 +28,9 @@ def main():
                 squares = sums.setdefault(name, [0, 0])
                 squares[0] = squares[0] + inputs[0].detach()[0].square().sum(0)
 
-                def felt(gradient):
+                def add_gradient(gradient):
                     squares[1] = squares[1] + gradient[0].square().sum(0)
-                output.register_hook(felt)
+                output.register_hook(add_gradient)
             return note
 
         for name, module in model.named_modules():

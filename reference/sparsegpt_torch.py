@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""SparseGPT (Frantar and Alistarh 2023, algorithm 1) in PyTorch: the yardstick for wall time, and a second opinion.
+"""SparseGPT (Frantar and Alistarh 2023, algorithm 1) in PyTorch: a baseline for wall time, and an independent check.
 
     python3 -m venv /tmp/venv && /tmp/venv/bin/pip install torch transformers==5.23.0 safetensors
     /tmp/venv/bin/python reference/sparsegpt_torch.py MODEL --calibration FILE --sparsity 0.5 [--out DIR]
 
-Float32, layer by layer: inputs of a layer's projections are summed into X X^T while all windows pass, its
-projections are pruned, and the windows pass again. Prints one JSON line: seconds in all, and in the solver.
+Float32, layer by layer: all windows pass the layer while its projections' inputs are summed into X X^T; the
+projections are pruned; the windows pass again. Prints one JSON line: total seconds, and seconds in the solver.
 """
 import argparse
 import json
@@ -18,7 +18,7 @@ BLOCK, DAMPING = 128, 0.01
 
 
 class Sums:
-    """X X^T of a linear map's inputs."""
+    """Sum of X X^T over a linear map's inputs."""
 
     def __init__(self, layer):
         self.sum, self.tokens = torch.zeros(layer.in_features, layer.in_features), 0
@@ -31,7 +31,7 @@ class Sums:
 
 @torch.no_grad()
 def prune(weight, sums, sparsity, tokens):
-    """Prunes `weight` [out, in] where it is."""
+    """Prunes `weight` [out, in] in place."""
     gram = sums / tokens
     dead = torch.diagonal(gram) == 0
     gram[dead, dead] = 1

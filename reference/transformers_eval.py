@@ -3,8 +3,8 @@
 
     python transformers_eval.py MODEL TEXT WINDOW WINDOWS THREADS
 
-Prints one JSON object a line: {"dtype", "tokens_per_second", "mean_nll_nats"}. One window at a time, logits at every
-position, NLL in float32; the first window is run once more beforehand and not counted.
+Prints one JSON object per line: {"dtype", "tokens_per_second", "mean_nll_nats"}. One window at a time, logits at every
+position, NLL in float32; a warm-up run of the first window is not counted.
 """
 import json
 import sys

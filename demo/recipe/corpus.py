@@ -1,10 +1,10 @@
-"""The texts of the demo and their tokens: shared by train.py and measure.py.
+"""The texts of the demo and their tokens, for train.py and measure.py.
 
 In:   the seeds and sizes below; a tokenizer.
 Out:  the training documents, the held-out and the calibration stories; windows of token ids.
-Time: about a second for the texts, some ten seconds to encode the training documents.
+Time: about a second for the texts, about ten seconds to encode the training documents.
 
-A document is one to four stories with a blank line between them. Training sees the documents as one
+A document is one to four stories with a blank line between them. Training uses the documents as one
 stream `<s> document </s> <s> document </s> ...`, cut into windows that each begin with `<s>`.
 """
 
@@ -18,7 +18,7 @@ from stories import stories
 
 TRAIN_SEED, HELDOUT_SEED, CALIBRATION_SEED = 20240601, 20240602, 20240603
 TRAIN_BYTES, TEXT_BYTES = 17_500_000, 80_000
-WINDOW = 256  # tokens in a window, the leading <s> included
+WINDOW = 256  # tokens in a window, including the leading <s>
 
 
 def texts() -> tuple[list[str], list[str], list[str]]:
@@ -34,7 +34,7 @@ def texts() -> tuple[list[str], list[str], list[str]]:
 
 
 def documents(train: list[str]) -> list[str]:
-    """The training stories in order, joined to documents of one to four stories."""
+    """The training stories in order, joined into documents of one to four stories."""
     rng = random.Random(TRAIN_SEED)
     out, at = [], 0
     while at < len(train):
@@ -45,7 +45,7 @@ def documents(train: list[str]) -> list[str]:
 
 
 def windows(stream: list[int], bos: int) -> torch.Tensor:
-    """The stream cut into rows of `WINDOW` ids that begin with `bos`; a short rest is left out."""
+    """The stream cut into rows of `WINDOW` ids that begin with `bos`; a short rest is dropped."""
     body = WINDOW - 1
     rows = torch.tensor(stream[: len(stream) // body * body]).view(-1, body)
     return torch.cat([torch.full((len(rows), 1), bos), rows], dim=1)

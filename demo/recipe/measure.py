@@ -1,19 +1,19 @@
-"""Measures the saved model, and two baselines, on the held-out text.
+"""Evaluates the saved model and two baselines on the held-out text.
 
-In:   demo/model, demo/heldout.txt; the training tokens are made anew from their seed.
+In:   demo/model, demo/heldout.txt; the training tokens are regenerated from their seed.
 Out:  demo/metrics.json (the field `training` is kept), and a table on standard output; with
-      --sample, a story that the model tells instead.
+      --sample, a generated story instead.
 Time: about half a minute on one core; ten seconds with --sample.
 
     python3 demo/recipe/measure.py [--demo DIR] [--sample]
 
 Protocol: the whole held-out text is encoded without special tokens and cut into pieces of 255
 tokens (the last one may be shorter). Each piece follows one <s>, which makes a window of at most
-256 tokens; every token of the text is predicted exactly once, from the tokens before it in its
-window, and the negative log-likelihoods (nats) are averaged over all tokens. The model is loaded
+256 tokens. Every token of the text is predicted exactly once, from the tokens before it in its
+window; the negative log-likelihoods (nats) are averaged over all tokens. The model is loaded
 from its BF16 files and run in float32. The bigram model predicts each token of the same windows
-from the one before it, (count(a, b) + k) / (count(a) + 512 k); the unigram model predicts it from
-nothing, (count(b) + k) / (all + 512 k). Their counts come from the training windows, and k is the
+from the one before it, (count(a, b) + k) / (count(a) + 512 k); the unigram model uses no context,
+(count(b) + k) / (all + 512 k). Their counts are those of the training windows; k is the
 one of `KS` that is best on the held-out text itself, which favours the baselines.
 """
 
@@ -46,7 +46,7 @@ def pieces(ids: list[int]) -> list[torch.Tensor]:
 
 @torch.no_grad()
 def model_nll(model, rows: list[torch.Tensor]) -> float:
-    """Sum of the model's negative log-likelihoods over all tokens but the leading <s>."""
+    """Sum of the model's negative log-likelihoods over all tokens except the leading <s>."""
     total = 0.0
     for row in rows:
         logits = model(input_ids=row[None, :-1], use_cache=False).logits[0]
@@ -69,7 +69,7 @@ def unigram_nll(counts: torch.Tensor, rows: list[torch.Tensor], k: float) -> flo
 
 
 def pair_counts(rows: torch.Tensor, vocab: int) -> torch.Tensor:
-    """How often each token follows each other one inside the training windows."""
+    """How often each token follows each other token within the training windows."""
     pairs = rows[:, :-1] * vocab + rows[:, 1:]
     return torch.bincount(pairs.flatten(), minlength=vocab * vocab).view(vocab, vocab).double()
 
@@ -88,7 +88,7 @@ def stored_tensors(folder: Path) -> tuple[int, int]:
 
 
 def measure(demo: Path, model, tokenizer) -> dict:
-    """All numbers of the table, unrounded."""
+    """All numbers in the table, unrounded."""
     train, heldout, calibration = corpus.texts()
     text = (demo / "heldout.txt").read_text(encoding="utf-8")
     assert text == "\n\n".join(heldout) + "\n", "heldout.txt is not what the recipe makes"

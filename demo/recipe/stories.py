@@ -1,4 +1,4 @@
-"""A seeded grammar of little stories: the only source of text for the demo model.
+"""A seeded grammar of short stories: the only source of text for the demo model.
 
 In:   a seed, and either a number of stories or a size in bytes.
 Out:  stories, one string each, without line breaks; as a program, UTF-8 text on standard output
@@ -7,11 +7,11 @@ Time: about a second for 14 MB.
 
     python3 stories.py --seed 7 --bytes 2000
 
-Every story has an opening, one or two of ten plots, and a closing. What is drawn early (a name and
+Every story has an opening, one or two of ten plots, and a closing. What is chosen early (a name and
 its pronouns, a colour, a number, a hiding place, an order, the weather) is needed again later, so
-most of the text can be told from what came before it in the story, but not from the last word
-alone. Small tables of facts (which animal makes which sound, which trade mends what) are the same
-in every story.
+most of the text can be predicted from the story so far, but not from the last word alone. Small
+tables of facts (which animal makes which sound, which trade mends what) are the same in every
+story.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ GOODS = "bread butter cheese eggs flour honey milk rice salt soap".split()
 WORDS = "acorn candle feather marble ribbon thunder".split()
 NUMBERS = "no one two three four five six seven eight nine ten eleven twelve".split()
 
-# Where a thing can be put.
+# Where an object can be put.
 SPOTS = [
     "under the bed", "behind the door", "in the old box", "on the high shelf",
     "in the basket", "under the stairs", "behind the clock", "in the deep drawer",
@@ -61,7 +61,7 @@ ANIMALS = {
     "owl": ("hooted", "a beetle", "in a hollow tree"),
 }
 
-# Trade -> what it mends, how that broke, the tool it takes.
+# Trade -> what it mends, how that broke, the tool that it needs.
 TRADES = {
     "cobbler": ("boot", "lost its heel", "a small hammer"),
     "tailor": ("coat", "had a long tear", "a needle and thread"),
@@ -71,7 +71,7 @@ TRADES = {
     "potter": ("jug", "had a crack", "a lump of clay"),
 }
 
-# Weather -> the opening remark, what one takes along (article, noun), the closing remark.
+# Weather -> the opening remark, what the hero takes along (article, noun), the closing remark.
 WEATHER = {
     "rain": ("It was raining hard", "an", "umbrella", "The rain had stopped at last"),
     "snow": ("Snow lay on the roofs", "a pair of", "thick gloves", "More snow began to fall"),
@@ -104,7 +104,7 @@ class Person:
 
 
 class World:
-    """What one story draws its choices from: one random stream, no name used twice."""
+    """The source of one story's choices: one random stream; no name is used twice."""
 
     def __init__(self, rng: random.Random):
         self.rng = rng
@@ -119,7 +119,7 @@ class World:
         return options[self.rng.randrange(len(options))]
 
     def some(self, options, count):
-        """`count` different members of `options`, in random order."""
+        """`count` distinct members of `options`, in random order."""
         return self.rng.sample(list(options), count)
 
     def number(self, low, high):
@@ -132,13 +132,13 @@ class World:
 
 
 def amount(number: int, fruit: str) -> str:
-    """The number in words and the fruit: `three figs`, `one fig`, `no figs`."""
+    """A number in words with a fruit: `three figs`, `one fig`, `no figs`."""
     singular = "cherry" if fruit == "cherries" else fruit[:-1]
     return f"{NUMBERS[number]} {singular if number == 1 else fruit}"
 
 
 def opening(w: World) -> list[str]:
-    """Who, when, and (in half of the stories) the weather and what it makes the hero take along."""
+    """Who, when, and (in half of the stories) the weather and what the hero takes along for it."""
     p, q = w.hero, w.friend
     lines = [w.pick([
         f"{w.pick(TIMES)} a {p.kind} named {p.name} left the house.",
@@ -156,7 +156,7 @@ def opening(w: World) -> list[str]:
 
 
 def aside(w: World) -> list[str]:
-    """Something small on the way that the plot does not need; absent from half of the stories."""
+    """A detail that the plot does not need; absent from half of the stories."""
     p, place, colour, thing = w.hero, w.pick(list(PLACES)), w.pick(COLOURS), w.pick(THINGS)
     animal = w.pick(list(ANIMALS))
     return w.pick([[], [], [], [], [
@@ -173,7 +173,7 @@ def aside(w: World) -> list[str]:
 
 
 def closing(w: World) -> list[str]:
-    """The weather of the opening changes, its thing is remembered, and the hero goes home."""
+    """The weather of the opening changes, its object returns, and the hero goes home."""
     p, q = w.hero, w.friend
     lines = []
     if w.weather:
@@ -194,7 +194,7 @@ def closing(w: World) -> list[str]:
 
 
 def hiding(w: World) -> list[str]:
-    """A coloured thing is hidden, something else happens, and the thing is looked for again."""
+    """A coloured object is hidden, something else happens, and the object is searched for."""
     p, q = w.hero, w.friend
     thing, colour, spot, place = (w.pick(THINGS), w.pick(COLOURS), w.pick(SPOTS),
                                   w.pick(list(PLACES)))
@@ -219,7 +219,7 @@ def hiding(w: World) -> list[str]:
 
 
 def giving(w: World) -> list[str]:
-    """Giving and taking: every result is stated and right."""
+    """Giving and taking: every result is stated and correct."""
     p, q = w.hero, w.friend
     fruit = w.pick(FRUIT)
     have, theirs = w.number(3, 9), 0
@@ -247,7 +247,7 @@ def giving(w: World) -> list[str]:
 
 
 def swapping(w: World) -> list[str]:
-    """Two owners swap two coloured things."""
+    """Two owners swap two coloured objects."""
     p, q = w.hero, w.friend
     mine, yours = w.some(THINGS, 2)
     my_colour, your_colour = w.some(COLOURS, 2)
@@ -267,7 +267,7 @@ def swapping(w: World) -> list[str]:
 
 
 def walking(w: World) -> list[str]:
-    """A walk past three places, and the same way back in reverse order."""
+    """A walk past three places, and back past them in reverse order."""
     p, q = w.hero, w.friend
     a, b, c = w.some(PLACES, 3)
     return [
@@ -284,7 +284,7 @@ def walking(w: World) -> list[str]:
 
 
 def lost_pet(w: World) -> list[str]:
-    """An animal runs away and is known by its sound, its colour and what it eats."""
+    """An animal runs away and is recognised by its sound, its colour and what it eats."""
     p, q = w.hero, w.friend
     animal, pet, colour, place = (w.pick(list(ANIMALS)), w.pick(PET_NAMES), w.pick(COLOURS),
                                   w.pick(list(PLACES)))
@@ -302,7 +302,7 @@ def lost_pet(w: World) -> list[str]:
 
 
 def shopping(w: World) -> list[str]:
-    """A list of three; two are bought, so the third is the one that was forgotten."""
+    """A list of three items; two are bought, so the third was forgotten."""
     p, q = w.hero, w.friend
     goods = w.some(GOODS, 3)
     bought = w.some(goods, 2)
@@ -320,7 +320,7 @@ def shopping(w: World) -> list[str]:
 
 
 def mending(w: World) -> list[str]:
-    """A broken thing goes to the one trade that mends it."""
+    """A broken object goes to the one trade that mends it."""
     p, q = w.hero, w.friend
     trade, colour = w.pick(list(TRADES)), w.pick(COLOURS)
     thing, damage, tool = TRADES[trade]
@@ -336,7 +336,7 @@ def mending(w: World) -> list[str]:
 
 
 def password(w: World) -> list[str]:
-    """A word is told once and must be said again at the gate."""
+    """A word is given once and must be repeated at the door."""
     p, q = w.hero, w.friend
     word, place = w.pick(WORDS), w.pick(list(PLACES))
     wrong = w.pick([other for other in WORDS if other != word])
@@ -354,7 +354,7 @@ def password(w: World) -> list[str]:
 
 
 def race(w: World) -> list[str]:
-    """Three runners; the order is told once and asked for later."""
+    """Three runners; their order is stated once and asked for later."""
     p, q, r = w.hero, w.friend, w.person()
     place = w.pick(list(PLACES))
     order = w.some([p, q, r], 3)
@@ -371,7 +371,7 @@ def race(w: World) -> list[str]:
 
 
 def letter(w: World) -> list[str]:
-    """A message with a number, a fruit and a place is carried and obeyed."""
+    """A message with a number, a fruit and a place is delivered and followed."""
     p, q = w.hero, w.friend
     fruit, count, place, colour = (w.pick(FRUIT), w.number(2, 12), w.pick(list(PLACES)),
                                    w.pick(COLOURS))

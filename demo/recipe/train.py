@@ -1,6 +1,6 @@
 """Makes everything in demo/ that is not written by hand: the texts, the tokenizer and the model.
 
-In:   nothing but the constants here and in corpus.py; all randomness is seeded.
+In:   only the constants here and in corpus.py; all randomness is seeded.
 Out:  demo/heldout.txt, demo/calibration.txt, demo/model/*, and the field `training` of
       demo/metrics.json (measure.py adds the rest).
 Time: about 24.5 minutes on one core of a 2-core virtual machine (AMD EPYC, AVX2).
@@ -82,7 +82,7 @@ def write_json(path: Path, value: dict) -> None:
 
 
 def make_tokenizer(docs: list[str]) -> Tokenizer:
-    """A byte-level BPE: <s>, </s>, the 256 bytes and the merges that fill up `VOCAB`."""
+    """A byte-level BPE: <s>, </s>, the 256 bytes and as many merges as `VOCAB` has room for."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -101,7 +101,7 @@ def make_tokenizer(docs: list[str]) -> Tokenizer:
 
 
 def learning_rate(step: int, steps: int) -> float:
-    """Linear warm-up, then a cosine from `PEAK_LR` down to `LAST_LR`."""
+    """Linear warm-up, then cosine decay from `PEAK_LR` to `LAST_LR`."""
     if step < WARMUP:
         return PEAK_LR * (step + 1) / WARMUP
     done = (step - WARMUP) / max(1, steps - WARMUP)
@@ -109,7 +109,7 @@ def learning_rate(step: int, steps: int) -> float:
 
 
 def make_optimizer(model: LlamaForCausalLM) -> torch.optim.AdamW:
-    """AdamW; weight decay for the matrices, none for the norms' vectors."""
+    """AdamW with weight decay for matrices and none for the vectors of norms."""
     matrices = [p for p in model.parameters() if p.dim() == 2]
     vectors = [p for p in model.parameters() if p.dim() == 1]
     groups = [
@@ -120,7 +120,7 @@ def make_optimizer(model: LlamaForCausalLM) -> torch.optim.AdamW:
 
 
 def train(model: LlamaForCausalLM, rows: torch.Tensor, steps: int) -> float:
-    """One pass over the first `steps * BATCH` of the shuffled rows; the mean last training loss."""
+    """One pass over the first `steps * BATCH` of the shuffled rows; the mean last loss."""
     rows = rows[torch.randperm(len(rows))]
     optimizer = make_optimizer(model)
     recent, begin = [], time.monotonic()
@@ -144,7 +144,7 @@ def train(model: LlamaForCausalLM, rows: torch.Tensor, steps: int) -> float:
 
 
 def save_model(model: LlamaForCausalLM, folder: Path) -> None:
-    """The tensors in BF16, sorted by name, in two shards of about the same size, with an index."""
+    """Saves the tensors in BF16, sorted by name, in two shards of similar size, with an index."""
     tensors = {n: t.detach().to(torch.bfloat16).contiguous() for n, t in model.state_dict().items()}
     sizes = {name: tensors[name].nbytes for name in sorted(tensors)}
     total, before, shards, index = sum(sizes.values()), 0, [{}, {}], {}
@@ -164,7 +164,7 @@ def save_model(model: LlamaForCausalLM, folder: Path) -> None:
 
 
 def save_texts(out: Path, heldout: list[str], calibration: list[str]) -> None:
-    """The two texts that are never trained on, one blank line between stories."""
+    """Saves the two texts not used in training, one blank line between stories."""
     for name, parts in [("heldout.txt", heldout), ("calibration.txt", calibration)]:
         (out / name).write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
