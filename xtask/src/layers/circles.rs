@@ -1,11 +1,12 @@
-//! Circles between the files of a crate: groups in which every file needs every other, by however many steps.
+//! Circles between the files of a crate: groups in which every file refers to every other, directly or
+//! through others.
 
 use std::path::Path;
 
 use super::modules::Modules;
 use super::references::{Reference, references};
 
-/// Files that need each other, and the places that say so.
+/// Files that refer to each other, and where they do.
 #[derive(Debug)]
 pub struct Circle {
     /// Indices of files, ascending.
@@ -17,11 +18,11 @@ pub struct Circle {
 /// All circles of a crate.
 pub fn circles(modules: &Modules) -> Vec<Circle> {
     let references = references(modules);
-    let mut needs = vec![Vec::new(); modules.n_files()];
+    let mut successors = vec![Vec::new(); modules.n_files()];
     for reference in &references {
-        needs[reference.from].push(reference.to);
+        successors[reference.from].push(reference.to);
     }
-    let groups = strongly_connected(&needs).into_iter().filter(|files| files.len() > 1);
+    let groups = strongly_connected(&successors).into_iter().filter(|files| files.len() > 1);
     groups
         .map(|files| {
             let inside = |r: &&Reference| files.contains(&r.from) && files.contains(&r.to);
@@ -33,8 +34,7 @@ pub fn circles(modules: &Modules) -> Vec<Circle> {
         .collect()
 }
 
-/// Says which files form a circle, edge after edge with the places that make it. Paths are shown
-/// relative to `base`.
+/// Lists the edges of a circle, each with the places that make it. File names are relative to `base`.
 pub fn describe(circle: &Circle, modules: &Modules, base: &Path) -> String {
     let shown = |file: usize| {
         let path = modules.file(file);

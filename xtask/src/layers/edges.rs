@@ -27,14 +27,14 @@ const ALLOWED: [(&str, &[&str]); 10] = [
     ("physarium-cli", &["physarium"]),
     ("xtask", &["physarium-fixtures", "physarium-flow", "physarium-kernels", "physarium-model"]),
 ];
-/// What any crate may use in tests.
+/// The crate that any other may use in tests.
 const FOR_TESTS: &str = "physarium-fixtures";
 /// The library, which other programs embed.
 const LIBRARY: &str = "physarium";
 /// Crates that only a program needs: the library must not depend on them, directly or through others.
 const NOT_IN_LIBRARY: [&str; 4] = ["clap", "indicatif", "comfy-table", "signal-hook"];
 
-/// Faults of the workspace's edges and of the library's dependencies.
+/// Forbidden dependencies between the workspace's crates and of the library, and rules without a crate.
 ///
 /// # Errors
 /// `cargo tree` fails.

@@ -25,7 +25,7 @@ use cargo_metadata::{MetadataCommand, Package, Target, TargetKind};
 
 use modules::Modules;
 
-/// Checks every rule and prints what breaks one.
+/// Checks every rule and prints the faults.
 ///
 /// # Errors
 /// If a rule is broken, or a file or the workspace's metadata cannot be read.
@@ -42,7 +42,7 @@ pub fn run() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What is wrong, by rule.
+/// Descriptions of all faults, by rule.
 #[derive(Default)]
 struct Faults {
     edges: Vec<String>,
@@ -73,7 +73,7 @@ impl Faults {
         Ok(())
     }
 
-    /// Prints all faults under the rule's name; returns their number.
+    /// Prints the faults of each rule under its name; returns their number.
     fn print(&self) -> usize {
         let rules = [
             ("dependencies between crates", &self.edges),
@@ -89,7 +89,7 @@ impl Faults {
     }
 }
 
-/// Whether a target is the library or a program, not a test, an example or a benchmark.
+/// Whether a target is a library or a program, not a test, an example or a benchmark.
 fn is_in_src(target: &Target) -> bool {
     target.kind.iter().any(|kind| matches!(kind, TargetKind::Lib | TargetKind::Bin))
 }

@@ -16,10 +16,10 @@ use syn::{Item, ItemMod};
 use super::attributes::{drop_test_methods, of_item, only_in_tests};
 use super::imports::{Import, Imports};
 
-/// Reads a source file; tests read from memory.
+/// Reads the text of a source file.
 pub type Read<'a> = &'a dyn Fn(&Path) -> io::Result<String>;
 
-/// All modules of one crate; the root is the first.
+/// All modules of one crate. The root has index 0.
 #[derive(Default)]
 pub struct Modules {
     files: Vec<PathBuf>,
@@ -36,15 +36,15 @@ pub struct Module {
     pub children: BTreeMap<String, usize>,
     /// What its `use` items bring into scope.
     pub imports: Vec<Import>,
-    /// What it defines, without its child modules.
+    /// Its items, without child modules.
     pub items: Vec<Item>,
 }
 
 impl Modules {
-    /// Loads the crate whose root file is `root`.
+    /// Loads the crate with this root file (`lib.rs`, `main.rs`).
     ///
     /// # Errors
-    /// A file that is missing or is not Rust.
+    /// A file that cannot be read or parsed, a module without a file.
     pub fn load(root: &Path, read: Read<'_>) -> anyhow::Result<Modules> {
         let mut loader = Loader { read, modules: Modules::default() };
         let text = read(root).with_context(|| root.display().to_string())?;

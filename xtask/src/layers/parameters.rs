@@ -8,7 +8,7 @@ use syn::{FnArg, ForeignItemFn, Item, Signature};
 use super::attributes::{of_item, only_in_tests};
 use super::modules::Modules;
 
-/// Most parameters beside `self`.
+/// Maximum number of parameters beside `self`.
 const MAX_PARAMETERS: usize = 4;
 
 /// A function with too many parameters.
@@ -19,7 +19,7 @@ struct Excess {
     parameters: usize,
 }
 
-/// One line per function with too many parameters. Paths are shown relative to `base`.
+/// One line per function with too many parameters. File names are relative to `base`.
 pub fn faults(modules: &Modules, base: &Path) -> Vec<String> {
     let mut faults = Vec::new();
     for index in 0..modules.n_modules() {

@@ -1,4 +1,4 @@
-//! How files are named, how long they are, and how many stand in one directory.
+//! Names and lengths of files, and the number of files in one directory.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,14 +9,14 @@ use syn::spanned::Spanned;
 
 use super::attributes::{of_item, only_in_tests};
 
-/// Most lines of a file; of a source file, without its test-only items.
+/// Maximum number of lines of a file; test-only items of a source file do not count.
 const MAX_LINES: usize = 500;
-/// Most `.rs` files in one directory of `src`.
+/// Maximum number of `.rs` files in one directory of `src`.
 const MAX_FILES: usize = 12;
-/// File names that say nothing of what is in them.
+/// File names that do not tell what a file contains.
 const BAD_NAMES: [&str; 5] = ["utils.rs", "util.rs", "helpers.rs", "common.rs", "types.rs"];
 
-/// Faults of the files of the package in directory `root`. Paths are shown relative to `base`.
+/// Faults of the files of the package in directory `root`. File names are relative to `base`.
 ///
 /// # Errors
 /// A directory or file that cannot be read, or is not Rust.
@@ -60,7 +60,7 @@ fn rust_files(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Lines without those of test-only items.
+/// Number of lines, without those of test-only items.
 fn source_lines(text: &str) -> syn::Result<usize> {
     let file = syn::parse_file(text)?;
     let tests = file.items.iter().filter(|item| only_in_tests(of_item(item)));
@@ -76,13 +76,13 @@ fn source_lines(text: &str) -> syn::Result<usize> {
 fn file_fault(shown: &Path, lines: usize) -> Option<String> {
     let name = shown.file_name().unwrap_or_default().to_string_lossy();
     if BAD_NAMES.contains(&name.as_ref()) {
-        return Some(format!("{}: a name that says nothing", shown.display()));
+        return Some(format!("{}: a name that does not tell the content", shown.display()));
     }
     let fault = format!("{}: {lines} lines, at most {MAX_LINES}", shown.display());
     (lines > MAX_LINES).then_some(fault)
 }
 
-/// Directories with too many files.
+/// One line per directory with too many files.
 fn crowded(sources: &[PathBuf], base: &Path) -> Vec<String> {
     let mut counts: BTreeMap<&Path, usize> = BTreeMap::new();
     for dir in sources.iter().filter_map(|path| path.parent()) {
