@@ -82,9 +82,9 @@ fn check(case: &Case, iterations: u32, beta: f64, inflow: f64) {
     let before = bytes(case);
     let mask = literal_mask(case, iterations, beta, inflow);
     let size = case.format.size_bytes();
-    for (i, dies) in mask.iter().enumerate() {
+    for (i, pruned) in mask.iter().enumerate() {
         let range = i * size..(i + 1) * size;
-        let expected = if *dies { vec![0; size] } else { before[range.clone()].to_vec() };
+        let expected = if *pruned { vec![0; size] } else { before[range.clone()].to_vec() };
         assert_eq!(data[range], expected, "{} weight {i} of {}", case.name, mask.len());
     }
 }

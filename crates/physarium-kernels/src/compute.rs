@@ -1,109 +1,80 @@
-//! Threads, and the instructions that products run on.
+/*!
+The threads that compute, with the instruction set and the buffers that products use.
+
+In: a number of threads. Out: [`Compute`], which runs independent tasks on them, so that results do not depend
+on the number of threads.
+*/
 
 use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 
+use crate::instructions::Instructions;
 use crate::matvec::VectorKind;
-use crate::terms::Tile;
+use crate::tiles::Tile;
 
-/// The operating system has no threads to give.
+/// The operating system cannot start the threads.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot start {threads} threads: {reason}\nhint: --threads 1 takes the fewest")]
+#[error("cannot start {threads} threads: {reason}\nhint: try --threads 1")]
 pub struct ThreadsUnavailable {
     threads: usize,
     reason: rayon::ThreadPoolBuildError,
 }
 
-/// Ways to compute the product of BF16 weights and float32 activations.
-///
-/// Both add up in float32. They differ in the order of sums, and by what activations are rounded to.
+/// Whether weights that were repacked for the instruction set stay in memory beside the original ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Instructions {
-    /// The `gemm` crate on float32, with the vectors that the processor has.
-    Portable,
-    /// Intel AMX tiles: activations as the sum of two BF16 terms, which has 16 bits.
-    Amx,
-}
-
-impl Instructions {
-    /// Its name for a report.
-    pub fn name(self) -> &'static str {
-        match self {
-            Instructions::Portable => "vector",
-            Instructions::Amx => "amx",
-        }
-    }
-
-    /// What is computed with, for a report.
-    pub fn arithmetic(self) -> &'static str {
-        match self {
-            Instructions::Portable => "float32",
-            Instructions::Amx => "float32, activations of products with BF16 weights to 16 bits",
-        }
-    }
-
-    /// The best that this processor and its operating system allow.
-    fn detect() -> Instructions {
-        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-        if crate::amx::is_available() {
-            return Instructions::Amx;
-        }
-        Instructions::Portable
-    }
-}
-
-/// Whether the form of weights that instructions want is kept beside the weights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Copies {
-    /// From the first product on: many products with the same weights follow.
+enum PackedWeights {
+    /// They are kept from the first product on, for the many products with the same weights that follow.
     Kept,
-    /// Made again for each product: memory for one model only.
-    MadeAgain,
+    /// They are repacked for each product, so that memory holds the model once.
+    Repacked,
 }
 
-/// Threads that compute, and what they compute with.
+/// Threads that compute, and the instruction set that they use.
 pub struct Compute {
     pool: rayon::ThreadPool,
     instructions: Instructions,
     vectors: VectorKind,
-    copies: Copies,
-    /// Buffers of products, kept because fresh pages cost more than small products.
+    packed_weights: PackedWeights,
+    /// Buffers of products, reused because new pages cost more time than a small product.
     buffers: Mutex<Vec<Vec<Tile>>>,
 }
 
 impl Compute {
-    /// Starts `threads` threads (at least one) that use the best instructions at hand.
+    /// Starts `threads` threads (at least one) with the fastest instruction set available.
     ///
     /// # Errors
-    /// If the operating system has no threads to give.
+    /// [`ThreadsUnavailable`], if the operating system cannot start them.
     pub fn new(threads: usize) -> Result<Compute, ThreadsUnavailable> {
         Compute::with(threads, Instructions::detect())
     }
 
-    /// The same with nothing but what the `gemm` crate does for products of many rows, to compare with.
+    /// Like [`Compute::new`], but with the `gemm` crate for all products of many rows, for comparison.
     ///
     /// # Errors
-    /// If the operating system has no threads to give.
+    /// [`ThreadsUnavailable`], if the operating system cannot start them.
     pub fn portable(threads: usize) -> Result<Compute, ThreadsUnavailable> {
         Compute::with(threads, Instructions::Portable)
     }
 
-    /// The same on other vectors for products of one row, to compare with.
+    /// The same with other vector instructions for products of one row, for comparison.
     ///
     /// # Panics
-    /// If this processor does not have them.
+    /// If this processor does not support them.
     #[must_use]
     pub fn with_vectors(self, vectors: VectorKind) -> Compute {
-        assert!(VectorKind::available().contains(&vectors), "no {} here", vectors.name());
+        assert!(
+            VectorKind::available().contains(&vectors),
+            "this processor does not support {}",
+            vectors.name()
+        );
         Compute { vectors, ..self }
     }
 
-    /// The same, but products keep no second copy of weights: for a model that fills the memory.
+    /// The same, but without keeping a second, repacked copy of weights: for a model that fills the memory.
     #[must_use]
     pub fn sparing_memory(self) -> Compute {
-        Compute { copies: Copies::MadeAgain, ..self }
+        Compute { packed_weights: PackedWeights::Repacked, ..self }
     }
 
     fn with(threads: usize, instructions: Instructions) -> Result<Compute, ThreadsUnavailable> {
@@ -113,23 +84,28 @@ impl Compute {
             .thread_name(|index| format!("compute-{index}"))
             .build()
             .map_err(|reason| ThreadsUnavailable { threads, reason })?;
-        let (vectors, copies) = (VectorKind::detect(), Copies::Kept);
-        Ok(Compute { pool, instructions, vectors, copies, buffers: Mutex::default() })
+        Ok(Compute {
+            pool,
+            instructions,
+            vectors: VectorKind::detect(),
+            packed_weights: PackedWeights::Kept,
+            buffers: Mutex::default(),
+        })
     }
 
-    /// What products run on.
+    /// The instruction set of products with many rows.
     pub fn instructions(&self) -> Instructions {
         self.instructions
     }
 
-    /// What products with one row run on.
+    /// The vector instructions of products with one row.
     pub fn vectors(&self) -> VectorKind {
         self.vectors
     }
 
-    /// Whether products keep weights in the form that they want.
-    pub(crate) fn keeps_copies(&self) -> bool {
-        self.copies == Copies::Kept
+    /// Whether repacked weights are kept beside the original ones.
+    pub(crate) fn keeps_packed_weights(&self) -> bool {
+        self.packed_weights == PackedWeights::Kept
     }
 
     /// Number of threads.
@@ -137,7 +113,7 @@ impl Compute {
         self.pool.current_num_threads()
     }
 
-    /// Calls `work` on one of the threads: products that it asks for then start sooner.
+    /// Calls `work` on one of the threads, so that products inside it start with less delay.
     pub fn within<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         self.pool.install(work)
     }
@@ -150,10 +126,11 @@ impl Compute {
         self.pool.install(|| (0..tasks).into_par_iter().with_max_len(1).for_each(task));
     }
 
-    /// Calls `task` with each run of `len` elements of `data` (the last may be shorter) and its index.
+    /// Calls `task` with the index of each run of `len` elements of `data`, and the run; the last may be
+    /// shorter. Runs are processed in any order, on all threads.
     ///
     /// # Panics
-    /// If `len` is nought.
+    /// If `len` is zero.
     pub fn each_chunk<T: Send>(
         &self,
         data: &mut [T],
@@ -169,15 +146,15 @@ impl Compute {
         });
     }
 
-    /// Lends a buffer of `len` tiles, whatever is in them, to `work`.
+    /// Lends `work` a buffer of `len` tiles with arbitrary contents.
     pub(crate) fn with_tiles<R>(&self, len: usize, work: impl FnOnce(&mut [Tile]) -> R) -> R {
-        let kept = || self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut buffer = kept().pop().unwrap_or_default();
+        let buffers = || self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut buffer = buffers().pop().unwrap_or_default();
         if buffer.len() < len {
             buffer.resize(len, Tile::ZERO);
         }
         let result = work(&mut buffer[..len]);
-        kept().push(buffer);
+        buffers().push(buffer);
         result
     }
 }

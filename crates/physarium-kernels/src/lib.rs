@@ -1,46 +1,38 @@
 /*!
-What a decoder computes, on the processor at hand: products of matrices, and maths element by element.
+The numerical kernels of a decoder: matrix products and elementwise maths.
 
-In: slices of `f32`, weights as they are stored ([`Dense`]). Out: slices of `f32`. [`Compute`] holds
-the threads and knows which instructions there are; a [`Linear`] is a projection; [`multiply`] is a
-product of two small matrices; `vector` has what is done to rows.
+In: slices of `f32`, and weights in the dtype that they are stored in ([`Dense`], [`Sparse`]). Out: slices
+of `f32`. [`Compute`] holds the threads and the instruction set; a [`Linear`] is a projection; [`multiply`] is
+the product of two small matrices; [`Gram`], [`add_cross`] and [`Symmetric`] serve the activation-aware
+pruning methods; [`vector`] has the operations on rows.
 
-Everything is computed in float32, and no result depends on the number of threads; what the ways to a
-product differ in is said at [`Instructions`]. This is the one crate with `unsafe` in it.
+All sums are float32 or float64, and no result depends on the number of threads. [`Instructions`] says in what
+the results of different instruction sets differ. This is the only crate with `unsafe` code.
 */
 #![deny(missing_docs)]
 #![deny(clippy::undocumented_unsafe_blocks)]
 #![cfg_attr(
     not(all(target_arch = "x86_64", target_os = "linux")),
-    allow(dead_code, unused_imports, reason = "what serves AMX alone has no use elsewhere")
+    allow(dead_code, unused_imports, reason = "code that serves AMX only is unused elsewhere")
 )]
 
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-mod amx;
-mod buffer;
 mod compute;
-mod gram;
-mod linear;
+mod instructions;
 mod matvec;
-mod pages;
-mod small;
-mod sparse;
-mod symmetric;
-mod terms;
+mod memory;
+mod products;
+mod tiles;
 pub mod vector;
 mod weights;
-mod widen;
 
-pub use buffer::Buffer;
-pub use compute::{Compute, Instructions, ThreadsUnavailable};
-pub use gram::{Gram, add_cross};
-pub use linear::{Linear, forward_all};
+pub use compute::{Compute, ThreadsUnavailable};
+pub use instructions::Instructions;
 pub use matvec::VectorKind;
-pub use pages::large_zeroed;
-pub use small::{Left, Output, Right, multiply};
-pub use sparse::{Sparse, SparseFault};
-pub use symmetric::{Precision, Symmetric};
-pub use weights::{Dense, Weights};
+pub use memory::{Buffer, large_zeroed};
+pub use products::{
+    Gram, Left, Linear, Output, Precision, Right, Symmetric, add_cross, forward_all, multiply,
+};
+pub use weights::{Dense, Sparse, SparseFault, Weights};
 
 #[cfg(target_endian = "big")]
-compile_error!("weights are little-endian on disk and used as they are");
+compile_error!("weights are little-endian on disk and are used without conversion");

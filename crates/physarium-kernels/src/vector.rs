@@ -1,30 +1,33 @@
 /*!
-What is done to rows of float32: norms, softmax, activations, scores of logits.
+Operations on rows of float32: norms, softmax, activation functions, log-likelihoods.
 
-Each function compiles for the vectors at hand. Sums are taken in a fixed number of lanes and
-what is fused is fused everywhere, so the result is the same bits on any processor.
+In: rows `[rows, width]` or one row. Out: rows of the same shape, or a number per row.
+
+Each function is compiled for several vector instruction sets and selected at run time. Sums have a fixed
+number of lanes, and multiply-adds are fused on every processor or on none, so results have the same bits on
+any processor.
 */
 
 use pulp::{Arch, NullaryFnOnce};
 
-/// Lanes that sums are taken in.
+/// Number of lanes of a sum.
 const LANES: usize = 16;
-/// Elements that are added up in float32 before float64 takes over.
+/// Number of elements that are summed in float32 before the sum continues in float64.
 const RUN: usize = 1024;
 
-/// Runs an operation compiled for the vectors at hand.
+/// Runs an operation, compiled for the vector instructions of this processor.
 fn dispatch<O: NullaryFnOnce>(operation: O) -> O::Output {
     Arch::new().dispatch(operation)
 }
 
-/// eˣ within 2 units in the last place; nought below -87, infinite above 88.7.
+/// eˣ with an error of at most 2 units in the last place; zero below -87, infinite above 88.7.
 #[inline(always)]
 fn exp(x: f32) -> f32 {
-    /// Adding it rounds to a whole number, which is then in the low bits.
+    /// Adding it rounds to an integer, which is then in the low bits.
     const ROUND: f32 = 12_582_912.0;
     /// The first ten bits of ln 2.
     const LN_2_HIGH: f32 = 355.0 / 512.0;
-    // x = n ln 2 + r, |r| ≤ ln 2 / 2, with ln 2 in two parts so that r is exact.
+    // x = n ln 2 + r, |r| ≤ ln 2 / 2; ln 2 is split in two parts so that r is exact.
     let clamped = x.clamp(-88.0, 89.0);
     let shifted = clamped.mul_add(std::f32::consts::LOG2_E, ROUND);
     let n = shifted - ROUND;
@@ -36,7 +39,7 @@ fn exp(x: f32) -> f32 {
     let tail = tail.mul_add(r, 1.666_666_5e-1);
     let tail = tail.mul_add(r, 0.5);
     let fraction = tail.mul_add(r * r, r) + 1.0;
-    // Two steps, so that 2ⁿ stays a normal number at both ends.
+    // Two factors, so that each stays a normal number at both ends of the range.
     let n = shifted.to_bits().wrapping_sub(ROUND.to_bits()) as i32;
     let half = n >> 1;
     let power = |n: i32| f32::from_bits((n.wrapping_add(127) << 23) as u32);
@@ -45,7 +48,7 @@ fn exp(x: f32) -> f32 {
     if x.is_nan() { x } else { value }
 }
 
-/// The sum of `term` over the elements of `x` and of `y` at the same place.
+/// The sum of `term` over pairs of elements of `x` and `y` at the same index.
 #[inline(always)]
 fn sum(x: &[f32], y: &[f32], term: impl Fn(f32, f32) -> f32) -> f64 {
     let mut total = 0.0;
@@ -63,7 +66,7 @@ fn sum(x: &[f32], y: &[f32], term: impl Fn(f32, f32) -> f32) -> f64 {
     total
 }
 
-/// The largest element; NaN if there is one.
+/// The largest element; NaN if any element is NaN.
 #[inline(always)]
 fn largest(values: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; LANES];
@@ -77,10 +80,10 @@ fn largest(values: &[f32]) -> f32 {
     lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |a, b| larger(a, *b))
 }
 
-/// Root-mean-square norm (Zhang and Sennrich 2019) of each row of `x` `[rows, weight.len()]`.
+/// Root-mean-square norm (Zhang and Sennrich 2019) of each row of `x` `[rows, weight.len()]`, written to `out`.
 ///
 /// # Panics
-/// If `out` is not as long as `x`, or `x` is not whole rows.
+/// If `x` and `out` do not have the same length, or are not whole rows.
 pub fn rms_norm(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
     struct Norm<'a>(&'a [f32], &'a [f32], f32, &'a mut [f32]);
     impl NullaryFnOnce for Norm<'_> {
@@ -102,12 +105,20 @@ pub fn rms_norm(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
     dispatch(Norm(x, weight, epsilon, out));
 }
 
-/// Gradient of [`rms_norm`]: from that of its results `dy` to that of its inputs, `dx`, both
-/// `[rows, weight.len()]`.
+/// Gradients of an operation on rows, `[rows, width]` both.
+#[derive(Debug)]
+pub struct Gradients<'a> {
+    /// Gradient with respect to the outputs; read.
+    pub outputs: &'a [f32],
+    /// Gradient with respect to the inputs; written.
+    pub inputs: &'a mut [f32],
+}
+
+/// Gradient of [`rms_norm`] with respect to its inputs `x` `[rows, weight.len()]`.
 ///
 /// # Panics
-/// If the slices are not of one length, or not whole rows.
-pub fn rms_norm_gradient(x: &[f32], weight: &[f32], epsilon: f32, dy: &[f32], dx: &mut [f32]) {
+/// If the slices do not have the same length, or are not whole rows.
+pub fn rms_norm_gradient(x: &[f32], weight: &[f32], epsilon: f32, gradients: Gradients<'_>) {
     struct Gradient<'a>(&'a [f32], &'a [f32], f32, &'a [f32], &'a mut [f32]);
     impl NullaryFnOnce for Gradient<'_> {
         type Output = ();
@@ -128,6 +139,7 @@ pub fn rms_norm_gradient(x: &[f32], weight: &[f32], epsilon: f32, dy: &[f32], dx
             }
         }
     }
+    let Gradients { outputs: dy, inputs: dx } = gradients;
     assert!(x.len() == dy.len() && x.len() == dx.len() && x.len().is_multiple_of(weight.len()));
     dispatch(Gradient(x, weight, epsilon, dy, dx));
 }
@@ -135,7 +147,7 @@ pub fn rms_norm_gradient(x: &[f32], weight: &[f32], epsilon: f32, dy: &[f32], dx
 /// Adds `y` to `x`.
 ///
 /// # Panics
-/// If they are not of one length.
+/// If the slices do not have the same length.
 pub fn add(x: &mut [f32], y: &[f32]) {
     struct Add<'a>(&'a mut [f32], &'a [f32]);
     impl NullaryFnOnce for Add<'_> {
@@ -152,7 +164,7 @@ pub fn add(x: &mut [f32], y: &[f32]) {
 /// `gate ← silu(gate) · up`, silu(x) = x / (1 + e⁻ˣ).
 ///
 /// # Panics
-/// If they are not of one length.
+/// If the slices do not have the same length.
 pub fn silu_times(gate: &mut [f32], up: &[f32]) {
     struct Silu<'a>(&'a mut [f32], &'a [f32]);
     impl NullaryFnOnce for Silu<'_> {
@@ -168,11 +180,11 @@ pub fn silu_times(gate: &mut [f32], up: &[f32]) {
     dispatch(Silu(gate, up));
 }
 
-/// Gradient of [`silu_times`]: from that of its results, `dy`, to those of its inputs, which take the
-/// inputs' places.
+/// Gradient of [`silu_times`]: given that of its outputs, `dy`, replaces its inputs `gate` and `up` by their
+/// gradients.
 ///
 /// # Panics
-/// If they are not of one length.
+/// If the slices do not have the same length.
 pub fn silu_times_gradient(gate: &mut [f32], up: &mut [f32], dy: &[f32]) {
     struct Gradient<'a>(&'a mut [f32], &'a mut [f32], &'a [f32]);
     impl NullaryFnOnce for Gradient<'_> {
@@ -180,9 +192,9 @@ pub fn silu_times_gradient(gate: &mut [f32], up: &mut [f32], dy: &[f32]) {
         #[inline(always)]
         fn call(self) {
             for ((gate, up), dy) in self.0.iter_mut().zip(self.1).zip(self.2) {
-                let (x, open) = (*gate, 1.0 / (1.0 + exp(-*gate)));
-                *gate = dy * *up * open * (1.0 + x * (1.0 - open));
-                *up = dy * x * open;
+                let (x, sigmoid) = (*gate, 1.0 / (1.0 + exp(-*gate)));
+                *gate = dy * *up * sigmoid * (1.0 + x * (1.0 - sigmoid));
+                *up = dy * x * sigmoid;
             }
         }
     }
@@ -190,7 +202,7 @@ pub fn silu_times_gradient(gate: &mut [f32], up: &mut [f32], dy: &[f32]) {
     dispatch(Gradient(gate, up, dy));
 }
 
-/// Adds the square of each element of the rows of `x` `[rows, sums.len()]` to its feature's sum.
+/// Adds the square of each element of `x` `[rows, sums.len()]` to the sum of its feature.
 ///
 /// # Panics
 /// If `x` is not whole rows.
@@ -201,9 +213,9 @@ pub fn add_squares(x: &[f32], sums: &mut [f64]) {
     }
 }
 
-/// Softmax of `scale` · `scores` but for its denominator, which is returned.
+/// Replaces `scores` by the numerators of the softmax of `scale` · `scores`; returns the denominator.
 ///
-/// Dividing what the weights mix is cheaper than dividing them.
+/// The caller divides the result of the attention by it, which is cheaper than dividing all weights.
 pub fn softmax_numerators(scores: &mut [f32], scale: f32) -> f64 {
     struct Softmax<'a>(&'a mut [f32], f32);
     impl NullaryFnOnce for Softmax<'_> {
@@ -247,11 +259,11 @@ pub fn scale(x: &mut [f32], factor: f32) {
     dispatch(Scale(x, factor));
 }
 
-/// Turns pairs of a head by their angles (RoPE, Su et al. 2021), in the layout of transformers: the
-/// partner of element `i` is element `i + cos.len()`.
+/// Rotates pairs of elements of a head by their angles (RoPE, Su et al. 2021), in the layout of the
+/// transformers library: the partner of element `i` is element `i + cos.len()`.
 ///
 /// # Panics
-/// If `head` is not twice as long as `cos` and `sin`.
+/// If `cos` and `sin` do not both have half the length of `head`.
 pub fn rotate(head: &mut [f32], cos: &[f32], sin: &[f32]) {
     struct Rotate<'a>(&'a mut [f32], &'a [f32], &'a [f32]);
     impl NullaryFnOnce for Rotate<'_> {
@@ -272,7 +284,7 @@ pub fn rotate(head: &mut [f32], cos: &[f32], sin: &[f32]) {
     dispatch(Rotate(head, cos, sin));
 }
 
-/// The distribution that a row of logits stands for.
+/// The normaliser of the distribution that a row of logits defines.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LogSum {
     /// The largest logit.
@@ -282,7 +294,7 @@ pub struct LogSum {
 }
 
 impl LogSum {
-    /// Of a row of logits; NaN where one of them is.
+    /// Computes it from a row of logits; NaN if any logit is NaN.
     pub fn of(logits: &[f32]) -> LogSum {
         struct Sum<'a>(&'a [f32]);
         impl NullaryFnOnce for Sum<'_> {
@@ -297,17 +309,17 @@ impl LogSum {
         dispatch(Sum(logits))
     }
 
-    /// −ln of the probability of a logit, in nats.
+    /// Negative log-likelihood of the token with this logit, in nats.
     pub fn nll(&self, logit: f32) -> f64 {
         self.ln_sum - (f64::from(logit) - f64::from(self.top))
     }
 }
 
-/// Kullback–Leibler divergence of the distribution of `other` from the one of `base`, in nats:
-/// Σ p ln(p / q), p of `base`.
+/// Kullback–Leibler divergence of the distribution with logits `other` from that with logits `base`, in nats:
+/// Σ p ln(p / q), with p from `base` and q from `other`.
 ///
 /// # Panics
-/// If they are not of one length.
+/// If the slices do not have the same length.
 pub fn kl(base: &[f32], other: &[f32]) -> f64 {
     struct Divergence<'a>(&'a [f32], &'a [f32], f32, f32);
     impl NullaryFnOnce for Divergence<'_> {
@@ -318,7 +330,7 @@ pub fn kl(base: &[f32], other: &[f32]) -> f64 {
             sum(base, other, |p, q| {
                 let (p, q) = (p - top, q - other_top);
                 let weight = exp(p);
-                // Where p is nought, so is the term, however far away q is.
+                // If p is zero, the term is zero for any q; 0 · ∞ would be NaN.
                 if weight == 0.0 { 0.0 } else { weight * (p - q) }
             })
         }
@@ -328,7 +340,7 @@ pub fn kl(base: &[f32], other: &[f32]) -> f64 {
     dispatch(Divergence(base, other, p.top, q.top)) / p.ln_sum.exp() + q.ln_sum - p.ln_sum
 }
 
-/// Index of the largest logit, the first of equals.
+/// Index of the largest logit; of equal ones, the first.
 pub fn argmax(logits: &[f32]) -> usize {
     struct Top<'a>(&'a [f32]);
     impl NullaryFnOnce for Top<'_> {
@@ -347,7 +359,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn exp_is_right_to_the_last_places() {
+    fn exp_has_a_small_relative_error() {
         for i in -8700..8870 {
             let x = i as f32 / 100.0;
             let (found, expected) = (f64::from(exp(x)), f64::from(x).exp());
@@ -387,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn nan_is_not_lost() {
+    fn nan_is_propagated() {
         let mut logits = vec![1.0; 40];
         logits[17] = f32::NAN;
         assert!(LogSum::of(&logits).nll(1.0).is_nan());

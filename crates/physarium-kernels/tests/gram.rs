@@ -1,10 +1,10 @@
-//! Sums over tokens and products with symmetric matrices against float64, on whatever this processor
-//! has and on what every processor has.
+//! Sums over tokens and products with symmetric matrices against float64, on the instruction set of this
+//! processor and on the portable one.
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 use physarium_kernels::{Compute, Gram, Precision, Symmetric, add_cross};
 
-/// Reproducible numbers in -1 ..= 1, every ninth feature a hundred times as large.
+/// Pseudorandom numbers in -1 ..= 1; every ninth feature is a hundred times as large.
 fn activations(seed: u64, tokens: usize, width: usize) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {
@@ -43,20 +43,20 @@ fn computes() -> [Compute; 3] {
 
 #[test]
 fn gram_matrices_are_those_of_float64() {
-    // Neither shape is a multiple of a tile; the tokens come in windows.
+    // No shape is a multiple of a tile; tokens are added in windows.
     for (tokens, width, window) in [(700, 250, 300), (33, 7, 33), (5000, 40, 2500)] {
         let (a, b) = (activations(1, tokens, width), activations(2, tokens, width));
         let (own, cross) = (exact(&a, &a, width), exact(&a, &b, width));
-        let mut of_amx: Option<(Vec<f32>, Vec<f32>)> = None;
+        let mut of_best: Option<(Vec<f32>, Vec<f32>)> = None;
         for compute in computes() {
             let mut gram = Gram::new(&compute, width);
             let mut sums = vec![0.0; width * width];
             for (a, b) in a.chunks(window * width).zip(b.chunks(window * width)) {
                 gram.add(&compute, a);
-                add_cross(&compute, a, b, width, &mut sums);
+                add_cross(&compute, a, b, &mut sums);
             }
             let gram = gram.finish(1.0);
-            // 2⁻¹⁷ for an activation of 16 bits, twice, in the worst case.
+            // In the worst case 2⁻¹⁷ for each of the two activations of 16 bits.
             assert!(worst(&gram, &own) < 1.6e-5, "{compute:?} {}", worst(&gram, &own));
             assert!(worst(&sums, &cross) < 1.6e-5, "{compute:?} {}", worst(&sums, &cross));
             for i in 0..width {
@@ -64,9 +64,9 @@ fn gram_matrices_are_those_of_float64() {
                     assert_eq!(gram[i * width + j].to_bits(), gram[j * width + i].to_bits());
                 }
             }
-            let same_kind = of_amx.get_or_insert_with(|| (gram.clone(), sums.clone()));
+            let same_kind = of_best.get_or_insert_with(|| (gram.clone(), sums.clone()));
             if compute.instructions() == computes()[0].instructions() {
-                assert_eq!(*same_kind, (gram, sums), "another number of threads");
+                assert_eq!(*same_kind, (gram, sums), "the number of threads changes the sums");
             }
         }
     }
@@ -78,7 +78,7 @@ fn products_with_a_symmetric_matrix_are_those_of_float64() {
     let a = activations(3, 300, width);
     let gram: Vec<f32> = exact(&a, &a, width).iter().map(|(sum, _)| *sum as f32).collect();
     let x = activations(4, rows, width);
-    // Row by row, as a symmetric matrix is its own transpose.
+    // By rows of the matrix, which is its own transpose.
     let mut expected = Vec::new();
     for x in x.chunks_exact(width) {
         for column in gram.chunks_exact(width) {

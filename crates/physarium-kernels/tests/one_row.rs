@@ -1,11 +1,11 @@
-//! Products of one row: every kind of vectors, dense and sparse, gives the same bits, and they are right.
+//! Products of one row: all vector instructions give the same bits, dense and sparse, and they are correct.
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 use half::{bf16, f16};
 use physarium_kernels::{Compute, Dense, Linear, Sparse, SparseFault, VectorKind, forward_all};
 use proptest::prelude::*;
 
-/// A matrix with noughts of both signs in it.
+/// A matrix that contains zeros of both signs.
 #[derive(Debug, Clone)]
 struct Matrix {
     size: [usize; 2],
@@ -45,11 +45,11 @@ fn dtypes(values: &[f32]) -> [Dense; 3] {
     ]
 }
 
-/// Values of all weights whose bits are not nought.
+/// The sparse matrix of all weights whose bits are nonzero.
 fn sparse([outputs, inputs]: [usize; 2], dense: &Dense) -> Sparse {
     let words = Sparse::words(inputs);
     let mut masks = vec![0u32; outputs * words];
-    let mut present = |bits: &dyn Fn(usize) -> bool| {
+    let mut mark = |bits: &dyn Fn(usize) -> bool| {
         for index in 0..outputs * inputs {
             if bits(index) {
                 masks[index / inputs * words + index % inputs / 32] |= 1 << (index % inputs % 32);
@@ -58,15 +58,15 @@ fn sparse([outputs, inputs]: [usize; 2], dense: &Dense) -> Sparse {
     };
     let values = match dense {
         Dense::Bf16(all) => {
-            present(&|index| all[index] != 0);
+            mark(&|index| all[index] != 0);
             Dense::Bf16(all.iter().copied().filter(|v| *v != 0).collect())
         }
         Dense::F16(all) => {
-            present(&|index| all[index].to_bits() != 0);
+            mark(&|index| all[index].to_bits() != 0);
             Dense::F16(all.iter().copied().filter(|v| v.to_bits() != 0).collect())
         }
         Dense::F32(all) => {
-            present(&|index| all[index].to_bits() != 0);
+            mark(&|index| all[index].to_bits() != 0);
             Dense::F32(all.iter().copied().filter(|v| v.to_bits() != 0).collect())
         }
     };
@@ -81,7 +81,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
-    fn all_kinds_give_the_same_bits_and_they_are_right(matrix in matrix()) {
+    fn all_kinds_give_the_same_correct_bits(matrix in matrix()) {
         let Matrix { size: [outputs, inputs], values, x, bias } = matrix;
         for dense in dtypes(&values) {
             let mut wide = vec![0.0; values.len()];
@@ -113,7 +113,7 @@ proptest! {
     }
 
     #[test]
-    fn sparse_maps_of_many_rows_are_the_dense_ones(matrix in matrix(), rows in 2usize..40) {
+    fn sparse_maps_of_many_rows_equal_dense_ones(matrix in matrix(), rows in 2usize..40) {
         let Matrix { size: [outputs, inputs], values, x, bias } = matrix;
         let x: Vec<f32> = (0..rows).flat_map(|row| x.iter().map(move |x| x + row as f32)).collect();
         for dense in dtypes(&values) {
@@ -122,12 +122,12 @@ proptest! {
                 Linear::new(outputs, inputs, dense, Some(bias.clone())),
                 Linear::new(outputs, inputs, sparse, Some(bias.clone())),
             ];
-            let ways = [
+            let computes = [
                 Compute::new(2).unwrap(),
                 Compute::new(1).unwrap().sparing_memory(),
             ];
             let mut first: Option<Vec<u32>> = None;
-            for (compute, map) in ways.iter().flat_map(|way| maps.iter().map(move |map| (way, map))) {
+            for (compute, map) in computes.iter().flat_map(|c| maps.iter().map(move |map| (c, map))) {
                 let mut y = vec![f32::NAN; rows * outputs];
                 map.forward(compute, &x, &mut y);
                 prop_assert_eq!(first.get_or_insert_with(|| bits(&y)), &bits(&y));
@@ -146,7 +146,7 @@ proptest! {
     }
 }
 
-/// Tasks are cut by the number of threads; sums are not.
+/// The number of threads decides how tasks are divided, but not how sums are.
 #[test]
 fn the_number_of_threads_changes_nothing() {
     let [outputs, inputs] = [1000, 300];
@@ -167,7 +167,7 @@ fn the_number_of_threads_changes_nothing() {
 }
 
 #[test]
-fn masks_and_values_that_do_not_fit_are_refused() {
+fn masks_and_values_that_do_not_match_are_rejected() {
     let values = |count: usize| Dense::Bf16(vec![0x3f80; count]);
     let new = |masks: &[u32], count| Sparse::new([2, 33], masks.to_vec(), values(count));
     assert!(new(&[3, 1, 0, 0], 3).is_ok());

@@ -1,11 +1,11 @@
-//! Products against float64, on whatever this processor has and on what every processor has.
+//! Products against float64, on the instruction set of this processor and on the portable one.
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 use half::{bf16, f16};
 use physarium_kernels::{Compute, Dense, Left, Linear, Output, Right, forward_all, multiply};
 use proptest::prelude::*;
 
-/// Reproducible numbers in -1 ..= 1 with all 24 bits in use.
+/// Pseudorandom numbers in -1 ..= 1 that use all 24 bits.
 fn numbers(seed: u64, len: usize) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {
@@ -17,7 +17,7 @@ fn numbers(seed: u64, len: usize) -> Vec<f32> {
     (0..len).map(|_| next()).collect()
 }
 
-/// Each kind of weights with the values that it stands for.
+/// The values in each dtype, with what they are after rounding to it.
 fn kinds(values: &[f32]) -> Vec<(Dense, Vec<f32>)> {
     let bf: Vec<bf16> = values.iter().map(|v| bf16::from_f32(*v)).collect();
     let half: Vec<f16> = values.iter().map(|v| f16::from_f32(*v)).collect();
@@ -31,10 +31,20 @@ fn kinds(values: &[f32]) -> Vec<(Dense, Vec<f32>)> {
     ]
 }
 
-/// Panics where `y` is further from x Wᵀ + b than activations of 16 bits and float32 sums can be.
-fn check(x: &[f32], weights: &[f32], bias: &[f32], [rows, inputs]: [usize; 2], y: &[f32]) {
+/// A map whose results are checked in float64.
+struct Reference<'a> {
+    /// `[outputs, inputs]`.
+    weights: &'a [f32],
+    /// `[outputs]`.
+    bias: &'a [f32],
+    inputs: usize,
+}
+
+/// Panics if `y` differs from x Wᵀ + b by more than activations of 16 bits and float32 sums allow.
+fn check(Reference { weights, bias, inputs }: Reference<'_>, x: &[f32], y: &[f32]) {
     let outputs = weights.len() / inputs;
-    for row in 0..rows {
+    assert_eq!(y.len(), x.len() / inputs * outputs);
+    for row in 0..x.len() / inputs {
         for output in 0..outputs {
             let (mut expected, mut size) = (f64::from(bias[output]), 1e-30);
             for k in 0..inputs {
@@ -54,7 +64,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
-    fn every_kind_on_every_instruction_is_float32(
+    fn every_dtype_on_every_instruction_set_is_float32(
         rows in 1usize..70, inputs in 1usize..90, outputs in 1usize..110, seed: u64,
     ) {
         let x = numbers(seed, rows * inputs);
@@ -64,14 +74,14 @@ proptest! {
             for compute in [Compute::new(2).unwrap(), Compute::portable(2).unwrap()] {
                 let mut y = vec![f32::NAN; rows * outputs];
                 map.forward(&compute, &x, &mut y);
-                check(&x, &values, &bias, [rows, inputs], &y);
+                check(Reference { weights: &values, bias: &bias, inputs }, &x, &y);
             }
         }
     }
 }
 
 #[test]
-fn deep_and_wide_products_are_right_and_the_same_for_any_threads() {
+fn large_products_are_correct_and_the_same_for_any_number_of_threads() {
     let (rows, inputs, outputs) = (1100, 2100, 300);
     let x = numbers(1, rows * inputs);
     let (weights, values) = kinds(&numbers(2, outputs * inputs)).swap_remove(0);
@@ -89,13 +99,13 @@ fn deep_and_wide_products_are_right_and_the_same_for_any_threads() {
     for row in [0, 17, 1023, 1024, 1099] {
         for y in [&one, &portable] {
             let (x, y) = (&x[row * inputs..][..inputs], &y[row * outputs..][..outputs]);
-            check(x, &values, &bias, [1, inputs], y);
+            check(Reference { weights: &values, bias: &bias, inputs }, x, y);
         }
     }
 }
 
 #[test]
-fn maps_of_the_same_rows_give_what_each_gives() {
+fn maps_applied_together_give_the_results_of_each() {
     let compute = Compute::new(2).unwrap();
     let x = numbers(5, 40 * 64);
     let map = |seed, outputs: usize, kind: usize| {
@@ -121,7 +131,7 @@ fn maps_of_the_same_rows_give_what_each_gives() {
 }
 
 #[test]
-fn strided_products_leave_what_lies_between() {
+fn strided_products_do_not_change_elements_between_rows() {
     let (left, right) = (numbers(1, 5 * 9), numbers(2, 7 * 9));
     let mut out = vec![8.0; 5 * 10];
     let transposed = Right::Transposed { data: &right, stride: 9 };
@@ -142,7 +152,8 @@ fn strided_products_leave_what_lies_between() {
     );
     for (row, (out, again)) in out.chunks(10).zip(again.chunks(10)).enumerate() {
         assert_eq!((&out[7..], &again[7..]), (&[8.0; 3][..], &[8.0; 3][..]));
-        check(&left[row * 9..][..9], &right, &[0.0; 7], [1, 9], &out[..7]);
-        check(&left[row * 9..][..9], &right, &[0.0; 7], [1, 9], &again[..7]);
+        let reference = || Reference { weights: &right, bias: &[0.0; 7], inputs: 9 };
+        check(reference(), &left[row * 9..][..9], &out[..7]);
+        check(reference(), &left[row * 9..][..9], &again[..7]);
     }
 }

@@ -1,4 +1,4 @@
-//! The lanes on AVX2: eight values at a time are shuffled to their places by a table of all masks.
+//! The lanes on AVX2: sparse values are moved to their positions eight at a time, with a table of all masks.
 
 use std::arch::x86_64::*;
 
@@ -16,26 +16,26 @@ impl Avx2 {
     }
 }
 
-/// The eight bits of a mask that a vector of eight stands for.
+/// The eight bits of a mask for the `index`-th vector of eight elements.
 #[inline(always)]
 fn eighth(mask: u32, index: usize) -> usize {
     (mask >> (8 * index)) as usize & 0xff
 }
 
-/// Elements that the bits before an eighth ask for.
+/// Number of bits set before the `index`-th vector of eight elements.
 #[inline(always)]
 fn before(mask: u32, index: usize) -> usize {
     (mask & ((1 << (8 * index)) - 1)).count_ones() as usize
 }
 
-// SAFETY: these are the instructions that `is_available` asks for.
+// SAFETY: the functions use only instructions that `is_available` checks for.
 unsafe impl Lanes for Avx2 {
     type Words = [__m128i; 4];
     type Numbers = [__m256; 4];
 
     #[inline(always)]
     unsafe fn words(from: *const u16) -> [__m128i; 4] {
-        // SAFETY: 32 words can be read there.
+        // SAFETY: 32 words can be read at `from`.
         unsafe {
             let mut words = [_mm_setzero_si128(); 4];
             for (index, words) in words.iter_mut().enumerate() {
@@ -47,13 +47,13 @@ unsafe impl Lanes for Avx2 {
 
     #[inline(always)]
     unsafe fn expand_words(from: *const u16, mask: u32) -> [__m128i; 4] {
-        // SAFETY: 32 words can be read there; at most 24 are passed over.
+        // SAFETY: 32 words can be read at `from`; at most 24 are skipped before the last load.
         unsafe {
             let mut words = [_mm_setzero_si128(); 4];
             for (index, words) in words.iter_mut().enumerate() {
                 let values = _mm_loadu_si128(from.add(before(mask, index)).cast());
-                let places = WORDS[eighth(mask, index)].as_ptr();
-                *words = _mm_shuffle_epi8(values, _mm_loadu_si128(places.cast()));
+                let positions = WORDS[eighth(mask, index)].as_ptr();
+                *words = _mm_shuffle_epi8(values, _mm_loadu_si128(positions.cast()));
             }
             words
         }
@@ -62,14 +62,14 @@ unsafe impl Lanes for Avx2 {
     #[inline(always)]
     unsafe fn store_words(words: [__m128i; 4], to: *mut u16) {
         for (index, words) in words.into_iter().enumerate() {
-            // SAFETY: 32 words can be written there.
+            // SAFETY: 32 words can be written at `to`.
             unsafe { _mm_storeu_si128(to.add(8 * index).cast(), words) }
         }
     }
 
     #[inline(always)]
     unsafe fn bf16(words: [__m128i; 4]) -> [__m256; 4] {
-        // SAFETY: AVX2 is there.
+        // SAFETY: the processor supports AVX2.
         unsafe {
             let mut numbers = [_mm256_setzero_ps(); 4];
             for index in 0..4 {
@@ -82,7 +82,7 @@ unsafe impl Lanes for Avx2 {
 
     #[inline(always)]
     unsafe fn float16(words: [__m128i; 4]) -> [__m256; 4] {
-        // SAFETY: F16C is there.
+        // SAFETY: the processor supports F16C.
         unsafe {
             let mut numbers = [_mm256_setzero_ps(); 4];
             for index in 0..4 {
@@ -94,7 +94,7 @@ unsafe impl Lanes for Avx2 {
 
     #[inline(always)]
     unsafe fn floats(from: *const f32) -> [__m256; 4] {
-        // SAFETY: 32 floats can be read there.
+        // SAFETY: 32 floats can be read at `from`.
         unsafe {
             let mut numbers = [_mm256_setzero_ps(); 4];
             for (index, numbers) in numbers.iter_mut().enumerate() {
@@ -106,16 +106,16 @@ unsafe impl Lanes for Avx2 {
 
     #[inline(always)]
     unsafe fn expand_floats(from: *const f32, mask: u32) -> [__m256; 4] {
-        // SAFETY: 32 floats can be read there; at most 24 are passed over.
+        // SAFETY: 32 floats can be read at `from`; at most 24 are skipped before the last load.
         unsafe {
             let mut numbers = [_mm256_setzero_ps(); 4];
             for (index, numbers) in numbers.iter_mut().enumerate() {
                 let values = _mm256_loadu_ps(from.add(before(mask, index)));
-                let places = _mm_loadl_epi64(FLOATS[eighth(mask, index)].as_ptr().cast());
-                let places = _mm256_cvtepi8_epi32(places);
-                let there = _mm256_permutevar8x32_ps(values, places);
-                // Places of no value are negative.
-                let absent = _mm256_castsi256_ps(_mm256_srai_epi32::<31>(places));
+                let positions = _mm_loadl_epi64(FLOATS[eighth(mask, index)].as_ptr().cast());
+                let positions = _mm256_cvtepi8_epi32(positions);
+                let there = _mm256_permutevar8x32_ps(values, positions);
+                // Positions without a value have negative indices.
+                let absent = _mm256_castsi256_ps(_mm256_srai_epi32::<31>(positions));
                 *numbers = _mm256_andnot_ps(absent, there);
             }
             numbers
@@ -124,13 +124,13 @@ unsafe impl Lanes for Avx2 {
 
     #[inline(always)]
     unsafe fn zero() -> [__m256; 4] {
-        // SAFETY: AVX2 is there.
+        // SAFETY: the processor supports AVX2.
         unsafe { [_mm256_setzero_ps(); 4] }
     }
 
     #[inline(always)]
     unsafe fn add(sums: [__m256; 4], weights: [__m256; 4], x: [__m256; 4]) -> [__m256; 4] {
-        // SAFETY: FMA is there.
+        // SAFETY: the processor supports FMA.
         unsafe {
             let mut added = sums;
             for index in 0..4 {
@@ -152,7 +152,7 @@ unsafe impl Lanes for Avx2 {
 
     #[inline(always)]
     unsafe fn prefetch(at: *const u8) {
-        // SAFETY: a prefetch may be of any address.
+        // SAFETY: a prefetch accepts any address.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
     }
 }

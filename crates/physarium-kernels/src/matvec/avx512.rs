@@ -1,4 +1,4 @@
-//! The lanes on AVX-512 with VBMI2: a mask and values are a row after one instruction.
+//! The lanes on AVX-512 with VBMI2: one instruction moves 32 sparse values to their positions.
 
 use std::arch::x86_64::*;
 
@@ -16,33 +16,34 @@ impl Avx512 {
     }
 }
 
-// SAFETY: these are the instructions that `is_available` asks for.
+// SAFETY: the functions use only instructions that `is_available` checks for.
 unsafe impl Lanes for Avx512 {
     type Words = __m512i;
-    /// Neighbours: the even elements, then the odd ones. Halves: the first sixteen, then the others.
+    /// For `Tree::Neighbours`, the even elements, then the odd ones. For `Tree::Halves`, the first sixteen, then
+    /// the others.
     type Numbers = [__m512; 2];
 
     #[inline(always)]
     unsafe fn words(from: *const u16) -> __m512i {
-        // SAFETY: 32 words can be read there.
+        // SAFETY: 32 words can be read at `from`.
         unsafe { _mm512_loadu_si512(from.cast()) }
     }
 
     #[inline(always)]
     unsafe fn expand_words(from: *const u16, mask: u32) -> __m512i {
-        // SAFETY: 32 words can be read there.
+        // SAFETY: 32 words can be read at `from`.
         unsafe { _mm512_maskz_expand_epi16(mask, _mm512_loadu_si512(from.cast())) }
     }
 
     #[inline(always)]
     unsafe fn store_words(words: __m512i, to: *mut u16) {
-        // SAFETY: 32 words can be written there.
+        // SAFETY: 32 words can be written at `to`.
         unsafe { _mm512_storeu_si512(to.cast(), words) }
     }
 
     #[inline(always)]
     unsafe fn bf16(words: __m512i) -> [__m512; 2] {
-        // SAFETY: AVX-512 is there.
+        // SAFETY: the processor supports AVX-512.
         unsafe {
             let even = _mm512_slli_epi32::<16>(words);
             let odd = _mm512_and_si512(words, _mm512_set1_epi32(0xffff_0000_u32 as i32));
@@ -52,7 +53,7 @@ unsafe impl Lanes for Avx512 {
 
     #[inline(always)]
     unsafe fn float16(words: __m512i) -> [__m512; 2] {
-        // SAFETY: AVX-512 is there.
+        // SAFETY: the processor supports AVX-512.
         unsafe {
             [
                 _mm512_cvtph_ps(_mm512_castsi512_si256(words)),
@@ -63,14 +64,14 @@ unsafe impl Lanes for Avx512 {
 
     #[inline(always)]
     unsafe fn floats(from: *const f32) -> [__m512; 2] {
-        // SAFETY: 32 floats can be read there.
+        // SAFETY: 32 floats can be read at `from`.
         unsafe { [_mm512_loadu_ps(from), _mm512_loadu_ps(from.add(16))] }
     }
 
     #[inline(always)]
     unsafe fn expand_floats(from: *const f32, mask: u32) -> [__m512; 2] {
         let first = mask as u16;
-        // SAFETY: 32 floats can be read there; sixteen at most are passed over.
+        // SAFETY: 32 floats can be read at `from`; at most sixteen are skipped before the last load.
         unsafe {
             let next = from.add(first.count_ones() as usize);
             [
@@ -82,13 +83,13 @@ unsafe impl Lanes for Avx512 {
 
     #[inline(always)]
     unsafe fn zero() -> [__m512; 2] {
-        // SAFETY: AVX-512 is there.
+        // SAFETY: the processor supports AVX-512.
         unsafe { [_mm512_setzero_ps(); 2] }
     }
 
     #[inline(always)]
     unsafe fn add(sums: [__m512; 2], weights: [__m512; 2], x: [__m512; 2]) -> [__m512; 2] {
-        // SAFETY: AVX-512 is there.
+        // SAFETY: the processor supports AVX-512.
         unsafe {
             [_mm512_fmadd_ps(weights[0], x[0], sums[0]), _mm512_fmadd_ps(weights[1], x[1], sums[1])]
         }
@@ -96,9 +97,9 @@ unsafe impl Lanes for Avx512 {
 
     #[inline(always)]
     unsafe fn total(sums: [__m512; 2], _tree: Tree) -> f32 {
-        // SAFETY: AVX-512 is there.
+        // SAFETY: the processor supports AVX-512.
         unsafe {
-            // The order of the numbers has both trees begin alike.
+            // In the order of the numbers, both trees begin with the same addition.
             let sums = _mm512_add_ps(sums[0], sums[1]);
             let upper = _mm512_extractf64x4_pd::<1>(_mm512_castps_pd(sums));
             let sums = _mm256_add_ps(_mm512_castps512_ps256(sums), _mm256_castpd_ps(upper));
@@ -110,7 +111,7 @@ unsafe impl Lanes for Avx512 {
 
     #[inline(always)]
     unsafe fn prefetch(at: *const u8) {
-        // SAFETY: a prefetch may be of any address.
+        // SAFETY: a prefetch accepts any address.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
     }
 

@@ -1,26 +1,26 @@
-//! Which instructions the lanes run on, chosen when the program runs.
+//! The vector instructions of matrix-vector products, selected at run time.
 
 #[cfg(target_arch = "x86_64")]
 use super::{avx2::Avx2, avx512::Avx512};
 
-/// Vectors that a product with one vector runs on. All give the same bits.
+/// Vector instructions that a matrix-vector product runs on. All give the same bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VectorKind {
-    /// What every processor has.
+    /// No special instructions: any processor.
     Portable,
     /// AVX2 with FMA.
     #[cfg(target_arch = "x86_64")]
     Avx2,
-    /// AVX-512 with VBMI2, which expands a row of 16-bit values by one instruction.
+    /// AVX-512 with VBMI2, which expands 32 sparse 16-bit values with one instruction.
     #[cfg(target_arch = "x86_64")]
     Avx512,
-    /// Arm's NEON.
+    /// Arm NEON.
     #[cfg(target_arch = "aarch64")]
     Neon,
 }
 
 impl VectorKind {
-    /// Those that this processor has, the best one last.
+    /// The kinds that this processor supports, the fastest last.
     pub fn available() -> Vec<VectorKind> {
         let mut kinds = vec![VectorKind::Portable];
         #[cfg(target_arch = "aarch64")]
@@ -37,12 +37,12 @@ impl VectorKind {
         kinds
     }
 
-    /// The best one that this processor has.
+    /// The fastest kind that this processor supports.
     pub fn detect() -> VectorKind {
         VectorKind::available().pop().unwrap_or(VectorKind::Portable)
     }
 
-    /// Its name for a report.
+    /// Its name for reports.
     pub fn name(self) -> &'static str {
         match self {
             VectorKind::Portable => "portable",

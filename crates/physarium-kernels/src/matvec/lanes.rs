@@ -1,20 +1,24 @@
-//! The one loop over a row's weights, for any instructions that have 32 lanes of float32.
+/*!
+The loops over the weights of a row, for any instructions that provide 32 float32 lanes.
+
+In: pointers to rows of weights and to x. Out: the sum of each row.
+*/
 
 use half::f16;
 
-/// Lanes of a row's sum, and weights that are taken at once.
+/// Number of lanes of a sum, and of weights that are processed at once.
 pub(super) const LANES: usize = 32;
 
-/// Which lanes are added first when a row is done.
+/// Which lanes are added first at the end of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tree {
-    /// 2j and 2j + 1: neighbours share a word where 16-bit weights are widened by halves of words.
+    /// 2j and 2j + 1, which share a 32-bit word when BF16 weights are widened in place.
     Neighbours,
     /// j and j + 16.
     Halves,
 }
 
-/// Adds up 32 lanes: sixteen pairs, then halves of what is left.
+/// Adds 32 lanes: sixteen pairs, then the two halves of the remaining sums until one is left.
 pub(super) fn add_lanes(lanes: &[f32; LANES], tree: Tree) -> f32 {
     let mut sums: [f32; 16] = std::array::from_fn(|j| match tree {
         Tree::Neighbours => lanes[2 * j] + lanes[2 * j + 1],
@@ -28,37 +32,37 @@ pub(super) fn add_lanes(lanes: &[f32; LANES], tree: Tree) -> f32 {
     sums[0]
 }
 
-/// Instructions that the loop runs on.
+/// Instructions that the loops run on.
 ///
 /// # Safety
-/// Every function needs the instructions that the type stands for. Pointers are good for the 32 elements
-/// that a function reads or writes; what [`Lanes::expand_words`] and [`Lanes::expand_floats`] read may
-/// end with the last element that the mask asks for, but must be readable memory for all 32.
+/// Every function needs the instructions that the type stands for. All 32 elements at a pointer can be read
+/// or written. [`Lanes::expand_words`] and [`Lanes::expand_floats`] use only as many elements as the mask has
+/// bits set, but all 32 must be readable.
 pub(super) unsafe trait Lanes {
-    /// 32 words of 16 bits, in order.
+    /// 32 words of 16 bits, in ascending order.
     type Words: Copy;
-    /// 32 numbers, in an order that belongs to the element type: see [`Lanes::arrange`].
+    /// 32 numbers, in an order that depends on the element type: see [`Lanes::arrange`].
     type Numbers: Copy;
 
     unsafe fn words(from: *const u16) -> Self::Words;
-    /// The next words to where `mask` has ones, nought elsewhere.
+    /// Moves the next words to the positions of the bits set in `mask`; zero elsewhere.
     unsafe fn expand_words(from: *const u16, mask: u32) -> Self::Words;
     unsafe fn store_words(words: Self::Words, to: *mut u16);
     unsafe fn bf16(words: Self::Words) -> Self::Numbers;
     unsafe fn float16(words: Self::Words) -> Self::Numbers;
     unsafe fn floats(from: *const f32) -> Self::Numbers;
-    /// The next floats to where `mask` has ones, nought elsewhere.
+    /// Moves the next floats to the positions of the bits set in `mask`; zero elsewhere.
     unsafe fn expand_floats(from: *const f32, mask: u32) -> Self::Numbers;
     unsafe fn zero() -> Self::Numbers;
-    /// sums + weights · x, each lane rounded once.
+    /// sums + weights · x, rounded once per lane.
     unsafe fn add(sums: Self::Numbers, weights: Self::Numbers, x: Self::Numbers) -> Self::Numbers;
-    /// The sum of all lanes as [`add_lanes`] has it.
+    /// The sum of all lanes, in the order of [`add_lanes`].
     unsafe fn total(sums: Self::Numbers, tree: Tree) -> f32;
-    /// Asks for memory that is read soon; it need not be there.
+    /// Prefetches memory that is read soon; the address need not be valid.
     unsafe fn prefetch(at: *const u8);
 
-    /// Puts 32 elements of x into the order that numbers widened by [`Lanes::bf16`] (`Neighbours`) or by
-    /// the other functions (`Halves`) have.
+    /// Puts 32 elements of x into the order of the numbers that [`Lanes::bf16`] (`Neighbours`) or the other
+    /// functions (`Halves`) return.
     fn arrange(x: &[f32; LANES], tree: Tree) -> [f32; LANES] {
         let _ = tree;
         *x
@@ -78,75 +82,77 @@ pub(super) unsafe trait Element<L: Lanes> {
     unsafe fn expand(from: *const Self::Stored, mask: u32) -> L::Numbers;
 }
 
-/// bfloat16 by its bits.
+/// bfloat16, as bits.
 pub(super) struct Bf16;
 /// IEEE half precision.
 pub(super) struct F16;
 /// IEEE single precision.
 pub(super) struct F32;
 
-// SAFETY: passes on what the trait asks for.
+// SAFETY: the requirements are those of `Lanes`, whose functions it calls.
 unsafe impl<L: Lanes> Element<L> for Bf16 {
     type Stored = u16;
     const TREE: Tree = Tree::Neighbours;
 
     #[inline(always)]
     unsafe fn load(from: *const u16) -> L::Numbers {
-        // SAFETY: as the caller says.
+        // SAFETY: guaranteed by the caller.
         unsafe { L::bf16(L::words(from)) }
     }
 
     #[inline(always)]
     unsafe fn expand(from: *const u16, mask: u32) -> L::Numbers {
-        // SAFETY: as the caller says.
+        // SAFETY: guaranteed by the caller.
         unsafe { L::bf16(L::expand_words(from, mask)) }
     }
 }
 
-// SAFETY: passes on what the trait asks for.
+// SAFETY: the requirements are those of `Lanes`, whose functions it calls.
 unsafe impl<L: Lanes> Element<L> for F16 {
     type Stored = f16;
     const TREE: Tree = Tree::Halves;
 
     #[inline(always)]
     unsafe fn load(from: *const f16) -> L::Numbers {
-        // SAFETY: as the caller says.
+        // SAFETY: guaranteed by the caller.
         unsafe { L::float16(L::words(from.cast())) }
     }
 
     #[inline(always)]
     unsafe fn expand(from: *const f16, mask: u32) -> L::Numbers {
-        // SAFETY: as the caller says.
+        // SAFETY: guaranteed by the caller.
         unsafe { L::float16(L::expand_words(from.cast(), mask)) }
     }
 }
 
-// SAFETY: passes on what the trait asks for.
+// SAFETY: the requirements are those of `Lanes`, whose functions it calls.
 unsafe impl<L: Lanes> Element<L> for F32 {
     type Stored = f32;
     const TREE: Tree = Tree::Halves;
 
     #[inline(always)]
     unsafe fn load(from: *const f32) -> L::Numbers {
-        // SAFETY: as the caller says.
+        // SAFETY: guaranteed by the caller.
         unsafe { L::floats(from) }
     }
 
     #[inline(always)]
     unsafe fn expand(from: *const f32, mask: u32) -> L::Numbers {
-        // SAFETY: as the caller says.
+        // SAFETY: guaranteed by the caller.
         unsafe { L::expand_floats(from, mask) }
     }
 }
 
+/// The sums of the lanes of `R` rows.
+///
 /// # Safety
-/// The instructions are there.
+/// The processor supports the instructions.
 #[inline(always)]
 unsafe fn totals<L: Lanes, const R: usize>(sums: [L::Numbers; R], tree: Tree) -> [f32; R] {
     let mut totals = [0.0; R];
-    // No closures: they would be compiled without the caller's instructions.
+    // Not a closure: it would be compiled without the instructions of the caller.
     for (total, sums) in totals.iter_mut().zip(sums) {
-        // SAFETY: as the caller says.
+        // SAFETY: guaranteed by the caller.
         *total = unsafe { L::total(sums, tree) };
     }
     totals
@@ -155,14 +161,14 @@ unsafe fn totals<L: Lanes, const R: usize>(sums: [L::Numbers; R], tree: Tree) ->
 /// Products of `R` dense rows of `inputs` weights, `inputs` apart, with x.
 ///
 /// # Safety
-/// The rows and `inputs` elements of x, rounded up to 32, can be read, and the instructions are there.
+/// The rows, and `inputs` elements of x rounded up to 32, can be read. The processor supports the instructions.
 #[inline(always)]
 pub(super) unsafe fn dense_rows<L: Lanes, E: Element<L>, const R: usize>(
     rows: *const E::Stored,
     inputs: usize,
     x: *const f32,
 ) -> [f32; R] {
-    // SAFETY: every pointer stays within the rows and x, as the caller says of them.
+    // SAFETY: every pointer stays within the rows and x, which the caller guarantees to be readable.
     unsafe {
         let mut sums = [L::zero(); R];
         let whole = inputs / LANES * LANES;
@@ -189,21 +195,30 @@ pub(super) unsafe fn dense_rows<L: Lanes, E: Element<L>, const R: usize>(
     }
 }
 
-/// Products of `R` sparse rows with x: `words` words of mask for each row, and where its values begin.
-/// `next` is where the values of the row after them begin: their memory is asked for.
+/// `R` consecutive sparse rows in memory.
+pub(super) struct SparseRows<T, const R: usize> {
+    /// The masks of the rows, one row after another.
+    pub(super) masks: *const u32,
+    /// Number of mask words of a row.
+    pub(super) words: usize,
+    /// The first value of each row.
+    pub(super) values: [*const T; R],
+    /// The first value of the row after these, whose memory is prefetched.
+    pub(super) next: *const T,
+}
+
+/// Products of `R` sparse rows with x.
 ///
 /// # Safety
-/// The masks, as many values as they have ones and 32 more, and x can be read, `next` points into the
-/// same values, and the instructions are there.
+/// The masks, as many values as they have bits set and 32 more, and x can be read. `next` points into the same
+/// values. The processor supports the instructions.
 #[inline(always)]
 pub(super) unsafe fn sparse_rows<L: Lanes, E: Element<L>, const R: usize>(
-    masks: *const u32,
-    words: usize,
-    mut values: [*const E::Stored; R],
-    next: *const E::Stored,
+    rows: SparseRows<E::Stored, R>,
     x: *const f32,
 ) -> [f32; R] {
-    // SAFETY: every pointer stays within masks, values and x, as the caller says of them.
+    let SparseRows { masks, words, mut values, next } = rows;
+    // SAFETY: every pointer stays within masks, values and x, which the caller guarantees to be readable.
     unsafe {
         let mut sums = [L::zero(); R];
         let ahead = next.byte_offset_from(values[0]);
@@ -221,14 +236,14 @@ pub(super) unsafe fn sparse_rows<L: Lanes, E: Element<L>, const R: usize>(
     }
 }
 
-/// Writes the 16-bit elements of one sparse row, noughts among them, to `to`, rounded up to 32.
+/// Writes all 16-bit elements of one sparse row, including zeros, to `to`, padded to a multiple of 32.
 ///
 /// # Safety
-/// As [`sparse_rows`]; `to` holds 32 words for each word of mask.
+/// As [`sparse_rows`]; 32 words for each mask word can be written at `to`.
 #[inline(always)]
 pub(super) unsafe fn expand_row<L: Lanes>(masks: &[u32], mut values: *const u16, mut to: *mut u16) {
     for mask in masks {
-        // SAFETY: as the caller says.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             L::store_words(L::expand_words(values, *mask), to);
             values = values.add(mask.count_ones() as usize);

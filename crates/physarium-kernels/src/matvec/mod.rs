@@ -1,11 +1,12 @@
 /*!
-Products of a matrix with one vector, which is what the generation of a token consists of.
+Matrix-vector products: most of the work when a model generates a token.
 
-Weights are read once and used once, so memory decides how long it takes. Each row's sum has 32 lanes:
-lane `l` adds up, in float32 with fused multiplication, the products of the inputs `i ≡ l mod 32` in
-their order. Then lanes are added in one fixed tree. Whatever the instructions, and whether weights are
-dense or [`Sparse`], a sum is therefore the same bits: an absent weight adds +0.0 · x like a weight of
-nought does.
+In: rows of weights, dense or sparse, in their dtype; one vector of activations. Out: one float32 sum per row.
+
+Each weight is read once and used once, so memory bandwidth limits the speed. The sum of a row has 32 lanes:
+lane `l` adds, in float32 with fused multiply-add, the products of the inputs `i ≡ l mod 32` in ascending
+order. Then one fixed tree adds the lanes. Therefore all instruction sets give the same bits, for dense and
+for sparse weights: an absent weight adds +0.0 · x, as a zero weight does.
 */
 
 #[cfg(target_arch = "x86_64")]

@@ -1,4 +1,4 @@
-//! The lanes on NEON: eight values at a time are shuffled to their places by a table of all masks.
+//! The lanes on NEON: sparse values are moved to their positions eight at a time, with a table of all masks.
 
 use std::arch::aarch64::*;
 
@@ -9,26 +9,26 @@ use super::shuffles::WORDS;
 
 pub(super) struct Neon;
 
-// SAFETY: every aarch64 processor that Rust's standard library runs on has NEON.
+// SAFETY: every aarch64 processor that the Rust standard library supports has NEON.
 unsafe impl Lanes for Neon {
     type Words = [uint16x8_t; 4];
     type Numbers = [float32x4_t; 8];
 
     #[inline(always)]
     unsafe fn words(from: *const u16) -> [uint16x8_t; 4] {
-        // SAFETY: 32 words can be read there.
+        // SAFETY: 32 words can be read at `from`.
         unsafe { [0, 1, 2, 3].map(|index| vld1q_u16(from.add(8 * index))) }
     }
 
     #[inline(always)]
     unsafe fn expand_words(mut from: *const u16, mask: u32) -> [uint16x8_t; 4] {
-        // SAFETY: 32 words can be read there; at most 24 are passed over.
+        // SAFETY: 32 words can be read at `from`; at most 24 are skipped before the last load.
         unsafe {
             mask.to_le_bytes().map(|eighth| {
                 let values = vreinterpretq_u8_u16(vld1q_u16(from));
                 from = from.add(eighth.count_ones() as usize);
-                let places = vld1q_u8(WORDS[usize::from(eighth)].as_ptr());
-                vreinterpretq_u16_u8(vqtbl1q_u8(values, places))
+                let positions = vld1q_u8(WORDS[usize::from(eighth)].as_ptr());
+                vreinterpretq_u16_u8(vqtbl1q_u8(values, positions))
             })
         }
     }
@@ -36,14 +36,14 @@ unsafe impl Lanes for Neon {
     #[inline(always)]
     unsafe fn store_words(words: [uint16x8_t; 4], to: *mut u16) {
         for (index, words) in words.into_iter().enumerate() {
-            // SAFETY: 32 words can be written there.
+            // SAFETY: 32 words can be written at `to`.
             unsafe { vst1q_u16(to.add(8 * index), words) }
         }
     }
 
     #[inline(always)]
     unsafe fn bf16(words: [uint16x8_t; 4]) -> [float32x4_t; 8] {
-        // SAFETY: NEON is there.
+        // SAFETY: the processor supports NEON.
         unsafe {
             std::array::from_fn(|index| {
                 let words = words[index / 2];
@@ -70,17 +70,17 @@ unsafe impl Lanes for Neon {
 
     #[inline(always)]
     unsafe fn floats(from: *const f32) -> [float32x4_t; 8] {
-        // SAFETY: 32 floats can be read there.
+        // SAFETY: 32 floats can be read at `from`.
         unsafe { std::array::from_fn(|index| vld1q_f32(from.add(4 * index))) }
     }
 
     #[inline(always)]
     unsafe fn expand_floats(mut from: *const f32, mask: u32) -> [float32x4_t; 8] {
         let mut to = [0.0; LANES];
-        // SAFETY: there is a float for each one of the mask, and the array holds 32.
+        // SAFETY: there is a float for each bit set in the mask, and the array holds 32.
         unsafe {
-            for (place, to) in to.iter_mut().enumerate() {
-                if mask >> place & 1 == 1 {
+            for (position, to) in to.iter_mut().enumerate() {
+                if mask >> position & 1 == 1 {
                     *to = *from;
                     from = from.add(1);
                 }
@@ -91,7 +91,7 @@ unsafe impl Lanes for Neon {
 
     #[inline(always)]
     unsafe fn zero() -> [float32x4_t; 8] {
-        // SAFETY: NEON is there.
+        // SAFETY: the processor supports NEON.
         unsafe { [vdupq_n_f32(0.0); 8] }
     }
 
@@ -101,7 +101,7 @@ unsafe impl Lanes for Neon {
         weights: [float32x4_t; 8],
         x: [float32x4_t; 8],
     ) -> [float32x4_t; 8] {
-        // SAFETY: NEON is there.
+        // SAFETY: the processor supports NEON.
         unsafe { std::array::from_fn(|index| vfmaq_f32(sums[index], weights[index], x[index])) }
     }
 

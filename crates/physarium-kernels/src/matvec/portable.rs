@@ -1,4 +1,4 @@
-//! The lanes on any processor.
+//! The lanes in plain Rust, for any processor.
 
 use half::f16;
 
@@ -6,26 +6,26 @@ use super::lanes::{LANES, Lanes, Tree, add_lanes};
 
 pub(super) struct Portable;
 
-// SAFETY: needs no instructions.
+// SAFETY: the functions use no special instructions.
 unsafe impl Lanes for Portable {
     type Words = [u16; LANES];
     type Numbers = [f32; LANES];
 
     #[inline(always)]
     unsafe fn words(from: *const u16) -> [u16; LANES] {
-        // SAFETY: 32 words can be read there.
+        // SAFETY: 32 words can be read at `from`.
         unsafe { from.cast::<[u16; LANES]>().read_unaligned() }
     }
 
     #[inline(always)]
     unsafe fn expand_words(from: *const u16, mask: u32) -> [u16; LANES] {
-        // SAFETY: as many elements as the mask has ones can be read there.
+        // SAFETY: as many elements as the mask has bits set can be read at `from`.
         unsafe { expand(from, mask) }
     }
 
     #[inline(always)]
     unsafe fn store_words(words: [u16; LANES], to: *mut u16) {
-        // SAFETY: 32 words can be written there.
+        // SAFETY: 32 words can be written at `to`.
         unsafe { to.cast::<[u16; LANES]>().write_unaligned(words) }
     }
 
@@ -41,13 +41,13 @@ unsafe impl Lanes for Portable {
 
     #[inline(always)]
     unsafe fn floats(from: *const f32) -> [f32; LANES] {
-        // SAFETY: 32 floats can be read there.
+        // SAFETY: 32 floats can be read at `from`.
         unsafe { from.cast::<[f32; LANES]>().read_unaligned() }
     }
 
     #[inline(always)]
     unsafe fn expand_floats(from: *const f32, mask: u32) -> [f32; LANES] {
-        // SAFETY: as many elements as the mask has ones can be read there.
+        // SAFETY: as many elements as the mask has bits set can be read at `from`.
         unsafe { expand(from, mask) }
     }
 
@@ -73,13 +73,15 @@ unsafe impl Lanes for Portable {
     unsafe fn prefetch(_at: *const u8) {}
 }
 
+/// Moves the next elements to the positions of the bits set in `mask`; default values elsewhere.
+///
 /// # Safety
-/// As many elements as the mask has ones can be read at `from`.
+/// As many elements as the mask has bits set can be read at `from`.
 #[inline(always)]
 unsafe fn expand<T: Copy + Default>(mut from: *const T, mut mask: u32) -> [T; LANES] {
     let mut to = [T::default(); LANES];
     while mask != 0 {
-        // SAFETY: there is an element for each one of the mask.
+        // SAFETY: there is an element for each bit set in the mask.
         unsafe {
             to[mask.trailing_zeros() as usize] = *from;
             from = from.add(1);

@@ -1,32 +1,38 @@
-//! Rows of a matrix times one vector, on instructions that are chosen when the program runs.
+/*!
+Rows of a matrix times one vector, on vector instructions that are selected at run time.
+
+In: weights, the rows wanted, x in the order of the lanes ([`Arranged`]). Out: the sum of each row.
+*/
 
 use std::ops::Range;
 
+use super::kind::VectorKind;
 use super::lanes::{
-    Bf16, Element, F16, F32, LANES, Lanes, Tree, dense_rows, expand_row, sparse_rows,
+    Bf16, Element, F16, F32, LANES, Lanes, SparseRows, Tree, dense_rows, expand_row, sparse_rows,
 };
 #[cfg(target_arch = "aarch64")]
 use super::neon::Neon;
-use super::{VectorKind, portable::Portable};
+use super::portable::Portable;
 #[cfg(target_arch = "x86_64")]
 use super::{avx2::Avx2, avx512::Avx512};
-use crate::buffer::Buffer;
-use crate::sparse::Sparse;
-use crate::weights::{Dense, Weights};
+use crate::memory::Buffer;
+use crate::weights::{Dense, Sparse, Weights};
 
-/// Rows whose sums are taken side by side: x is read once for them, and their memory is asked for
+/// Number of rows that are summed together: x is read once for them, and their memory is prefetched
 /// together.
 pub(crate) const ROWS: usize = 4;
 
-/// x in the orders that the lanes have it in, with noughts up to a whole number of lanes.
+/// x in the orders of the lanes, zero-padded to a multiple of 32 elements.
 pub(crate) struct Arranged {
     inputs: usize,
+    /// For [`Tree::Neighbours`]; empty if no weights need it.
     neighbours: Buffer,
+    /// For [`Tree::Halves`]; empty if no weights need it.
     halves: Buffer,
 }
 
 impl Arranged {
-    /// For products with each of `weights`.
+    /// Arranges x for products with each of `weights`.
     pub(crate) fn new<'a>(
         kind: VectorKind,
         x: &[f32],
@@ -48,6 +54,7 @@ impl Arranged {
         arranged
     }
 
+    /// Number of elements of x, without padding.
     pub(crate) fn inputs(&self) -> usize {
         self.inputs
     }
@@ -60,7 +67,7 @@ impl Arranged {
     }
 }
 
-/// The tree that the lanes of these weights are added in.
+/// The tree that adds the lanes of these weights.
 fn tree(weights: &Weights) -> Tree {
     match weights.values() {
         Dense::Bf16(_) => Tree::Neighbours,
@@ -68,6 +75,7 @@ fn tree(weights: &Weights) -> Tree {
     }
 }
 
+/// Writes x to `to` in the order of the lanes.
 fn arrange(kind: VectorKind, tree: Tree, x: &[f32], to: &mut [f32]) {
     let arrange = match kind {
         VectorKind::Portable => Portable::arrange,
@@ -85,19 +93,19 @@ fn arrange(kind: VectorKind, tree: Tree, x: &[f32], to: &mut [f32]) {
     }
 }
 
-/// Some rows of a matrix times x.
+/// A matrix, of which some rows are multiplied by x.
 pub(crate) struct Product<'a> {
     /// `[outputs, inputs]`.
-    pub weights: &'a Weights,
-    pub inputs: usize,
-    pub x: &'a Arranged,
+    pub(crate) weights: &'a Weights,
+    pub(crate) inputs: usize,
+    pub(crate) x: &'a Arranged,
 }
 
 impl Product<'_> {
     /// Writes the products of `rows` with x to `y`.
     ///
     /// # Panics
-    /// If x, rows and weights do not fit each other.
+    /// If the shapes of x, rows, weights and `y` do not match.
     pub(crate) fn rows(&self, kind: VectorKind, rows: Range<usize>, y: &mut [f32]) {
         assert_eq!(rows.len(), y.len());
         assert!(self.x.in_order(tree(self.weights)).len() >= self.inputs);
@@ -107,7 +115,7 @@ impl Product<'_> {
                 assert!(rows.end <= weights.outputs() && weights.inputs() == self.inputs);
             }
         }
-        // SAFETY: a kind is only made where its instructions are; the rows are there, as asserted.
+        // SAFETY: a `VectorKind` exists only where its instructions are supported; the rows exist, as asserted.
         unsafe {
             match kind {
                 VectorKind::Portable => self.on::<Portable>(rows, y),
@@ -126,7 +134,7 @@ impl Product<'_> {
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,fma,f16c,popcnt")]
     unsafe fn on_avx2(&self, rows: Range<usize>, y: &mut [f32]) {
-        // SAFETY: as the caller says.
+        // SAFETY: guaranteed by the caller.
         unsafe { self.on::<Avx2>(rows, y) }
     }
 
@@ -135,15 +143,15 @@ impl Product<'_> {
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx512f,avx512bw,avx512vbmi2,avx2,fma,popcnt")]
     unsafe fn on_avx512(&self, rows: Range<usize>, y: &mut [f32]) {
-        // SAFETY: as the caller says.
+        // SAFETY: guaranteed by the caller.
         unsafe { self.on::<Avx512>(rows, y) }
     }
 
     /// # Safety
-    /// The instructions are there, and the rows are the weights'.
+    /// The processor supports the instructions, and the weights have these rows.
     #[inline(always)]
     unsafe fn on<L: Lanes>(&self, rows: Range<usize>, y: &mut [f32]) {
-        // SAFETY: as the caller says; values of sparse rows have 32 more behind them.
+        // SAFETY: guaranteed by the caller; the values of a sparse matrix are followed by 32 elements of padding.
         unsafe {
             match self.weights {
                 Weights::Dense(Dense::Bf16(w)) => self.dense::<L, Bf16>(w, rows, y),
@@ -170,7 +178,7 @@ impl Product<'_> {
         let x = self.x.in_order(E::TREE).as_ptr();
         let mut row = rows.start;
         let (whole, rest) = y.as_chunks_mut::<ROWS>();
-        // SAFETY: rows up to `rows.end` are there, and x is as long as a row.
+        // SAFETY: the rows up to `rows.end` exist, and x is as long as a row.
         unsafe {
             for y in whole {
                 let weights = weights.as_ptr().add(row * self.inputs);
@@ -186,7 +194,7 @@ impl Product<'_> {
     }
 
     /// # Safety
-    /// As [`Product::on`]; `values` are those of `sparse` and 32 more.
+    /// As [`Product::on`]; `values` are those of `sparse`, followed by 32 elements of padding.
     #[inline(always)]
     unsafe fn sparse<L: Lanes, E: Element<L>>(
         &self,
@@ -199,7 +207,7 @@ impl Product<'_> {
         let words = Sparse::words(self.inputs);
         let mut row = rows.start;
         let (whole, rest) = y.as_chunks_mut::<ROWS>();
-        // SAFETY: rows up to `rows.end` are there; `Sparse` has proven where their values are.
+        // SAFETY: the rows up to `rows.end` exist; `Sparse::new` has checked where their values are.
         unsafe {
             for y in whole {
                 let masks = sparse.masks_from(row).as_ptr();
@@ -209,23 +217,25 @@ impl Product<'_> {
                 }
                 row += ROWS;
                 let next = values.as_ptr().add(sparse.start(row));
-                *y = sparse_rows::<L, E, ROWS>(masks, words, begin, next, x);
+                let rows = SparseRows { masks, words, values: begin, next };
+                *y = sparse_rows::<L, E, ROWS>(rows, x);
             }
             for y in rest {
                 let masks = sparse.masks_from(row).as_ptr();
                 let begin = values.as_ptr().add(sparse.start(row));
                 row += 1;
                 let next = values.as_ptr().add(sparse.start(row));
-                [*y] = sparse_rows::<L, E, 1>(masks, words, [begin], next, x);
+                let rows = SparseRows { masks, words, values: [begin], next };
+                [*y] = sparse_rows::<L, E, 1>(rows, x);
             }
         }
     }
 }
 
-/// Writes row `row` of 16-bit weights, noughts among them, to `to`.
+/// Writes row `row` of 16-bit weights, including zeros, to `to`.
 ///
 /// # Panics
-/// If the weights are not of 16 bits, or `to` is not a row's words of mask times 32.
+/// If the weights do not have 16 bits, there is no such row, or `to` does not hold 32 elements per mask word.
 pub(crate) fn expand_words(kind: VectorKind, sparse: &Sparse, row: usize, to: &mut [u16]) {
     let words = Sparse::words(sparse.inputs());
     assert!(row < sparse.outputs() && to.len() == words * LANES);
@@ -236,7 +246,8 @@ pub(crate) fn expand_words(kind: VectorKind, sparse: &Sparse, row: usize, to: &m
         Dense::F32(_) => panic!("weights of 32 bits"),
     };
     let to = to.as_mut_ptr();
-    // SAFETY: a kind is only made where its instructions are; the values have 32 more behind them.
+    // SAFETY: a `VectorKind` exists only where its instructions are supported; the values are followed by 32
+    // elements of padding.
     unsafe {
         match kind {
             VectorKind::Portable => expand_row::<Portable>(masks, values, to),
@@ -255,7 +266,7 @@ pub(crate) fn expand_words(kind: VectorKind, sparse: &Sparse, row: usize, to: &m
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c,popcnt")]
 unsafe fn on_avx2(masks: &[u32], values: *const u16, to: *mut u16) {
-    // SAFETY: as the caller says.
+    // SAFETY: guaranteed by the caller.
     unsafe { expand_row::<Avx2>(masks, values, to) }
 }
 
@@ -264,6 +275,6 @@ unsafe fn on_avx2(masks: &[u32], values: *const u16, to: *mut u16) {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi2,avx2,fma,popcnt")]
 unsafe fn on_avx512(masks: &[u32], values: *const u16, to: *mut u16) {
-    // SAFETY: as the caller says.
+    // SAFETY: guaranteed by the caller.
     unsafe { expand_row::<Avx512>(masks, values, to) }
 }

@@ -1,8 +1,9 @@
-//! For each mask of eight bits, where the eight elements come from among the values.
+//! Shuffle tables: for each 8-bit mask, the index of the value that each of eight positions takes.
 
-/// Bytes of words: two for each place; those of no value are above 127, which shuffles take for nought.
+/// Byte indices for 16-bit words: two per position. Positions without a value have indices above 127, for which
+/// shuffles return zero.
 pub(super) static WORDS: [[u8; 16]; 256] = words();
-/// Indices of floats: one for each place, negative where there is no value.
+/// Float indices: one per position; negative for positions without a value.
 #[cfg(target_arch = "x86_64")]
 pub(super) static FLOATS: [[i8; 8]; 256] = floats();
 

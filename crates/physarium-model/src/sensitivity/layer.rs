@@ -1,6 +1,7 @@
 //! Gradients of a layer, from those of the residual stream after it to those of the stream before.
 
-use physarium_kernels::{Buffer, Linear, forward_all, vector};
+use physarium_kernels::vector::{self, Gradients};
+use physarium_kernels::{Buffer, Linear, forward_all};
 
 use super::Sums;
 use super::attention;
@@ -122,7 +123,8 @@ impl<'a> Backward<'a> {
                     if let Some(norm) = norm {
                         let x = &x[position * width + head * head_dim..][..head_dim];
                         let epsilon = self.layer.epsilon;
-                        vector::rms_norm_gradient(x, norm, epsilon, gradient, &mut through);
+                        let gradients = Gradients { outputs: gradient, inputs: &mut through };
+                        vector::rms_norm_gradient(x, norm, epsilon, gradients);
                         gradient.copy_from_slice(&through);
                     }
                 }
@@ -146,7 +148,8 @@ impl<'a> Backward<'a> {
             self.map(*projection).forward(run.compute(), of_output, &mut through);
             vector::add(&mut of_normed, &through);
         }
-        vector::rms_norm_gradient(hidden, norm, self.layer.epsilon, &of_normed, &mut through);
+        let gradients = Gradients { outputs: &of_normed, inputs: &mut through };
+        vector::rms_norm_gradient(hidden, norm, self.layer.epsilon, gradients);
         vector::add(gradient, &through);
     }
 

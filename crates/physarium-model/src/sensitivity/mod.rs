@@ -131,7 +131,8 @@ fn start(head: &Head, run: &Run<'_>, windows: &[&[u32]], labels: Labels, streams
             let mut of_normed = vec![0.0; hidden.len()];
             back.forward(run.compute(), &logits, &mut of_normed);
             let x = hidden.to_vec();
-            vector::rms_norm_gradient(&x, &head.norm, head.epsilon, &of_normed, hidden);
+            let gradients = vector::Gradients { outputs: &of_normed, inputs: hidden };
+            vector::rms_norm_gradient(&x, &head.norm, head.epsilon, gradients);
         }
     }
 }

@@ -253,7 +253,7 @@ impl Sums {
         self.gram.get_or_insert_with(|| Gram::new(compute, width)).add(compute, pruned);
         if let Some(dense) = dense {
             self.dense.resize(width * width, 0.0);
-            add_cross(compute, dense, pruned, width, &mut self.dense);
+            add_cross(compute, dense, pruned, &mut self.dense);
         }
     }
 

@@ -1,12 +1,12 @@
-//! Large pages for memory that is read from end to end: fewer misses when addresses are translated.
+//! Large pages for memory that is read sequentially: fewer misses of the address translation cache.
 
-/// Memory that is smaller stays as it is.
+/// Smallest allocation, in bytes, that is placed on large pages.
 #[cfg(target_os = "linux")]
 const SMALLEST: usize = 4 << 20;
 
-/// `len` elements of nought, on large pages where the system has them.
+/// `len` zeroed elements, on large pages where the system supports them.
 ///
-/// Only the weights of a model are worth it: the system may clear and keep up to 2 MB more.
+/// Use it for the weights of a model only: the system may clear and reserve up to 2 MB more than `len` needs.
 pub fn large_zeroed<T: bytemuck::Zeroable + Clone>(len: usize) -> Vec<T> {
     let memory = vec![T::zeroed(); len];
     #[cfg(target_os = "linux")]
@@ -14,8 +14,8 @@ pub fn large_zeroed<T: bytemuck::Zeroable + Clone>(len: usize) -> Vec<T> {
         let page = 4096;
         let begin = (memory.as_ptr() as usize).next_multiple_of(page);
         let end = (memory.as_ptr_range().end as usize) / page * page;
-        // SAFETY: whole pages of an allocation of ours; the advice changes nothing that a program can
-        // see but its speed, which is why its failure is none either.
+        // SAFETY: the range consists of whole pages of `memory`. The advice changes no contents; if it
+        // fails, only speed is lost.
         unsafe {
             libc::madvise(begin as *mut libc::c_void, end - begin, libc::MADV_HUGEPAGE);
         }

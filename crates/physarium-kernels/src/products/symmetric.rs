@@ -1,25 +1,26 @@
 /*!
-A symmetric matrix that rows are multiplied by again and again, as an iterative solver does.
+Products with one symmetric matrix, repeated as in an iterative solver.
 
-In: rows `[rows, width]`. Out: their products with the matrix `[rows, width]`.
+In: rows `[rows, width]`. Out: their products with the matrix, `[rows, width]`.
 */
 
+use super::forward::forward_update;
+use super::linear::Linear;
+use super::strided::Update;
 use crate::compute::Compute;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-use crate::compute::Instructions;
-use crate::linear::{Linear, forward_sum};
-use crate::small::Sum;
+use crate::instructions::Instructions;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-use crate::terms::split;
+use crate::tiles::split;
 use crate::weights::Dense;
 
-/// How exact a product is.
+/// The precision of a product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Precision {
-    /// 16 bits of each factor or more, sums in float32.
+    /// At least 16 bits of each factor, sums in float32.
     Full,
-    /// The matrix may count with 8 bits of its elements, where that is faster: enough for a step of an
-    /// iteration that looks at the remainder in full later.
+    /// Where that is faster, only 8 bits of the matrix elements are used. This is enough for a step of an
+    /// iteration that recomputes its residual in full precision later.
     Coarse,
 }
 
@@ -27,15 +28,15 @@ pub enum Precision {
 #[derive(Debug, Clone)]
 pub struct Symmetric {
     width: usize,
-    /// Maps whose sum is the product; the first alone is the coarse one.
+    /// Maps whose sum is the product; the first alone is the coarse product.
     terms: Vec<Linear>,
 }
 
 impl Symmetric {
-    /// Takes the elements `[width, width]`, of which those below the diagonal are those above it.
+    /// The matrix with these elements, `[width, width]`; they must be symmetric.
     ///
     /// # Panics
-    /// If they are not a square.
+    /// If the number of elements is not `width` squared.
     pub fn new(compute: &Compute, elements: Vec<f32>, width: usize) -> Symmetric {
         assert_eq!(elements.len(), width * width, "a square matrix");
         let map = |weights| Linear::new(width, width, weights, None);
@@ -54,7 +55,7 @@ impl Symmetric {
     /// Writes the product of `rows` `[rows, width]` and the matrix to `out` `[rows, width]`.
     ///
     /// # Panics
-    /// If the slices are not whole rows, or not as many.
+    /// If the slices are not whole rows, or do not have the same number of rows.
     pub fn multiply(&self, compute: &Compute, rows: &[f32], precision: Precision, out: &mut [f32]) {
         assert!(rows.len().is_multiple_of(self.width), "not whole rows");
         let terms = match precision {
@@ -62,8 +63,8 @@ impl Symmetric {
             Precision::Coarse => &self.terms[..1],
         };
         for (index, term) in terms.iter().enumerate() {
-            let sum = if index == 0 { Sum::Set } else { Sum::Add };
-            forward_sum(compute, rows, &mut [(term, out)], sum);
+            let update = if index == 0 { Update::Replace } else { Update::Add };
+            forward_update(compute, rows, &mut [(term, out)], update);
         }
     }
 }

@@ -1,38 +1,25 @@
-//! A float32 as the sum of two BF16 numbers: 16 of its 24 bits.
+//! A float32 as the sum of two BF16 numbers, which keep 16 of its 24 bits.
 
 use pulp::{Arch, NullaryFnOnce};
 
-/// BF16 terms of a float32. Each rounds to 8 bits and a sign, so the sum is off by at most 2⁻¹⁷ of the
-/// value: as much as a float32 sum of a thousand products is by its own rounding.
+use super::tile::{TILE_DEPTH, TILE_ROWS, Tile};
+
+/// Number of BF16 terms of a float32. Each rounds to 8 bits and a sign, so the relative error of the sum is at
+/// most 2⁻¹⁷, about the rounding error of a float32 sum of a thousand products.
 pub(crate) const TERMS: usize = 2;
 
-/// Rows of an activation tile, and of a weight tile's outputs.
-pub(crate) const TILE_ROWS: usize = 16;
-/// Inputs that a tile spans.
-pub(crate) const TILE_DEPTH: usize = 32;
-
-/// Sixteen rows of sixty-four bytes that AMX loads at once; a row is a cache line.
-#[derive(Debug, Clone)]
-#[repr(C, align(64))]
-pub(crate) struct Tile(pub(crate) [[u16; TILE_DEPTH]; TILE_ROWS]);
-
-impl Tile {
-    /// All nought.
-    pub(crate) const ZERO: Tile = Tile([[0; TILE_DEPTH]; TILE_ROWS]);
-}
-
-/// Splits a band of [`TILE_ROWS`] rows into tiles: for each run of 32 inputs the two terms.
-/// Rows and inputs that are not there are nought.
+/// Splits a band of at most [`TILE_ROWS`] rows into tiles: the two terms of each run of 32 inputs. Missing
+/// rows and inputs are zero-padded.
 ///
-/// `rows`: `[at most 16, depth]`. `tiles`: `[depth / 32 rounded up, 2]`. Terms below
-/// BF16's smallest normal number (1e-38) count as nought on AMX.
+/// `rows`: `[at most 16, depth]`. `tiles`: `[⌈depth / 32⌉, 2]`. AMX treats terms below the smallest normal
+/// BF16 number (1e-38) as zero.
 pub(crate) fn split_band(rows: &[f32], depth: usize, tiles: &mut [Tile]) {
     assert!(rows.len() <= TILE_ROWS * depth && rows.len().is_multiple_of(depth));
     assert_eq!(tiles.len(), depth.div_ceil(TILE_DEPTH) * TERMS);
     Arch::new().dispatch(SplitBand { rows, depth, tiles });
 }
 
-/// The two terms of each value, as slices: `values[i] ≈ high[i] + low[i]`.
+/// Writes the two terms of each value to two slices: `values[i] ≈ high[i] + low[i]`.
 pub(crate) fn split(values: &[f32], high: &mut [u16], low: &mut [u16]) {
     assert!(values.len() == high.len() && values.len() == low.len());
     Arch::new().dispatch(
@@ -76,11 +63,11 @@ impl NullaryFnOnce for SplitBand<'_> {
     }
 }
 
-/// Bits of two BF16 numbers whose sum is `value` to 2⁻¹⁷ of it. An infinite value gives NaN, as NaN
-/// does.
+/// Bits of two BF16 numbers whose sum is `value` with a relative error of at most 2⁻¹⁷. Infinity and NaN both
+/// give NaN.
 #[inline(always)]
 fn two_terms(value: f32) -> [u16; TERMS] {
-    // To the nearest, ties to even. A carry out of the largest exponent is an infinity, as it should.
+    // To nearest, ties to even. A carry out of the largest exponent gives infinity, as it should.
     let round = |value: f32| {
         let bits = value.to_bits();
         bits.wrapping_add(0x7fff + (bits >> 16 & 1)) & 0xffff_0000
@@ -109,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_band_is_laid_out_tile_by_tile() {
+    fn a_band_is_split_tile_by_tile() {
         let depth = 40;
         let rows: Vec<f32> = (0..3 * depth).map(|i| i as f32).collect();
         let mut tiles = vec![Tile::ZERO; 2 * TERMS];

@@ -1,15 +1,15 @@
-//! Rows of float32 that begin at a cache line, so that no vector of sixteen lies across two.
+//! A float32 buffer that begins at a cache line, so that no vector of sixteen elements spans two lines.
 
 use std::ops::{Deref, DerefMut};
 
-/// Elements of a cache line.
+/// Number of elements in a cache line.
 const LINE: usize = 16;
 
 #[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C, align(64))]
 struct Line([f32; LINE]);
 
-/// A growable slice of float32, aligned to 64 bytes.
+/// A resizable slice of float32, aligned to 64 bytes.
 #[derive(Debug, Clone, Default)]
 pub struct Buffer {
     lines: Vec<Line>,
@@ -17,7 +17,7 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    /// Makes it `len` elements long; what was there stays as far as it fits.
+    /// Sets the length to `len` elements. Elements below both the old and the new length keep their values.
     pub fn resize(&mut self, len: usize) {
         self.lines.resize(len.div_ceil(LINE), Line([0.0; LINE]));
         self.len = len;

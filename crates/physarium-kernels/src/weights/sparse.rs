@@ -1,66 +1,67 @@
-//! Weights of which many are nought: a bit for each weight, and the values of those that are not.
+//! A sparse matrix: one mask bit per weight, and the values of the weights whose bit is set.
 
 use half::f16;
 
-use crate::weights::Dense;
+use super::dense::Dense;
 
-/// Inputs that a word of mask stands for.
+/// Number of inputs that a mask word covers.
 const WORD: usize = 32;
 
-/// A matrix `[outputs, inputs]`: for each row ⌈inputs / 32⌉ words of mask, lowest bit first, and the
-/// values that they have ones for, row by row.
+/// A matrix `[outputs, inputs]`: for each row, ⌈inputs / 32⌉ mask words, lowest bit first; then the
+/// values of the weights whose bit is set, row by row.
 ///
-/// A value may be nought: nothing but its place is taken from it. Weights without a value are +0.0.
+/// A stored value may be zero. Weights whose bit is not set are +0.0.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sparse {
     inputs: usize,
     masks: Vec<u32>,
-    /// Values, then [`Sparse::SPARE`] that belong to no row, so that vectors may be read from any value on.
+    /// Values, then [`Sparse::SPARE`] elements of padding, so that a whole vector can be read at any value.
     values: Dense,
-    /// Where each row's values begin; one more for the end.
+    /// Index of the first value of each row, then the number of values: `[outputs + 1]`.
     starts: Vec<usize>,
 }
 
-/// Masks and values that do not fit each other.
+/// Why masks and values do not form a matrix.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SparseFault {
-    /// The masks are not as many as the shape says.
-    #[error("{found} words of mask, not {expected}")]
+    /// The number of mask words does not match the shape.
+    #[error("expected {expected} mask words, found {found}")]
     Masks {
-        /// By the shape.
+        /// Words that the shape needs.
         expected: usize,
-        /// What there is.
+        /// Words given.
         found: usize,
     },
-    /// A mask has ones beyond the row's end.
-    #[error("the mask of row {row} has ones beyond the row's end")]
+    /// A mask has bits set beyond the end of its row.
+    #[error("the mask of row {row} has bits set beyond the end of the row")]
     BeyondRow {
-        /// The row.
+        /// Index of the row.
         row: usize,
     },
-    /// The values are not as many as the masks have ones.
-    #[error("{found} values, not the {expected} that the masks have ones for")]
+    /// The number of values does not match the number of mask bits set.
+    #[error("expected {expected} values for the mask bits set, found {found}")]
     Values {
-        /// By the masks.
+        /// Number of mask bits set.
         expected: usize,
-        /// What there is.
+        /// Values given.
         found: usize,
     },
 }
 
 impl Sparse {
-    /// Elements that are put behind the values; memory with room for them is not moved.
+    /// Number of padding elements appended to the values. If their memory has capacity for them, it is not
+    /// reallocated.
     pub const SPARE: usize = WORD;
 
-    /// Words of mask that a row of `inputs` weights has.
+    /// Number of mask words of a row of `inputs` weights.
     pub fn words(inputs: usize) -> usize {
         inputs.div_ceil(WORD)
     }
 
-    /// Proves that masks and values fit each other: products rely on it.
+    /// A matrix of these masks and values, if they match each other, which products rely on.
     ///
     /// # Errors
-    /// [`SparseFault`].
+    /// [`SparseFault`], if masks, values and shape do not match.
     pub fn new(
         [outputs, inputs]: [usize; 2],
         masks: Vec<u32>,
@@ -96,40 +97,40 @@ impl Sparse {
         Ok(Sparse { inputs, masks, values, starts })
     }
 
-    /// Rows.
+    /// Number of rows.
     pub fn outputs(&self) -> usize {
         self.starts.len() - 1
     }
 
-    /// Weights in a row.
+    /// Number of weights in a row.
     pub fn inputs(&self) -> usize {
         self.inputs
     }
 
-    /// Bytes that masks and values take.
+    /// Size of masks and values in bytes, without padding.
     pub fn size_bytes(&self) -> usize {
         self.masks.len() * 4 + self.starts[self.outputs()] * self.values.element_bytes()
     }
 
-    /// The masks of the rows from `row` on.
+    /// The masks of row `row` and all rows after it.
     pub(crate) fn masks_from(&self, row: usize) -> &[u32] {
         &self.masks[row * Sparse::words(self.inputs)..]
     }
 
-    /// All values and 32 more.
+    /// All values, then [`Sparse::SPARE`] elements of padding.
     pub(crate) fn values(&self) -> &Dense {
         &self.values
     }
 
-    /// Where the values of a row begin.
+    /// Index of the first value of a row.
     pub(crate) fn start(&self, row: usize) -> usize {
         self.starts[row]
     }
 
-    /// Writes the rows from `row` on, as many as `to` holds, as float32.
+    /// Writes the rows from `row` on to `to`, converted to float32 exactly; `to` holds whole rows.
     ///
     /// # Panics
-    /// If `to` is not whole rows, or more than there are.
+    /// If `to` does not hold whole rows, or there are not as many.
     pub(crate) fn widen(&self, row: usize, to: &mut [f32]) {
         assert!(to.len().is_multiple_of(self.inputs));
         for (offset, to) in to.chunks_exact_mut(self.inputs).enumerate() {
@@ -143,7 +144,7 @@ impl Sparse {
         }
     }
 
-    /// All weights, those of nought among them.
+    /// All weights, including zeros.
     pub fn to_dense(&self) -> Dense {
         match &self.values {
             Dense::Bf16(values) => Dense::Bf16(self.all(values)),
@@ -160,7 +161,7 @@ impl Sparse {
         all
     }
 
-    /// Puts the values of a row where they belong.
+    /// Writes the values of a row to their positions in `to`, zero elsewhere.
     fn place<T: Copy, U: Default>(
         &self,
         row: usize,

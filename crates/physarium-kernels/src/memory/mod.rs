@@ -1,0 +1,7 @@
+//! Memory with the alignment and the page size that kernels are fastest on.
+
+mod buffer;
+mod pages;
+
+pub use buffer::Buffer;
+pub use pages::large_zeroed;

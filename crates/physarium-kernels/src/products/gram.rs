@@ -1,0 +1,126 @@
+/*!
+Sums over tokens of products of activations with activations.
+
+In: rows of activations `[tokens, width]`, one window after another. Out: Gram matrices `[width, width]`, summed
+in float32. On AMX each activation is the sum of two BF16 terms, 16 bits; elsewhere it is a float32.
+*/
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+use super::gram_on_tiles;
+use super::strided::{Factor, Target, Update, product};
+use crate::compute::Compute;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+use crate::instructions::Instructions;
+
+/// Number of rows of a result that one task computes.
+const ROWS: usize = 192;
+
+/// The sum of xᵀx over tokens, of which only half of the symmetric matrix is computed.
+#[derive(Debug, Clone)]
+pub struct Gram {
+    width: usize,
+    /// `[width, width]`, as `half` says.
+    sums: Vec<f32>,
+    half: Half,
+}
+
+/// How `sums` stand for the symmetric matrix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Half {
+    /// Its upper half: the blocks of rows from the diagonal to the right.
+    Upper,
+    /// A matrix whose sum with its transpose is the symmetric matrix.
+    Addend,
+}
+
+impl Gram {
+    /// A sum of zero, for activations of `width` features.
+    pub fn new(compute: &Compute, width: usize) -> Gram {
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        let half = match compute.instructions() {
+            Instructions::Amx => Half::Addend,
+            Instructions::Portable => Half::Upper,
+        };
+        #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+        let half = {
+            let _ = compute;
+            Half::Upper
+        };
+        Gram { width, sums: vec![0.0; width * width], half }
+    }
+
+    /// Adds the rows of `x` `[tokens, width]`, on all threads. The order of sums depends on the shape only.
+    ///
+    /// # Panics
+    /// If `x` is not whole rows.
+    pub fn add(&mut self, compute: &Compute, x: &[f32]) {
+        let width = self.width;
+        assert!(x.len().is_multiple_of(width), "activations are not whole rows");
+        match self.half {
+            Half::Upper => compute.each_chunk(&mut self.sums, ROWS * width, |block, sums| {
+                let first = block * ROWS;
+                let rows = sums.len() / width;
+                // SAFETY: the left factor is `rows` columns of `x` from column `first` on, the right
+                // factor all columns from there on; `sums` holds `rows` rows, of which the columns from
+                // `first` on are accessed.
+                unsafe {
+                    let begin = sums.as_mut_ptr().add(first);
+                    product(
+                        [rows, x.len() / width, width - first],
+                        Factor::transposed(x.as_ptr().add(first), width),
+                        Factor::rows(x.as_ptr().add(first), width),
+                        Target { begin, stride: width, update: Update::Add },
+                    );
+                }
+            }),
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            Half::Addend => gram_on_tiles::add_half(compute, x, width, &mut self.sums),
+            #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+            Half::Addend => unreachable!("only used on AMX"),
+        }
+    }
+
+    /// The whole matrix times `factor`: `[width, width]`, symmetric to the last bit.
+    pub fn finish(self, factor: f32) -> Vec<f32> {
+        let (width, mut sums) = (self.width, self.sums);
+        for i in 0..width {
+            for j in i..width {
+                let (upper, lower) = (sums[i * width + j], sums[j * width + i]);
+                let sum = match self.half {
+                    Half::Upper => upper,
+                    Half::Addend => upper + lower,
+                };
+                sums[i * width + j] = sum * factor;
+                sums[j * width + i] = sum * factor;
+            }
+        }
+        sums
+    }
+}
+
+/// Adds aᵀb to `out` `[width, width]`, on all threads; `a` and `b`: `[tokens, width]`. The order of sums depends
+/// on the shape only.
+///
+/// # Panics
+/// If `out` is not square, or `a` and `b` are not the same number of whole rows.
+pub fn add_cross(compute: &Compute, a: &[f32], b: &[f32], out: &mut [f32]) {
+    let width = out.len().isqrt();
+    assert_eq!(out.len(), width * width, "a square result");
+    assert!(a.len() == b.len() && a.len().is_multiple_of(width), "as many whole rows");
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    if compute.instructions() == Instructions::Amx {
+        return gram_on_tiles::add_cross(compute, a, b, out);
+    }
+    compute.each_chunk(out, ROWS * width, |block, out| {
+        // SAFETY: the left factor is as many columns of `a` as `out` has rows, from column
+        // `block * ROWS` on, the right factor is all of `b`; their lengths were asserted above.
+        unsafe {
+            product(
+                [out.len() / width, a.len() / width, width],
+                Factor::transposed(a.as_ptr().add(block * ROWS), width),
+                Factor::rows(b.as_ptr(), width),
+                Target { begin: out.as_mut_ptr(), stride: width, update: Update::Add },
+            );
+        }
+    });
+}

@@ -1,0 +1,177 @@
+/*!
+Products on Intel AMX tiles: one instruction adds 16 × 16 sums of BF16 products in float32.
+
+In: activations as two BF16 terms, weights as BF16, both as tiles. Out: a 32 × 32 block of float32 sums. The
+product of two BF16 numbers is exact in float32, so the result is that of float32 arithmetic on activations
+with 16 bits.
+
+Source: Intel 64 and IA-32 Architectures Software Developer's Manual, AMX-TILE and AMX-BF16. Stable Rust has no
+intrinsics for AMX, so this file uses inline assembly.
+*/
+
+use std::arch::asm;
+use std::arch::x86_64::__cpuid_count;
+use std::sync::OnceLock;
+
+use super::terms::TERMS;
+use super::tile::{TILE_ROWS, Tile};
+
+/// Whether the processor has AMX for BF16 and the operating system allows this process to use it.
+pub(crate) fn is_available() -> bool {
+    static AVAILABLE: OnceLock<bool> = OnceLock::new();
+    *AVAILABLE.get_or_init(|| {
+        let features = __cpuid_count(7, 0).edx;
+        let (bf16, tiles) = (features >> 22 & 1 == 1, features >> 24 & 1 == 1);
+        let vectors = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw");
+        bf16 && tiles && vectors && request_tiles()
+    })
+}
+
+/// Requests permission from Linux to use tiles in this process. Returns whether it was granted.
+fn request_tiles() -> bool {
+    const ARCH_REQ_XCOMP_PERM: libc::c_ulong = 0x1023;
+    const XFEATURE_XTILEDATA: libc::c_ulong = 18;
+    // SAFETY: with these arguments arch_prctl takes two numbers and accesses no memory of this process.
+    let refused =
+        unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) };
+    refused == 0
+}
+
+/// The shapes of the eight tile registers, 16 rows of 64 bytes each, in the layout that `ldtilecfg` reads.
+#[repr(C, align(64))]
+struct TileShapes([u8; 64]);
+
+impl TileShapes {
+    const FULL: TileShapes = {
+        let mut bytes = [0; 64];
+        bytes[0] = 1; // palette
+        let mut tile = 0;
+        while tile < 8 {
+            bytes[16 + 2 * tile] = 64;
+            bytes[48 + tile] = TILE_ROWS as u8;
+            tile += 1;
+        }
+        TileShapes(bytes)
+    };
+}
+
+/// The tile registers of this thread, configured; they are released on drop.
+pub(crate) struct TileUnit(std::marker::PhantomData<*const ()>);
+
+impl TileUnit {
+    /// Configures the tile registers of this thread.
+    ///
+    /// # Panics
+    /// If the processor has no AMX.
+    pub(crate) fn configure() -> TileUnit {
+        assert!(is_available(), "this processor has no AMX");
+        let shapes = TileShapes::FULL;
+        // SAFETY: the processor has AMX; the configuration is valid and is read before this returns.
+        unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const shapes, options(nostack)) };
+        TileUnit(std::marker::PhantomData)
+    }
+
+    /// Adds the products of two bands of activations and two bands of weights to a 32 × 32 block of sums.
+    ///
+    /// `activations`: two bands of `[steps, 2]` tiles, as `split_band` makes them. `weights`: two
+    /// bands of `[steps]` tiles, as `pack_band` makes them. `sums`: `[32, 32]`.
+    #[inline]
+    pub(crate) fn block(
+        &self,
+        activations: [&[Tile]; 2],
+        weights: [&[Tile]; 2],
+        sums: Sums<'_>,
+        begin: Begin,
+    ) {
+        let steps = weights[0].len();
+        assert!(steps > 0);
+        assert!(weights.iter().all(|band| band.len() == steps));
+        assert!(activations.iter().all(|band| band.len() == steps * TERMS));
+        let (c, stride) = (sums.begin, sums.stride_bytes);
+        // SAFETY: `self` exists only while the tiles are configured. The lengths asserted above are what
+        // the loop reads: one weight tile and two activation tiles of each band per step. `Sums`
+        // guarantees that 32 rows of 32 floats can be read and written.
+        unsafe {
+            match begin {
+                Begin::Zero => asm!(
+                    "tilezero tmm0",
+                    "tilezero tmm1",
+                    "tilezero tmm2",
+                    "tilezero tmm3",
+                    options(nostack)
+                ),
+                Begin::FromSums => asm!(
+                    "tileloadd tmm0, [{c} + {s}]", "tileloadd tmm1, [{c} + {s} + 64]",
+                    "tileloadd tmm2, [{d} + {s}]", "tileloadd tmm3, [{d} + {s} + 64]",
+                    c = in(reg) c, d = in(reg) c.byte_add(TILE_ROWS * stride), s = in(reg) stride,
+                    options(nostack)
+                ),
+            }
+            asm!(
+                "2:",
+                "tileloadd tmm6, [{b0} + {row}]",
+                "tileloadd tmm7, [{b1} + {row}]",
+                "tileloadd tmm4, [{a0} + {row}]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm5, [{a1} + {row}]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tileloadd tmm4, [{a0} + {row} + 1024]",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm5, [{a1} + {row} + 1024]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "add {b0}, 1024", "add {b1}, 1024", "add {a0}, 2048", "add {a1}, 2048",
+                "dec {steps}", "jnz 2b",
+                b0 = inout(reg) weights[0].as_ptr() => _, b1 = inout(reg) weights[1].as_ptr() => _,
+                a0 = inout(reg) activations[0].as_ptr() => _,
+                a1 = inout(reg) activations[1].as_ptr() => _,
+                row = in(reg) 64usize, steps = inout(reg) steps => _,
+                options(nostack)
+            );
+            asm!(
+                "tilestored [{c} + {s}], tmm0", "tilestored [{c} + {s} + 64], tmm1",
+                "tilestored [{d} + {s}], tmm2", "tilestored [{d} + {s} + 64], tmm3",
+                c = in(reg) c, d = in(reg) c.byte_add(TILE_ROWS * stride), s = in(reg) stride,
+                options(nostack)
+            );
+        }
+    }
+}
+
+impl Drop for TileUnit {
+    fn drop(&mut self) {
+        // SAFETY: the processor has AMX, as `configure` asserted.
+        unsafe { asm!("tilerelease", options(nostack, nomem)) };
+    }
+}
+
+/// The initial values of the sums.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Begin {
+    /// Zero.
+    Zero,
+    /// The values in the block: sums over the preceding inputs, or results to add to.
+    FromSums,
+}
+
+/// A block of 32 rows of 32 floats that only this thread accesses.
+#[derive(Clone, Copy)]
+pub(crate) struct Sums<'a> {
+    begin: *mut f32,
+    stride_bytes: usize,
+    borrowed: std::marker::PhantomData<&'a mut f32>,
+}
+
+impl Sums<'_> {
+    /// The block whose first element is at `begin`; rows are `stride` floats apart.
+    ///
+    /// # Safety
+    /// For the lifetime, the 32 rows of 32 floats can be read and written, and no other thread accesses
+    /// them.
+    pub(crate) unsafe fn new(begin: *mut f32, stride: usize) -> Self {
+        Sums { begin, stride_bytes: stride * 4, borrowed: std::marker::PhantomData }
+    }
+}

@@ -1,0 +1,19 @@
+/*!
+Tiles of BF16 numbers, and their products on Intel AMX.
+
+In: float32 activations and BF16 weights, row-major. Out: both as tiles, and blocks of float32 sums.
+*/
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod amx;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod pack;
+mod terms;
+mod tile;
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub(crate) use amx::{Begin, Sums, TileUnit, is_available};
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub(crate) use pack::pack_band;
+pub(crate) use terms::{TERMS, split, split_band};
+pub(crate) use tile::{TILE_DEPTH, TILE_ROWS, Tile};

@@ -1,0 +1,51 @@
+//! The weights of a map, dense or sparse.
+
+use super::dense::Dense;
+use super::sparse::Sparse;
+
+/// The weights of a map, in the form that they are stored in.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Weights {
+    /// Every weight is stored.
+    Dense(Dense),
+    /// Only nonzero weights are stored, with a mask of their positions.
+    Sparse(Sparse),
+}
+
+impl From<Dense> for Weights {
+    fn from(weights: Dense) -> Weights {
+        Weights::Dense(weights)
+    }
+}
+
+impl From<Sparse> for Weights {
+    fn from(weights: Sparse) -> Weights {
+        Weights::Sparse(weights)
+    }
+}
+
+impl Weights {
+    /// The stored values: all weights, or those that the mask has a bit for and padding after them.
+    pub(crate) fn values(&self) -> &Dense {
+        match self {
+            Weights::Dense(weights) => weights,
+            Weights::Sparse(weights) => weights.values(),
+        }
+    }
+
+    /// Size in bytes.
+    pub fn size_bytes(&self) -> usize {
+        match self {
+            Weights::Dense(weights) => weights.len() * weights.element_bytes(),
+            Weights::Sparse(weights) => weights.size_bytes(),
+        }
+    }
+
+    /// Copies whole rows of `inputs` weights from row `row` on, converted to float32.
+    pub(crate) fn widen(&self, inputs: usize, row: usize, to: &mut [f32]) {
+        match self {
+            Weights::Dense(weights) => weights.widen(row * inputs, to),
+            Weights::Sparse(weights) => weights.widen(row, to),
+        }
+    }
+}
