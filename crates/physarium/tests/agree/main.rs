@@ -1,0 +1,169 @@
+//! What must be the same however it is come by: pruner, auditor, verifier and naive loops.
+#![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+
+mod flips;
+mod forged;
+mod methods;
+mod other_tools;
+mod tampering;
+mod tiles;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use physarium::audit::{Audit, AuditRequest, Evidence, audit, verify};
+use physarium::checkpoint::{
+    Checkpoint, Dtype, FlowRecipe, Method, NonFinite, Overwrite, Recipe, Resume, Scope,
+};
+use physarium::flow::FlowParams;
+use physarium::{Cancel, Options, Silent, Surgery, default_method};
+use physarium_fixtures::{Fill, Kind, Tensor, llama_tensors, write_checkpoint};
+
+const JOURNAL: &str = "physarium.journal.jsonl";
+const MANIFEST: &str = "physarium.manifest.json";
+
+fn recipe(method: Method) -> Recipe {
+    Recipe { method, target: vec![], skip: vec![], non_finite: NonFinite::Refuse }
+}
+
+/// The magnitude flow with small tiles.
+fn flow(block_size: u64) -> Method {
+    let flow = FlowRecipe { iterations: 30, beta: 2.0, inflow: FlowParams::DEFAULT_INFLOW };
+    Method::MagnitudeFlow { block_size, flow }
+}
+
+fn methods() -> Vec<(&'static str, Method)> {
+    let exact = |scope| Method::Exact { sparsity: "0.5".parse().unwrap(), scope };
+    vec![
+        ("flow", default_method()),
+        ("tile", exact(Scope::Tile { block_size: 24 })),
+        ("tensor", exact(Scope::Tensor)),
+        ("model", exact(Scope::Model)),
+        ("2:4", Method::Pattern { pattern: "2:4".parse().unwrap() }),
+        ("3:7", Method::Pattern { pattern: "3:7".parse().unwrap() }),
+        ("small-flow", flow(24)),
+    ]
+}
+
+/// Mixed element types, shapes that no tile or group divides, an FP8 projection, a mask with NaN.
+fn tensors() -> Vec<Tensor> {
+    let mut tensors = llama_tensors(Kind::Bf16, 2, 48, 24, 70);
+    tensors.extend(llama_tensors(Kind::F32, 1, 33, 7, 50).into_iter().map(|mut tensor| {
+        tensor.name = tensor.name.replace("layers.0", "layers.7").replace("model.", "model.b.");
+        tensor.name = tensor.name.replace("lm_head", "other_head");
+        tensor
+    }));
+    tensors.push(Tensor::new("model.layers.8.mlp.up_proj.weight", Kind::F16, &[40, 31]));
+    tensors.push(Tensor::new(
+        "model.layers.8.mlp.down_proj.weight",
+        Kind::Bytes("F8_E4M3"),
+        &[8, 8],
+    ));
+    tensors
+}
+
+struct Work(tempfile::TempDir);
+
+impl Work {
+    fn new() -> Work {
+        Work(tempfile::tempdir().unwrap())
+    }
+
+    /// On a file system in memory where there is one: for many small writes.
+    fn in_memory() -> Work {
+        let shared = Path::new("/dev/shm");
+        let made = if shared.is_dir() { tempfile::tempdir_in(shared).ok() } else { None };
+        made.map_or_else(Work::new, Work)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn model(&self, name: &str, tensors: &[Tensor], shards: usize) -> PathBuf {
+        let dir = self.path(name);
+        write_checkpoint(&dir, tensors, shards, Fill::Gaussian(5)).unwrap();
+        fs::create_dir(dir.join("extra")).unwrap();
+        fs::write(dir.join("extra/notes.txt"), "kept").unwrap();
+        fs::write(dir.join("pytorch_model.bin"), "left out").unwrap();
+        dir
+    }
+}
+
+fn prune(model: &Path, out: &Path, method: Method, threads: usize) {
+    let options = Options { threads, ..Options::default() };
+    let surgery = Surgery::plan(model, recipe(method), options).unwrap();
+    let cancel = Cancel::default();
+    surgery.prune(out, Overwrite::Refuse, Resume::Continue, &cancel, &mut Silent).unwrap();
+}
+
+fn audit_with(dir: &Path, against: Option<&Path>, threads: usize) -> Audit {
+    let evidence = Evidence::Bytes;
+    let request = AuditRequest { dir, against, evidence, selection: None, threads };
+    audit(&request, &mut |_| Ok(())).unwrap()
+}
+
+fn audit_of(dir: &Path, against: Option<&Path>) -> Audit {
+    audit_with(dir, against, 2)
+}
+
+fn findings(model: &Path, out: &Path) -> Vec<String> {
+    let result = verify(model, out, &mut |_| Ok(())).unwrap();
+    result.findings.iter().map(ToString::to_string).collect()
+}
+
+/// Every file below a directory with its bytes.
+fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut all = BTreeMap::new();
+    let mut open = vec![dir.to_owned()];
+    while let Some(current) = open.pop() {
+        for entry in fs::read_dir(&current).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+            } else {
+                all.insert(path.strip_prefix(dir).unwrap().to_owned(), fs::read(&path).unwrap());
+            }
+        }
+    }
+    all
+}
+
+/// Every tensor's bytes by name.
+fn by_tensor(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    let checkpoint = Checkpoint::open(dir).unwrap();
+    let shards = checkpoint.shards().iter();
+    let one = |shard: &physarium::checkpoint::Shard| {
+        let bytes = fs::read(&shard.path).unwrap();
+        let cut = |t: &physarium::checkpoint::TensorInfo| {
+            (t.name.clone(), bytes[t.begin as usize..t.end as usize].to_vec())
+        };
+        shard.tensors.iter().map(cut).collect::<Vec<_>>()
+    };
+    shards.flat_map(one).collect()
+}
+
+/// Zero, pruned, already zero, sign-bit zero, changed otherwise: weight by weight, in a plain loop.
+fn counted(before: &[u8], after: &[u8], dtype: Dtype) -> [u64; 5] {
+    let size = (dtype.bits() / 8) as usize;
+    let is_zero =
+        |w: &[u8]| w[..size - 1].iter().all(|b| *b == 0) && matches!(w[size - 1], 0 | 128);
+    let mut counts = [0; 5];
+    for (before, after) in before.chunks(size).zip(after.chunks(size)) {
+        let (was, is) = (is_zero(before), is_zero(after));
+        let negative = is && after[size - 1] == 128;
+        let changed = !is && before != after;
+        for (count, yes) in counts.iter_mut().zip([is, is && !was, is && was, negative, changed]) {
+            *count += u64::from(yes);
+        }
+    }
+    counts
+}
+
+fn copy_files(from: &Path, to: &Path) {
+    for (name, bytes) in files(from) {
+        fs::create_dir_all(to.join(&name).parent().unwrap()).unwrap();
+        fs::write(to.join(&name), bytes).unwrap();
+    }
+}
