@@ -1,6 +1,6 @@
 //! A tensor as a matrix of rows, and elements of one size.
 
-use physarium_checkpoint::{Dtype, Role, TensorInfo};
+use physarium_checkpoint::{Dtype, Named, TensorInfo};
 
 /// Elements that a word of mask stands for.
 pub(crate) const WORD: u64 = 32;
@@ -23,7 +23,7 @@ pub(crate) struct Matrix {
 impl Matrix {
     /// The matrix that a tensor may be packed as: a projection, by its name, of whole bytes.
     pub(crate) fn of_projection(tensor: &TensorInfo) -> Option<Matrix> {
-        Role::of_default_target(&tensor.name)?;
+        Named::of_default_target(&tensor.name)?;
         Matrix::of(tensor.dtype, &tensor.shape)
     }
 

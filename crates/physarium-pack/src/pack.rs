@@ -120,7 +120,7 @@ pub fn pack(
 
 impl PackSummary {
     fn count(&mut self, tensor: &TensorRecord) {
-        let is_projection = physarium_checkpoint::Role::of_default_target(&tensor.name).is_some();
+        let is_projection = physarium_checkpoint::Named::of_default_target(&tensor.name).is_some();
         let sizes = match tensor.form {
             Form::Mask { .. } => &mut self.masked,
             Form::Groups { .. } => &mut self.grouped,
