@@ -23,7 +23,7 @@ pub struct Generation<'a> {
 
 impl<'a> Generation<'a> {
     /// For a text of at most `positions` tokens. Reads all weights, and keeps them where the decoder is
-    /// [`Resident`](crate::Residency::Resident).
+    /// [`Resident`](crate::decoder::Residency::Resident).
     ///
     /// # Errors
     /// `Checkpoint` when weights cannot be read, or differ from their digests.

@@ -5,10 +5,9 @@ In: a [`Config`]. Out: each stage with the shape of each of its maps ([`Config::
 reading, checking, capturing and differentiating a layer know of its maps; and [`Stage`], the same with
 weights.
 
-A family whose maps have other shapes or biases is a row of the table in `config`. A stage whose inputs are
-made in another way, such as that of a mixture of experts, is a [`StageKind`] more, with an arm wherever kinds
-are told apart. A fused tensor (`qkv_proj`) has to be read as the maps in it, which [`Layer`](crate::Layer)
-does not do yet.
+A family with other biases, norms or windows is a row of the table in `config`. A stage whose inputs are made in
+another way is one more [`StageKind`], with an arm in each `match` on kinds and a step in the forward and the
+backward pass. A fused tensor (`qkv_proj`) is not read: it would have to be split into its maps by rows.
 */
 
 use physarium_checkpoint::{Map, Site};
