@@ -1,9 +1,9 @@
 /*!
 Causal attention with grouped queries (Vaswani et al. 2017; Ainslie et al. 2023), in float32.
 
-In: queries of a window, keys and values of it and of what comes before. Out: the mix of values for each
-query. Queries are taken in runs of [`QUERIES`], so scores take memory for a run and not for a window
-squared.
+In: queries of a window, keys and values of the same and of earlier positions. Out: the mix of values for each
+query. Queries are taken in runs of [`QUERIES`], so scores take memory for one run of queries and not for the
+whole window.
 */
 
 use physarium_kernels::{Compute, Left, Output, Right, multiply, vector};
@@ -17,14 +17,14 @@ pub(crate) struct Shape {
     pub(crate) heads: usize,
     pub(crate) kv_heads: usize,
     pub(crate) head_dim: usize,
-    /// Positions that a query sees, its own among them.
+    /// Positions that a query attends to, including its own.
     pub(crate) window: Option<usize>,
 }
 
 /// Mixes values for each query.
 ///
 /// `q`, `mixed`: `[tokens, heads · head_dim]`; `k`, `v`: `[past + tokens, kv_heads · head_dim]`. The
-/// queries' positions are the last ones; nothing comes before the first key.
+/// queries' positions are the last ones; the first key is at position zero.
 pub(crate) fn attend(compute: &Compute, shape: Shape, [q, k, v]: [&[f32]; 3], mixed: &mut [f32]) {
     let width = shape.heads * shape.head_dim;
     let tokens = q.len() / width;
@@ -56,12 +56,12 @@ pub(crate) struct Queries {
 }
 
 impl Queries {
-    /// Positions of the keys that any of them sees.
+    /// Positions of the keys that any of them attends to.
     pub(crate) fn keys(self) -> std::ops::Range<usize> {
         self.seen(self.first).start..self.first + self.count
     }
 
-    /// Positions of the keys that the query at a position sees.
+    /// Positions of the keys that the query at a position attends to.
     fn seen(self, position: usize) -> std::ops::Range<usize> {
         let begin = self.shape.window.map_or(0, |window| (position + 1).saturating_sub(window));
         begin..position + 1
@@ -87,8 +87,8 @@ impl Queries {
         }
     }
 
-    /// The softmax of the scores of one head, `[count, keys]`, but for what is returned: the factor of
-    /// each query's row.
+    /// The softmax of the scores of one head, `[count, keys]`, without its normalisation: each query's factor
+    /// for that is returned.
     pub(crate) fn numerators(self, [q, k]: [&[f32]; 2], scores: &mut [f32]) -> [f32; QUERIES] {
         let Shape { heads, kv_heads, head_dim, .. } = self.shape;
         let (width, kv_width) = (heads * head_dim, kv_heads * head_dim);

@@ -1,19 +1,19 @@
 /*!
-What a checkpoint's `config.json` says of its decoder, in both dialects.
+The shape of a decoder, read from `config.json` in either dialect.
 
-In: `config.json` as transformers 4.x (`rope_theta`, `rope_scaling`) or 5.x (`rope_parameters`) write
-it. Out: a [`Config`] in which the families differ by data only. What a config may say and this
-decoder cannot do is an error, never ignored.
+In: `config.json` as transformers 4.x (`rope_theta`, `rope_scaling`) or 5.x (`rope_parameters`) writes it.
+Out: a [`Config`] in which the families differ by data only; a row of `FAMILIES` says how they are read. A
+valid setting that the decoder does not support is an error, never ignored.
 */
 
 use serde_json::Value;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::fields::Fields;
 use crate::files::ModelFiles;
 use crate::rope::Rope;
 
-/// Most layers of a model that is run.
+/// Most layers that a model may have.
 const MAX_LAYERS: usize = 4096;
 
 /// Which maps have a bias.
@@ -42,11 +42,11 @@ pub struct Config {
     pub kv_heads: usize,
     /// Features of a head.
     pub head_dim: usize,
-    /// Tokens that the model knows.
+    /// Tokens that have an embedding.
     pub vocabulary: usize,
-    /// Positions that the config says the model is made for.
+    /// Longest context in tokens, as the config states it.
     pub max_positions: Option<usize>,
-    /// What the norms add to the mean square.
+    /// Added to the mean square in the norms.
     pub epsilon: f32,
     /// Rotary position embedding.
     pub rope: Rope,
@@ -56,11 +56,11 @@ pub struct Config {
     pub qk_norm: bool,
     /// Whether the head uses the embedding's weights.
     pub tied: bool,
-    /// For each layer, how many positions a query sees, its own among them; all where `None`.
+    /// For each layer, how many positions a query attends to, including its own; all where `None`.
     pub windows: Vec<Option<usize>>,
 }
 
-/// What sets a family apart.
+/// How a family differs from others.
 struct Family {
     model_type: &'static str,
     qkv_bias: Bias,
@@ -76,7 +76,7 @@ enum Bias {
     Never,
 }
 
-/// Which layers slide.
+/// Which layers attend within a sliding window.
 enum Sliding {
     Never,
     /// All, unless `sliding_window` is null.
@@ -118,8 +118,8 @@ impl Config {
     /// Reads `config.json` of a model.
     ///
     /// # Errors
-    /// `Checkpoint` when it is missing or a field is not as it has to be; `Unsupported` for a model
-    /// type, an activation or a position embedding that this decoder does not have.
+    /// `Checkpoint` when the file is missing or a field is missing or wrong; `Unsupported` for a model type,
+    /// an activation or a position embedding that this decoder does not support.
     pub fn read(files: &ModelFiles) -> Result<Config> {
         let fields = Fields::read(files, "config.json")?;
         let family = family(&fields)?;
@@ -185,13 +185,13 @@ fn family(fields: &Fields) -> Result<&'static Family> {
         return Err(fields.fault("model_type", "the name of a model family", None));
     };
     FAMILIES.iter().find(|family| family.model_type == model_type).ok_or_else(|| {
-        let known: Vec<&str> = FAMILIES.iter().map(|family| family.model_type).collect();
-        fields.unsupported("model_type", model_type, &known.join(", "))
+        let supported: Vec<&str> = FAMILIES.iter().map(|family| family.model_type).collect();
+        fields.unsupported("model_type", model_type, &supported.join(", "))
     })
 }
 
 fn biases(fields: &Fields, qkv: &Bias) -> Result<Biases> {
-    let stated = |field| Ok::<_, crate::Error>(fields.flag(field)?.unwrap_or(false));
+    let stated = |field| Ok::<_, Error>(fields.flag(field)?.unwrap_or(false));
     let (qkv, output) = match qkv {
         Bias::Always => (true, false),
         Bias::Never => (false, false),
@@ -216,7 +216,7 @@ fn windows(fields: &Fields, sliding: &Sliding, layers: usize) -> Result<Vec<Opti
             let slides = match fields.get("layer_types") {
                 Some(types) => layer_types(fields, types, layers)?,
                 None => {
-                    // Nought, "all layers slide", is no size.
+                    // Zero means that all layers slide, so this is not read as a size.
                     let full = match fields.get("max_window_layers").and_then(Value::as_u64) {
                         Some(full) => full,
                         None => {
@@ -232,7 +232,7 @@ fn windows(fields: &Fields, sliding: &Sliding, layers: usize) -> Result<Vec<Opti
     }
 }
 
-/// For each layer, whether `layer_types` says that it slides.
+/// For each layer, whether `layer_types` gives it a sliding window.
 fn layer_types(fields: &Fields, types: &Value, layers: usize) -> Result<Vec<bool>> {
     let list = types.as_array().filter(|list| list.len() == layers).ok_or_else(|| {
         fields.fault("layer_types", &format!("a list of {layers} names"), Some(types))
@@ -241,8 +241,8 @@ fn layer_types(fields: &Fields, types: &Value, layers: usize) -> Result<Vec<bool
         Some("sliding_attention") => Ok(true),
         Some("full_attention") => Ok(false),
         _ => {
-            let known = "full_attention, sliding_attention";
-            Err(fields.unsupported("layer_types", &name.to_string(), known))
+            let supported = "full_attention, sliding_attention";
+            Err(fields.unsupported("layer_types", &name.to_string(), supported))
         }
     };
     list.iter().map(slides).collect()

@@ -2,8 +2,8 @@
 A model that can be run.
 
 In: a checkpoint directory or a packed file. Out: embeddings of tokens, layers and the head, read when they
-are asked for. All shapes are checked when it is opened, so that nothing fails after an hour for a missing
-tensor.
+are requested. All shapes are checked when the model is opened, so that a long run cannot fail late for a
+missing tensor.
 */
 
 use std::path::Path;
@@ -19,14 +19,10 @@ use crate::head::Head;
 use crate::layer::Layer;
 use crate::weights::{Tensor, Weights};
 
-const EMBEDDING: &str = "model.embed_tokens.weight";
-const NORM: &str = "model.norm.weight";
-const HEAD: &str = "lm_head.weight";
-
 /// Where weights are between two uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Residency {
-    /// On disk: a layer is read each time that it is asked for.
+    /// On disk: a layer is read each time that it is requested.
     Streamed,
     /// In memory, from their first use on.
     Resident,
@@ -36,7 +32,7 @@ pub enum Residency {
 pub struct Decoder {
     config: Config,
     weights: Weights,
-    /// The embedding of a packed model, whose rows cannot be proven one by one.
+    /// The embedding of a packed model, whose rows cannot be verified one by one.
     embedding: Mutex<Option<Arc<Linear>>>,
     /// Kept layers, in their order; empty when streamed.
     kept: Vec<Mutex<Option<Arc<Layer>>>>,
@@ -49,15 +45,16 @@ impl Decoder {
     ///
     /// # Errors
     /// `Checkpoint` naming file, tensor, expected and found; `Unsupported` for a family, an
-    /// activation or a position embedding that this decoder does not have.
+    /// activation or a position embedding that this decoder does not support.
     pub fn open(path: &Path, residency: Residency) -> Result<Decoder> {
         let files = ModelFiles::open(path)?;
         let config = Config::read(&files)?;
         let weights = Weights::new(files);
-        weights.find(EMBEDDING, &[config.vocabulary, config.hidden])?;
-        weights.find(NORM, &[config.hidden])?;
+        let naming = weights.naming();
+        weights.find(&naming.embedding(), &[config.vocabulary, config.hidden])?;
+        weights.find(&naming.norm(), &[config.hidden])?;
         if !config.tied {
-            weights.find(HEAD, &[config.vocabulary, config.hidden])?;
+            weights.find(&naming.head(), &[config.vocabulary, config.hidden])?;
         }
         for layer in 0..config.layers() {
             Layer::check(&weights, &config, layer)?;
@@ -81,17 +78,18 @@ impl Decoder {
         self.weights.files()
     }
 
-    /// The element type of the first projection, which stands for all in reports.
+    /// The element type of the first map of the first layer, which stands for all in reports.
     ///
     /// # Errors
     /// None after a successful [`Decoder::open`].
     pub fn dtype(&self) -> Result<Dtype> {
-        let shape = crate::Projection::Q.shape(&self.config);
-        Ok(self.weights.find("model.layers.0.self_attn.q_proj.weight", &shape)?.dtype())
+        let first = &self.config.stages()[0].maps[0];
+        let name = format!("{}.weight", self.weights.naming().of_site(&first.site(0)));
+        Ok(self.weights.find(&name, &[first.outputs, first.inputs])?.dtype())
     }
 
-    /// Embeddings `[tokens, hidden]`: one row read for each token, or, of a packed model, taken from the
-    /// embedding in memory.
+    /// Embeddings `[tokens, hidden]`. Of a checkpoint directory only the rows of the tokens are read; of a
+    /// packed model the whole embedding is kept in memory.
     ///
     /// # Errors
     /// `Token` for an id beyond the vocabulary; `Checkpoint` when the file cannot be read.
@@ -102,7 +100,7 @@ impl Decoder {
         }
         let mut rows = vec![0.0; tokens.len() * width];
         let to = rows.chunks_exact_mut(width).zip(tokens);
-        match self.weights.find(EMBEDDING, &[vocabulary, width])? {
+        match self.weights.find(&self.weights.naming().embedding(), &[vocabulary, width])? {
             Tensor::Packed { .. } => {
                 let embedding = self.embedding()?;
                 to.for_each(|(row, &token)| embedding.row(token as usize, row));
@@ -119,17 +117,16 @@ impl Decoder {
 
     /// The whole embedding `[vocabulary, hidden]`, kept from its first use on.
     fn embedding(&self) -> Result<Arc<Linear>> {
-        kept(Some(&self.embedding), || self.to_vocabulary(EMBEDDING))
+        kept(Some(&self.embedding), || self.of_vocabulary(&self.weights.naming().embedding()))
     }
 
     /// A map `[vocabulary, hidden]` by its tensor's name.
-    fn to_vocabulary(&self, tensor: &str) -> Result<Arc<Linear>> {
+    fn of_vocabulary(&self, tensor: &str) -> Result<Arc<Linear>> {
         let size = [self.config.vocabulary, self.config.hidden];
-        let module = tensor.trim_end_matches(".weight");
-        Ok(Arc::new(self.weights.linear(module, size, false)?))
+        Ok(Arc::new(self.weights.matrix(tensor, size)?))
     }
 
-    /// Reads all that is kept, on all threads.
+    /// Reads everything that is kept, on all threads.
     ///
     /// # Errors
     /// As [`Decoder::layer`].
@@ -163,18 +160,19 @@ impl Decoder {
     /// As [`Decoder::layer`].
     pub fn head(&self) -> Result<Arc<Head>> {
         kept(self.kept_head.as_ref(), || {
+            let naming = self.weights.naming();
             let map = match (self.config.tied, self.files()) {
-                (false, _) => self.to_vocabulary(HEAD)?,
-                (true, ModelFiles::Directory(_)) => self.to_vocabulary(EMBEDDING)?,
+                (false, _) => self.of_vocabulary(&naming.head())?,
+                (true, ModelFiles::Directory(_)) => self.of_vocabulary(&naming.embedding())?,
                 (true, ModelFiles::Packed(_)) => self.embedding()?,
             };
-            let norm = self.weights.vector(NORM, self.config.hidden)?;
+            let norm = self.weights.vector(&naming.norm(), self.config.hidden)?;
             Ok(Arc::new(Head { norm, epsilon: self.config.epsilon, map }))
         })
     }
 }
 
-/// What is kept in `slot`, or what `read` gives, kept where there is a slot.
+/// What is kept in `slot`; if nothing is, what `read` returns, which is then kept where there is a slot.
 fn kept<T>(
     slot: Option<&Mutex<Option<Arc<T>>>>,
     read: impl Fn() -> Result<Arc<T>>,
@@ -184,7 +182,7 @@ fn kept<T>(
     if let Some(there) = &*slot {
         return Ok(Arc::clone(there));
     }
-    let fresh = read()?;
-    *slot = Some(Arc::clone(&fresh));
-    Ok(fresh)
+    let read = read()?;
+    *slot = Some(Arc::clone(&read));
+    Ok(read)
 }

@@ -1,4 +1,4 @@
-//! What keeps a checkpoint from being run.
+//! Why a checkpoint cannot be run.
 
 use std::path::PathBuf;
 
@@ -7,28 +7,28 @@ use physarium_checkpoint::{ErrorKind, printable};
 /// Result of this crate's functions.
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What keeps a checkpoint from being run.
+/// Why a checkpoint cannot be run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The checkpoint is not as its format or its own config say, or cannot be read.
+    /// The checkpoint disagrees with its format or its own config, or cannot be read.
     #[error(transparent)]
     Checkpoint(#[from] physarium_checkpoint::Error),
-    /// The checkpoint is sound, but of a kind that this decoder does not know.
-    #[error("{}: {field} {} is not supported, expected one of: {known}", file.display(), printable(found))]
+    /// The checkpoint is valid, but this decoder does not support it.
+    #[error("{}: {field} {} is not supported, expected one of: {supported}", file.display(), printable(found))]
     Unsupported {
         /// The file that says so.
         file: PathBuf,
-        /// The field in it.
+        /// The field in that file.
         field: &'static str,
         /// Its value.
         found: String,
-        /// The values that are known.
-        known: String,
+        /// The values that are supported.
+        supported: String,
     },
     /// A token that the model has no embedding for.
     #[error(
-        "token {token} is outside the vocabulary of {vocabulary}: tokenizer and model do not belong together"
+        "token {token} is outside the vocabulary of {vocabulary}: tokenizer and model do not match"
     )]
     Token {
         /// The token's id.

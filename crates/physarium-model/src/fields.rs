@@ -1,4 +1,4 @@
-//! Fields of a JSON object, read as strictly as their use needs.
+//! Fields of a JSON object, read strictly.
 
 use std::path::PathBuf;
 
@@ -13,7 +13,7 @@ const MAX_BYTES: u64 = 16 << 20;
 /// Largest size that a config may state: products of three of them do not overflow.
 const MAX_SIZE: u64 = 1 << 20;
 
-/// A JSON object of a file, with the file's name for what is wrong in it.
+/// A JSON object of a file, with the file's path for error messages.
 pub(crate) struct Fields {
     path: PathBuf,
     map: Map<String, Value>,
@@ -36,12 +36,12 @@ impl Fields {
         self.map.get(field).filter(|value| !value.is_null())
     }
 
-    /// Whether the field is there, `null` or not.
+    /// Whether the field is present, `null` or not.
     pub(crate) fn has(&self, field: &str) -> bool {
         self.map.contains_key(field)
     }
 
-    /// An object inside, with the same file's name.
+    /// An object inside, with the same file's path.
     pub(crate) fn object(&self, field: &'static str) -> Result<Option<Fields>> {
         match self.get(field) {
             None => Ok(None),
@@ -63,7 +63,7 @@ impl Fields {
         }
     }
 
-    /// A size that must be there.
+    /// A size that must be present.
     pub(crate) fn required_size(&self, field: &'static str) -> Result<usize> {
         self.size(field)?.ok_or_else(|| self.fault(field, "an integer of 1 to 1048576", None))
     }
@@ -79,7 +79,7 @@ impl Fields {
         }
     }
 
-    /// A positive finite number that must be there.
+    /// A positive finite number that must be present.
     pub(crate) fn required_number(&self, field: &'static str) -> Result<f64> {
         self.number(field)?.ok_or_else(|| self.fault(field, "a positive number", None))
     }
@@ -102,7 +102,7 @@ impl Fields {
         }
     }
 
-    /// A field is not as it has to be.
+    /// The error for a field that is missing or has a wrong value.
     pub(crate) fn fault(
         &self,
         field: &'static str,
@@ -113,13 +113,13 @@ impl Fields {
         Malformed::new(&self.path, field, expected, found).into()
     }
 
-    /// A field is as it may be, but not for us.
-    pub(crate) fn unsupported(&self, field: &'static str, found: &str, known: &str) -> Error {
+    /// The error for a valid value that is not supported.
+    pub(crate) fn unsupported(&self, field: &'static str, found: &str, supported: &str) -> Error {
         Error::Unsupported {
             file: self.path.clone(),
             field,
             found: found.to_owned(),
-            known: known.to_owned(),
+            supported: supported.to_owned(),
         }
     }
 }

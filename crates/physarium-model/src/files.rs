@@ -17,11 +17,10 @@ pub enum ModelFiles {
 }
 
 impl ModelFiles {
-    /// Opens a checkpoint directory or a packed file, and checks what can be checked without reading
-    /// weights.
+    /// Opens a checkpoint directory or a packed file, and checks everything that does not need weights.
     ///
     /// # Errors
-    /// What is wrong with headers, index or container.
+    /// `Checkpoint` for faults in headers, index or container, or a file that cannot be read.
     pub fn open(path: &Path) -> Result<ModelFiles> {
         if path.is_file() {
             return Ok(ModelFiles::Packed(Box::new(Packed::open(path)?)));
@@ -37,12 +36,12 @@ impl ModelFiles {
         }
     }
 
-    /// A file's path, for what is wrong with it.
+    /// A file's path, for error messages.
     pub fn path_of(&self, name: &str) -> PathBuf {
         self.path().join(name)
     }
 
-    /// The bytes of a file, if there is one of this name.
+    /// The bytes of a file, if the model has one of this name.
     ///
     /// # Errors
     /// `Malformed` for more than `limit` bytes; `Io` when it cannot be read.
@@ -59,7 +58,7 @@ impl ModelFiles {
         }
     }
 
-    /// The bytes of a file that has to be there.
+    /// The bytes of a file that the model must have.
     ///
     /// # Errors
     /// As [`ModelFiles::find`], and `Malformed` when there is none.
@@ -68,12 +67,17 @@ impl ModelFiles {
             return Ok(Source::open(&self.path_of(name))?.read_all(limit)?);
         }
         self.find(name, limit)?.ok_or_else(|| {
-            Malformed::new(&self.path_of(name), "file is missing", "it in the packed file", "none")
-                .into()
+            Malformed::new(
+                &self.path_of(name),
+                "file is missing",
+                "a file of this name in the packed file",
+                "none",
+            )
+            .into()
         })
     }
 
-    /// Bytes of all tensors as they are stored.
+    /// Bytes that all tensors take as stored.
     pub fn stored_bytes(&self) -> u64 {
         match self {
             ModelFiles::Directory(checkpoint) => {

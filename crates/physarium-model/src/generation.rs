@@ -1,4 +1,4 @@
-//! One token after another: keys and values of what has been seen are kept.
+//! Token-by-token decoding: keys and values of earlier tokens are kept.
 
 use std::sync::Arc;
 
@@ -7,12 +7,13 @@ use physarium_kernels::{Buffer, Compute};
 use crate::decoder::Decoder;
 use crate::error::Result;
 use crate::head::Head;
-use crate::layer::{KeysValues, Layer, Run};
+use crate::layer::{KeysValues, Layer};
+use crate::workspace::Workspace;
 
-/// A text on its way through a decoder.
+/// A text that is decoded token by token.
 pub struct Generation<'a> {
     decoder: &'a Decoder,
-    run: Run<'a>,
+    workspace: Workspace<'a>,
     layers: Vec<(Arc<Layer>, KeysValues)>,
     head: Arc<Head>,
     positions: usize,
@@ -22,10 +23,10 @@ pub struct Generation<'a> {
 
 impl<'a> Generation<'a> {
     /// For a text of at most `positions` tokens. Reads all weights, and keeps them where the decoder is
-    /// [`Resident`](crate::Residency::Resident).
+    /// [`Resident`](crate::decoder::Residency::Resident).
     ///
     /// # Errors
-    /// `Checkpoint` when weights cannot be read, or are not as their digests say.
+    /// `Checkpoint` when weights cannot be read, or differ from their digests.
     pub fn new(
         compute: &'a Compute,
         decoder: &'a Decoder,
@@ -36,7 +37,7 @@ impl<'a> Generation<'a> {
         let layers = (0..decoder.config().layers()).map(layer).collect::<Result<Vec<_>>>()?;
         Ok(Generation {
             decoder,
-            run: Run::new(compute, decoder.config(), positions),
+            workspace: Workspace::new(compute, decoder.config(), positions),
             layers,
             head: decoder.head()?,
             positions,
@@ -56,28 +57,28 @@ impl<'a> Generation<'a> {
         layers.sum::<usize>() + self.head.map.weights_bytes()
     }
 
-    /// Takes the next tokens, which go through the layers together: memory grows with their number. Returns
-    /// the logits `[vocabulary]` of what comes after the last of them.
+    /// Takes the next tokens, which pass the layers together: memory grows with their number. Returns the
+    /// logits `[vocabulary]` for the token after the last of them.
     ///
     /// # Errors
     /// `Token` for an id beyond the vocabulary; `Checkpoint` when embeddings cannot be read.
     ///
     /// # Panics
-    /// For no tokens, or more than there are positions.
+    /// For no tokens, or for more than there are positions.
     pub fn feed(&mut self, tokens: &[u32]) -> Result<&[f32]> {
         assert!(!tokens.is_empty(), "no tokens");
         assert!(self.seen + tokens.len() <= self.positions, "more than {}", self.positions);
         let mut hidden = self.decoder.embed(tokens)?;
-        let (run, layers) = (&self.run, &mut self.layers);
-        run.compute().within(|| {
+        let (workspace, layers) = (&self.workspace, &mut self.layers);
+        workspace.compute().within(|| {
             for (layer, past) in layers {
-                layer.forward_after(run, past, &mut hidden);
+                layer.forward_after(workspace, past, &mut hidden);
             }
         });
         self.seen += tokens.len();
         let last = &hidden[hidden.len() - self.decoder.config().hidden..];
-        let (run, head, logits) = (&self.run, &self.head, &mut self.logits);
-        run.compute().within(|| head.logits(run, last, logits));
+        let (head, logits) = (&self.head, &mut self.logits);
+        workspace.compute().within(|| head.logits(workspace, last, logits));
         Ok(&self.logits)
     }
 }

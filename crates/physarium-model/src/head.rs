@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use physarium_kernels::{Buffer, Linear, vector};
 
-use crate::layer::Run;
+use crate::workspace::Workspace;
 
 /// The final norm and the map to the vocabulary.
 #[derive(Debug)]
@@ -22,10 +22,10 @@ impl Head {
     }
 
     /// Logits `[tokens, vocabulary]` of the rows of `hidden` `[tokens, hidden]`.
-    pub fn logits(&self, run: &Run<'_>, hidden: &[f32], logits: &mut Buffer) {
+    pub fn logits(&self, workspace: &Workspace<'_>, hidden: &[f32], logits: &mut Buffer) {
         let mut normed = vec![0.0; hidden.len()];
         vector::rms_norm(hidden, &self.norm, self.epsilon, &mut normed);
         logits.resize(hidden.len() / self.norm.len() * self.vocabulary());
-        self.map.forward(run.compute(), &normed, logits);
+        self.map.forward(workspace.compute(), &normed, logits);
     }
 }

@@ -2,153 +2,27 @@
 One layer of a decoder, stage by stage.
 
 A layer adds twice to the residual stream `hidden` `[tokens, hidden]`: attention, then the MLP.
-[`Layer::inputs`] computes what goes into the projections of a [`Stage`] from `hidden` as it stands;
-[`Layer::add_outputs`] adds what comes out of the last one. [`Layer::forward`] is all of it.
+[`Layer::inputs`] computes from `hidden` what goes into the maps of a stage; [`Layer::add_outputs`] adds the
+outputs of a stage that feeds the residual stream. [`Layer::forward`] does all of it.
 */
 
-use std::sync::{Mutex, PoisonError};
-
+use physarium_checkpoint::{Map, Site};
 use physarium_kernels::{Buffer, Compute, Linear, forward_all, vector};
 
 use crate::attention::{Shape, attend};
 use crate::config::Config;
 use crate::error::Result;
-use crate::rope::Angles;
+use crate::stages::{MapShape, Stage, StageKind};
 use crate::weights::Weights;
+use crate::workspace::{Buffers, Workspace};
 
 /// Rows of activations that a task works on, element by element.
 pub(crate) const ROWS: usize = 64;
 
-/// A linear map of a layer that pruning may target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[allow(missing_docs, reason = "the names are the checkpoints' own")]
-pub enum Projection {
-    Q,
-    K,
-    V,
-    O,
-    Gate,
-    Up,
-    Down,
-}
-
-impl Projection {
-    /// In the order of the data.
-    pub const ALL: [Projection; 7] = [
-        Projection::Q,
-        Projection::K,
-        Projection::V,
-        Projection::O,
-        Projection::Gate,
-        Projection::Up,
-        Projection::Down,
-    ];
-
-    /// Name of its module in a layer.
-    pub fn module(self) -> &'static str {
-        match self {
-            Projection::Q => "self_attn.q_proj",
-            Projection::K => "self_attn.k_proj",
-            Projection::V => "self_attn.v_proj",
-            Projection::O => "self_attn.o_proj",
-            Projection::Gate => "mlp.gate_proj",
-            Projection::Up => "mlp.up_proj",
-            Projection::Down => "mlp.down_proj",
-        }
-    }
-
-    /// Its shape: outputs, inputs.
-    pub fn shape(self, config: &Config) -> [usize; 2] {
-        match self {
-            Projection::Q => [config.attention_width(), config.hidden],
-            Projection::K | Projection::V => [config.kv_width(), config.hidden],
-            Projection::O => [config.hidden, config.attention_width()],
-            Projection::Gate | Projection::Up => [config.intermediate, config.hidden],
-            Projection::Down => [config.hidden, config.intermediate],
-        }
-    }
-
-    /// Whether it has a bias.
-    fn bias(self, config: &Config) -> bool {
-        match self {
-            Projection::Q | Projection::K | Projection::V => config.biases.qkv,
-            Projection::O => config.biases.output,
-            Projection::Gate | Projection::Up | Projection::Down => config.biases.mlp,
-        }
-    }
-}
-
-/// Projections that see the same inputs, in the order of the data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Stage {
-    /// q, k and v, which see the normed residual stream.
-    Qkv,
-    /// o, which sees the mix of values.
-    Output,
-    /// gate and up, which see the normed residual stream with attention added.
-    GateUp,
-    /// down, which sees silu(gate) · up.
-    Down,
-}
-
-impl Stage {
-    /// In the order of the data.
-    pub const ALL: [Stage; 4] = [Stage::Qkv, Stage::Output, Stage::GateUp, Stage::Down];
-
-    /// Its projections.
-    pub fn projections(self) -> &'static [Projection] {
-        match self {
-            Stage::Qkv => &[Projection::Q, Projection::K, Projection::V],
-            Stage::Output => &[Projection::O],
-            Stage::GateUp => &[Projection::Gate, Projection::Up],
-            Stage::Down => &[Projection::Down],
-        }
-    }
-
-    /// Features that its projections see.
-    pub fn inputs(self, config: &Config) -> usize {
-        self.projections()[0].shape(config)[1]
-    }
-}
-
-/// What running a layer takes beside its weights. Windows may run at the same time.
-#[derive(Debug)]
-pub struct Run<'a> {
-    compute: &'a Compute,
-    pub(crate) angles: Angles,
-    /// Kept from one call to the next: fresh memory costs as much as a product.
-    buffers: Mutex<Vec<Buffers>>,
-}
-
-/// Activations on the way through a layer.
-#[derive(Debug, Default)]
-struct Buffers {
-    normed: Buffer,
-    q: Buffer,
-    up: Buffer,
-    added: Buffer,
-}
-
-impl<'a> Run<'a> {
-    /// For windows of at most `positions` tokens of a model.
-    pub fn new(compute: &'a Compute, config: &Config, positions: usize) -> Run<'a> {
-        let angles = Angles::new(&config.rope, positions);
-        Run { compute, angles, buffers: Mutex::default() }
-    }
-
-    /// What computes.
-    pub fn compute(&self) -> &'a Compute {
-        self.compute
-    }
-
-    /// Lends buffers to `work`, whatever is in them.
-    fn with_buffers(&self, work: impl FnOnce(&mut Buffers)) {
-        let kept = || self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut buffers = kept().pop().unwrap_or_default();
-        work(&mut buffers);
-        kept().push(buffers);
-    }
-}
+/// Modules of the norms of the residual stream: before attention, before the MLP.
+const STREAM_NORMS: [&str; 2] = ["input_layernorm", "post_attention_layernorm"];
+/// Modules of the norms of queries and keys.
+const HEAD_NORMS: [&str; 2] = ["self_attn.q_norm", "self_attn.k_norm"];
 
 /// Keys and values of the tokens that a layer has seen, `[positions, kv_heads · head_dim]` each.
 #[derive(Debug, Default)]
@@ -157,33 +31,49 @@ pub struct KeysValues {
     values: Buffer,
 }
 
+/// Queries or keys in rows of heads: how many heads a row has, and the norm of each where there is one.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Heads<'a> {
+    pub(crate) count: usize,
+    pub(crate) norm: Option<&'a [f32]>,
+}
+
 /// The weights of one layer.
 #[derive(Debug, Clone)]
 pub struct Layer {
+    index: usize,
     pub(crate) shape: Shape,
     pub(crate) epsilon: f32,
     pub(crate) attention_norm: Vec<f32>,
     pub(crate) mlp_norm: Vec<f32>,
     /// Norms of queries and keys `[head_dim]`.
-    pub(crate) qk_norms: Option<[Vec<f32>; 2]>,
-    /// In the order of [`Projection::ALL`].
-    maps: [Linear; 7],
+    qk_norms: Option<[Vec<f32>; 2]>,
+    /// In the order of the data.
+    pub(crate) stages: Vec<Stage>,
 }
 
 impl Layer {
     pub(crate) fn read(weights: &Weights, config: &Config, index: usize) -> Result<Layer> {
-        let name = |module: &str| format!("model.layers.{index}.{module}");
-        let norm = |module: &str, len| weights.vector(&name(&format!("{module}.weight")), len);
-        let map =
-            |p: Projection| weights.linear(&name(p.module()), p.shape(config), p.bias(config));
-        let [q, k, v, o, gate, up, down] = Projection::ALL;
+        let norm = |module: &str, len| weights.vector(&norm_name(weights, index, module), len);
+        let [before_attention, before_mlp] = STREAM_NORMS;
         let qk_norms = if config.qk_norm {
-            let read = |module| norm(module, config.head_dim);
-            Some([read("self_attn.q_norm")?, read("self_attn.k_norm")?])
+            let [q, k] = HEAD_NORMS.map(|module| norm(module, config.head_dim));
+            Some([q?, k?])
         } else {
             None
         };
+        let map = |shape: &MapShape| -> Result<(Site, Linear)> {
+            let site = shape.site(index);
+            let map = weights.linear(&weights.naming().of_site(&site), shape)?;
+            Ok((site, map))
+        };
+        let mut stages = Vec::new();
+        for stage in config.stages() {
+            let maps = stage.maps.iter().map(map).collect::<Result<Vec<_>>>()?;
+            stages.push(Stage { layer: index, kind: stage.kind, maps });
+        }
         Ok(Layer {
+            index,
             shape: Shape {
                 heads: config.heads,
                 kv_heads: config.kv_heads,
@@ -191,159 +81,196 @@ impl Layer {
                 window: config.windows[index],
             },
             epsilon: config.epsilon,
-            attention_norm: norm("input_layernorm", config.hidden)?,
-            mlp_norm: norm("post_attention_layernorm", config.hidden)?,
+            attention_norm: norm(before_attention, config.hidden)?,
+            mlp_norm: norm(before_mlp, config.hidden)?,
             qk_norms,
-            maps: [map(q)?, map(k)?, map(v)?, map(o)?, map(gate)?, map(up)?, map(down)?],
+            stages,
         })
     }
 
-    /// Proves that all tensors of a layer are there in the right shapes, from headers alone.
+    /// Proves from headers alone that all tensors of a layer are there in the right shapes.
     pub(crate) fn check(weights: &Weights, config: &Config, index: usize) -> Result<()> {
-        let name = |module: &str| format!("model.layers.{index}.{module}");
-        for projection in Projection::ALL {
-            let module = name(projection.module());
-            weights.find(&format!("{module}.weight"), &projection.shape(config))?;
-            if projection.bias(config) {
-                weights.find(&format!("{module}.bias"), &projection.shape(config)[..1])?;
+        for shape in config.stages().iter().flat_map(|stage| &stage.maps) {
+            let module = weights.naming().of_site(&shape.site(index));
+            weights.find(&format!("{module}.weight"), &[shape.outputs, shape.inputs])?;
+            if shape.bias {
+                weights.find(&format!("{module}.bias"), &[shape.outputs])?;
             }
         }
-        for module in ["input_layernorm", "post_attention_layernorm"] {
-            weights.find(&name(&format!("{module}.weight")), &[config.hidden])?;
-        }
+        let norm = |module: &str, len| {
+            weights.find(&norm_name(weights, index, module), &[len]).map(|_| ())
+        };
+        STREAM_NORMS.into_iter().try_for_each(|module| norm(module, config.hidden))?;
         if config.qk_norm {
-            for module in ["self_attn.q_norm", "self_attn.k_norm"] {
-                weights.find(&name(&format!("{module}.weight")), &[config.head_dim])?;
-            }
+            HEAD_NORMS.into_iter().try_for_each(|module| norm(module, config.head_dim))?;
         }
         Ok(())
     }
 
-    /// A projection.
-    pub fn map(&self, projection: Projection) -> &Linear {
-        &self.maps[projection as usize]
+    /// Its stages in the order of the data.
+    pub fn stages(&self) -> &[Stage] {
+        &self.stages
+    }
+
+    /// The map at a site, if the layer has one there.
+    pub fn at(&self, site: &Site) -> Option<&Linear> {
+        self.sites().find(|(other, _)| other == site).map(|(_, map)| map)
+    }
+
+    /// All maps in the order of the data, each with its place in the decoder.
+    pub(crate) fn sites(&self) -> impl Iterator<Item = &(Site, Linear)> {
+        self.stages.iter().flat_map(|stage| &stage.maps)
+    }
+
+    /// The place of one of its maps.
+    pub(crate) fn site(&self, map: Map) -> Site {
+        Site { layer: Some(self.index as u64), map, expert: None }
+    }
+
+    /// A map that every layer has.
+    pub(crate) fn map(&self, map: Map) -> &Linear {
+        let found = self.sites().find(|(site, _)| site.map == map && site.expert.is_none());
+        &found.expect("the stages of every config have this map").1
+    }
+
+    /// Queries in rows.
+    pub(crate) fn query_heads(&self) -> Heads<'_> {
+        Heads { count: self.shape.heads, norm: self.qk_norms.as_ref().map(|[q, _]| &q[..]) }
+    }
+
+    /// Keys in rows.
+    pub(crate) fn key_heads(&self) -> Heads<'_> {
+        Heads { count: self.shape.kv_heads, norm: self.qk_norms.as_ref().map(|[_, k]| &k[..]) }
     }
 
     /// Bytes that the weights of its maps take.
     pub(crate) fn weights_bytes(&self) -> usize {
-        self.maps.iter().map(Linear::weights_bytes).sum()
-    }
-
-    /// Puts another map in a projection's place.
-    ///
-    /// # Panics
-    /// If its shape is another.
-    pub fn replace(&mut self, projection: Projection, map: Linear) {
-        let old = &mut self.maps[projection as usize];
-        assert_eq!([old.outputs(), old.inputs()], [map.outputs(), map.inputs()]);
-        *old = map;
+        self.sites().map(|(_, map)| map.weights_bytes()).sum()
     }
 
     /// Prepares all maps, for callers that run windows side by side.
     pub fn prepare(&self, compute: &Compute) {
-        self.maps.iter().for_each(|map| map.prepare(compute));
+        self.sites().for_each(|(_, map)| map.prepare(compute));
     }
 
     /// Adds attention and MLP to `hidden` `[tokens, hidden]`, the states of one window.
-    pub fn forward(&self, run: &Run<'_>, hidden: &mut [f32]) {
-        let mut x = Buffer::default();
-        for stage in [Stage::Output, Stage::Down] {
-            self.inputs(stage, run, hidden, &mut x);
-            self.add_outputs(stage, run, &x, hidden);
-        }
+    pub fn forward(&self, workspace: &Workspace<'_>, hidden: &mut [f32]) {
+        self.forward_after(workspace, &mut KeysValues::default(), hidden);
     }
 
-    /// As [`Layer::forward`], for tokens that come after those in `past`, which they then belong to.
-    pub fn forward_after(&self, run: &Run<'_>, past: &mut KeysValues, hidden: &mut [f32]) {
+    /// As [`Layer::forward`], for tokens that come after those in `past`, which they are then added to.
+    pub fn forward_after(
+        &self,
+        workspace: &Workspace<'_>,
+        past: &mut KeysValues,
+        hidden: &mut [f32],
+    ) {
         let mut x = Buffer::default();
-        self.mixed(run, hidden, past, &mut x);
-        self.add_outputs(Stage::Output, run, &x, hidden);
-        self.gated(run, hidden, &mut x);
-        self.add_outputs(Stage::Down, run, &x, hidden);
+        self.mixed(workspace, hidden, past, &mut x);
+        self.add_outputs(StageKind::MixedValues, workspace, &x, hidden);
+        self.gated(workspace, hidden, &mut x);
+        self.add_outputs(StageKind::Gated, workspace, &x, hidden);
     }
 
-    /// Computes what goes into the projections of `stage`, `[tokens, inputs]`, for one window.
+    /// Computes what goes into the maps of a stage, `[tokens, inputs]`, for one window.
     ///
-    /// `hidden` is the residual stream before the layer for [`Stage::Qkv`] and [`Stage::Output`],
-    /// and with attention added for [`Stage::GateUp`] and [`Stage::Down`].
-    pub fn inputs(&self, stage: Stage, run: &Run<'_>, hidden: &[f32], x: &mut Buffer) {
+    /// `hidden` is the residual stream before the layer for [`StageKind::BeforeAttention`] and
+    /// [`StageKind::MixedValues`], and with attention added for [`StageKind::BeforeMlp`] and
+    /// [`StageKind::Gated`].
+    pub fn inputs(
+        &self,
+        stage: StageKind,
+        workspace: &Workspace<'_>,
+        hidden: &[f32],
+        x: &mut Buffer,
+    ) {
         match stage {
-            Stage::Qkv => self.normed(run, hidden, &self.attention_norm, x),
-            Stage::Output => self.mixed(run, hidden, &mut KeysValues::default(), x),
-            Stage::GateUp => self.normed(run, hidden, &self.mlp_norm, x),
-            Stage::Down => self.gated(run, hidden, x),
+            StageKind::BeforeAttention => self.normed(workspace, hidden, &self.attention_norm, x),
+            StageKind::MixedValues => self.mixed(workspace, hidden, &mut KeysValues::default(), x),
+            StageKind::BeforeMlp => self.normed(workspace, hidden, &self.mlp_norm, x),
+            StageKind::Gated => self.gated(workspace, hidden, x),
         }
     }
 
-    /// Adds what the last projection of `stage` makes of `x` to `hidden`.
+    /// Adds what the map of a stage makes of `x` to `hidden`.
     ///
     /// # Panics
-    /// For a stage whose outputs go elsewhere: [`Stage::Qkv`] and [`Stage::GateUp`].
-    pub fn add_outputs(&self, stage: Stage, run: &Run<'_>, x: &[f32], hidden: &mut [f32]) {
-        let map = match stage {
-            Stage::Output => self.map(Projection::O),
-            Stage::Down => self.map(Projection::Down),
-            Stage::Qkv | Stage::GateUp => panic!("{stage:?} adds nothing to the residual stream"),
-        };
+    /// For a stage that does not add to the residual stream ([`StageKind::adds_to_stream`]).
+    pub fn add_outputs(
+        &self,
+        stage: StageKind,
+        workspace: &Workspace<'_>,
+        x: &[f32],
+        hidden: &mut [f32],
+    ) {
         /// Elements that a task adds.
         const ADDED: usize = 1 << 16;
-        run.with_buffers(|Buffers { added, .. }| {
+        assert!(stage.adds_to_stream(), "{stage:?} adds nothing to the residual stream");
+        let stage = self.stages.iter().find(|other| other.kind == stage);
+        let (_, map) = &stage.expect("a layer has stages of all kinds").maps[0];
+        workspace.with_buffers(|Buffers { added, .. }| {
             added.resize(hidden.len());
-            map.forward(run.compute, x, added);
-            run.compute.each_chunk(hidden, ADDED, |index, hidden| {
+            map.forward(workspace.compute(), x, added);
+            workspace.compute().each_chunk(hidden, ADDED, |index, hidden| {
                 let begin = index * ADDED;
                 vector::add(hidden, &added[begin..begin + hidden.len()]);
             });
         });
     }
 
-    fn normed(&self, run: &Run<'_>, hidden: &[f32], norm: &[f32], x: &mut Buffer) {
+    fn normed(&self, workspace: &Workspace<'_>, hidden: &[f32], norm: &[f32], x: &mut Buffer) {
         x.resize(hidden.len());
         let chunk = ROWS * norm.len();
-        run.compute.each_chunk(x, chunk, |index, x| {
+        workspace.compute().each_chunk(x, chunk, |index, x| {
             let begin = index * chunk;
             vector::rms_norm(&hidden[begin..begin + x.len()], norm, self.epsilon, x);
         });
     }
 
-    fn mixed(&self, run: &Run<'_>, hidden: &[f32], past: &mut KeysValues, x: &mut Buffer) {
+    fn mixed(
+        &self,
+        workspace: &Workspace<'_>,
+        hidden: &[f32],
+        past: &mut KeysValues,
+        x: &mut Buffer,
+    ) {
         let tokens = hidden.len() / self.attention_norm.len();
-        let maps = [Projection::Q, Projection::K, Projection::V].map(|p| self.map(p));
+        let maps = [Map::Q, Map::K, Map::V].map(|map| self.map(map));
         let KeysValues { keys, values } = past;
         let before = keys.len();
         for all in [&mut *keys, &mut *values] {
             all.resize(before + tokens * maps[1].outputs());
         }
         let first = before / maps[1].outputs();
-        run.with_buffers(|Buffers { normed, q, .. }| {
-            self.normed(run, hidden, &self.attention_norm, normed);
+        let compute = workspace.compute();
+        workspace.with_buffers(|Buffers { normed, q, .. }| {
+            self.normed(workspace, hidden, &self.attention_norm, normed);
             q.resize(tokens * maps[0].outputs());
             let (k, v) = (&mut keys[before..], &mut values[before..]);
-            forward_all(run.compute, normed, &mut [(maps[0], q), (maps[1], &mut *k), (maps[2], v)]);
-            let norms = self.qk_norms.as_ref();
-            self.turn(run, first, q, self.shape.heads, norms.map(|norms| &norms[0]));
-            self.turn(run, first, k, self.shape.kv_heads, norms.map(|norms| &norms[1]));
+            forward_all(compute, normed, &mut [(maps[0], q), (maps[1], &mut *k), (maps[2], v)]);
+            self.rotate(workspace, first, self.query_heads(), q);
+            self.rotate(workspace, first, self.key_heads(), k);
             x.resize(q.len());
-            attend(run.compute, self.shape, [q, keys, values], x);
+            attend(compute, self.shape, [q, keys, values], x);
         });
     }
 
-    /// Norms heads where the family does, then turns them by their positions from `first` on.
-    pub(crate) fn turn(
+    /// Norms heads where the family does, then rotates them by their positions from `first` on.
+    pub(crate) fn rotate(
         &self,
-        run: &Run<'_>,
+        workspace: &Workspace<'_>,
         first: usize,
+        heads: Heads<'_>,
         x: &mut [f32],
-        heads: usize,
-        norm: Option<&Vec<f32>>,
     ) {
         let head_dim = self.shape.head_dim;
-        run.compute.each_chunk(x, ROWS * heads * head_dim, |index, chunk| {
+        let width = heads.count * head_dim;
+        workspace.compute().each_chunk(x, ROWS * width, |index, chunk| {
             let mut normed = vec![0.0; head_dim];
-            for (row, token) in chunk.chunks_exact_mut(heads * head_dim).enumerate() {
-                let (cos, sin) = run.angles.at(first + index * ROWS + row);
+            for (row, token) in chunk.chunks_exact_mut(width).enumerate() {
+                let (cos, sin) = workspace.angles().at(first + index * ROWS + row);
                 for head in token.chunks_exact_mut(head_dim) {
-                    if let Some(norm) = norm {
+                    if let Some(norm) = heads.norm {
                         vector::rms_norm(head, norm, self.epsilon, &mut normed);
                         head.copy_from_slice(&normed);
                     }
@@ -353,19 +280,25 @@ impl Layer {
         });
     }
 
-    fn gated(&self, run: &Run<'_>, hidden: &[f32], x: &mut Buffer) {
+    fn gated(&self, workspace: &Workspace<'_>, hidden: &[f32], x: &mut Buffer) {
         let tokens = hidden.len() / self.mlp_norm.len();
-        let maps = [Projection::Gate, Projection::Up].map(|p| self.map(p));
+        let maps = [Map::Gate, Map::Up].map(|map| self.map(map));
         x.resize(tokens * maps[0].outputs());
-        run.with_buffers(|Buffers { normed, up, .. }| {
-            self.normed(run, hidden, &self.mlp_norm, normed);
+        let compute = workspace.compute();
+        workspace.with_buffers(|Buffers { normed, up, .. }| {
+            self.normed(workspace, hidden, &self.mlp_norm, normed);
             up.resize(tokens * maps[1].outputs());
-            forward_all(run.compute, normed, &mut [(maps[0], &mut *x), (maps[1], &mut *up)]);
+            forward_all(compute, normed, &mut [(maps[0], &mut *x), (maps[1], &mut *up)]);
             let chunk = ROWS * maps[0].outputs();
-            run.compute.each_chunk(x, chunk, |index, x| {
+            compute.each_chunk(x, chunk, |index, x| {
                 let begin = index * chunk;
                 vector::silu_times(x, &up[begin..begin + x.len()]);
             });
         });
     }
+}
+
+/// Name of the tensor of a layer's norm.
+fn norm_name(weights: &Weights, layer: usize, module: &str) -> String {
+    format!("{}.weight", weights.naming().module(layer as u64, module))
 }

@@ -1,8 +1,8 @@
 /*!
 Rotary position embedding (Su et al. 2021, arXiv 2104.09864) and its published scalings.
 
-In: the config's fields. Out: [`Rope`], the angle by which each pair of a head turns from one position
-to the next, and [`Angles`], the cosines and sines of a range of positions.
+In: the config's fields. Out: [`Rope`], the angle by which each pair of features of a head rotates from one
+position to the next, and [`Angles`], the cosines and sines of a range of positions.
 */
 
 use std::f64::consts::TAU;
@@ -15,7 +15,7 @@ use crate::fields::Fields;
 pub struct Rope {
     /// Radians per position for each pair `[head_dim / 2]`.
     frequencies: Vec<f32>,
-    /// What cosines and sines are multiplied by (YaRN's attention factor).
+    /// Cosines and sines are multiplied by it (YaRN's attention factor).
     factor: f32,
 }
 
@@ -48,14 +48,14 @@ impl Rope {
             "llama3" => base.llama3(&scaling, original_positions(fields, &scaling)?),
             "yarn" => base.yarn(&scaling, original_positions(fields, &scaling)?),
             other => {
-                let known = "default, linear, llama3, yarn";
-                Err(scaling.unsupported("rope_type", other, known))
+                let supported = "default, linear, llama3, yarn";
+                Err(scaling.unsupported("rope_type", other, supported))
             }
         }
     }
 }
 
-/// Positions that the model was made for before it was stretched.
+/// Context length in tokens before it was extended.
 fn original_positions(fields: &Fields, scaling: &Fields) -> Result<f64> {
     const FIELD: &str = "original_max_position_embeddings";
     match scaling.number(FIELD)?.or(fields.number(FIELD)?) {
@@ -64,14 +64,14 @@ fn original_positions(fields: &Fields, scaling: &Fields) -> Result<f64> {
     }
 }
 
-/// The embedding before it is stretched.
+/// The embedding before it is scaled.
 struct Base {
     theta: f64,
     pairs: usize,
 }
 
 impl Base {
-    /// Pair i turns by theta^(-i / pairs).
+    /// Pair i rotates by theta^(-i / pairs) radians per position.
     fn frequency(&self, pair: usize) -> f64 {
         self.theta.powf(-(pair as f64) / self.pairs as f64)
     }
@@ -87,7 +87,7 @@ impl Base {
         self.rope(1.0, |_, frequency| frequency / factor)
     }
 
-    /// Llama 3.1 (arXiv 2407.21783): long waves are stretched, short ones stay, between them a ramp.
+    /// Llama 3.1 (arXiv 2407.21783): low frequencies are scaled, high ones are not, with a ramp between them.
     fn llama3(&self, scaling: &Fields, positions: f64) -> Result<Rope> {
         let factor = scaling.required_number("factor")?;
         let low = scaling.required_number("low_freq_factor")?;
@@ -121,7 +121,7 @@ impl Base {
             (None, Some(one), Some(all)) => magnitude(one) / magnitude(all),
             _ => magnitude(1.0),
         };
-        // The pair that turns `turns` times over the original positions.
+        // The pair that completes `turns` rotations over the original positions.
         let pair_of =
             |turns: f64| self.pairs as f64 * (positions / (turns * TAU)).ln() / self.theta.ln();
         let (mut first, mut last) = (pair_of(fast), pair_of(slow));
@@ -140,7 +140,7 @@ impl Base {
     }
 }
 
-/// Cosines and sines for positions from nought on.
+/// Cosines and sines for positions from zero on.
 #[derive(Debug, Clone)]
 pub struct Angles {
     pairs: usize,
@@ -167,7 +167,7 @@ impl Angles {
     /// Cosines and sines of a position, one for each pair.
     ///
     /// # Panics
-    /// Beyond the positions that they were made for.
+    /// Beyond the positions given to [`Angles::new`].
     pub fn at(&self, position: usize) -> (&[f32], &[f32]) {
         let here = position * self.pairs..(position + 1) * self.pairs;
         (&self.cos[here.clone()], &self.sin[here])

@@ -1,67 +1,79 @@
-//! Tensors of a model by name, as the maps and vectors of a decoder.
+//! Tensors of a model by name, read as the maps and vectors of a decoder.
 
 use std::collections::HashMap;
 
 use half::f16;
-use physarium_checkpoint::{Dtype, Malformed, Shard, Source, TensorInfo};
+use physarium_checkpoint::{Dtype, Malformed, Naming, Shard, Source, TensorInfo};
 use physarium_kernels::{Dense, Linear, Sparse, Weights as MapWeights, large_zeroed};
 use physarium_pack::{Form, Packed, TensorRecord};
 
 use crate::error::Result;
 use crate::files::ModelFiles;
+use crate::stages::MapShape;
 
 /// The tensors of a model by name.
 pub(crate) struct Weights {
     files: ModelFiles,
-    places: HashMap<String, Place>,
+    naming: Naming,
+    locations: HashMap<String, Location>,
 }
 
 /// Where a tensor is.
-enum Place {
-    /// Shard, and place in it.
-    Shard(usize, usize),
+enum Location {
+    Shard {
+        /// Index of the shard in the checkpoint.
+        shard: usize,
+        /// Index of the tensor in the shard.
+        tensor: usize,
+    },
     Packed(TensorRecord),
 }
 
 impl Weights {
     pub(crate) fn new(files: ModelFiles) -> Weights {
-        let mut places = HashMap::new();
+        let mut locations = HashMap::new();
         match &files {
             ModelFiles::Directory(checkpoint) => {
-                for (at, shard) in checkpoint.shards().iter().enumerate() {
-                    for (index, tensor) in shard.tensors.iter().enumerate() {
-                        places.insert(tensor.name.clone(), Place::Shard(at, index));
+                for (shard, header) in checkpoint.shards().iter().enumerate() {
+                    for (tensor, info) in header.tensors.iter().enumerate() {
+                        locations.insert(info.name.clone(), Location::Shard { shard, tensor });
                     }
                 }
             }
             ModelFiles::Packed(packed) => {
                 for tensor in packed.tensors() {
-                    places.insert(tensor.name.clone(), Place::Packed(tensor.clone()));
+                    locations.insert(tensor.name.clone(), Location::Packed(tensor.clone()));
                 }
             }
         }
-        Weights { files, places }
+        let naming = Naming::of(locations.keys().map(String::as_str));
+        Weights { files, naming, locations }
     }
 
     pub(crate) fn files(&self) -> &ModelFiles {
         &self.files
     }
 
-    /// The tensor's place, with its shape and dtype proven.
+    /// How the model spells the names of its tensors.
+    pub(crate) fn naming(&self) -> &Naming {
+        &self.naming
+    }
+
+    /// The tensor of this name, with its shape and dtype proven.
     ///
     /// # Errors
-    /// `Malformed` when it is not there, of another shape, or no dtype that is computed with.
+    /// `Malformed` when it is missing, of another shape, or of a dtype that is not computed with.
     pub(crate) fn find(&self, name: &str, shape: &[usize]) -> Result<Tensor<'_>> {
-        let tensor = match (self.places.get(name), &self.files) {
-            (Some(Place::Shard(shard, index)), ModelFiles::Directory(checkpoint)) => {
+        let tensor = match (self.locations.get(name), &self.files) {
+            (Some(Location::Shard { shard, tensor }), ModelFiles::Directory(checkpoint)) => {
                 let shard = &checkpoint.shards()[*shard];
-                Tensor::Shard(Stored { shard, info: &shard.tensors[*index] })
+                Tensor::Shard(Stored { shard, info: &shard.tensors[*tensor] })
             }
-            (Some(Place::Packed(record)), ModelFiles::Packed(packed)) => {
+            (Some(Location::Packed(record)), ModelFiles::Packed(packed)) => {
                 Tensor::Packed { packed, record }
             }
             _ => {
-                let expected = format!("{} {shape:?}", "a tensor");
+                let expected = format!("a tensor {shape:?}");
                 let fault =
                     Malformed::new(self.files.path(), "tensor is missing", expected, "none");
                 return Err(fault.with_tensor(name).into());
@@ -86,16 +98,18 @@ impl Weights {
         Ok(vector)
     }
 
-    /// A map `name.weight` with, where it has one, `name.bias`.
-    pub(crate) fn linear(
-        &self,
-        name: &str,
-        [outputs, inputs]: [usize; 2],
-        bias: bool,
-    ) -> Result<Linear> {
-        let weights = self.find(&format!("{name}.weight"), &[outputs, inputs])?;
-        let weights = weights.matrix([outputs, inputs])?;
-        let bias = bias.then(|| self.vector(&format!("{name}.bias"), outputs)).transpose()?;
+    /// A matrix `[outputs, inputs]` as a map without a bias.
+    pub(crate) fn matrix(&self, name: &str, [outputs, inputs]: [usize; 2]) -> Result<Linear> {
+        let weights = self.find(name, &[outputs, inputs])?.matrix([outputs, inputs])?;
+        Ok(Linear::new(outputs, inputs, weights, None))
+    }
+
+    /// The map of a module: `module.weight` and, where it has one, `module.bias`.
+    pub(crate) fn linear(&self, module: &str, shape: &MapShape) -> Result<Linear> {
+        let size @ [outputs, inputs] = [shape.outputs, shape.inputs];
+        let weights = self.find(&format!("{module}.weight"), &size)?.matrix(size)?;
+        let bias = || self.vector(&format!("{module}.bias"), outputs);
+        let bias = shape.bias.then(bias).transpose()?;
         Ok(Linear::new(outputs, inputs, weights, bias))
     }
 }
@@ -106,7 +120,7 @@ pub(crate) enum Tensor<'a> {
     Packed { packed: &'a Packed, record: &'a TensorRecord },
 }
 
-/// A tensor as it is in a shard, of which parts can be read.
+/// A tensor in a shard, of which parts can be read.
 pub(crate) struct Stored<'a> {
     shard: &'a Shard,
     info: &'a TensorInfo,
@@ -149,7 +163,7 @@ impl Tensor<'_> {
         Malformed::new(path, what, expected, found).with_tensor(name)
     }
 
-    /// Reads all `len` elements of a tensor that is stored as it is.
+    /// Reads all `len` elements of a tensor that is stored dense.
     pub(crate) fn read(&self, len: usize) -> Result<Dense> {
         match self {
             Tensor::Shard(stored) => stored.read(&stored.open()?, 0, len),
@@ -159,7 +173,7 @@ impl Tensor<'_> {
         }
     }
 
-    /// Reads a matrix, in the form that it is stored in.
+    /// Reads a matrix in the form in which it is stored.
     fn matrix(&self, [outputs, inputs]: [usize; 2]) -> Result<MapWeights> {
         let (packed, record) = match self {
             Tensor::Packed { packed, record } if record.form != Form::Dense => (packed, record),
@@ -170,19 +184,20 @@ impl Tensor<'_> {
         let mut masks = large_zeroed(packed.mask_words(record).unwrap_or(0) as usize);
         packed.masks(record, &mut masks)?;
         let sparse = Sparse::new([outputs, inputs], masks, values).map_err(|fault| {
-            self.fault("masks and values", "that fit each other".to_owned(), fault.to_string())
+            let expected = "a value for each one in the masks".to_owned();
+            self.fault("mask and value counts differ", expected, fault.to_string())
         })?;
         Ok(sparse.into())
     }
 }
 
-/// `len` elements of a dtype that is computed with, from what `read` fills in.
+/// `len` elements of a dtype that is computed with; `read` fills in their bytes.
 fn elements(dtype: Dtype, len: usize, read: impl FnOnce(&mut [u8]) -> Result<()>) -> Result<Dense> {
     fn of<T: bytemuck::Pod>(
         len: usize,
         read: impl FnOnce(&mut [u8]) -> Result<()>,
     ) -> Result<Vec<T>> {
-        // Room for what a sparse matrix puts behind its values.
+        // A sparse matrix pads its values: leave room for that.
         let mut elements = large_zeroed(len + Sparse::SPARE);
         elements.truncate(len);
         read(bytemuck::cast_slice_mut(&mut elements))?;

@@ -3,9 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
+use physarium_checkpoint::{Map, Site};
 use physarium_model::{
-    Buffer, Capture, Compute, Decoder, Dense, Error, Layer, Linear, Place, Projection, Residency,
-    Run, Stage, vector, walk,
+    Buffer, Capture, Compute, Decoder, Dense, Error, Linear, Residency, Stage, StageKind,
+    Workspace, vector, walk,
 };
 use serde_json::Value;
 
@@ -33,13 +34,13 @@ fn golden(name: &str) -> Golden {
 }
 
 /// Logits `[tokens, vocabulary]` of a window.
-fn logits(decoder: &Decoder, run: &Run<'_>, tokens: &[u32]) -> Buffer {
+fn logits(decoder: &Decoder, workspace: &Workspace<'_>, tokens: &[u32]) -> Buffer {
     let mut hidden = decoder.embed(tokens).unwrap();
     for layer in 0..decoder.config().layers() {
-        decoder.layer(layer).unwrap().forward(run, &mut hidden);
+        decoder.layer(layer).unwrap().forward(workspace, &mut hidden);
     }
     let mut logits = Buffer::default();
-    decoder.head().unwrap().logits(run, &hidden, &mut logits);
+    decoder.head().unwrap().logits(workspace, &hidden, &mut logits);
     logits
 }
 
@@ -54,8 +55,8 @@ fn every_family_gives_the_numbers_of_transformers() {
         let golden = golden(name);
         let decoder = Decoder::open(&golden.dir, Residency::Streamed).unwrap();
         for compute in [Compute::new(2).unwrap(), Compute::portable(1).unwrap()] {
-            let run = Run::new(&compute, decoder.config(), golden.tokens.len());
-            let logits = logits(&decoder, &run, &golden.tokens);
+            let workspace = Workspace::new(&compute, decoder.config(), golden.tokens.len());
+            let logits = logits(&decoder, &workspace, &golden.tokens);
             let vocabulary = decoder.config().vocabulary;
             let found = nll(&logits, vocabulary, &golden.tokens);
             assert_eq!(found.len(), golden.nll.len());
@@ -81,9 +82,9 @@ fn threads_and_residency_change_no_bit() {
         let logits_of = |residency, threads| {
             let decoder = Decoder::open(&golden.dir, residency).unwrap();
             let compute = Compute::new(threads).unwrap();
-            let run = Run::new(&compute, decoder.config(), golden.tokens.len());
-            let first = logits(&decoder, &run, &golden.tokens);
-            assert!(first[..] == logits(&decoder, &run, &golden.tokens)[..]);
+            let workspace = Workspace::new(&compute, decoder.config(), golden.tokens.len());
+            let first = logits(&decoder, &workspace, &golden.tokens);
+            assert!(first[..] == logits(&decoder, &workspace, &golden.tokens)[..]);
             first
         };
         let one = logits_of(Residency::Streamed, 1);
@@ -93,34 +94,62 @@ fn threads_and_residency_change_no_bit() {
 
 /// Keeps what it sees, and replaces maps by what `change` makes of them.
 struct Seen<F> {
-    places: Vec<(Place, usize)>,
-    differs: Vec<Place>,
+    stages: Vec<(Vec<Site>, usize)>,
+    differs: Vec<(usize, StageKind)>,
+    layers: usize,
     change: F,
 }
 
-impl<F: FnMut(Projection) -> Option<Linear>> Capture for Seen<F> {
+impl<F: FnMut(&Site) -> Option<Linear>> Seen<F> {
+    fn new(change: F) -> Seen<F> {
+        Seen { stages: vec![], differs: vec![], layers: 0, change }
+    }
+}
+
+fn sites(stage: &Stage) -> Vec<Site> {
+    stage.maps().iter().map(|(site, _)| site.clone()).collect()
+}
+
+impl<F: FnMut(&Site) -> Option<Linear>> Capture for Seen<F> {
     type Error = Error;
 
     fn wants_dense(&self) -> bool {
         true
     }
 
-    fn inputs(&mut self, place: Place, dense: Option<&[f32]>, pruned: &[f32]) -> Result<(), Error> {
+    fn begin_layer(&mut self, layer: usize) -> Result<(), Error> {
+        assert_eq!(layer, self.layers);
+        Ok(())
+    }
+
+    fn inputs(
+        &mut self,
+        stage: &Stage,
+        dense: Option<&[f32]>,
+        pruned: &[f32],
+    ) -> Result<(), Error> {
         let dense = dense.unwrap();
         assert_eq!(dense.len(), pruned.len());
-        self.places.push((place, dense.len()));
-        if dense != pruned && self.differs.last() != Some(&place) {
-            self.differs.push(place);
+        self.stages.push((sites(stage), dense.len()));
+        let here = (stage.layer(), stage.kind());
+        if dense != pruned && self.differs.last() != Some(&here) {
+            self.differs.push(here);
         }
         Ok(())
     }
 
-    fn finish(&mut self, place: Place, pruned: &mut Layer) -> Result<(), Error> {
-        for projection in place.stage.projections() {
-            if let Some(map) = (self.change)(*projection) {
-                pruned.replace(*projection, map);
+    fn finish(&mut self, stage: &mut Stage) -> Result<(), Error> {
+        for site in sites(stage) {
+            if let Some(map) = (self.change)(&site) {
+                stage.replace(&site, map);
             }
         }
+        Ok(())
+    }
+
+    fn finish_layer(&mut self, layer: usize) -> Result<(), Error> {
+        assert_eq!(layer, self.layers);
+        self.layers += 1;
         Ok(())
     }
 }
@@ -131,34 +160,34 @@ fn a_walk_shows_each_stage_and_the_pruned_stream_follows_what_is_replaced() {
     let decoder = Decoder::open(&golden.dir, Residency::Streamed).unwrap();
     let compute = Compute::new(2).unwrap();
     let config = decoder.config().clone();
-    let run = Run::new(&compute, &config, 48);
+    let workspace = Workspace::new(&compute, &config, 48);
     let windows: Vec<&[u32]> = golden.tokens.chunks(48).collect();
 
-    let mut untouched = Seen { places: vec![], differs: vec![], change: |_| None };
-    walk(&decoder, &windows, &run, &mut untouched).unwrap();
+    let mut untouched = Seen::new(|_: &Site| None);
+    walk(&decoder, &windows, &workspace, &mut untouched).unwrap();
     assert_eq!(untouched.differs, []);
+    assert_eq!(untouched.layers, config.layers());
     let mut expected = Vec::new();
     for layer in 0..config.layers() {
-        for stage in Stage::ALL {
-            let len = 48 * stage.inputs(&config);
-            expected.extend([(Place { layer, stage }, len); 2]);
+        for stage in config.stages() {
+            let sites: Vec<Site> = stage.maps.iter().map(|shape| shape.site(layer)).collect();
+            let len = 48 * stage.inputs();
+            expected.extend([(sites.clone(), len), (sites, len)]);
         }
     }
-    assert_eq!(untouched.places, expected);
+    assert_eq!(untouched.stages, expected);
+    let order = [Map::Q, Map::K, Map::V, Map::O, Map::Gate, Map::Up, Map::Down];
+    let seen = expected.iter().step_by(2).flat_map(|(sites, _)| sites).map(|site| &site.map);
+    assert!(seen.eq((0..config.layers()).flat_map(|_| &order)));
 
-    // A map of nought in place of the first layer's o: what comes after sees another stream, what is
-    // up to there does not, and the dense stream stays.
-    let mut times = 0;
-    let change = |projection| {
-        let [outputs, inputs] = Projection::O.shape(&config);
-        let zeros = Dense::F32(vec![0.0; outputs * inputs]);
-        times += usize::from(projection == Projection::O);
-        let first = projection == Projection::O && times == 1;
-        first.then(|| Linear::new(outputs, inputs, zeros, None))
-    };
-    let mut seen = Seen { places: vec![], differs: vec![], change };
-    walk(&decoder, &windows, &run, &mut seen).unwrap();
-    assert_eq!(seen.places, expected);
+    // A map of zeros in place of the first layer's o: later stages see another stream, earlier ones do not,
+    // and the dense stream is the same.
+    let first = Site { layer: Some(0), map: Map::O, expert: None };
+    let [outputs, inputs] = [config.hidden, config.attention_width()];
+    let zeros = Linear::new(outputs, inputs, Dense::F32(vec![0.0; outputs * inputs]), None);
+    let mut seen = Seen::new(|site: &Site| (*site == first).then(|| zeros.clone()));
+    walk(&decoder, &windows, &workspace, &mut seen).unwrap();
+    assert_eq!(seen.stages, expected);
     assert_eq!(seen.differs.len(), 4 * config.layers() - 2);
-    assert_eq!(seen.differs[0], Place { layer: 0, stage: Stage::GateUp });
+    assert_eq!(seen.differs[0], (0, StageKind::BeforeMlp));
 }

@@ -1,10 +1,12 @@
-//! Gradients against autograd (`reference/sensitivity_golden.py`), and what drawn labels are.
+//! Gradients against autograd (`reference/sensitivity_golden.py`), and how labels are drawn.
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use physarium_checkpoint::{Named, Site};
 use physarium_model::{
-    Compute, Decoder, Error, Labels, Projection, Residency, Run, Sensitivity, sensitivities,
+    Compute, Decoder, Error, Labelled, Labels, Residency, Sensitivity, Workspace, sensitivities,
 };
 use serde_json::Value;
 
@@ -20,20 +22,21 @@ fn json(path: PathBuf) -> Value {
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
-fn measure(name: &str, compute: &Compute, labels: Labels) -> Vec<[Sensitivity; 7]> {
+fn measure(name: &str, compute: &Compute, labels: Labels) -> BTreeMap<Site, Sensitivity> {
     let tokens: Vec<u32> =
         serde_json::from_value(json(dir(name).join("golden.json"))["tokens"].clone()).unwrap();
     let decoder = Decoder::open(&dir(name), Residency::Streamed).unwrap();
-    let run = Run::new(compute, decoder.config(), WINDOW);
+    let workspace = Workspace::new(compute, decoder.config(), WINDOW);
     let windows: Vec<&[u32]> = tokens.chunks(WINDOW).collect();
     let mut steps = 0;
     let step = || -> Result<(), Error> {
         steps += 1;
         Ok(())
     };
-    let felt = sensitivities(&decoder, &windows, &run, labels, step).unwrap();
+    let text = Labelled { windows: &windows, labels };
+    let found = sensitivities(&decoder, text, &workspace, step).unwrap();
     assert_eq!(steps, 2 * decoder.config().layers() * windows.len());
-    felt
+    found
 }
 
 #[test]
@@ -41,21 +44,18 @@ fn every_family_gives_the_gradients_of_autograd() {
     for name in MODELS {
         let golden = json(dir(name).join("sensitivity.json"));
         for compute in [Compute::new(2).unwrap(), Compute::portable(1).unwrap()] {
-            let layers = measure(name, &compute, Labels::Next);
-            for (index, layer) in layers.iter().enumerate() {
-                for (projection, found) in Projection::ALL.iter().zip(layer) {
-                    let module = format!("model.layers.{index}.{}", projection.module());
-                    let expected: [Vec<f64>; 2] =
-                        serde_json::from_value(golden[&module].clone()).unwrap();
-                    for (found, expected) in
-                        [&found.inputs, &found.outputs].into_iter().zip(expected)
-                    {
-                        let mean = expected.iter().sum::<f64>() / expected.len() as f64;
-                        assert_eq!(found.len(), expected.len());
-                        for (found, expected) in found.iter().zip(expected) {
-                            let off = (found - expected).abs() / (expected + 1e-2 * mean);
-                            assert!(off < 1e-3, "{name}, {module}: {found}, not {expected}");
-                        }
+            let all = measure(name, &compute, Labels::Next);
+            let golden = golden.as_object().unwrap();
+            assert_eq!(all.len(), golden.len());
+            for (module, expected) in golden {
+                let found = &all[&Named::of(&format!("{module}.weight")).site];
+                let expected: [Vec<f64>; 2] = serde_json::from_value(expected.clone()).unwrap();
+                for (found, expected) in [&found.inputs, &found.outputs].into_iter().zip(expected) {
+                    let mean = expected.iter().sum::<f64>() / expected.len() as f64;
+                    assert_eq!(found.len(), expected.len());
+                    for (found, expected) in found.iter().zip(expected) {
+                        let off = (found - expected).abs() / (expected + 1e-2 * mean);
+                        assert!(off < 1e-3, "{name}, {module}: {found}, not {expected}");
                     }
                 }
             }
@@ -64,7 +64,7 @@ fn every_family_gives_the_gradients_of_autograd() {
 }
 
 #[test]
-fn drawn_labels_are_their_seeds_whatever_the_threads() {
+fn drawn_labels_depend_on_the_seed_and_not_on_threads() {
     let draw =
         |seed, threads| measure("llama", &Compute::new(threads).unwrap(), Labels::Drawn { seed });
     let one = draw(1, 1);

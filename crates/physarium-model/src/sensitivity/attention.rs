@@ -1,10 +1,22 @@
-//! Gradients of attention: from those of its mixes to those of queries, keys and values.
+//! Gradients of attention: from those of the mixed values to those of queries, keys and values.
 
 use physarium_kernels::{Compute, Left, Output, Right, multiply, vector};
 
 use crate::attention::{QUERIES, Queries, Shape};
 
-/// Gradients of one key head and of the query heads that it serves.
+/// What attention was computed from.
+#[derive(Clone, Copy)]
+pub(super) struct Forward<'a> {
+    pub shape: Shape,
+    /// Rotated queries `[tokens, heads · head_dim]`.
+    pub q: &'a [f32],
+    /// Rotated keys `[tokens, kv_heads · head_dim]`.
+    pub k: &'a [f32],
+    /// Values, in the shape of the keys.
+    pub v: &'a [f32],
+}
+
+/// Gradients of one key head and of the query heads that share it.
 #[derive(Default)]
 struct HeadGradients {
     /// `[tokens, group · head_dim]`.
@@ -14,39 +26,38 @@ struct HeadGradients {
     v: Vec<f32>,
 }
 
-/// Writes the gradients of `q`, `k` and `v` (turned), in their shapes.
-///
-/// `q`, `dmixed`: `[tokens, heads · head_dim]`; `k`, `v`: `[tokens, kv_heads · head_dim]`.
-pub(super) fn gradients(
-    compute: &Compute,
-    shape: Shape,
-    [q, k, v]: [&[f32]; 3],
-    dmixed: &[f32],
-    [dq, dk, dv]: [&mut [f32]; 3],
-) {
-    let Shape { heads, kv_heads, head_dim, .. } = shape;
-    let (width, kv_width) = (heads * head_dim, kv_heads * head_dim);
-    let group = heads / kv_heads * head_dim;
-    let mut of_heads: Vec<HeadGradients> = (0..kv_heads).map(|_| Default::default()).collect();
-    compute.each_chunk(&mut of_heads, 1, |kv_head, of_head| {
-        of_head[0] = HeadGradients::of(shape, kv_head, [q, k, v], dmixed);
-    });
-    for (kv_head, from) in of_heads.iter().enumerate() {
-        place(&from.q, group, dq, width, kv_head * group);
-        place(&from.k, head_dim, dk, kv_width, kv_head * head_dim);
-        place(&from.v, head_dim, dv, kv_width, kv_head * head_dim);
-    }
+/// Rows of `cols` elements, `stride` elements apart.
+#[derive(Clone, Copy)]
+struct Rows<'a> {
+    data: &'a [f32],
+    stride: usize,
+    cols: usize,
 }
 
-/// Copies rows of `cols` elements into wider rows, from column `at` on.
-fn place(from: &[f32], cols: usize, to: &mut [f32], width: usize, at: usize) {
-    for (from, to) in from.chunks_exact(cols).zip(to.chunks_exact_mut(width)) {
-        to[at..at + cols].copy_from_slice(from);
+impl Forward<'_> {
+    /// Writes the gradients of `q`, `k` and `v`, in their shapes; `dmixed` `[tokens, heads · head_dim]`.
+    pub(super) fn gradients(
+        self,
+        compute: &Compute,
+        dmixed: &[f32],
+        [dq, dk, dv]: [&mut [f32]; 3],
+    ) {
+        let Shape { heads, kv_heads, head_dim, .. } = self.shape;
+        let (width, kv_width) = (heads * head_dim, kv_heads * head_dim);
+        let group = heads / kv_heads * head_dim;
+        let mut of_heads: Vec<HeadGradients> = (0..kv_heads).map(|_| Default::default()).collect();
+        compute.each_chunk(&mut of_heads, 1, |kv_head, of_head| {
+            of_head[0] = self.of_head(kv_head, dmixed);
+        });
+        for (kv_head, from) in of_heads.iter().enumerate() {
+            copy_columns(&from.q, group, &mut dq[kv_head * group..], width);
+            copy_columns(&from.k, head_dim, &mut dk[kv_head * head_dim..], kv_width);
+            copy_columns(&from.v, head_dim, &mut dv[kv_head * head_dim..], kv_width);
+        }
     }
-}
 
-impl HeadGradients {
-    fn of(shape: Shape, kv_head: usize, [q, k, v]: [&[f32]; 3], dmixed: &[f32]) -> HeadGradients {
+    fn of_head(self, kv_head: usize, dmixed: &[f32]) -> HeadGradients {
+        let Forward { shape, q, k, v } = self;
         let Shape { heads, kv_heads, head_dim, .. } = shape;
         let (width, kv_width) = (heads * head_dim, kv_heads * head_dim);
         let (tokens, group) = (q.len() / width, heads / kv_heads);
@@ -56,21 +67,28 @@ impl HeadGradients {
             v: vec![0.0; tokens * head_dim],
         };
         for first in (0..tokens).step_by(QUERIES) {
-            let run = Queries { shape, first, count: QUERIES.min(tokens - first) };
-            let kv = run.keys().start * kv_width + kv_head * head_dim;
+            let queries = Queries { shape, first, count: QUERIES.min(tokens - first) };
+            let kv = queries.keys().start * kv_width + kv_head * head_dim;
             for member in 0..group {
                 let at = first * width + (kv_head * group + member) * head_dim;
                 let dq = &mut sums.q[(first * group + member) * head_dim..];
-                let begin = run.keys().start * head_dim;
+                let begin = queries.keys().start * head_dim;
                 let (dk, dv) = (&mut sums.k[begin..], &mut sums.v[begin..]);
-                head(run, [&q[at..], &k[kv..], &v[kv..]], &dmixed[at..], [dq, dk, dv]);
+                head(queries, [&q[at..], &k[kv..], &v[kv..]], &dmixed[at..], [dq, dk, dv]);
             }
         }
         sums
     }
 }
 
-/// One head of a run of queries. `dq` is set in rows of the group's width, `dk` and `dv` are added to.
+/// Copies rows of `cols` elements to the beginnings of rows that are `stride` elements apart.
+fn copy_columns(from: &[f32], cols: usize, to: &mut [f32], stride: usize) {
+    for (from, to) in from.chunks_exact(cols).zip(to.chunks_mut(stride)) {
+        to[..cols].copy_from_slice(from);
+    }
+}
+
+/// One head of a run of queries. `dq` is set in rows of the group's width; `dk` and `dv` are added to.
 fn head(run: Queries, [q, k, v]: [&[f32]; 3], dmixed: &[f32], [dq, dk, dv]: [&mut [f32]; 3]) {
     let Shape { heads, kv_heads, head_dim, .. } = run.shape;
     let (width, kv_width) = (heads * head_dim, kv_heads * head_dim);
@@ -80,7 +98,7 @@ fn head(run: Queries, [q, k, v]: [&[f32]; 3], dmixed: &[f32], [dq, dk, dv]: [&mu
     for (row, part) in weights.chunks_exact_mut(keys).zip(parts) {
         vector::scale(row, part);
     }
-    // Of the weights, then of the scores: w (dw − Σ w dw) / √head_dim.
+    // The gradients of the weights, then of the scores: w (dw − Σ w dw) / √head_dim.
     let mut scores = vec![0.0; count * keys];
     let outputs = Left { data: dmixed, stride: width };
     let values = Right::Transposed { data: v, stride: kv_width };
@@ -95,27 +113,22 @@ fn head(run: Queries, [q, k, v]: [&[f32]; 3], dmixed: &[f32], [dq, dk, dv]: [&mu
     let right = Right::AsIs { data: k, stride: kv_width };
     let out = Output { data: dq, stride: heads / kv_heads * head_dim };
     multiply([count, keys, head_dim], left, right, out);
-    add_transposed(&scores, keys, q, width, head_dim, dk);
-    add_transposed(&weights, keys, dmixed, width, head_dim, dv);
+    let rows = |data| Rows { data, stride: width, cols: head_dim };
+    add_transposed(&scores, keys, rows(q), dk);
+    add_transposed(&weights, keys, rows(dmixed), dv);
 }
 
-/// Adds leftᵀ · right to `sums` `[keys, head_dim]`; `left` `[count, keys]`, `right` `[count, head_dim]`.
-fn add_transposed(
-    left: &[f32],
-    keys: usize,
-    right: &[f32],
-    stride: usize,
-    head_dim: usize,
-    sums: &mut [f32],
-) {
+/// Adds leftᵀ · right to `sums` `[keys, right.cols]`; `left` `[count, keys]`, `right` has `count` rows.
+fn add_transposed(left: &[f32], keys: usize, right: Rows<'_>, sums: &mut [f32]) {
     let count = left.len() / keys;
     let mut transposed = vec![0.0; left.len()];
     for (row, left) in left.chunks_exact(keys).enumerate() {
         left.iter().enumerate().for_each(|(key, value)| transposed[key * count + row] = *value);
     }
-    let mut product = vec![0.0; keys * head_dim];
-    let left = Left { data: &transposed, stride: count };
-    let out = Output { data: &mut product, stride: head_dim };
-    multiply([keys, count, head_dim], left, Right::AsIs { data: right, stride }, out);
+    let Rows { data, stride, cols } = right;
+    let mut product = vec![0.0; keys * cols];
+    let (left, right) = (Left { data: &transposed, stride: count }, Right::AsIs { data, stride });
+    let out = Output { data: &mut product, stride: cols };
+    multiply([keys, count, cols], left, right, out);
     vector::add(&mut sums[..product.len()], &product);
 }

@@ -1,89 +1,100 @@
 /*!
-How many weights of each target are to be zero: the same share everywhere, or more where they are felt less.
+How many weights of each target become zero, when the budget is that of the whole model: more where predictions
+depend on them less.
 
-A weight's worth is what its removal alone costs the model's predictions, to second order: w² E[x²] F, with x
-its input and F the Fisher information of its output ([`physarium_model::Sensitivity`]). One line is drawn
-through the worths of all targets; a target's count is what lies below it.
+A weight's importance is the estimated loss from removing it alone, to second order: w² E[x²] F, with x its
+input and F the Fisher information of its output ([`physarium_model::Sensitivity`]). One threshold is put to the
+importances of all targets; a target's count is the number of its weights below it.
 */
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
-use physarium_checkpoint::{Amount, PlannedTensor, Sparsity};
-use physarium_model::{Compute, Decoder, Linear, Projection, Sensitivity};
+use physarium_checkpoint::{PlannedTensor, Price, Site, Sparsity};
+use physarium_model::{Compute, Decoder, Linear, Sensitivity};
 
 use crate::error::Result;
 
-/// Targets by layer and projection.
-pub(super) type Targets<'a> = HashMap<(usize, Projection), &'a PlannedTensor>;
+/// Targets by their place in the decoder, in the order of the data.
+pub(super) type TargetsBySite<'a> = BTreeMap<Site, &'a PlannedTensor>;
 /// Number of zeros of each target.
-pub(super) type Zeros = HashMap<(usize, Projection), u64>;
+pub(super) type ZerosBySite = BTreeMap<Site, u64>;
 
 /// How far a target's share may be from the model's.
 const REACH: f64 = 0.2;
-/// Bits of a worth, as a float32, that its bin does not see: 64 bins for each doubling.
-const UNSEEN_BITS: u32 = 17;
-/// Bins for the worths above nought.
-const BINS: usize = 1 << (31 - UNSEEN_BITS);
+/// Low bits of an importance, as a float32, that its bin ignores: 64 bins for each doubling.
+const IGNORED_BITS: u32 = 17;
+/// Bins for the other bits but the sign.
+const BINS: usize = 1 << (31 - IGNORED_BITS);
 
-/// Zeros of each target that share the budget of the whole model. `felt` holds all layers.
-///
-/// # Errors
-/// If weights cannot be read.
-///
-/// # Panics
-/// If `amount` is no budget of the whole model.
-pub(super) fn allocate(
-    decoder: &Decoder,
-    compute: &Compute,
-    targets: &Targets<'_>,
-    felt: &[[Sensitivity; 7]],
-    amount: Amount,
-) -> Result<Zeros> {
-    let mut places: Vec<_> = targets.keys().copied().collect();
-    places.sort_unstable();
-    let mut worths = Vec::with_capacity(places.len());
-    let mut at_hand = None;
-    for (index, projection) in &places {
-        let layer = match at_hand.take() {
-            Some((layer, kept)) if layer == *index => kept,
-            _ => decoder.layer(*index)?,
-        };
-        let felt = &felt[*index][*projection as usize];
-        worths.push(Worths::of(compute, layer.map(*projection), felt));
-        at_hand = Some((*index, layer));
-    }
-    let counts = match amount {
-        Amount::ModelSparsity(sparsity) => share(&worths, sparsity),
-        Amount::Price(price) => {
-            let (sum, all) = worths.iter().fold((0.0, 0), |(s, n), w| (s + w.sum, n + w.elements));
-            let line = (f64::from(price) * sum / all as f64) as f32;
-            worths.iter().map(|worths| worths.below(bin(line))).collect()
-        }
-        Amount::Sparsity(_) | Amount::Pattern(_) => unreachable!("no budget of the whole model"),
-    };
-    Ok(places.into_iter().zip(counts).collect())
+/// The importances of all targets' weights.
+pub(super) struct Allocation {
+    /// In the order of the data.
+    targets: Vec<(Site, Importances)>,
 }
 
-/// The worths of a target's weights.
-struct Worths {
+impl Allocation {
+    /// Reads all targets; `sensitivities` holds those of each of them.
+    ///
+    /// # Errors
+    /// `Model` if weights cannot be read.
+    pub fn new(
+        decoder: &Decoder,
+        compute: &Compute,
+        targets: &TargetsBySite<'_>,
+        sensitivities: &BTreeMap<Site, Sensitivity>,
+    ) -> Result<Allocation> {
+        let mut all = Vec::with_capacity(targets.len());
+        for index in 0..decoder.config().layers() {
+            let mut layer = None;
+            for site in targets.keys().filter(|site| site.layer == Some(index as u64)) {
+                let layer = match &layer {
+                    Some(layer) => layer,
+                    None => layer.insert(decoder.layer(index)?),
+                };
+                let map = layer.at(site).expect("a target is a map of the decoder");
+                all.push((site.clone(), Importances::of(compute, map, &sensitivities[site])));
+            }
+        }
+        Ok(Allocation { targets: all })
+    }
+
+    /// Zeros of each target that add up to a share of the elements of all of them.
+    pub fn by_sparsity(self, sparsity: Sparsity) -> ZerosBySite {
+        let (sites, all): (Vec<Site>, Vec<Importances>) = self.targets.into_iter().unzip();
+        sites.into_iter().zip(share(&all, sparsity)).collect()
+    }
+
+    /// Zeros of each target below `price` times the mean importance.
+    pub fn by_price(self, price: Price) -> ZerosBySite {
+        let all = self.targets.iter().map(|(_, of_target)| of_target);
+        let (sum, elements) = all.fold((0.0, 0), |(s, n), t| (s + t.sum, n + t.elements));
+        let threshold = (f64::from(price) * sum / elements as f64) as f32;
+        let below =
+            |(site, of_target): (Site, Importances)| (site, of_target.below(bin(threshold)));
+        self.targets.into_iter().map(below).collect()
+    }
+}
+
+/// The importances of a target's weights.
+struct Importances {
     elements: u64,
     sum: f64,
     /// How many are in each bin.
     bins: Vec<u64>,
 }
 
-fn bin(worth: f32) -> usize {
+fn bin(importance: f32) -> usize {
     // A NaN may have a sign.
-    (worth.abs().to_bits() >> UNSEEN_BITS) as usize
+    (importance.abs().to_bits() >> IGNORED_BITS) as usize
 }
 
-impl Worths {
-    fn of(compute: &Compute, map: &Linear, felt: &Sensitivity) -> Worths {
+impl Importances {
+    fn of(compute: &Compute, map: &Linear, sensitivity: &Sensitivity) -> Importances {
         /// Rows that a task looks at.
         const ROWS: usize = 256;
         let cols = map.inputs();
-        let inputs: Vec<f32> = felt.inputs.iter().map(|power| *power as f32).collect();
-        let mut parts: Vec<_> = felt.outputs.chunks(ROWS).map(|rows| (rows, None)).collect();
+        let inputs: Vec<f32> = sensitivity.inputs.iter().map(|power| *power as f32).collect();
+        let mut parts: Vec<_> = sensitivity.outputs.chunks(ROWS).map(|rows| (rows, None)).collect();
         compute.each_chunk(&mut parts, 1, |index, part| {
             let (mut bins, mut sum) = (vec![0u32; BINS], 0.0);
             let mut row = vec![0.0; cols];
@@ -91,15 +102,15 @@ impl Worths {
                 map.weights().widen((index * ROWS + offset) * cols, &mut row);
                 let cost = *cost as f32;
                 for (weight, input) in row.iter().zip(&inputs) {
-                    let worth = weight * weight * input * cost;
-                    sum += f64::from(worth);
-                    bins[bin(worth)] += 1;
+                    let importance = weight * weight * input * cost;
+                    sum += f64::from(importance);
+                    bins[bin(importance)] += 1;
                 }
             }
             part[0].1 = Some((bins, sum));
         });
-        let mut all =
-            Worths { elements: (map.outputs() * cols) as u64, sum: 0.0, bins: vec![0; BINS] };
+        let elements = (map.outputs() * cols) as u64;
+        let mut all = Importances { elements, sum: 0.0, bins: vec![0; BINS] };
         for (bins, sum) in parts.into_iter().filter_map(|(_, part)| part) {
             all.sum += sum;
             all.bins.iter_mut().zip(bins).for_each(|(all, here)| *all += u64::from(here));
@@ -114,23 +125,23 @@ impl Worths {
 }
 
 /// Counts that add up to the share of all elements, each within [`REACH`] of the share.
-fn share(worths: &[Worths], sparsity: Sparsity) -> Vec<u64> {
-    let target = sparsity.count(worths.iter().map(|worths| worths.elements).sum());
+fn share(targets: &[Importances], sparsity: Sparsity) -> Vec<u64> {
+    let zeros = sparsity.count(targets.iter().map(|target| target.elements).sum());
     let share = f64::from(sparsity);
     let reach = REACH.min(share).min(1.0 - share);
-    // Sums so far, so that rounding leaves nothing over.
-    let floors = exact_parts(worths, share - reach);
-    let ceilings = exact_parts(worths, share + reach);
-    let at = |line: usize| -> Vec<u64> {
+    // Rounded as cumulative sums, so that nothing is left over.
+    let floors = exact_parts(targets, share - reach);
+    let ceilings = exact_parts(targets, share + reach);
+    let at = |threshold: usize| -> Vec<u64> {
         let limits = floors.iter().zip(&ceilings);
-        let counts = worths.iter().zip(limits);
-        counts.map(|(worths, (low, high))| worths.below(line).clamp(*low, *high)).collect()
+        let counts = targets.iter().zip(limits);
+        counts.map(|(target, (low, high))| target.below(threshold).clamp(*low, *high)).collect()
     };
-    let lines: Vec<usize> = (0..=BINS).collect();
-    let line = lines.partition_point(|line| at(*line).iter().sum::<u64>() <= target);
-    // All below the line's bin die, and of those in the bin the same part everywhere.
-    let (below, until) = (at(line.saturating_sub(1)), at(line.min(BINS)));
-    let left = target - below.iter().sum::<u64>();
+    let thresholds: Vec<usize> = (0..=BINS).collect();
+    let first = thresholds.partition_point(|at_bin| at(*at_bin).iter().sum::<u64>() <= zeros);
+    // All below the last bin are pruned, and the same part of those in it everywhere.
+    let (below, until) = (at(first.saturating_sub(1)), at(first.min(BINS)));
+    let left = zeros - below.iter().sum::<u64>();
     let gaps: Vec<u64> = until.iter().zip(&below).map(|(until, below)| until - below).collect();
     let (all, mut so_far, mut spent) = (gaps.iter().sum::<u64>().max(1), 0, 0);
     let parts = below.iter().zip(gaps).map(|(below, gap)| {
@@ -144,43 +155,48 @@ fn share(worths: &[Worths], sparsity: Sparsity) -> Vec<u64> {
 }
 
 /// The same share of each, adding up to the share of all.
-fn exact_parts(worths: &[Worths], share: f64) -> Vec<u64> {
+fn exact_parts(targets: &[Importances], share: f64) -> Vec<u64> {
     let (mut so_far, mut spent) = (0, 0);
-    let part = |worths: &Worths| {
-        so_far += worths.elements;
+    let part = |target: &Importances| {
+        so_far += target.elements;
         let until = (share * so_far as f64).round() as u64;
         let here = until - spent;
         spent = until;
         here
     };
-    worths.iter().map(part).collect()
+    targets.iter().map(part).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// As many weights as asked for, of worth `scale` · 1, 2, 3, …
-    fn worths(elements: u64, scale: f32) -> Worths {
+    /// So many weights, of importance `scale` · 1, 2, 3, …
+    fn importances(elements: u64, scale: f32) -> Importances {
         let mut bins = vec![0; BINS];
         (1..=elements).for_each(|i| bins[bin(scale * i as f32)] += 1);
-        Worths { elements, sum: 0.0, bins }
+        Importances { elements, sum: 0.0, bins }
     }
 
     #[test]
     fn counts_add_up_and_stay_within_reach() {
-        let all = [worths(1000, 1.0), worths(500, 1e-3), worths(777, 1e3), worths(10, 1.5)];
+        let all = [
+            importances(1000, 1.0),
+            importances(500, 1e-3),
+            importances(777, 1e3),
+            importances(10, 1.5),
+        ];
         for sparsity in [0.0, 0.13, 0.5, 0.77, 0.95, 1.0] {
             let counts = share(&all, Sparsity::try_from(sparsity).expect("a share"));
             let expected = (2287.0 * sparsity).round() as u64;
             assert_eq!(counts.iter().sum::<u64>(), expected, "{sparsity}: {counts:?}");
-            for (count, worths) in counts.iter().zip(&all) {
-                let off = (*count as f64 / worths.elements as f64 - sparsity).abs();
-                assert!(*count <= worths.elements && off <= REACH + 0.06, "{sparsity}: {counts:?}");
+            for (count, target) in counts.iter().zip(&all) {
+                let off = (*count as f64 / target.elements as f64 - sparsity).abs();
+                assert!(*count <= target.elements && off <= REACH + 0.06, "{sparsity}: {counts:?}");
             }
         }
         let half = share(&all, Sparsity::try_from(0.5).expect("a share"));
-        assert_eq!(half[1], 350, "the least worth gives most: {half:?}");
-        assert_eq!(half[2], 233, "the most worth gives least: {half:?}");
+        assert_eq!(half[1], 350, "the least important loses most: {half:?}");
+        assert_eq!(half[2], 233, "the most important loses least: {half:?}");
     }
 }

@@ -1,26 +1,29 @@
 /*!
-Solving projections by what passes through them, layer by layer, before shards are written.
+Solving targets by their activations, layer by layer, before shards are written.
 
-In: a decoder, windows of calibration tokens, the plan. Out: for each target, solved weights in its own dtype
-in a file of its layer ([`SolvedWeights`]). A continued run walks through the layers whose files are there
-without solving.
+In: a model, windows of calibration tokens, the plan. Out: for each target, solved weights in its own dtype in
+the file of its layer ([`SolvedWeights`]). A resumed run takes the layers whose files are complete without
+solving them again.
 */
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
-use physarium_checkpoint::{Amount, Calibrated, Method, PlannedTensor, Recipe, TargetPlan};
+use physarium_checkpoint::{
+    Amount, Calibration, Criterion, Map, Method, Orientation, PlannedTensor, Recipe, Scope, Site,
+    TargetPlan, printable,
+};
 use physarium_flow::activation::{
     ActivationFlow, Keep, Problem, activation_flow, sparsegpt, wanda,
 };
 use physarium_model::{
-    Capture, Compute, Decoder, Dense, Gram, Labels, Layer, Place, Projection, Residency, Run,
-    Sensitivity, Stage, add_cross, sensitivities, walk,
+    Capture, Compute, Config, Decoder, Dense, Gram, Labelled, Labels, Residency, Sensitivity,
+    Stage, Workspace, add_cross, sensitivities, walk,
 };
 
-use super::allocation::{Targets, Zeros, allocate};
-use super::solved::{Fresh, LayerFiles, SolvedWeights, Trace};
+use super::allocation::{Allocation, TargetsBySite, ZerosBySite};
+use super::solved::{LayerFiles, SolutionStats, SolvedMap, SolvedWeights};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::progress::{Event, Progress};
@@ -36,245 +39,270 @@ pub(crate) struct Solving<'a> {
     pub recipe: &'a Recipe,
     pub windows: &'a [Vec<u32>],
     pub threads: usize,
-    /// Where files of layers are kept.
+    /// Where the files of layers are kept.
     pub dir: PathBuf,
 }
 
 impl Solving<'_> {
-    /// Fails if a target is no projection of the decoder.
+    /// Fails if a target is not one map of a decoder layer, whose activations can be captured.
     ///
     /// # Errors
     /// `Usage` naming the tensor.
     pub fn check(plan: &TargetPlan) -> Result<()> {
-        for (tensor, _) in plan.targets() {
-            if place_of(&tensor.info.name).is_none() {
-                return Err(Error::Usage(format!(
-                    "{}: not a projection of a decoder layer, and nothing is known of what passes \
-                     through it; leave it out, or use a method that sees weights only",
-                    physarium_checkpoint::printable(&tensor.info.name)
-                )));
-            }
-        }
-        Ok(())
+        plan.targets().try_for_each(|target| map_site(plan, target).map(|_| ()))
     }
 
-    /// Solves all layers that no file is there for yet.
+    /// Solves all layers whose files are not complete yet.
     ///
     /// # Errors
-    /// `Model` and `Checkpoint` for what is wrong with files, `Unsolvable` for statistics that no method
-    /// can work with.
+    /// `Usage` for a target that the decoder does not have; `Model` and `Checkpoint` for faults in files;
+    /// `Unsolvable` for statistics that no method can work with.
     pub fn run(&self, cancel: &Cancel, progress: &mut dyn Progress) -> Result<SolvedWeights> {
         let files = LayerFiles::new(self.dir.clone())?;
         let decoder = Decoder::open(self.model, Residency::Streamed)?;
+        let targets = self.targets(decoder.config())?;
         let compute = Compute::new(self.threads)?;
         let windows: Vec<&[u32]> = self.windows.iter().map(Vec::as_slice).collect();
         let longest = windows.iter().map(|window| window.len()).max().unwrap_or(0);
-        let run = Run::new(&compute, decoder.config(), longest);
-        let targets = targets(self.plan);
-        let calibrated = *self.recipe.calibrated().expect("only calibrated methods are solved");
-        let felt = match self.needs_gradients(&calibrated) {
-            true => Some(self.feel(&decoder, &windows, &run, cancel, progress)?),
+        let workspace = Workspace::new(&compute, decoder.config(), longest);
+        let (method, needs) = (self.recipe.method, self.recipe.needs());
+        let calibration = needs.calibration.expect("only activation-aware methods are solved");
+        let sensitivities = match needs.gradients {
+            true => {
+                let labels = Labels::Drawn { seed: calibration.seed };
+                let watch = &mut Watch { cancel, progress };
+                Some(self.sensitivities(&decoder, &workspace, labels, watch)?)
+            }
             false => None,
         };
-        let zeros = match (calibrated.amount, &felt) {
-            (Amount::Pattern(_), _) => Zeros::new(),
-            (Amount::Sparsity(sparsity), _) => {
-                let zeros = |t: &PlannedTensor| sparsity.count(t.info.elements);
-                targets.iter().map(|(place, tensor)| (*place, zeros(tensor))).collect()
+        let allocation = || {
+            let sensitivities = sensitivities.as_ref();
+            let sensitivities = sensitivities.expect("a model-wide budget needs gradients");
+            Allocation::new(&decoder, &compute, &targets, sensitivities)
+        };
+        let zeros = match method.amount() {
+            Amount::Sparsity { sparsity, scope: Scope::Model } => {
+                allocation()?.by_sparsity(sparsity)
             }
-            (amount, Some(felt)) => allocate(&decoder, &compute, &targets, felt, amount)?,
-            (_, None) => unreachable!("a budget of the whole model needs gradients"),
+            Amount::Sparsity { sparsity, .. } => {
+                let zeros = |target: &PlannedTensor| sparsity.count(target.input.elements);
+                targets.iter().map(|(site, target)| (site.clone(), zeros(target))).collect()
+            }
+            Amount::Price(price) => allocation()?.by_price(price),
+            // A pattern says itself how many weights of a group stay.
+            _ => ZerosBySite::new(),
         };
         let tokens: usize = windows.iter().map(|window| window.len()).sum();
-        let steps = decoder.config().layers() * Stage::ALL.len();
+        let steps = decoder.config().layers() * decoder.config().stages().len();
         progress.event(Event::TokensStarted { task: "calibrate", tokens: (steps * tokens) as u64 });
         let mut solver = LayerSolver {
-            method: self.recipe.method,
-            calibrated,
+            method,
+            dense_stream: needs.dense_stream,
+            calibration,
             compute: &compute,
             targets,
             zeros,
-            felt,
-            sums: Sums::default(),
+            sensitivities,
+            sums: StageSums::default(),
             kept: None,
-            fresh: Vec::new(),
+            solved: Vec::new(),
             files,
-            cancel,
-            progress,
+            watch: Watch { cancel, progress },
         };
-        walk(&decoder, &windows, &run, &mut solver)?;
+        walk(&decoder, &windows, &workspace, &mut solver)?;
         Ok(solver.files.finish())
     }
 
-    /// Whether the model's gradients decide what is pruned.
-    fn needs_gradients(&self, calibrated: &Calibrated) -> bool {
-        match calibrated.amount {
-            Amount::ModelSparsity(_) | Amount::Price(_) => true,
-            Amount::Sparsity(_) => matches!(self.recipe.method, Method::ActivationFlow(_)),
-            // Outputs do not compete with each other for what stays.
-            Amount::Pattern(_) => false,
+    /// The targets by site, each of them a map of the decoder.
+    fn targets(&self, config: &Config) -> Result<TargetsBySite<'_>> {
+        let layers = config.layers() as u64;
+        let stages = config.stages();
+        let shapes = || stages.iter().flat_map(|stage| &stage.maps);
+        let mut targets = TargetsBySite::new();
+        for target in self.plan.targets() {
+            let site = map_site(self.plan, target)?;
+            let is_in_layer = shapes().any(|shape| shape.map == site.map);
+            if !is_in_layer || site.layer.is_none_or(|layer| layer >= layers) {
+                return Err(no_activations(target));
+            }
+            targets.insert(site.clone(), target);
         }
+        Ok(targets)
     }
 
-    /// Measures what the model's predictions feel, on windows from all over the calibration text.
-    fn feel(
+    /// Measures how much the model's predictions depend on outputs, on windows from all over the calibration
+    /// text.
+    fn sensitivities(
         &self,
         decoder: &Decoder,
-        windows: &[&[u32]],
-        run: &Run<'_>,
-        cancel: &Cancel,
-        progress: &mut dyn Progress,
-    ) -> Result<Vec<[Sensitivity; 7]>> {
-        let window = windows.first().map_or(1, |window| window.len());
-        let count = (GRADIENT_TOKENS / window).clamp(1, windows.len());
-        let some: Vec<&[u32]> =
-            (0..count).map(|index| windows[index * windows.len() / count]).collect();
+        workspace: &Workspace<'_>,
+        labels: Labels,
+        watch: &mut Watch<'_>,
+    ) -> Result<BTreeMap<Site, Sensitivity>> {
+        let all = self.windows;
+        let window = all.first().map_or(1, |window| window.len());
+        let count = (GRADIENT_TOKENS / window).clamp(1, all.len());
+        let windows: Vec<&[u32]> =
+            (0..count).map(|index| &all[index * all.len() / count][..]).collect();
         let passes = 2 * decoder.config().layers();
         let tokens = (passes * count * window) as u64;
-        progress.event(Event::TokensStarted { task: "gradients", tokens });
-        let seed = self.recipe.calibrated().map_or(0, |calibrated| calibrated.calibration.seed);
-        sensitivities(decoder, &some, run, Labels::Drawn { seed }, || {
-            cancel.check()?;
-            progress.event(Event::Tokens(window as u64));
+        watch.progress.event(Event::TokensStarted { task: "gradients", tokens });
+        let text = Labelled { windows: &windows, labels };
+        sensitivities(decoder, text, workspace, || {
+            watch.cancel.check()?;
+            watch.progress.event(Event::Tokens(window as u64));
             Ok(())
         })
     }
 }
 
-/// Layer and projection that a tensor's name stands for.
-fn place_of(name: &str) -> Option<(usize, Projection)> {
-    let (layer, module) = name.strip_prefix("model.layers.")?.split_once('.')?;
-    let module = module.strip_suffix(".weight")?;
-    let projection = Projection::ALL.into_iter().find(|p| p.module() == module)?;
-    Some((layer.parse().ok()?, projection))
+/// Who may stop a run, and who is told how far it is.
+struct Watch<'a> {
+    cancel: &'a Cancel,
+    progress: &'a mut dyn Progress,
 }
 
-fn targets(plan: &TargetPlan) -> Targets<'_> {
-    let targets = plan.targets().map(|(tensor, _)| tensor);
-    targets.filter_map(|tensor| Some((place_of(&tensor.info.name)?, tensor))).collect()
+/// The site of a target that is one map of a decoder layer.
+fn map_site<'a>(plan: &TargetPlan, target: &'a PlannedTensor) -> Result<&'a Site> {
+    let [view] = &target.views[..] else { return Err(no_activations(target)) };
+    let site = &view.site;
+    let is_known = match &site.map {
+        Map::Q | Map::K | Map::V | Map::O | Map::Gate | Map::Up | Map::Down => true,
+        Map::Qkv | Map::GateUp | Map::Other(_) => false,
+    };
+    // Another tensor's name may have the same site where a checkpoint holds several models.
+    let name = plan.naming.of_site(site) + ".weight";
+    let is_map = is_known && site.expert.is_none() && view.orientation == Orientation::OutIn;
+    if is_map && name == target.input.name { Ok(site) } else { Err(no_activations(target)) }
 }
 
-/// Sums over the inputs of a stage's projections.
+fn no_activations(target: &PlannedTensor) -> Error {
+    Error::Usage(format!(
+        "{}: activations not available for this tensor: not a projection of a decoder layer; exclude it, or \
+         use a method that needs no calibration text",
+        printable(&target.input.name)
+    ))
+}
+
+/// Sums over the inputs of a stage's maps.
 #[derive(Default)]
-struct Sums {
+struct StageSums {
     tokens: usize,
-    /// XᵀX of the pruned stream; none before the first window.
+    /// XᵀX of the pruned stream; absent before the first window.
     gram: Option<Gram>,
     /// X_denseᵀX `[inputs, inputs]`; empty where the dense stream is not looked at.
-    dense: Vec<f32>,
+    cross_gram: Vec<f32>,
 }
 
-/// Means over the tokens at a stage, `[inputs, inputs]`; empty where nothing was looked at.
+/// Means over the tokens at a stage, `[inputs, inputs]`; empty where there are no sums.
 struct Statistics {
     gram: Vec<f32>,
-    dense: Vec<f32>,
+    cross_gram: Vec<f32>,
 }
 
 /// Collects statistics stage by stage, solves, and keeps a file per layer.
 struct LayerSolver<'a> {
     method: Method,
-    calibrated: Calibrated,
+    dense_stream: bool,
+    calibration: Calibration,
     compute: &'a Compute,
-    targets: Targets<'a>,
-    zeros: Zeros,
-    /// What the model's predictions feel, where that decides.
-    felt: Option<Vec<[Sensitivity; 7]>>,
-    sums: Sums,
-    /// The weights of the layer at hand, when an earlier run has solved it.
-    kept: Option<HashMap<Projection, Dense>>,
-    /// What this run has solved of the layer at hand.
-    fresh: Vec<Fresh>,
+    targets: TargetsBySite<'a>,
+    zeros: ZerosBySite,
+    /// How much predictions depend on outputs, where that decides.
+    sensitivities: Option<BTreeMap<Site, Sensitivity>>,
+    sums: StageSums,
+    /// The weights of the layer at hand, where an earlier run has solved it.
+    kept: Option<BTreeMap<Site, Dense>>,
+    /// The maps of the layer at hand that this run has solved.
+    solved: Vec<SolvedMap<'a>>,
     files: LayerFiles,
-    cancel: &'a Cancel,
-    progress: &'a mut dyn Progress,
+    watch: Watch<'a>,
 }
 
 impl Capture for LayerSolver<'_> {
     type Error = Error;
 
     fn wants_dense(&self) -> bool {
-        matches!(self.method, Method::ActivationFlow(_))
+        self.dense_stream
     }
 
-    fn inputs(&mut self, place: Place, dense: Option<&[f32]>, pruned: &[f32]) -> Result<()> {
-        self.cancel.check()?;
-        if place.stage == Stage::Qkv && self.sums.tokens == 0 {
-            self.kept = self.files.take(place.layer, &self.order(place.layer))?;
-        }
-        let stage = place.stage.projections();
-        let wanted = stage.iter().any(|p| self.targets.contains_key(&(place.layer, *p)));
-        if self.kept.is_none() && wanted {
-            let window = self.calibrated.calibration.window as usize;
-            self.sums.add(self.compute, window, dense, pruned);
-        } else {
-            self.sums.tokens += 1;
-        }
-        self.progress.event(Event::Tokens(self.calibrated.calibration.window));
+    fn begin_layer(&mut self, layer: usize) -> Result<()> {
+        let targets = || self.targets.iter().filter(|(site, _)| site.layer == Some(layer as u64));
+        let tensors: Vec<&PlannedTensor> = targets().map(|(_, target)| *target).collect();
+        let kept = self.files.take(layer, &tensors)?;
+        self.kept = kept.map(|kept| targets().map(|(site, _)| site.clone()).zip(kept).collect());
         Ok(())
     }
 
-    fn finish(&mut self, place: Place, pruned: &mut Layer) -> Result<()> {
-        let statistics = std::mem::take(&mut self.sums).mean();
-        for projection in place.stage.projections() {
-            let Some(target) = self.targets.get(&(place.layer, *projection)).copied() else {
-                continue;
-            };
-            let map = match &mut self.kept {
-                Some(kept) => {
-                    let weights = kept.remove(projection).expect("a kept layer has all targets");
-                    pruned.map(*projection).with_weights(weights)
-                }
-                None => {
-                    let map = pruned.map(*projection);
-                    let at = (place.layer, *projection);
-                    let (weights, trace) = self.solve(target, at, &map.weights(), &statistics)?;
-                    let map = map.with_weights(weights.clone());
-                    self.fresh.push(Fresh { projection: *projection, weights, trace });
-                    map
-                }
-            };
-            pruned.replace(*projection, map);
+    fn inputs(&mut self, stage: &Stage, dense: Option<&[f32]>, pruned: &[f32]) -> Result<()> {
+        self.watch.cancel.check()?;
+        let wanted = stage.maps().iter().any(|(site, _)| self.targets.contains_key(site));
+        if self.kept.is_none() && wanted {
+            let width = stage.maps()[0].1.inputs();
+            self.sums.add(self.compute, width, dense, pruned);
         }
-        if place.stage == Stage::Down {
-            if self.kept.is_none() {
-                let fresh = std::mem::take(&mut self.fresh);
-                self.files.keep(place.layer, &self.order(place.layer), &fresh)?;
-            }
-            self.kept = None;
+        self.watch.progress.event(Event::Tokens(self.calibration.window));
+        Ok(())
+    }
+
+    fn finish(&mut self, stage: &mut Stage) -> Result<()> {
+        let statistics = std::mem::take(&mut self.sums).mean();
+        let sites: Vec<Site> = stage.maps().iter().map(|(site, _)| site.clone()).collect();
+        for (index, site) in sites.iter().enumerate() {
+            let Some(target) = self.targets.get(site).copied() else { continue };
+            let map = &stage.maps()[index].1;
+            let weights = match &mut self.kept {
+                Some(kept) => kept.remove(site).expect("a kept layer has all targets"),
+                None => {
+                    let solved = self.solve(site, target, &map.weights(), &statistics)?;
+                    let weights = solved.weights.clone();
+                    self.solved.push(solved);
+                    weights
+                }
+            };
+            let map = map.with_weights(weights);
+            stage.replace(site, map);
+        }
+        Ok(())
+    }
+
+    fn finish_layer(&mut self, layer: usize) -> Result<()> {
+        let (kept, solved) = (self.kept.take(), std::mem::take(&mut self.solved));
+        if kept.is_none() && !solved.is_empty() {
+            self.files.keep(layer, &solved)?;
         }
         Ok(())
     }
 }
 
-impl Sums {
-    fn add(&mut self, compute: &Compute, window: usize, dense: Option<&[f32]>, pruned: &[f32]) {
-        let width = pruned.len() / window;
-        self.tokens += window;
+impl StageSums {
+    fn add(&mut self, compute: &Compute, width: usize, dense: Option<&[f32]>, pruned: &[f32]) {
+        self.tokens += pruned.len() / width;
         self.gram.get_or_insert_with(|| Gram::new(compute, width)).add(compute, pruned);
         if let Some(dense) = dense {
-            self.dense.resize(width * width, 0.0);
-            add_cross(compute, dense, pruned, &mut self.dense);
+            self.cross_gram.resize(width * width, 0.0);
+            add_cross(compute, dense, pruned, &mut self.cross_gram);
         }
     }
 
     fn mean(mut self) -> Statistics {
         let part = 1.0 / self.tokens.max(1) as f32;
-        self.dense.iter_mut().for_each(|sum| *sum *= part);
+        self.cross_gram.iter_mut().for_each(|sum| *sum *= part);
         let gram = self.gram.map_or_else(Vec::new, |gram| gram.finish(part));
-        Statistics { gram, dense: self.dense }
+        Statistics { gram, cross_gram: self.cross_gram }
     }
 }
 
 impl<'a> LayerSolver<'a> {
     fn solve(
         &self,
-        target: &PlannedTensor,
-        place: (usize, Projection),
+        site: &Site,
+        target: &'a PlannedTensor,
         weights: &Dense,
         statistics: &Statistics,
-    ) -> Result<(Dense, Trace)> {
+    ) -> Result<SolvedMap<'a>> {
         let unsolvable = |what: &str| Error::Unsolvable {
-            tensor: target.info.name.clone(),
+            tensor: target.input.name.clone(),
             what: what.to_owned(),
         };
         if statistics.gram.iter().any(|sum| !sum.is_finite()) {
@@ -287,53 +315,47 @@ impl<'a> LayerSolver<'a> {
         if wide.iter().any(|weight| !weight.is_finite()) {
             return Err(unsolvable("expected finite weights, found NaN or infinite ones"));
         }
-        let felt = self.felt.as_ref().map(|felt| &felt[place.0][place.1 as usize].outputs);
-        let felt: Option<Vec<f32>> =
-            felt.map(|felt| felt.iter().map(|cost| *cost as f32).collect());
+        let costs = self.sensitivities.as_ref().map(|all| &all[site].outputs);
+        let costs: Option<Vec<f32>> =
+            costs.map(|costs| costs.iter().map(|cost| *cost as f32).collect());
+        let cross_gram = &statistics.cross_gram;
         let problem = Problem {
             weights: &wide,
             cols: statistics.gram.len().isqrt(),
             gram: &statistics.gram,
-            cross_gram: (!statistics.dense.is_empty()).then_some(&statistics.dense[..]),
-            output_costs: felt.as_deref(),
+            cross_gram: (!cross_gram.is_empty()).then_some(&cross_gram[..]),
+            output_costs: costs.as_deref(),
         };
-        let keep = match self.calibrated.amount {
+        let keep = match self.method.amount() {
             Amount::Pattern(pattern) => {
                 Keep::Pattern { keep: pattern.keep(), group: pattern.group() }
             }
-            Amount::Sparsity(_) | Amount::ModelSparsity(_) | Amount::Price(_) => {
-                Keep::AllBut(self.zeros[&place] as usize)
-            }
+            _ => Keep::AllBut(self.zeros[site] as usize),
         };
-        let solution = match self.method {
-            Method::Wanda(_) => wanda(&problem, keep),
-            Method::SparseGpt(_) => sparsegpt(self.compute, &problem, keep).ok_or_else(|| {
-                unsolvable("expected a positive definite Gram matrix, found none after damping")
-            })?,
-            Method::ActivationFlow(_) => {
+        let solution = match self.method.criterion() {
+            Criterion::Wanda(_) => wanda(&problem, keep),
+            Criterion::SparseGpt(_) => {
+                sparsegpt(self.compute, &problem, keep).ok_or_else(|| {
+                    unsolvable("expected a positive definite Gram matrix, found none after damping")
+                })?
+            }
+            Criterion::ActivationFlow(_) => {
                 activation_flow(self.compute, &problem, keep, &ActivationFlow::default())
             }
-            Method::MagnitudeFlow { .. } | Method::Exact { .. } | Method::Pattern { .. } => {
-                unreachable!("these see no activations")
-            }
+            other => unreachable!("{} does not use activations", other.name()),
         };
         let weights = narrow(&solution.weights, weights);
-        // As it will be computed with: rounded.
+        // The error is that of the rounded weights, which the model will compute with.
         let mut pruned = solution.weights;
         weights.widen(0, &mut pruned);
         let output_error = problem.output_error(self.compute, &pruned);
-        Ok((weights, Trace { dead_inputs: solution.dead_inputs as u64, output_error }))
-    }
-
-    /// A layer's targets in the order of its file.
-    fn order(&self, layer: usize) -> Vec<(Projection, &'a PlannedTensor)> {
-        let target = |p: Projection| Some((p, *self.targets.get(&(layer, p))?));
-        Projection::ALL.into_iter().filter_map(target).collect()
+        let stats = SolutionStats { dead_inputs: solution.dead_inputs as u64, output_error };
+        Ok(SolvedMap { target, weights, stats })
     }
 }
 
-/// Rounds to the dtype of `like`, to nearest even. What is nought becomes +0.0; weights that the solver
-/// left as they were keep their bits.
+/// Rounds to the dtype of `like`, to nearest even. Zeros become +0.0; weights that the solver did not
+/// change keep their bits.
 fn narrow(weights: &[f32], like: &Dense) -> Dense {
     let positive = |weight: f32| if weight == 0.0 { 0.0 } else { weight };
     match like {

@@ -2,204 +2,304 @@
 Files of solved weights, one for each layer: made durable when the layer is done, so that a crash costs one
 layer.
 
-A file holds the weights of the layer's targets in their own dtypes, in the order of the data, then for each of
-them its [`Trace`] (a u64 and an f64, little-endian), then the BLAKE3 digest of all that.
+A file is in the safetensors format. It holds the layer's targets under their own names, in their own dtypes
+and shapes. In its metadata are `stats`, a JSON object with the [`SolutionStats`] of each target, and `blake3`,
+the digest of the targets' bytes in the order of the data, then of `stats`.
 */
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
-use std::io::Write;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use physarium_checkpoint::{
-    Blake3, Digest, Dtype, Error as CheckpointError, PlannedTensor, Source,
+    Blake3, Digest, Dtype, Error as CheckpointError, PlannedTensor, Shard, Source, TensorInfo,
+    write_whole_with,
 };
-use physarium_model::{Dense, Projection};
+use physarium_model::Dense;
+use safetensors::tensor::TensorView;
+use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 
-/// Bytes of the digest that ends a layer's file.
-const DIGEST_BYTES: u64 = 32;
-/// Bytes of a target's [`Trace`].
-const TRACE_BYTES: u64 = 16;
+/// Bytes of the field that says how long a header is.
+const LENGTH_BYTES: usize = 8;
+/// Keys of the metadata.
+const STATS: &str = "stats";
+const BLAKE3: &str = "blake3";
 
 /// Solved weights of all targets, in files.
 pub(crate) struct SolvedWeights {
-    places: HashMap<String, SolvedTensor>,
+    tensors: HashMap<String, SolvedTensor>,
 }
 
-/// What is to be known of a solution beside its weights.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Trace {
-    /// Inputs that were nought on all of the text.
+/// Figures of a solution, beside its weights.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(crate) struct SolutionStats {
+    /// Inputs that were zero on all of the calibration text.
     pub dead_inputs: u64,
     /// As [`Problem::output_error`](physarium_flow::activation::Problem::output_error).
     pub output_error: f64,
 }
 
-impl Trace {
-    fn to_bytes(self) -> [u8; TRACE_BYTES as usize] {
-        let mut bytes = [0; TRACE_BYTES as usize];
-        bytes[..8].copy_from_slice(&self.dead_inputs.to_le_bytes());
-        bytes[8..].copy_from_slice(&self.output_error.to_le_bytes());
-        bytes
-    }
-
-    fn from_bytes(bytes: [u8; TRACE_BYTES as usize]) -> Trace {
-        let [dead_inputs, error] = [0, 8].map(|at| std::array::from_fn(|i| bytes[at + i]));
-        let dead_inputs = u64::from_le_bytes(dead_inputs);
-        Trace { dead_inputs, output_error: f64::from_le_bytes(error) }
-    }
-}
-
 /// Where a target's solved weights are.
 #[derive(Clone)]
 pub(crate) struct SolvedTensor {
+    /// The file of its layer.
     pub file: Arc<Source>,
+    /// Its first byte in the file.
     pub begin: u64,
-    pub trace: Trace,
+    /// Figures of its solution.
+    pub stats: SolutionStats,
 }
 
 impl SolvedWeights {
-    /// The solved weights of a target.
+    /// The solved weights of a target, by its tensor's name.
     pub fn of(&self, tensor: &str) -> &SolvedTensor {
-        &self.places[tensor]
+        &self.tensors[tensor]
     }
 }
 
-/// A layer's targets, in the order of the data.
-pub(super) type Targets<'a> = [(Projection, &'a PlannedTensor)];
-
-/// A target as the solver left it.
-pub(super) struct Fresh {
-    pub projection: Projection,
+/// A target's map after it was solved.
+pub(super) struct SolvedMap<'a> {
+    pub target: &'a PlannedTensor,
     pub weights: Dense,
-    pub trace: Trace,
+    pub stats: SolutionStats,
 }
 
 /// The files of a run.
 pub(super) struct LayerFiles {
     dir: PathBuf,
-    places: HashMap<String, SolvedTensor>,
+    tensors: HashMap<String, SolvedTensor>,
+}
+
+/// The header of a layer's file, as far as it is read here.
+#[derive(Deserialize)]
+struct Header {
+    #[serde(rename = "__metadata__")]
+    metadata: FileMetadata,
+}
+
+#[derive(Deserialize)]
+struct FileMetadata {
+    stats: String,
+    blake3: Digest,
 }
 
 impl LayerFiles {
-    /// In `dir`, which is made if it is not there.
+    /// In `dir`, which is made if it does not exist.
     ///
     /// # Errors
-    /// If it cannot be made.
+    /// `Checkpoint` if it cannot be made.
     pub fn new(dir: PathBuf) -> Result<LayerFiles> {
         fs::create_dir_all(&dir).map_err(|e| CheckpointError::io(&dir, "create", e))?;
-        Ok(LayerFiles { dir, places: HashMap::new() })
+        Ok(LayerFiles { dir, tensors: HashMap::new() })
     }
 
-    /// Takes a layer's file, if an earlier run left a whole one.
+    /// Takes the solved weights of a layer's targets, if an earlier run left them complete: in the order of
+    /// `targets`, which is that of the data. A file that is torn or altered, or that holds other tensors, is
+    /// as good as none.
     ///
     /// # Errors
-    /// If a file that is there cannot be read.
-    pub fn take(
-        &mut self,
-        layer: usize,
-        targets: &Targets<'_>,
-    ) -> Result<Option<HashMap<Projection, Dense>>> {
+    /// `Checkpoint` if a file cannot be read.
+    pub fn take(&mut self, layer: usize, targets: &[&PlannedTensor]) -> Result<Option<Vec<Dense>>> {
         let path = self.path(layer);
         if path.symlink_metadata().is_err() {
             return Ok(None);
         }
-        let source = Source::open(&path)?;
-        let expected = weight_bytes(targets) + targets.len() as u64 * TRACE_BYTES + DIGEST_BYTES;
-        if source.len() != expected || !digest_is_right(&source)? {
+        let shard = match Shard::open(&path) {
+            Ok(shard) => shard,
+            Err(CheckpointError::Malformed(_)) => return Ok(None),
+            Err(e) => return Err(e.into()),
+        };
+        let file = shard.reopen()?;
+        let (Some(stored), Some(metadata)) = (find(&shard, targets), metadata(&shard, &file)?)
+        else {
+            return Ok(None);
+        };
+        let mut digest = Blake3::default();
+        let mut weights = Vec::new();
+        for info in &stored {
+            let mut bytes = vec![0; info.size_bytes() as usize];
+            file.read_exact_at(&mut bytes, info.begin)?;
+            digest.update(&bytes);
+            weights.push(dense_of(&bytes, info.dtype));
+        }
+        digest.update(metadata.stats.as_bytes());
+        if digest.finish() != metadata.blake3 {
             return Ok(None);
         }
-        let mut weights = HashMap::new();
-        let mut begin = 0;
-        for (projection, tensor) in targets {
-            let mut bytes = vec![0; tensor.info.size_bytes() as usize];
-            source.read_exact_at(&mut bytes, begin)?;
-            weights.insert(*projection, dense_of(&bytes, tensor));
-            begin += tensor.info.size_bytes();
-        }
-        self.remember(source, targets)?;
+        let stats: HashMap<String, SolutionStats> =
+            serde_json::from_str(&metadata.stats).unwrap_or_default();
+        let stats: Option<Vec<_>> = stored.iter().map(|i| stats.get(&i.name).copied()).collect();
+        let Some(stats) = stats else { return Ok(None) };
+        self.remember(&stored, &stats, file);
         Ok(Some(weights))
     }
 
-    /// Makes what was solved of a layer durable; `fresh` in the order of `targets`.
+    /// Makes a layer's solved maps durable; they are in the order of the data.
     ///
     /// # Errors
-    /// If it cannot be written.
-    pub fn keep(&mut self, layer: usize, targets: &Targets<'_>, fresh: &[Fresh]) -> Result<()> {
-        assert!(fresh.iter().map(|f| f.projection).eq(targets.iter().map(|(p, _)| *p)));
+    /// `Checkpoint` if they cannot be written.
+    pub fn keep(&mut self, layer: usize, maps: &[SolvedMap<'_>]) -> Result<()> {
         let path = self.path(layer);
-        let part = path.with_extension("part");
-        let io = |e| CheckpointError::io(&part, "write", e);
-        let mut digest = Blake3::default();
-        let mut file = fs::File::create(&part).map_err(io)?;
-        let traces: Vec<u8> = fresh.iter().flat_map(|f| f.trace.to_bytes()).collect();
-        for bytes in fresh.iter().map(|f| bytes_of(&f.weights)).chain([&traces[..]]) {
-            digest.update(bytes);
-            file.write_all(bytes).map_err(io)?;
-        }
-        file.write_all(&digest.finish().0).map_err(io)?;
-        file.sync_all().map_err(io)?;
-        fs::rename(&part, &path).map_err(|e| CheckpointError::io(&path, "create", e))?;
-        self.remember(Source::open(&path)?, targets)
+        write_whole_with(&path, |part| write(part, maps))?;
+        let shard = Shard::open(&path)?;
+        let targets: Vec<&PlannedTensor> = maps.iter().map(|map| map.target).collect();
+        let stored = find(&shard, &targets).expect("the file holds what was written to it");
+        let stats: Vec<_> = maps.iter().map(|map| map.stats).collect();
+        self.remember(&stored, &stats, shard.reopen()?);
+        Ok(())
     }
 
-    /// All that was taken and kept.
+    /// All weights that were taken and kept.
     pub fn finish(self) -> SolvedWeights {
-        SolvedWeights { places: self.places }
+        SolvedWeights { tensors: self.tensors }
     }
 
     fn path(&self, layer: usize) -> PathBuf {
-        self.dir.join(format!("layer-{layer:05}"))
+        self.dir.join(format!("layer-{layer:05}.safetensors"))
     }
 
-    /// Notes where a layer's solved weights are.
-    fn remember(&mut self, source: Source, targets: &Targets<'_>) -> Result<()> {
-        let (file, traces) = (Arc::new(source), weight_bytes(targets));
-        let mut begin = 0;
-        for (index, (_, tensor)) in targets.iter().enumerate() {
-            let mut trace = [0; TRACE_BYTES as usize];
-            file.read_exact_at(&mut trace, traces + index as u64 * TRACE_BYTES)?;
-            let (file, trace) = (Arc::clone(&file), Trace::from_bytes(trace));
-            let place = SolvedTensor { file, begin, trace };
-            self.places.insert(tensor.info.name.clone(), place);
-            begin += tensor.info.size_bytes();
+    /// Notes where the solved weights of a layer are.
+    fn remember(&mut self, stored: &[&TensorInfo], stats: &[SolutionStats], file: Source) {
+        let file = Arc::new(file);
+        for (info, stats) in stored.iter().zip(stats) {
+            let (file, begin, stats) = (Arc::clone(&file), info.begin, *stats);
+            self.tensors.insert(info.name.clone(), SolvedTensor { file, begin, stats });
         }
-        Ok(())
     }
 }
 
-fn weight_bytes(targets: &Targets<'_>) -> u64 {
-    targets.iter().map(|(_, tensor)| tensor.info.size_bytes()).sum()
-}
-
-/// Whether a file ends with the digest of what is before it.
-fn digest_is_right(source: &Source) -> Result<bool> {
+/// Writes the file of a layer, without making it durable.
+fn write(path: &Path, maps: &[SolvedMap<'_>]) -> Result<()> {
+    let stats: BTreeMap<&str, SolutionStats> =
+        maps.iter().map(|map| (map.target.input.name.as_str(), map.stats)).collect();
+    let failed = |e: io::Error| CheckpointError::io(path, "write", e);
+    let stats = serde_json::to_string(&stats).map_err(|e| failed(e.into()))?;
     let mut digest = Blake3::default();
-    let end = source.len() - DIGEST_BYTES;
-    source.read_pieces(0..end, |piece| -> Result<()> {
-        digest.update(piece);
-        Ok(())
-    })?;
-    let mut stated = [0; DIGEST_BYTES as usize];
-    source.read_exact_at(&mut stated, end)?;
-    Ok(digest.finish() == Digest(stated))
+    let mut views = Vec::new();
+    for SolvedMap { target, weights, .. } in maps {
+        let (dtype, bytes) = stored_form(weights);
+        digest.update(bytes);
+        let shape = target.input.shape.iter().map(|size| *size as usize).collect();
+        let view = TensorView::new(dtype, shape, bytes).map_err(|e| failed(io::Error::other(e)))?;
+        views.push((target.input.name.as_str(), view));
+    }
+    digest.update(stats.as_bytes());
+    let metadata = [(STATS, stats), (BLAKE3, digest.finish().to_string())];
+    let metadata = metadata.map(|(key, value)| (key.to_owned(), value)).into();
+    safetensors::serialize_to_file(views, Some(metadata), path)
+        .map_err(|e| failed(io::Error::other(e)).into())
 }
 
-fn bytes_of(weights: &Dense) -> &[u8] {
+/// The tensors of a layer's file, one for each target; `None` if it holds others.
+fn find<'a>(shard: &'a Shard, targets: &[&PlannedTensor]) -> Option<Vec<&'a TensorInfo>> {
+    let of = |target: &&PlannedTensor| {
+        shard.tensors.iter().find(|info| {
+            let expected = &target.input;
+            (&info.name, info.dtype, &info.shape)
+                == (&expected.name, expected.dtype, &expected.shape)
+        })
+    };
+    let found: Vec<&TensorInfo> = targets.iter().map(of).collect::<Option<_>>()?;
+    (found.len() == shard.tensors.len()).then_some(found)
+}
+
+/// The metadata of a layer's file; `None` if it is not that of one.
+fn metadata(shard: &Shard, file: &Source) -> Result<Option<FileMetadata>> {
+    let mut header = vec![0; shard.data_begin as usize];
+    file.read_exact_at(&mut header, 0)?;
+    let header: Option<Header> = serde_json::from_slice(&header[LENGTH_BYTES..]).ok();
+    Ok(header.map(|header| header.metadata))
+}
+
+fn stored_form(weights: &Dense) -> (safetensors::Dtype, &[u8]) {
     match weights {
-        Dense::Bf16(weights) => bytemuck::cast_slice(weights),
-        Dense::F16(weights) => bytemuck::cast_slice(weights),
-        Dense::F32(weights) => bytemuck::cast_slice(weights),
+        Dense::Bf16(weights) => (safetensors::Dtype::BF16, bytemuck::cast_slice(weights)),
+        Dense::F16(weights) => (safetensors::Dtype::F16, bytemuck::cast_slice(weights)),
+        Dense::F32(weights) => (safetensors::Dtype::F32, bytemuck::cast_slice(weights)),
     }
 }
 
-fn dense_of(bytes: &[u8], tensor: &PlannedTensor) -> Dense {
-    match tensor.info.dtype {
+fn dense_of(bytes: &[u8], dtype: Dtype) -> Dense {
+    match dtype {
         Dtype::BF16 => Dense::Bf16(bytemuck::pod_collect_to_vec(bytes)),
         Dtype::F16 => Dense::F16(bytemuck::pod_collect_to_vec(bytes)),
         _ => Dense::F32(bytemuck::pod_collect_to_vec(bytes)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use physarium_checkpoint::Action;
+
+    use super::*;
+
+    fn target(name: &str, dtype: Dtype, shape: [u64; 2]) -> PlannedTensor {
+        let elements = shape[0] * shape[1];
+        let end = elements * dtype.bits() / 8;
+        let shape = shape.to_vec();
+        let input = TensorInfo { name: name.to_owned(), dtype, shape, elements, begin: 0, end };
+        PlannedTensor { shard: 0, input, named: None, views: Vec::new(), action: Action::Prune }
+    }
+
+    fn take(dir: &Path, targets: &[&PlannedTensor]) -> Option<(Vec<Dense>, SolvedWeights)> {
+        let mut files = LayerFiles::new(dir.to_owned()).expect("a directory");
+        let weights = files.take(3, targets).expect("a readable file")?;
+        Some((weights, files.finish()))
+    }
+
+    #[test]
+    fn a_layer_reads_back_exactly_or_not_at_all() {
+        let dir = tempfile::tempdir().expect("a directory");
+        // Not in the order in which safetensors writes them.
+        let targets = [target("q", Dtype::BF16, [2, 3]), target("a \"b\"", Dtype::F32, [1, 2])];
+        let solved = [
+            (Dense::Bf16(vec![1, 2, 3, 0, 0x8000, 65535]), 2, 0.1 + 0.2),
+            (Dense::F32(vec![f32::MIN_POSITIVE, -0.0]), 0, f64::MIN_POSITIVE / 3.0),
+        ];
+        let maps: Vec<SolvedMap<'_>> = targets
+            .iter()
+            .zip(&solved)
+            .map(|(target, (weights, dead_inputs, output_error))| SolvedMap {
+                target,
+                weights: weights.clone(),
+                stats: SolutionStats { dead_inputs: *dead_inputs, output_error: *output_error },
+            })
+            .collect();
+        let both: Vec<&PlannedTensor> = targets.iter().collect();
+        assert!(take(dir.path(), &both).is_none());
+        let mut files = LayerFiles::new(dir.path().to_owned()).expect("a directory");
+        files.keep(3, &maps).expect("written");
+        let kept = files.finish();
+        let (weights, taken) = take(dir.path(), &both).expect("a complete file");
+        for (index, (target, (expected, ..))) in targets.iter().zip(&solved).enumerate() {
+            assert_eq!(stored_form(&weights[index]), stored_form(expected));
+            for all in [&kept, &taken] {
+                let SolvedTensor { file, begin, stats } = all.of(&target.input.name);
+                assert_eq!(*stats, maps[index].stats);
+                let mut bytes = vec![0; target.input.size_bytes() as usize];
+                file.read_exact_at(&mut bytes, *begin).expect("in the file");
+                assert_eq!(bytes, stored_form(expected).1);
+            }
+        }
+
+        assert!(take(dir.path(), &both[..1]).is_none(), "another tensor is in the file");
+        let other = target("q", Dtype::BF16, [3, 2]);
+        assert!(take(dir.path(), &[&other, both[1]]).is_none(), "of another shape");
+        let path = dir.path().join("layer-00003.safetensors");
+        let whole = fs::read(&path).expect("the file");
+        for end in 0..whole.len() {
+            fs::write(&path, &whole[..end]).expect("written");
+            assert!(take(dir.path(), &both).is_none(), "cut after {end} bytes");
+        }
+        for at in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1;
+            fs::write(&path, bytes).expect("written");
+            assert!(take(dir.path(), &both).is_none(), "byte {at} is another");
+        }
     }
 }
