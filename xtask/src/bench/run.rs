@@ -24,9 +24,9 @@ pub fn target_dir() -> PathBuf {
 /// Builds the program under test; returns its path.
 pub fn build_physarium() -> anyhow::Result<PathBuf> {
     let status = Command::new(env!("CARGO"))
-        .args(["build", "--locked", "--release", "--quiet", "--package", "physarium"])
+        .args(["build", "--locked", "--release", "--quiet", "--package", "physarium-cli"])
         .status()?;
-    ensure!(status.success(), "cannot build physarium");
+    ensure!(status.success(), "cannot build physarium-cli");
     Ok(target_dir().join("release/physarium"))
 }
 

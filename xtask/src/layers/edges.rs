@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use cargo_metadata::{DependencyKind, Metadata, Package};
 
 /// Edges that are allowed between crates of the workspace.
-const ALLOWED: [(&str, &[&str]); 9] = [
+const ALLOWED: [(&str, &[&str]); 10] = [
     ("physarium-checkpoint", &[]),
     ("physarium-flow", &["physarium-kernels"]),
     ("physarium-kernels", &[]),
@@ -24,6 +24,7 @@ const ALLOWED: [(&str, &[&str]); 9] = [
             "physarium-pack",
         ],
     ),
+    ("physarium-cli", &["physarium"]),
     ("xtask", &["physarium-fixtures", "physarium-flow", "physarium-kernels", "physarium-model"]),
 ];
 /// The crate that any other may use in tests.
