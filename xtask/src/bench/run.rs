@@ -26,7 +26,7 @@ pub fn build_physarium() -> anyhow::Result<PathBuf> {
     let status = Command::new(env!("CARGO"))
         .args(["build", "--locked", "--release", "--quiet", "--package", "physarium-cli"])
         .status()?;
-    ensure!(status.success(), "cannot build physarium");
+    ensure!(status.success(), "cannot build physarium-cli");
     Ok(target_dir().join("release/physarium"))
 }
 
