@@ -5,16 +5,32 @@ use physarium::Options;
 
 use crate::terminal;
 
+/// Headings of options in `--help`, in their order.
+pub const METHOD: &str = "Method";
+/// Which tensors are worked on.
+pub const SELECTION: &str = "Selection";
+/// What statistics come from.
+pub const CALIBRATION: &str = "Calibration";
+/// Parameters of the magnitude flow.
+pub const FLOW: &str = "Flow";
+/// What is measured.
+pub const EVALUATION: &str = "Evaluation";
+/// What is written.
+pub const OUTPUT: &str = "Output";
+/// What is shown, and how the work is done.
+pub const DISPLAY: &str = "Display";
+
 /// Options that every command has.
 #[derive(Args)]
+#[command(next_help_heading = DISPLAY)]
 pub struct Display {
-    /// How the result is written to stdout
+    /// Format of the result on stdout
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,
-    /// How progress is shown on stderr
+    /// Style of progress on stderr
     #[arg(long, value_enum, default_value_t = terminal::Style::Auto)]
     pub progress: terminal::Style,
-    /// No progress and no notes on stderr; errors are still printed
+    /// No progress and no notes on stderr; errors are printed
     #[arg(short, long)]
     pub quiet: bool,
 }
@@ -35,11 +51,11 @@ pub enum Format {
     Json,
 }
 
-/// Threads that work; every command that has them gives the same result for any number.
+/// Worker threads; every command that has them gives the same result for any number.
 #[derive(Args, Clone, Copy)]
 pub struct ThreadsArgument {
-    /// Threads that work; the result is the same for any number [default: all cores]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    /// Number of worker threads; the result is the same for any number [default: all cores]
+    #[arg(long, help_heading = DISPLAY, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
 }
 
@@ -53,11 +69,10 @@ impl ThreadsArgument {
 /// Which tensors are targets.
 #[derive(Args, Clone)]
 pub struct SelectionArguments {
-    /// Prune the tensors that this glob takes, instead of the q/k/v/o and gate/up/down projections
-    /// (may be given more than once)
-    #[arg(long, value_name = "GLOB")]
+    /// Tensors matching this glob, instead of the q/k/v/o and gate/up/down projections (repeatable)
+    #[arg(long, value_name = "GLOB", help_heading = SELECTION)]
     pub target: Vec<String>,
-    /// Leave alone the tensors that this glob takes (may be given more than once)
-    #[arg(long, value_name = "GLOB")]
+    /// Exclude tensors matching this glob (repeatable)
+    #[arg(long, value_name = "GLOB", help_heading = SELECTION)]
     pub skip: Vec<String>,
 }

@@ -1,8 +1,8 @@
 /*!
 The command line: which command is meant, and the exit code that its result becomes.
 
-stdout carries results only; progress, notes and errors go to stderr. Exit codes: 0 done and true,
-1 checked and false, 2 could not do it, 130 and 143 interrupted and resumable.
+stdout carries results only; progress, notes and errors go to stderr. Exit codes: 0 success, 1 a check
+failed, 2 error, 130 and 143 interrupted and resumable.
 */
 
 use std::process::ExitCode;
@@ -12,9 +12,10 @@ use physarium::Error;
 
 use crate::commands::{audit, compare, demo, eval, inspect, pack, prune, run, shell, verify};
 use crate::output::{self, Outcome};
+use crate::recipe::spelled;
 use crate::signals;
 
-/// Prunes language models with a slime mould, and proves what it did.
+/// Prune language models with a Physarum-inspired algorithm and verify the result
 #[derive(Parser)]
 #[command(name = "physarium", version, about, after_help = EXAMPLES, max_term_width = 100)]
 struct Cli {
@@ -24,21 +25,21 @@ struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
-  physarium demo                                      all of it, on a small model that comes along
-  physarium inspect models/llama                      what is in it, what would be pruned
-  physarium prune models/llama --out models/pruned    the surgery; sparsity emerges from the flow
+  physarium demo                                      everything, on a small bundled model
+  physarium inspect models/llama                      tensors, targets, and why others are skipped
+  physarium prune models/llama --out models/pruned    prune (no target sparsity: it emerges)
   physarium audit models/pruned --against models/llama --report reports
-  physarium verify models/llama models/pruned         proof that nothing else changed
-  physarium eval models/pruned --against models/llama --text FILE    what it cost
-  physarium compare models/llama --text FILE --sparsity 0.5 --out table    which method costs least
+  physarium verify models/llama models/pruned         prove that nothing else changed
+  physarium eval models/pruned --against models/llama --text FILE    quality loss
+  physarium compare models/llama --text FILE --sparsity 0.5 --out table    quality loss by method
   physarium pack models/pruned --out pruned.physpack  one file without the zeros
-  physarium run pruned.physpack --prompt TEXT         what it says, and how fast
+  physarium run pruned.physpack --prompt TEXT         generate text
 
 MODEL is a directory in Hugging Face layout: config.json and model.safetensors, or shards with
 model.safetensors.index.json. It is never written to.
 
-Exit codes: 0 done and true, 1 checked and false, 2 could not do it, 130 or 143 interrupted (run
-the same command again to go on).";
+Exit codes: 0 success, 1 a check failed, 2 error, 130 or 143 interrupted (rerun the same command
+to resume).";
 
 #[derive(Subcommand)]
 enum Command {
@@ -96,7 +97,7 @@ fn fail(error: &anyhow::Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     if is_interrupt(error) {
-        output::note(&format!("{error:#}\nto go on: {}", signals::command_line()));
+        output::note(&format!("{error:#}\nto resume: {}", signals::command_line()));
         return ExitCode::from(128 + signals::caught());
     }
     output::note(&format!("error: {}", chain(error)));
@@ -105,6 +106,9 @@ fn fail(error: &anyhow::Error) -> ExitCode {
 
 /// An error with its causes, those left out that its own text names already.
 fn chain(error: &anyhow::Error) -> String {
+    if let Some(Error::Recipe(fault)) = error.downcast_ref::<Error>() {
+        return fault.message(spelled);
+    }
     let mut text = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {
         if !text.contains(&cause) {

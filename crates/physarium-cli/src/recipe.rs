@@ -1,159 +1,158 @@
-//! Options that decide an output's bytes, and the recipe that they make.
+//! Options that decide an output's bytes, as they are typed. What they mean is the library's to say.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use physarium::checkpoint::manifest::Manifest;
-use physarium::checkpoint::{
-    Amount, Calibrated, Calibration, FlowRecipe, Method, NmPattern, NonFinite, Price, Recipe,
-    Scope, Sparsity,
+use physarium::checkpoint::{NmPattern, NonFinite, Price, Recipe, Sparsity};
+use physarium::{
+    Allocation, CalibrationOptions, CalibrationText, Error, MethodName, NoEffect, RecipeError,
+    RecipeOption, RecipeOptions, ScopeName,
 };
-use physarium::{CalibrationText, Error, default_method};
 
-use crate::arguments::SelectionArguments;
+use crate::arguments::{CALIBRATION, FLOW, METHOD, SelectionArguments};
 use crate::output;
-
-/// Tokens that statistics come from unless the user says otherwise.
-const DEFAULT_CALIBRATION_TOKENS: u64 = 131_072;
-/// Price of a weight where nothing else sets the sparsity.
-const DEFAULT_PRICE: f64 = 0.02;
 
 /// Options that a recipe is made of.
 #[derive(Args)]
 pub struct RecipeArguments {
-    /// How weights are chosen
-    #[arg(long, value_enum, default_value_t = MethodName::MagnitudeFlow)]
-    method: MethodName,
-    /// Share of weights that shall be zero, between 0 and 1; exact, ties by position
-    #[arg(long, value_name = "S", conflicts_with = "pattern")]
+    /// Pruning method
+    #[arg(long, value_enum, default_value_t = MethodChoice::MagnitudeFlow, help_heading = METHOD)]
+    method: MethodChoice,
+    /// Fraction of weights to zero (0–1); exact, ties by position
+    #[arg(long, value_name = "S", conflicts_with = "pattern", help_heading = METHOD)]
     sparsity: Option<Sparsity>,
-    /// Keep N of each M consecutive inputs, as N:M
-    #[arg(long, value_name = "N:M")]
+    /// Keep N of each M consecutive inputs
+    #[arg(long, value_name = "N:M", help_heading = METHOD)]
     pattern: Option<NmPattern>,
-    /// Whether the sparsity is every tensor's, or the model's, spent where its predictions feel it least
-    /// (methods with calibration) [default: uniform]
-    #[arg(long, value_enum, requires = "sparsity")]
-    allocation: Option<AllocationName>,
-    /// What a weight must be worth to stay, as a multiple of the mean worth: sets the sparsity of
-    /// activation-flow where nobody does [default: 0.02]
-    #[arg(long, value_name = "P", conflicts_with_all = ["sparsity", "pattern"])]
+    /// Same sparsity per tensor, or one model-wide budget spent where predictions suffer least
+    /// (activation-aware methods) [default: uniform]
+    #[arg(long, value_enum, requires = "sparsity", help_heading = METHOD)]
+    allocation: Option<AllocationChoice>,
+    /// Importance threshold (multiple of the mean) when no --sparsity or --pattern is given
+    /// (activation-aware methods) [default: 0.02 for activation-flow]
+    #[arg(long, value_name = "P", conflicts_with_all = ["sparsity", "pattern"], help_heading = METHOD)]
     price: Option<Price>,
-    /// Over what the sparsity is taken [default: tile for magnitude-flow, tensor for magnitude]
-    #[arg(long, value_enum, requires = "sparsity")]
-    scope: Option<ScopeName>,
-    /// Edge of the square tiles that are decided one by one, 1 to 1024 [default: 256]
-    #[arg(long, value_name = "N")]
-    block_size: Option<u64>,
-    /// Steps of the flow [default: 30]
-    #[arg(long, value_name = "N")]
-    iterations: Option<u32>,
-    /// Exponent of the response, above 1 [default: 2]
-    #[arg(long, value_name = "B")]
-    beta: Option<f64>,
-    /// Mean flow per tube [default: 5.16, which takes 2/9 of a Gaussian tile]
-    #[arg(long, value_name = "I")]
-    inflow: Option<f64>,
-    #[command(flatten)]
-    calibration: CalibrationArguments,
-    #[command(flatten)]
-    selection: SelectionArguments,
-    /// Keep NaN and infinite weights as they are and prune around them, instead of refusing
-    #[arg(long)]
+    /// Scope of the sparsity [default: tile for magnitude-flow, tensor for magnitude]
+    #[arg(long, value_enum, requires = "sparsity", help_heading = METHOD)]
+    scope: Option<ScopeChoice>,
+    /// Keep NaN and infinite weights and prune around them, instead of refusing the checkpoint
+    #[arg(long, help_heading = METHOD)]
     allow_nonfinite: bool,
-    /// Take all of this from a file instead: a recipe in TOML, or the physarium.manifest.json of an
+    /// Read the options above and below from a recipe in TOML, or from the physarium.manifest.json of an
     /// output, whose run is repeated byte for byte
-    #[arg(long, value_name = "FILE", conflicts_with_all = [
+    #[arg(long, value_name = "FILE", help_heading = METHOD, conflicts_with_all = [
         "method", "sparsity", "pattern", "allocation", "price", "scope", "block_size", "iterations",
         "beta", "inflow", "calibration_tokens", "window", "seed", "target", "skip", "allow_nonfinite",
     ])]
     recipe: Option<PathBuf>,
+    #[command(flatten)]
+    selection: SelectionArguments,
+    #[command(flatten)]
+    calibration: CalibrationArguments,
+    /// Side length of the square tiles, 1 to 1024 [default: 256]
+    #[arg(long, value_name = "N", help_heading = FLOW)]
+    block_size: Option<u64>,
+    /// Steps of the flow [default: 30]
+    #[arg(long, value_name = "N", help_heading = FLOW)]
+    iterations: Option<u32>,
+    /// Exponent of the response, above 1 [default: 2]
+    #[arg(long, value_name = "B", help_heading = FLOW)]
+    beta: Option<f64>,
+    /// Mean flow per tube [default: 5.16, which prunes 2/9 of a Gaussian tile]
+    #[arg(long, value_name = "I", help_heading = FLOW)]
+    inflow: Option<f64>,
 }
 
 /// The text that statistics come from, and how much of it.
 #[derive(Args)]
 pub struct CalibrationArguments {
-    /// Text that wanda, sparsegpt and activation-flow take statistics from: UTF-8, or JSON Lines where
-    /// the name ends in .jsonl [default: short stories that come along]
-    #[arg(long, value_name = "FILE")]
+    /// Calibration text of wanda, sparsegpt and activation-flow: UTF-8, or JSON Lines if the name ends in
+    /// .jsonl [default: bundled short stories]
+    #[arg(long, value_name = "FILE", help_heading = CALIBRATION)]
     calibration: Option<PathBuf>,
-    /// Tokens of it that are used, in whole windows [default: 131072; all of the text that comes along]
-    #[arg(long, value_name = "TOKENS")]
+    /// Tokens to use, in whole windows [default: 131072; all of the bundled text]
+    #[arg(long, value_name = "TOKENS", help_heading = CALIBRATION)]
     calibration_tokens: Option<u64>,
-    /// Tokens that the model sees at once in calibration [default: 2048, or what the model is made for]
-    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u64).range(2..))]
+    /// Context window in calibration [default: 2048, or the model's maximum]
+    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u64).range(2..),
+          help_heading = CALIBRATION)]
     window: Option<u64>,
-    /// Which windows are used where the text has more than enough [default: 0]
-    #[arg(long, value_name = "N")]
+    /// Seed of the choice of windows if the text has more than needed [default: 0]
+    #[arg(long, value_name = "N", help_heading = CALIBRATION)]
     seed: Option<u64>,
 }
 
 /// A method on the command line.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum MethodName {
-    /// Conductances adapt under a conserved flow in each tile (sees magnitudes only)
+pub enum MethodChoice {
+    /// Conductances adapt under a conserved flow in each tile (magnitudes only; fast baseline)
     MagnitudeFlow,
-    /// The smallest magnitudes; needs --sparsity or --pattern
+    /// Smallest magnitudes; needs --sparsity or --pattern
     Magnitude,
-    /// The smallest |w| times the norm of its input, row by row (calibrated)
+    /// Smallest |w| times the norm of its input, row by row (activation-aware)
     Wanda,
-    /// Column by column, what stays makes up for what goes (calibrated)
+    /// Column by column; remaining weights are updated to compensate (activation-aware)
     Sparsegpt,
-    /// Conductances adapt to the flow that reproduces the dense outputs (calibrated)
+    /// Conductances adapt to the flow that reproduces the dense outputs; remaining weights are updated to
+    /// compensate (activation-aware; the choice for quality)
     ActivationFlow,
 }
 
-impl MethodName {
-    /// As it is typed.
-    pub fn text(self) -> String {
-        let value = self.to_possible_value().expect("no method is hidden");
-        value.get_name().to_owned()
-    }
-
-    /// Whether it takes statistics from a text.
-    pub fn sees_activations(self) -> bool {
-        matches!(self, MethodName::Wanda | MethodName::Sparsegpt | MethodName::ActivationFlow)
-    }
-
-    /// The method with what it is asked for, if it sees activations.
-    pub fn calibrated(self, amount: Amount, calibration: Calibration) -> Option<Method> {
-        let calibrated = Calibrated { amount, calibration };
-        match self {
-            MethodName::Wanda => Some(Method::Wanda(calibrated)),
-            MethodName::Sparsegpt => Some(Method::SparseGpt(calibrated)),
-            MethodName::ActivationFlow => Some(Method::ActivationFlow(calibrated)),
-            MethodName::MagnitudeFlow | MethodName::Magnitude => None,
+impl From<MethodChoice> for MethodName {
+    fn from(choice: MethodChoice) -> MethodName {
+        match choice {
+            MethodChoice::MagnitudeFlow => MethodName::MagnitudeFlow,
+            MethodChoice::Magnitude => MethodName::Magnitude,
+            MethodChoice::Wanda => MethodName::Wanda,
+            MethodChoice::Sparsegpt => MethodName::SparseGpt,
+            MethodChoice::ActivationFlow => MethodName::ActivationFlow,
         }
     }
 }
 
-/// Where zeros go, on the command line.
+/// How a sparsity is spread, on the command line.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum AllocationName {
+pub enum AllocationChoice {
     /// The same share of each tensor
     Uniform,
-    /// One budget for all tensors, by what the model's predictions lose
+    /// One budget for all tensors, by their effect on predictions
     Flow,
 }
 
-impl AllocationName {
-    /// The sparsity as it is spent.
-    pub fn amount(self, sparsity: Sparsity) -> Amount {
-        match self {
-            AllocationName::Uniform => Amount::Sparsity(sparsity),
-            AllocationName::Flow => Amount::ModelSparsity(sparsity),
+impl From<AllocationChoice> for Allocation {
+    fn from(choice: AllocationChoice) -> Allocation {
+        match choice {
+            AllocationChoice::Uniform => Allocation::Uniform,
+            AllocationChoice::Flow => Allocation::Flow,
         }
     }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum ScopeName {
+enum ScopeChoice {
     /// Each tile by itself
     Tile,
-    /// Each tensor by itself
+    /// Each tensor by itself (each expert, of stacked ones)
     Tensor,
     /// All targets together
     Model,
+}
+
+impl From<ScopeChoice> for ScopeName {
+    fn from(choice: ScopeChoice) -> ScopeName {
+        match choice {
+            ScopeChoice::Tile => ScopeName::Tile,
+            ScopeChoice::Tensor => ScopeName::Tensor,
+            ScopeChoice::Model => ScopeName::Model,
+        }
+    }
+}
+
+/// A recipe's option as it is typed.
+pub fn spelled(option: RecipeOption) -> String {
+    format!("--{}", option.name().replace('_', "-"))
 }
 
 impl CalibrationArguments {
@@ -164,46 +163,30 @@ impl CalibrationArguments {
     pub fn text(&self) -> Result<CalibrationText, Error> {
         match &self.calibration {
             Some(path) => CalibrationText::read(path, None),
-            None => Ok(CalibrationText::built_in()),
+            None => Ok(CalibrationText::bundled()),
         }
     }
 
-    /// What of the text is used for a model.
-    ///
-    /// # Errors
-    /// What is wrong with the model's config or tokenizer.
-    pub fn calibration(&self, model: &Path, text: &CalibrationText) -> Result<Calibration, Error> {
-        let window = match self.window {
-            Some(window) => window,
-            None => physarium::default_window(model)?,
-        };
-        let tokens = match (self.calibration_tokens, &self.calibration) {
-            (Some(tokens), _) => tokens,
-            (None, Some(_)) => DEFAULT_CALIBRATION_TOKENS,
-            (None, None) => text.available(model, window)?.min(DEFAULT_CALIBRATION_TOKENS),
-        };
-        Ok(text.calibration(tokens, window, self.seed.unwrap_or(0)))
+    /// What of the text is used.
+    pub fn options(&self) -> CalibrationOptions {
+        let (tokens, window) = (self.calibration_tokens, self.window);
+        CalibrationOptions { tokens, window, seed: self.seed }
     }
 
-    /// What to say where the text is not the user's.
+    /// Says so where the text is not the user's.
     pub fn note(&self) {
         if self.calibration.is_none() {
             output::note(
-                "note: calibrating on the short stories that come along; --calibration FILE with text \
-                 like the model's use serves it better",
+                "note: calibrating on the bundled short stories; --calibration FILE with text typical \
+                 of the model's use gives better results",
             );
         }
     }
 
     /// The first option that was given.
-    fn given(&self) -> Option<&'static str> {
-        let given = [
-            ("--calibration", self.calibration.is_some()),
-            ("--calibration-tokens", self.calibration_tokens.is_some()),
-            ("--window", self.window.is_some()),
-            ("--seed", self.seed.is_some()),
-        ];
-        given.into_iter().find(|(_, given)| *given).map(|(option, _)| option)
+    fn given(&self) -> Option<RecipeOption> {
+        let text = self.calibration.as_ref().map(|_| RecipeOption::Calibration);
+        text.or(self.options().given())
     }
 }
 
@@ -216,18 +199,46 @@ impl RecipeArguments {
         if let Some(path) = &self.recipe {
             return self.of_file(path);
         }
-        if self.method.sees_activations() {
-            let text = self.calibration.text()?;
-            let method = self.calibrated(model, &text)?;
-            return Ok((self.with(method), Some(text)));
+        let options = self.options();
+        if !options.method.is_activation_aware() {
+            self.refuse_calibration(NoEffect::WeightsOnly)?;
+            return Ok((options.recipe(model, None)?, None));
         }
-        Ok((self.with(self.weights_only()?), None))
+        let text = self.calibration.text()?;
+        Ok((options.recipe(model, Some(&text))?, Some(text)))
     }
 
-    /// What to say where nobody chose the text.
+    /// Says so where nobody chose the text.
     pub fn note(&self) {
-        if self.recipe.is_none() && self.method.sees_activations() {
+        if self.recipe.is_none() && MethodName::from(self.method).is_activation_aware() {
             self.calibration.note();
+        }
+    }
+
+    fn options(&self) -> RecipeOptions {
+        let SelectionArguments { target, skip } = self.selection.clone();
+        RecipeOptions {
+            method: self.method.into(),
+            sparsity: self.sparsity,
+            pattern: self.pattern,
+            allocation: self.allocation.map(Allocation::from),
+            price: self.price,
+            scope: self.scope.map(ScopeName::from),
+            block_size: self.block_size,
+            iterations: self.iterations,
+            beta: self.beta,
+            inflow: self.inflow,
+            calibration: self.calibration.options(),
+            target,
+            skip,
+            non_finite: self.allow_nonfinite.then_some(NonFinite::Keep),
+        }
+    }
+
+    fn refuse_calibration(&self, why: NoEffect) -> Result<(), Error> {
+        match self.calibration.given() {
+            None => Ok(()),
+            Some(option) => Err(RecipeError::NoEffect { option, why }.into()),
         }
     }
 
@@ -238,133 +249,14 @@ impl RecipeArguments {
         } else {
             let text = std::fs::read_to_string(path)
                 .with_context(|| format!("{}: cannot read", path.display()))?;
-            toml::from_str(&text).with_context(|| format!("{}: no recipe", path.display()))?
+            toml::from_str(&text)
+                .with_context(|| format!("{}: not a valid recipe", path.display()))?
         };
-        let text = match (recipe.calibrated(), self.calibration.given()) {
-            (None, None) => None,
-            (None, Some(option)) => {
-                let what = format!("{option} has no effect: the recipe's method sees weights only");
-                return Err(Error::Usage(what).into());
-            }
-            // That it is the recipe's text is checked where its windows are cut.
-            (Some(_), _) => Some(self.calibration.text()?),
-        };
-        Ok((recipe, text))
-    }
-
-    fn with(&self, method: Method) -> Recipe {
-        let non_finite = if self.allow_nonfinite { NonFinite::Keep } else { NonFinite::Refuse };
-        let SelectionArguments { target, skip } = self.selection.clone();
-        Recipe { method, target, skip, non_finite }
-    }
-
-    /// A method that sees weights only.
-    fn weights_only(&self) -> Result<Method, Error> {
-        let given = self.calibration.given();
-        let given = given.or(self.allocation.map(|_| "--allocation"));
-        if let Some(option) = given.or(self.price.map(|_| "--price")) {
-            let what =
-                format!("{option} has no effect: the method sees weights only; leave it out");
-            return Err(Error::Usage(what));
+        if recipe.needs().calibration.is_none() {
+            self.refuse_calibration(NoEffect::RecipeFile)?;
+            return Ok((recipe, None));
         }
-        match (self.method, self.sparsity, self.pattern) {
-            (_, Some(sparsity), _) => {
-                self.refuse_flow_options("--sparsity sets it")?;
-                Ok(Method::Exact { sparsity, scope: self.exact_scope()? })
-            }
-            (_, None, Some(pattern)) => {
-                self.refuse_flow_options("--pattern sets it")?;
-                self.refuse_block_size("--pattern knows no tiles")?;
-                Ok(Method::Pattern { pattern })
-            }
-            (MethodName::Magnitude, None, None) => {
-                let what = "--method magnitude needs --sparsity S or --pattern N:M";
-                Err(Error::Usage(what.to_owned()))
-            }
-            (_, None, None) => Ok(self.flow()),
-        }
-    }
-
-    /// A method that sees activations.
-    fn calibrated(&self, model: &Path, text: &CalibrationText) -> Result<Method, Error> {
-        let name = self.method.text();
-        self.refuse_flow_options("the method has none of them")?;
-        self.refuse_block_size("the method knows no tiles")?;
-        let refused =
-            [("--scope", self.scope.is_some()), ("--allow-nonfinite", self.allow_nonfinite)];
-        if let Some((option, _)) = refused.into_iter().find(|(_, given)| *given) {
-            return Err(Error::Usage(format!("{option} has no effect with --method {name}")));
-        }
-        let amount = match (self.sparsity, self.pattern, self.price) {
-            (Some(sparsity), ..) => {
-                self.allocation.unwrap_or(AllocationName::Uniform).amount(sparsity)
-            }
-            (_, Some(pattern), _) => Amount::Pattern(pattern),
-            (.., Some(price)) => Amount::Price(price),
-            _ if self.method == MethodName::ActivationFlow => {
-                Amount::Price(Price::try_from(DEFAULT_PRICE).expect("above 0"))
-            }
-            _ => {
-                let what =
-                    format!("--method {name} needs --sparsity S, --pattern N:M or --price P");
-                return Err(Error::Usage(what));
-            }
-        };
-        let calibration = self.calibration.calibration(model, text)?;
-        Ok(self.method.calibrated(amount, calibration).expect("it sees activations"))
-    }
-
-    fn exact_scope(&self) -> Result<Scope, Error> {
-        let by_default = match self.method {
-            MethodName::MagnitudeFlow => ScopeName::Tile,
-            _ => ScopeName::Tensor,
-        };
-        let scope = match self.scope.unwrap_or(by_default) {
-            ScopeName::Tile => return Ok(Scope::Tile { block_size: self.block_size() }),
-            ScopeName::Tensor => Scope::Tensor,
-            ScopeName::Model => Scope::Model,
-        };
-        self.refuse_block_size("only --scope tile knows tiles")?;
-        Ok(scope)
-    }
-
-    fn flow(&self) -> Method {
-        let Method::MagnitudeFlow { flow, .. } = default_method() else {
-            unreachable!("the default method is the flow")
-        };
-        let flow = FlowRecipe {
-            iterations: self.iterations.unwrap_or(flow.iterations),
-            beta: self.beta.unwrap_or(flow.beta),
-            inflow: self.inflow.unwrap_or(flow.inflow),
-        };
-        Method::MagnitudeFlow { block_size: self.block_size(), flow }
-    }
-
-    fn block_size(&self) -> u64 {
-        let Method::MagnitudeFlow { block_size, .. } = default_method() else {
-            unreachable!("the default method is the flow")
-        };
-        self.block_size.unwrap_or(block_size)
-    }
-
-    fn refuse_flow_options(&self, why: &str) -> Result<(), Error> {
-        let given = [
-            ("--iterations", self.iterations.is_some()),
-            ("--beta", self.beta.is_some()),
-            ("--inflow", self.inflow.is_some()),
-        ];
-        match given.into_iter().find(|(_, given)| *given) {
-            None => Ok(()),
-            Some((option, _)) => Err(Error::Usage(format!(
-                "{option} has no effect on a requested sparsity: {why}; leave it out"
-            ))),
-        }
-    }
-
-    fn refuse_block_size(&self, why: &str) -> Result<(), Error> {
-        match self.block_size {
-            None => Ok(()),
-            Some(_) => Err(Error::Usage(format!("--block-size has no effect: {why}"))),
-        }
+        // That it is the recipe's text is checked where its windows are cut.
+        Ok((recipe, Some(self.calibration.text()?)))
     }
 }

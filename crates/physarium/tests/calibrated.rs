@@ -71,7 +71,7 @@ fn a_run_stopped_in_a_layer_goes_on_with_the_layers_that_are_solved() {
     let staging = dir.path().join(".stopped.physarium-partial/physarium.solved");
     assert_eq!(fs::read_dir(&staging).unwrap().count(), 4);
     // A layer's file that is torn or forged is solved again.
-    let torn = staging.join("layer-00001");
+    let torn = staging.join("layer-00001.safetensors");
     let mut bytes = fs::read(&torn).unwrap();
     bytes[100] ^= 1;
     fs::write(&torn, bytes).unwrap();

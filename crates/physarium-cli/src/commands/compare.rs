@@ -5,66 +5,67 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::Args;
 use physarium::audit::grouped;
-use physarium::checkpoint::{
-    Amount, Calibration, Method, NmPattern, NonFinite, Recipe, Scope, Sparsity, printable,
-};
+use physarium::checkpoint::{Calibration, NmPattern, Sparsity, printable};
 use physarium::{
-    ComparedRun, ComparisonRequest, Contender, Error, EvalRequest, Options, Outputs, compare,
-    default_method,
+    Allocation, ComparedRun, ComparisonRequest, Contender, Error, EvalRequest, MethodName, Options,
+    Outputs, RecipeOptions, compare,
 };
 use serde_json::json;
 
-use crate::arguments::{Display, Format, SelectionArguments, ThreadsArgument};
+use crate::arguments::{
+    Display, EVALUATION, Format, METHOD, OUTPUT, SelectionArguments, ThreadsArgument,
+};
 use crate::output::{self, Outcome, size};
-use crate::recipe::{AllocationName, CalibrationArguments, MethodName};
+use crate::recipe::{AllocationChoice, CalibrationArguments, MethodChoice};
 use crate::{signals, terminal};
 
 /// Prune with several methods, evaluate each against the dense model, and print one table
 ///
-/// Every method is asked for every sparsity and every pattern. The table is also in
-/// OUT/physarium.compare.md and, with recipes and protocols, in OUT/physarium.compare.json, which grow row
-/// by row while it works.
+/// Every method is run at every sparsity and every pattern. The table is also in OUT/physarium.compare.md
+/// and, with recipes and protocols, in OUT/physarium.compare.json, which grow row by row during the run.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
     /// Checkpoint directory of the dense model; never written to
     model: PathBuf,
     /// Directory for the table and, while they are measured, the pruned models
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help_heading = OUTPUT)]
     out: PathBuf,
-    /// Text to measure perplexity on
-    #[arg(long, value_name = "FILE")]
-    text: PathBuf,
-    /// Methods, separated by commas
+    /// Keep the pruned models, OUT/NAME for each row
+    #[arg(long, help_heading = OUTPUT)]
+    keep: bool,
+    /// Pruning methods, comma-separated
     #[arg(
         long,
         value_enum,
         value_delimiter = ',',
-        default_value = "magnitude,wanda,sparsegpt,activation-flow"
+        default_value = "magnitude,wanda,sparsegpt,activation-flow",
+        help_heading = METHOD
     )]
-    methods: Vec<MethodName>,
-    /// Sparsities, separated by commas
-    #[arg(long, value_name = "S", value_delimiter = ',')]
+    methods: Vec<MethodChoice>,
+    /// Sparsities, comma-separated
+    #[arg(long, value_name = "S", value_delimiter = ',', help_heading = METHOD)]
     sparsity: Vec<Sparsity>,
-    /// Patterns, separated by commas
-    #[arg(long, value_name = "N:M", value_delimiter = ',')]
+    /// N:M patterns, comma-separated
+    #[arg(long, value_name = "N:M", value_delimiter = ',', help_heading = METHOD)]
     pattern: Vec<NmPattern>,
-    /// How methods that see activations spend a sparsity; both can be asked for
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "uniform")]
-    allocation: Vec<AllocationName>,
-    #[command(flatten)]
-    calibration: CalibrationArguments,
+    /// Allocations of activation-aware methods, comma-separated
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "uniform", help_heading = METHOD)]
+    allocation: Vec<AllocationChoice>,
     #[command(flatten)]
     selection: SelectionArguments,
-    /// Tokens that the model sees at once in evaluation [default: 2048, or what the model is made for]
-    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u64).range(2..))]
+    #[command(flatten)]
+    calibration: CalibrationArguments,
+    /// Text to measure perplexity on
+    #[arg(long, value_name = "FILE", help_heading = EVALUATION)]
+    text: PathBuf,
+    /// Context window in evaluation [default: 2048, or the model's maximum]
+    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u64).range(2..),
+          help_heading = EVALUATION)]
     eval_window: Option<u64>,
-    /// Use the first tokens of the text only; whole windows of them are scored
-    #[arg(long, value_name = "TOKENS")]
+    /// Use only the first tokens of the text; whole windows of them are scored
+    #[arg(long, value_name = "TOKENS", help_heading = EVALUATION)]
     limit: Option<u64>,
-    /// Keep the pruned models, OUT/NAME for each row
-    #[arg(long)]
-    keep: bool,
     #[command(flatten)]
     threads: ThreadsArgument,
     #[command(flatten)]
@@ -80,10 +81,11 @@ Examples:
 /// Runs it.
 pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     let text = arguments.calibration.text()?;
-    if !arguments.display.quiet && arguments.methods.iter().any(|m| m.sees_activations()) {
+    let aware = |method: &MethodChoice| MethodName::from(*method).is_activation_aware();
+    if !arguments.display.quiet && arguments.methods.iter().any(aware) {
         arguments.calibration.note();
     }
-    let calibration = arguments.calibration.calibration(&arguments.model, &text)?;
+    let calibration = arguments.calibration.options().resolve(&arguments.model, &text)?;
     let contenders = arguments.contenders(calibration)?;
     std::fs::create_dir_all(&arguments.out)
         .with_context(|| format!("{}: cannot create", arguments.out.display()))?;
@@ -123,66 +125,48 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
 }
 
 impl Arguments {
-    /// Every method with everything that is asked of it.
+    /// Every method with every sparsity and pattern.
     fn contenders(&self, calibration: Calibration) -> Result<Vec<Contender>, Error> {
         if self.sparsity.is_empty() && self.pattern.is_empty() {
             let what = "expected at least one --sparsity S or --pattern N:M";
             return Err(Error::Usage(what.to_owned()));
         }
         let mut contenders: Vec<Contender> = Vec::new();
+        let mut add = |name: String, options: RecipeOptions| -> Result<(), Error> {
+            let SelectionArguments { target, skip } = self.selection.clone();
+            let options = RecipeOptions { target, skip, ..options };
+            contenders.push(Contender { name, recipe: options.build(Some(calibration))? });
+            Ok(())
+        };
+        let methods = || self.methods.iter().map(|method| MethodName::from(*method));
         for sparsity in &self.sparsity {
-            for method in &self.methods {
-                // Where nothing is calibrated there is nothing to allocate by.
-                let allocations = match method.sees_activations() {
-                    true => &self.allocation[..],
-                    false => &[AllocationName::Uniform],
+            for method in methods() {
+                // Without activations there is nothing to allocate by.
+                let allocations = match method.is_activation_aware() {
+                    true => self.allocation.iter().map(|choice| Some((*choice).into())).collect(),
+                    false => vec![None],
                 };
                 for allocation in allocations {
                     let kind = match allocation {
-                        AllocationName::Uniform => "",
-                        AllocationName::Flow => "-allocated",
+                        Some(Allocation::Flow) => "-allocated",
+                        Some(Allocation::Uniform) | None => "",
                     };
                     let name = format!("{}-{}{kind}", method.text(), f64::from(*sparsity));
-                    let amount = allocation.amount(*sparsity);
-                    contenders.push(contender(name, *method, amount, calibration, &self.selection));
+                    let sparsity = Some(*sparsity);
+                    let none = RecipeOptions::default();
+                    add(name, RecipeOptions { method, sparsity, allocation, ..none })?;
                 }
             }
         }
         for pattern in &self.pattern {
-            for method in &self.methods {
+            for method in methods() {
                 let name = format!("{}-{}of{}", method.text(), pattern.keep(), pattern.group());
-                let amount = Amount::Pattern(*pattern);
-                contenders.push(contender(name, *method, amount, calibration, &self.selection));
+                let pattern = Some(*pattern);
+                add(name, RecipeOptions { method, pattern, ..RecipeOptions::default() })?;
             }
         }
         Ok(contenders)
     }
-}
-
-/// A method with what is asked of it.
-pub fn contender(
-    name: String,
-    method: MethodName,
-    amount: Amount,
-    calibration: Calibration,
-    selection: &SelectionArguments,
-) -> Contender {
-    let method = method.calibrated(amount, calibration).unwrap_or_else(|| match amount {
-        Amount::Pattern(pattern) => Method::Pattern { pattern },
-        Amount::Sparsity(sparsity) | Amount::ModelSparsity(sparsity) => {
-            let scope = match (method, default_method()) {
-                (MethodName::MagnitudeFlow, Method::MagnitudeFlow { block_size, .. }) => {
-                    Scope::Tile { block_size }
-                }
-                _ => Scope::Tensor,
-            };
-            Method::Exact { sparsity, scope }
-        }
-        Amount::Price(_) => unreachable!("no price is asked for here"),
-    });
-    let SelectionArguments { target, skip } = selection.clone();
-    let recipe = Recipe { method, target, skip, non_finite: NonFinite::Refuse };
-    Contender { name, recipe }
 }
 
 fn as_json(runs: &[ComparedRun]) -> serde_json::Value {
@@ -235,8 +219,7 @@ pub fn as_text(runs: &[ComparedRun]) -> String {
         grouped(run.evaluation.tokens_scored as u64),
         protocol.window,
     );
-    if let Some(calibration) = runs.iter().find_map(|run| run.recipe.calibrated()) {
-        let calibration = calibration.calibration;
+    if let Some(calibration) = runs.iter().find_map(|run| run.recipe.needs().calibration) {
         text += &format!(
             "Calibrated on {} tokens in windows of {}, seed {}, of the text with SHA-256 {}.\n",
             grouped(calibration.tokens),

@@ -1,4 +1,4 @@
-//! `physarium demo`: the whole job on the model that comes with the source.
+//! `physarium demo`: every command on the bundled model.
 
 use std::path::{Path, PathBuf};
 
@@ -7,16 +7,15 @@ use clap::Args;
 use physarium::audit::{
     AuditRequest, Claims, Evidence, Listing, audit, inspect, text, verify as verify_output,
 };
-use physarium::checkpoint::{Amount, LinkPolicy, NonFinite, Overwrite, Recipe, Resume, Sparsity};
+use physarium::checkpoint::{LinkPolicy, Overwrite, Resume, Sparsity};
 use physarium::{
-    CalibrationText, Cancel, ComparisonRequest, Error, EvalRequest, GenerateRequest, Generated,
-    Options, Outputs, Progress, Prompt, Sampling, Surgery, default_method, evaluate, generate,
+    CalibrationText, Cancel, ComparisonRequest, Contender, Error, EvalRequest, GenerateRequest,
+    Generated, MethodName, Options, Output, Outputs, Progress, Prompt, RecipeOptions, Sampling,
+    Surgery, evaluate, generate,
 };
 
-use crate::arguments::SelectionArguments;
 use crate::commands::{audit as audit_command, compare, eval, pack, prune, verify};
 use crate::output::{self, Outcome, size};
-use crate::recipe::MethodName;
 use crate::{signals, terminal};
 
 /// Inspect, prune, audit, verify, evaluate, compare, pack and run the small model in demo/
@@ -24,11 +23,11 @@ use crate::{signals, terminal};
 /// Takes seconds and needs no network. The result and the report stay in a directory to look at.
 #[derive(Args)]
 pub struct Arguments {
-    /// The demo directory of the source tree [default: looked for here, above, and where this
-    /// program was built]
+    /// The demo/ directory of the source tree [default: searched here, above, and where this program was
+    /// built]
     #[arg(long, value_name = "DIR")]
     demo: Option<PathBuf>,
-    /// Where the pruned model and the report go; an earlier demo's are replaced
+    /// Directory for the pruned model and the report; an earlier demo's are replaced
     #[arg(long, value_name = "DIR", default_value = "demo-out")]
     out: PathBuf,
     /// No progress on stderr
@@ -47,20 +46,15 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     let (shown_model, shown_out) = (model.display(), out.display());
 
     heading(&format!("physarium inspect {shown_model}"))?;
-    let recipe = Recipe {
-        method: default_method(),
-        target: Vec::new(),
-        skip: Vec::new(),
-        non_finite: NonFinite::Refuse,
-    };
+    let recipe = RecipeOptions::default().recipe(&model, None)?;
     let surgery = Surgery::plan(&model, recipe, Options::default())?;
     let inspection = inspect(&surgery.checkpoint, &surgery.plan);
     output::text(&inspection.text(surgery.checkpoint.layout(), Listing::Sums))?;
 
     heading(&format!("physarium prune {shown_model} --out {shown_out}"))?;
     let mut progress = terminal::progress(style);
-    let (overwrite, resume) = (Overwrite::Replace, Resume::Restart);
-    let summary = surgery.prune(&out, overwrite, resume, &cancel, &mut *progress)?;
+    let output = Output { dir: &out, overwrite: Overwrite::Replace, resume: Resume::Restart };
+    let summary = surgery.prune(output, &cancel, &mut *progress)?;
     output::text(&prune::counts(&surgery, &summary))?;
 
     let claims_file = demo.join("claims.toml");
@@ -127,13 +121,14 @@ fn compare_methods(
         calibration_file.display(),
     ))?;
     let text = CalibrationText::read(&calibration_file, None)?;
-    let amount = Amount::Sparsity(Sparsity::try_from(0.5).map_err(Error::Usage)?);
+    let sparsity = Some(Sparsity::try_from(0.5).map_err(Error::Usage)?);
     let calibration = text.calibration(16_384, 512, 0);
-    let contenders = [MethodName::Magnitude, MethodName::ActivationFlow].map(|method| {
-        let selection = SelectionArguments { target: Vec::new(), skip: Vec::new() };
+    let contender = |method: MethodName| -> Result<Contender, Error> {
+        let options = RecipeOptions { method, sparsity, ..RecipeOptions::default() };
         let name = format!("{}-0.5", method.text());
-        compare::contender(name, method, amount, calibration, &selection)
-    });
+        Ok(Contender { name, recipe: options.build(Some(calibration))? })
+    };
+    let contenders = [contender(MethodName::Magnitude)?, contender(MethodName::ActivationFlow)?];
     let request = ComparisonRequest {
         contenders: &contenders,
         calibration: &text,
@@ -149,7 +144,7 @@ fn compare_methods(
     Ok(if better { Outcome::True } else { Outcome::False })
 }
 
-/// Packs what the flow has left, lets it tell a story, and sets it beside the dense model.
+/// Packs the model that the flow pruned, generates text, and compares its speed with the dense model's.
 fn tell_a_story(
     arguments: &Arguments,
     model: &Path,
@@ -187,7 +182,7 @@ fn tell_a_story(
         )
     };
     output::text(&format!(
-        "{}{}{}The packed file and the directory that it was packed from tell the same story. A model\n\
+        "{}{}{}The packed file and the directory that it was packed from generate the same text. A model\n\
          this small fits into the processor's caches: reading fewer bytes makes larger ones faster.\n",
         row("packed, 50 % of target zero", &told),
         row("the same as a directory", &from_directory),
@@ -226,7 +221,9 @@ fn find_demo(named: Option<&Path>) -> anyhow::Result<PathBuf> {
         .chain([built.as_path()])
         .find(|root| root.join("demo/model/config.json").is_file())
         .map(shown)
-        .context("no demo/ here, above, or where physarium was built: name it with --demo DIR")
+        .context(
+            "cannot find demo/ here, above, or where physarium was built: name it with --demo DIR",
+        )
 }
 
 fn heading(command: &str) -> anyhow::Result<()> {

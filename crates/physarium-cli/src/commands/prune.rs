@@ -1,56 +1,58 @@
-//! `physarium prune`: the surgery.
+//! `physarium prune`: plans, prunes and reports what was done.
 
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use physarium::audit::{Share, grouped};
-use physarium::checkpoint::{Disposition, LinkPolicy, Method, Overwrite, Resume, printable};
-use physarium::{Options, Strictness, Summary, Surgery};
+use physarium::checkpoint::{
+    Action, Amount, Disposition, LinkPolicy, Overwrite, Resume, printable,
+};
+use physarium::{Options, Output, Strictness, Summary, Surgery};
 use serde_json::json;
 
-use crate::arguments::{Display, Format, ThreadsArgument};
+use crate::arguments::{Display, Format, OUTPUT, SELECTION, ThreadsArgument};
 use crate::output::{self, Outcome, size};
 use crate::recipe::RecipeArguments;
 use crate::{signals, terminal};
 
 /// Prune a checkpoint into a new directory
 ///
-/// Every weight of the target projections is a tube of a slime mould: conductances adapt under a
-/// conserved flow, and the weights of dead tubes are set to +0.0. With neither --sparsity nor
-/// --pattern nobody sets the sparsity: it emerges from the flow.
+/// Each weight of the target projections is a tube of a slime mould: conductances adapt under a conserved
+/// flow, and the weights of dead tubes are set to +0.0. Without --sparsity and --pattern the sparsity is
+/// not fixed in advance: it emerges from the flow.
 ///
-/// The output is a plain Hugging Face checkpoint that differs from the input in weights of the targets
-/// only: pruned ones, and with sparsegpt and activation-flow those that make up for them. It appears
-/// under its name when it is complete; a run that is killed is continued by the same command. Beside the
-/// weights it holds physarium.journal.jsonl and physarium.manifest.json.
+/// The output is a plain Hugging Face checkpoint that differs from the input in weights of the targets only:
+/// pruned ones, and with sparsegpt and activation-flow weights updated to compensate. The output directory
+/// appears only once complete; rerun the same command to resume an interrupted run. Beside the weights it
+/// holds physarium.journal.jsonl and physarium.manifest.json.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
     /// Checkpoint directory; never written to
     model: PathBuf,
-    /// Directory to make
-    #[arg(long, value_name = "DIR")]
+    /// Output directory
+    #[arg(long, value_name = "DIR", help_heading = OUTPUT)]
     out: PathBuf,
     #[command(flatten)]
     recipe: RecipeArguments,
-    /// Refuse the checkpoint if a projection cannot be pruned (FP8, packed, stacked), or has inputs that
-    /// are nought on all of the calibration text, instead of carrying on and saying so
-    #[arg(long)]
+    /// Fail on projections that cannot be pruned (FP8, packed) and on inputs that are always zero on the
+    /// calibration text, instead of warning
+    #[arg(long, help_heading = SELECTION)]
     strict: bool,
-    #[command(flatten)]
-    threads: ThreadsArgument,
-    /// Print the plan, the bytes and the memory it will use; write nothing
-    #[arg(long)]
+    /// Print the plan, output size and memory; write nothing
+    #[arg(long, help_heading = OUTPUT)]
     dry_run: bool,
-    /// Replace an earlier physarium output, once the new one is complete
-    #[arg(long)]
+    /// Replace an earlier physarium output once the new one is complete
+    #[arg(long, help_heading = OUTPUT)]
     force: bool,
-    /// Throw away what an interrupted run left, instead of going on with it
-    #[arg(long)]
+    /// Discard an interrupted run instead of resuming it
+    #[arg(long, help_heading = OUTPUT)]
     restart: bool,
     /// Copy files that links out of the checkpoint point to, instead of leaving them out
-    #[arg(long)]
+    #[arg(long, help_heading = OUTPUT)]
     follow_links: bool,
+    #[command(flatten)]
+    threads: ThreadsArgument,
     #[command(flatten)]
     display: Display,
 }
@@ -92,7 +94,8 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     let overwrite = if arguments.force { Overwrite::Replace } else { Overwrite::Refuse };
     let resume = if arguments.restart { Resume::Restart } else { Resume::Continue };
     let mut progress = terminal::progress(arguments.display.style());
-    let summary = surgery.prune(&arguments.out, overwrite, resume, &cancel, &mut *progress)?;
+    let output = Output { dir: &arguments.out, overwrite, resume };
+    let summary = surgery.prune(output, &cancel, &mut *progress)?;
     drop(progress);
     match arguments.display.format {
         Format::Json => output::json(&summary_json(&surgery, &summary, &arguments.out))?,
@@ -118,7 +121,7 @@ fn notes(surgery: &Surgery) {
     }
     let mut reasons: Vec<(String, u64)> = Vec::new();
     for tensor in &surgery.plan.tensors {
-        if let physarium::checkpoint::Decision::Skip(reason) = &tensor.decision
+        if let Action::Copy(reason) = &tensor.action
             && reason.is_target_by_name()
         {
             let reason = reason.to_string();
@@ -129,15 +132,15 @@ fn notes(surgery: &Surgery) {
         }
     }
     for (reason, count) in reasons {
-        output::note(&format!("note: {count} projections are carried, not pruned: {reason}"));
+        output::note(&format!("note: {count} projections are copied without pruning: {reason}"));
     }
-    if let Method::Pattern { pattern } = surgery.recipe.method {
+    if let Amount::Pattern(pattern) = surgery.recipe.method.amount() {
         let group = pattern.group();
-        let home = |cols| physarium::flow::pattern_divides_row(cols, group);
-        let ragged = surgery.plan.targets().filter(|(_, shape)| !home(shape.cols)).count();
+        let divides = |cols| physarium::flow::pattern_divides_row(cols, group);
+        let ragged = surgery.plan.matrices().filter(|(_, view)| !divides(view.cols)).count();
         if ragged > 0 {
             output::note(&format!(
-                "note: {ragged} projections have a number of inputs that {group} does not divide; \
+                "note: {ragged} matrices have an input size that is not a multiple of {group}; \
                  the shorter last group of each row keeps at most {}",
                 pattern.keep()
             ));
@@ -147,9 +150,9 @@ fn notes(surgery: &Surgery) {
 
 fn dry_run_text(surgery: &Surgery, out: &Path) -> String {
     let (model, target) = (surgery.plan.model_elements(), surgery.plan.target_elements());
-    let (workers, resident_bytes) = (surgery.memory.workers, surgery.resident_bytes());
+    let (workers, resident_bytes) = (surgery.memory.workers, surgery.memory.resident_bytes);
     let recipe = serde_json::to_string(&surgery.recipe.method).expect("plain JSON");
-    let bound = if surgery.recipe.calibrated().is_some() { "about" } else { "at most" };
+    let bound = if surgery.recipe.needs().calibration.is_some() { "about" } else { "at most" };
     format!(
         "would prune {} of {} tensors: {} of {} elements ({})\n\
          method: {recipe}\n\
@@ -179,7 +182,7 @@ fn dry_run_json(surgery: &Surgery) -> serde_json::Value {
             "of_model": Share::new(target, model, "model"),
         },
         "output_bytes": surgery.output_bytes(),
-        "resident_bytes": surgery.resident_bytes(),
+        "resident_bytes": surgery.memory.resident_bytes,
         "workers": surgery.memory.workers,
     })
 }
@@ -203,14 +206,14 @@ pub fn counts(surgery: &Surgery, summary: &Summary) -> String {
     );
     if totals.refitted > 0 {
         text += &format!(
-            "refitted {} weights to make up for them: {}\n",
+            "updated {} weights to compensate: {}\n",
             grouped(totals.refitted),
             Share::new(totals.refitted, target, "target").sentence(),
         );
     }
     if totals.dead_inputs > 0 {
         text += &format!(
-            "{} inputs of projections were nought on all of the calibration text\n",
+            "{} inputs of projections were always zero on the calibration text\n",
             grouped(totals.dead_inputs)
         );
     }

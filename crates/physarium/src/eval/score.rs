@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use physarium_checkpoint::start_thread;
-use physarium_model::{Buffer, Compute, Decoder, Head, Run, vector};
+use physarium_model::{Buffer, Compute, Decoder, Head, Workspace, vector};
 
 use super::tokens::Tokens;
 use super::windows::Window;
@@ -58,7 +58,7 @@ pub(crate) struct Scorer<'a> {
 /// A model at work.
 struct Subject<'a> {
     decoder: &'a Decoder,
-    run: Run<'a>,
+    run: Workspace<'a>,
     logits: Buffer,
 }
 
@@ -78,7 +78,7 @@ impl<'a> Scorer<'a> {
             )));
         }
         let subject = |decoder: &'a Decoder| {
-            let run = Run::new(compute, decoder.config(), window);
+            let run = Workspace::new(compute, decoder.config(), window);
             Subject { decoder, run, logits: Buffer::default() }
         };
         let subjects = std::iter::once(decoder).chain(against).map(subject).collect();
