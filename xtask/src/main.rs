@@ -1,9 +1,10 @@
-//! The project's own commands: `cargo xtask ci`, `layers`, `bench`.
+//! The project's own commands: `cargo xtask ci`, `layers`, `bench`, `pictures`.
 #![allow(clippy::print_stdout, reason = "a program that prints its result")]
 
 mod bench;
 mod ci;
 mod layers;
+mod pictures;
 
 use clap::{Parser, Subcommand};
 
@@ -23,6 +24,8 @@ enum Command {
     /// Benchmark against a baseline measured in the same run
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Make the pictures of the documentation anew
+    Pictures,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -30,5 +33,6 @@ fn main() -> anyhow::Result<()> {
         Command::Ci => ci::run(),
         Command::Layers => layers::run(),
         Command::Bench(bench) => bench::run(bench),
+        Command::Pictures => pictures::run(),
     }
 }

@@ -9,6 +9,8 @@ mod prune;
 mod run;
 mod solve;
 
+pub use run::{build_physarium, printed};
+
 use clap::Subcommand;
 
 /// The benchmarks.

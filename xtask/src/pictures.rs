@@ -1,0 +1,91 @@
+/*!
+Pictures of the documentation, made anew from what the program prints.
+
+In: the release build of the program and the demo model. Out: `docs/pictures/session.svg`, a terminal session
+whose commands were run for it.
+*/
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::Context;
+
+use crate::bench::{build_physarium, printed};
+
+/// The session, in a directory that holds `demo/`.
+const SESSION: [&str; 3] = [
+    "physarium prune demo/model --out pruned",
+    "physarium audit pruned --against demo/model",
+    "physarium verify demo/model pruned",
+];
+/// Where the picture is, from the root of the workspace.
+const PICTURE: &str = "docs/pictures/session.svg";
+/// Size of a character cell in pixels, and of the margin around all of them.
+const CELL: [f64; 2] = [7.83, 18.0];
+const MARGIN: f64 = 20.0;
+
+/// Runs the session and writes its picture.
+pub fn run() -> anyhow::Result<()> {
+    let program = build_physarium()?;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize()?;
+    let work = tempfile::tempdir()?;
+    std::os::unix::fs::symlink(root.join("demo"), work.path().join("demo"))?;
+    let mut lines = Vec::new();
+    for command in SESSION {
+        let arguments = command.split_whitespace().skip(1).chain(["--quiet"]);
+        let text = printed(Command::new(&program).args(arguments).current_dir(work.path()))?;
+        lines.push(format!("$ {command}"));
+        lines.extend(text.trim_end().lines().map(str::to_owned));
+        lines.push(String::new());
+    }
+    lines.pop();
+    let picture = root.join(PICTURE);
+    fs::create_dir_all(picture.parent().context("a picture is in a directory")?)?;
+    fs::write(&picture, svg(&lines)).with_context(|| picture.display().to_string())?;
+    println!("wrote {}", picture.display());
+    Ok(())
+}
+
+/// Lines of text on a dark background; commands, which begin with `$`, stand out.
+fn svg(lines: &[String]) -> String {
+    let columns = lines.iter().map(|line| line.chars().count()).max().unwrap_or(0);
+    let width = (columns as f64 * CELL[0] + 2.0 * MARGIN).ceil();
+    let height = (lines.len() as f64 * CELL[1] + 2.0 * MARGIN).ceil();
+    let mut out = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" \
+         height=\"{height}\" role=\"img\" aria-label=\"A terminal session: prune, audit, verify\">\n\
+         <rect width=\"100%\" height=\"100%\" rx=\"8\" fill=\"#16202a\"/>\n\
+         <g font-family=\"ui-monospace, SFMono-Regular, Menlo, Consolas, monospace\" font-size=\"13\" \
+         xml:space=\"preserve\">\n"
+    );
+    for (row, line) in lines.iter().enumerate().filter(|(_, line)| !line.is_empty()) {
+        let y = MARGIN + (row as f64 + 0.75) * CELL[1];
+        let color = if line.starts_with('$') { "#ffd166" } else { "#dbe5ee" };
+        // The length keeps columns aligned whatever font is there.
+        let length = line.chars().count() as f64 * CELL[0];
+        out += &format!(
+            "<text x=\"{MARGIN}\" y=\"{y:.1}\" fill=\"{color}\" textLength=\"{length:.1}\" \
+             lengthAdjust=\"spacingAndGlyphs\">{}</text>\n",
+            escaped(line)
+        );
+    }
+    out + "</g>\n</svg>\n"
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::svg;
+
+    #[test]
+    fn text_is_escaped_and_commands_stand_out() {
+        let picture = svg(&["$ a <b> & c".to_owned(), String::new(), "d".to_owned()]);
+        assert!(picture.contains("$ a &lt;b&gt; &amp; c</text>"));
+        assert_eq!(picture.matches("<text").count(), 2);
+        assert_eq!(picture.matches("#ffd166").count(), 1);
+    }
+}
