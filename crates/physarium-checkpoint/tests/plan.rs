@@ -110,7 +110,7 @@ fn every_tensor_is_a_target_or_skipped_for_a_reason() {
 
 #[test]
 fn a_llama_has_seven_targets_a_layer_and_the_plan_is_in_file_order() {
-    let tensors = llama_tensors(Kind::Bf16, 3, 16, 8, 32);
+    let tensors = llama_tensors(Kind::Bf16, 3, [16, 8, 32]);
     for shards in [1, 4] {
         let dir = tempfile::tempdir().unwrap();
         let checkpoint = open(dir.path(), &tensors, shards);
@@ -217,7 +217,7 @@ fn nothing_to_prune(tensors: &[Tensor], skip: &[&str]) -> String {
 
 #[test]
 fn nothing_to_prune_says_what_is_there_instead() {
-    let fp8 = llama_tensors(Kind::Bytes("F8_E4M3"), 2, 16, 8, 32);
+    let fp8 = llama_tensors(Kind::Bytes("F8_E4M3"), 2, [16, 8, 32]);
     let all = "all 14 projections are skipped: dtype F8_E4M3 cannot be pruned";
     assert_eq!(nothing_to_prune(&fp8, &[]), all);
     let doubles: Vec<Tensor> = (0..2)
@@ -244,7 +244,7 @@ fn nothing_to_prune_says_what_is_there_instead() {
 #[test]
 fn tensors_that_the_index_does_not_list_are_carried() {
     let dir = tempfile::tempdir().unwrap();
-    open(dir.path(), &llama_tensors(Kind::Bf16, 1, 16, 8, 32), 2);
+    open(dir.path(), &llama_tensors(Kind::Bf16, 1, [16, 8, 32]), 2);
     let index = dir.path().join("model.safetensors.index.json");
     let mut json: serde_json::Value = serde_json::from_slice(&fs::read(&index).unwrap()).unwrap();
     let name = "model.layers.0.self_attn.v_proj.weight";
