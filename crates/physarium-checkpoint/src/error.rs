@@ -1,4 +1,4 @@
-//! What can go wrong with bytes on disk, always with the file, and the tensor where there is one.
+//! Errors of reading and writing checkpoints. Each names the file, and the tensor if the fault is in one.
 
 use std::fmt;
 use std::io;
@@ -9,32 +9,32 @@ use crate::escape::printable;
 /// Result of this crate's functions.
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Which of the reasons behind exit code 2 an error is.
+/// The kind of an error; the program ends with exit code 2 for most of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The command line asks for something impossible.
+    /// The options are invalid for this checkpoint.
     Usage,
-    /// The checkpoint is malformed or not what it should be.
+    /// The checkpoint is malformed or incomplete.
     Input,
-    /// The output cannot be written there.
+    /// The output path, or what is at it, is not usable.
     Output,
-    /// The machine refused (I/O error, no space).
+    /// The operating system refused: I/O error, no space, no threads.
     Environment,
-    /// Well-formed, but not something physarium can prune.
+    /// The checkpoint is well-formed, but physarium cannot prune it.
     Unsupported,
-    /// The input is no longer what it was when the run began.
+    /// The input changed during the run.
     InputChanged,
     /// The user stopped the run.
     Interrupted,
 }
 
-/// A fault in a file of the checkpoint, in the one form that all of them are reported in.
+/// A fault in a file of the checkpoint. All such faults are reported in this form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Malformed {
-    /// The file at fault.
+    /// The malformed file.
     pub file: PathBuf,
-    /// The tensor at fault, when the fault belongs to one.
+    /// The tensor with the fault, if it is in one.
     pub tensor: Option<String>,
     /// What is wrong, in a few words.
     pub what: &'static str,
@@ -49,7 +49,7 @@ pub struct Malformed {
 }
 
 impl Malformed {
-    /// A fault of a whole file; add the rest with the `with_` methods.
+    /// A fault of a whole file. Add a tensor, an offset and a hint with the `with_` methods.
     pub fn new(
         file: &Path,
         what: &'static str,
@@ -68,21 +68,21 @@ impl Malformed {
         }
     }
 
-    /// Names the tensor at fault.
+    /// Adds the name of the tensor with the fault.
     #[must_use]
     pub fn with_tensor(mut self, tensor: impl Into<String>) -> Self {
         self.tensor = Some(tensor.into());
         self
     }
 
-    /// Names the byte offset in the file.
+    /// Adds the byte offset in the file.
     #[must_use]
     pub fn with_offset(mut self, offset: u64) -> Self {
         self.offset = Some(offset);
         self
     }
 
-    /// Adds a line that tells the user what to do.
+    /// Adds a line that says what the user can do.
     #[must_use]
     pub fn with_hint(mut self, hint: &'static str) -> Self {
         self.hint = Some(hint);
@@ -107,17 +107,17 @@ impl fmt::Display for Malformed {
     }
 }
 
-/// A path as it may be printed.
+/// A path with control characters escaped, for messages.
 pub(crate) fn show(path: &Path) -> String {
-    // Paths may be longer than tensor names; only their control characters are of concern here.
+    // A path may be longer than the limit for a name, so each component is escaped separately.
     path.to_string_lossy().split('/').map(printable).collect::<Vec<_>>().join("/")
 }
 
-/// What this crate's functions return when they could not do it.
+/// Why a function of this crate failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A file of the checkpoint is not what the format says.
+    /// A file of the checkpoint violates its format.
     #[error("{0}")]
     Malformed(Box<Malformed>),
     /// The operating system refused.
@@ -125,18 +125,18 @@ pub enum Error {
     Io {
         /// The file or directory.
         path: PathBuf,
-        /// What was tried, as a verb with its object.
+        /// The failed operation: a verb with its object.
         operation: &'static str,
         /// The system's reason.
         source: io::Error,
     },
-    /// The operating system has no thread to give.
-    #[error("cannot start a thread: {source}\nhint: --threads 1 takes the fewest")]
+    /// The operating system cannot start another thread.
+    #[error("cannot start a thread: {source}\nhint: try --threads 1")]
     Thread {
         /// The system's reason.
         source: io::Error,
     },
-    /// A file ended before the bytes that its header promised, after it had been checked.
+    /// A file became shorter after its header was checked.
     #[error(
         "{}: file shrank while it was read, expected {expected} bytes at offset {offset}, found the end",
         show(path)
@@ -146,10 +146,10 @@ pub enum Error {
         path: PathBuf,
         /// Where the read began.
         offset: u64,
-        /// How many bytes were wanted.
+        /// Bytes to read.
         expected: usize,
     },
-    /// A file is not the one that was checked when the run began.
+    /// A file changed, or was replaced, after the run began.
     #[error(
         "{}: input changed during the run: {what} was {before}, is {after}\nhint: run again with --restart once nothing writes to the input",
         show(path)
@@ -157,11 +157,11 @@ pub enum Error {
     InputChanged {
         /// The file.
         path: PathBuf,
-        /// Which property differs.
+        /// The property that differs.
         what: &'static str,
         /// Its value when the run began.
         before: String,
-        /// Its value on the second look.
+        /// Its value when it was checked again.
         after: String,
     },
     /// A glob is not well-formed.
@@ -171,7 +171,7 @@ pub enum Error {
         option: &'static str,
         /// The pattern.
         pattern: String,
-        /// What is wrong with it.
+        /// Why it is invalid.
         source: globset::Error,
     },
     /// A glob matches no tensor of the checkpoint.
@@ -195,7 +195,7 @@ pub enum Error {
     NothingToPrune {
         /// The checkpoint.
         dir: PathBuf,
-        /// What there is instead.
+        /// Why no tensor is a target.
         why: String,
     },
     /// `--strict`: a tensor that is a target by name cannot be pruned.
@@ -212,16 +212,16 @@ pub enum Error {
         /// Why it is skipped.
         reason: String,
     },
-    /// The output cannot be there.
+    /// The output path is not usable.
     #[error("{}: {what}, expected {expected}, found {found}", show(path))]
     Output {
-        /// The output directory, or the part of it at fault.
+        /// The output, or the file or directory that is in the way.
         path: PathBuf,
         /// What is wrong with it.
         what: &'static str,
-        /// What would be right.
+        /// What was expected.
         expected: String,
-        /// What is there.
+        /// What was found.
         found: String,
     },
     /// Another run holds the lock.
@@ -229,7 +229,7 @@ pub enum Error {
     Locked {
         /// The lock file.
         path: PathBuf,
-        /// Who holds it, as that run wrote it down.
+        /// The process that holds it, as that process recorded itself.
         holder: String,
     },
     /// Not enough room on the file system.
@@ -239,18 +239,18 @@ pub enum Error {
         output
     )]
     NoSpace {
-        /// The file system's directory.
+        /// A directory on the file system.
         path: PathBuf,
         /// Bytes needed, with the margin.
         needed: u64,
-        /// Bytes of the output alone.
+        /// Bytes of the output without the margin.
         output: u64,
-        /// Bytes free for this user.
+        /// Bytes that this user can still write.
         free: u64,
     },
-    /// The staging directory cannot be continued by this run.
+    /// The staging directory was left by a different run, so this one cannot resume it.
     #[error(
-        "{}: staging belongs to another run: {what} was {theirs}, this run has {ours}\nhint: use --restart to throw the unfinished run away",
+        "{}: staging belongs to another run: {what} was {theirs}, this run has {ours}\nhint: use --restart to discard the unfinished run",
         show(path)
     )]
     StagingMismatch {
@@ -263,7 +263,7 @@ pub enum Error {
         /// Its value in this run.
         ours: String,
     },
-    /// The caller asked to stop.
+    /// The caller requested to stop.
     #[error("interrupted")]
     Interrupted,
     /// A directory is the unfinished output of an interrupted run.
@@ -275,12 +275,12 @@ pub enum Error {
         /// The directory.
         path: PathBuf,
     },
-    /// A record (journal, manifest) is not readable.
+    /// A record (journal, manifest, marker of an unfinished run) is invalid.
     #[error("{}: {what}, expected {expected}, found {found}", show(path))]
     Record {
         /// The file.
         path: PathBuf,
-        /// What is wrong, with the line where there is one.
+        /// What is wrong, with the line number in a journal.
         what: String,
         /// What was expected.
         expected: String,
@@ -290,7 +290,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Which of the reasons behind exit code 2 this is.
+    /// The kind of this error.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Error::Malformed(_) => ErrorKind::Input,
@@ -309,7 +309,7 @@ impl Error {
         }
     }
 
-    /// An operating system error with its path.
+    /// An error of the operating system, with the path and the operation.
     pub fn io(path: &Path, operation: &'static str, source: io::Error) -> Self {
         Error::Io { path: path.to_owned(), operation, source }
     }

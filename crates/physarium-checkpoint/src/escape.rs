@@ -1,12 +1,12 @@
-//! Names that come from a file, made safe to print.
+//! Escaping of names that come from a file, for messages.
 
-/// Longest name that is printed whole, in characters.
+/// Longest name that is printed in full, in characters.
 const MAX_CHARS: usize = 200;
 
-/// A name from a checkpoint as it may be shown on a terminal or in a log.
+/// A name from a checkpoint, safe to show on a terminal or in a log.
 ///
 /// Control characters (ESC, newline), bidirectional overrides and other invisible format
-/// characters are written as `\u{…}`; names over 200 characters are cut with their length named.
+/// characters are written as `\u{…}`. A name over 200 characters is truncated, and its length is added.
 pub fn printable(name: &str) -> String {
     let mut out = String::with_capacity(name.len().min(4 * MAX_CHARS));
     for c in name.chars().take(MAX_CHARS) {
@@ -35,14 +35,14 @@ mod tests {
     use super::printable;
 
     #[test]
-    fn terminal_controls_are_spelt_out() {
+    fn control_characters_are_escaped() {
         assert_eq!(printable("a\u{1b}[31m\nb"), "a\\u{1b}[31m\\nb");
         assert_eq!(printable("x\u{202e}y"), "x\\u{202e}y");
         assert_eq!(printable("größe.weight"), "größe.weight");
     }
 
     #[test]
-    fn long_names_are_cut_and_counted() {
+    fn long_names_are_truncated_and_counted() {
         let shown = printable(&"n".repeat(65_536));
         assert!(shown.chars().count() < 230 && shown.ends_with("(65536 characters)"), "{shown}");
     }

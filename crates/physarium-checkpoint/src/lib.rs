@@ -1,13 +1,13 @@
 /*!
-Hugging Face checkpoints as bytes on disk: no maths.
+Hugging Face checkpoints as bytes on disk; no arithmetic on weights.
 
 In: a checkpoint directory (`model.safetensors`, or shards with `model.safetensors.index.json`).
-Out: a validated [`Checkpoint`] (`open/`), a [`TargetPlan`] that says of each tensor whether it is pruned,
-as which matrices, or why not (`plan/`), and, while a result is written, a [`Staging`] directory that is
-published as a whole or not at all (`publish/`), with its [`journal`] and [`manifest`] (`records/`).
+Out: a validated [`Checkpoint`] (`open/`); a [`TargetPlan`] with a decision for each tensor: pruned as these
+matrices, or skipped for this reason (`plan/`); and a [`Staging`] directory in which an output is written and
+that is published as a whole or not at all (`publish/`), with its [`journal`] and [`manifest`] (`records/`).
 
-The checkpoint directory is treated as hostile; the output's parent is the user's. What each kind
-of bad input gets is tabulated in `docs/RELIABILITY.md`.
+The checkpoint directory is treated as hostile; the output's parent directory is trusted. `docs/RELIABILITY.md`
+lists what is checked and what is guaranteed.
 */
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]

@@ -1,5 +1,5 @@
-//! Damaged headers, many thousands of them: opening never panics, and never reads a file other than
-//! the reference implementation (the `safetensors` crate) does.
+//! Thousands of damaged headers: opening never panics, and never reads a file differently from the reference
+//! implementation (the `safetensors` crate).
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 use std::cell::Cell;
@@ -13,22 +13,22 @@ use physarium_fixtures::{Fill, Kind, Tensor, write_checkpoint};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
-/// Reasons for which a file is refused here that the reference implementation reads.
+/// Errors of files that the reference implementation accepts.
 const STRICTER: [&str; 5] = [
     "duplicate tensor name",
-    // A key of `__metadata__`, the last of which a map would keep.
+    // A duplicate key of `__metadata__`, of which a map would keep the last.
     "\" twice",
     "over 1024 dimensions",
-    // Two spellings that serde derives beside the format's own: an entry as a list ...
+    // Two spellings that serde derives besides the format's own: an entry as a list ...
     "invalid type: sequence, expected an object with dtype, shape and data_offsets",
-    // ... and a dtype as the one key of an object.
+    // ... and a dtype as the only key of an object.
     "invalid type: map, expected a string",
 ];
 
 /// Name, dtype, shape and byte range of every tensor, by name.
 type Tensors = Vec<(String, String, Vec<u64>, [u64; 2])>;
 
-/// What the reference implementation reads. It panics where offsets wrap: that is a refusal.
+/// What the reference implementation reads. It panics if offsets wrap, which counts as an error.
 fn reference(bytes: &[u8]) -> Option<Tensors> {
     let (_, metadata) =
         catch_unwind(|| safetensors::SafeTensors::read_metadata(bytes)).ok()?.ok()?;
@@ -58,13 +58,13 @@ fn ours(dir: &Path) -> Result<Tensors, String> {
     Ok(all)
 }
 
-/// A checkpoint of one file that is damaged in place.
+/// A checkpoint of one file, which tests damage in place.
 struct Victim {
     dir: tempfile::TempDir,
     file: PathBuf,
 }
 
-/// How many files were read, refused by both, and refused here alone.
+/// Numbers of files that were read, rejected by both implementations, and rejected only by physarium.
 #[derive(Debug, Default)]
 struct Outcomes {
     read: Cell<u64>,
@@ -89,8 +89,8 @@ impl Victim {
         Victim { dir, file }
     }
 
-    /// Asserts that we accept only what the reference implementation reads the same way, and
-    /// refuse more than it only for reasons that are written down.
+    /// Fails unless physarium reads a file as the reference implementation does, or rejects it; if only physarium
+    /// rejects it, the error must be one of [`STRICTER`].
     fn agree(&self, bytes: &[u8], outcomes: &Outcomes) -> Result<(), String> {
         let (ours, theirs) = (ours(self.dir.path()), reference(bytes));
         let counter = match (&ours, &theirs) {
@@ -142,11 +142,11 @@ fn every_bit_of_a_header() {
         bytes[at] = good;
         file.write_all_at(&bytes[at..=at], at as u64).unwrap();
     }
-    // Both happen: names may change, structure may not.
+    // Both outcomes occur: a bit may change a name, but not the structure.
     assert!(outcomes.read.get() > 500 && outcomes.refused.get() > 2000, "{outcomes:?}");
 }
 
-/// Fields of an entry that are not the format's, with values that parsers treat differently.
+/// Unknown fields of an entry, with values that parsers treat differently.
 const UNKNOWN: [&str; 10] = [
     r#""x":null"#,
     r#""x":[1,-2.5e3,true]"#,
@@ -160,7 +160,7 @@ const UNKNOWN: [&str; 10] = [
     "\"x\":\"\u{1}\"",
 ];
 
-/// One entry of a header, before it is given its place in the data.
+/// An entry of a header, without its offsets.
 #[derive(Debug, Clone)]
 struct Entry {
     name: &'static str,
@@ -169,7 +169,7 @@ struct Entry {
     twist: Twist,
 }
 
-/// What is odd about an entry.
+/// An oddity of an entry.
 #[derive(Debug, Clone)]
 enum Twist {
     None,
@@ -222,7 +222,7 @@ fn entry() -> impl Strategy<Value = Entry> {
 }
 
 impl Entry {
-    /// The entry as JSON, its data beginning at `at`; and where its data ends.
+    /// The entry as JSON, with data that begins at `at`, and the end of its data.
     fn encode(&self, at: u64) -> (String, u64) {
         let (name, (dtype, bits)) = (self.name, self.dtype);
         let mut shape = self.shape.clone();
@@ -256,7 +256,7 @@ impl Entry {
     }
 }
 
-/// What happens to the bytes of a well-formed header.
+/// A change to the bytes of a well-formed file.
 #[derive(Debug, Clone)]
 enum Damage {
     Set(prop::sample::Index, u8),
@@ -288,7 +288,7 @@ const METADATA: [&str; 7] = [
     r#""__metadata__":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}"#,
 ];
 
-/// A whole file of these parts.
+/// The file with these parts.
 fn file(metadata: Option<&str>, blanks: usize, entries: &[Entry], damage: &[Damage]) -> Vec<u8> {
     let mut parts: Vec<String> = metadata.iter().map(|text| (*text).to_owned()).collect();
     let mut data = 0;

@@ -1,4 +1,4 @@
-//! The decision for every tensor: a target, or skipped for a reason.
+//! The decision for every tensor: pruned, or skipped for a reason.
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 use std::fs;
@@ -10,7 +10,7 @@ use physarium_checkpoint::{
 };
 use physarium_fixtures::{Fill, Kind, Tensor, llama_tensors, write_checkpoint};
 
-/// A checkpoint of these tensors; the directory lives as long as it is held.
+/// A checkpoint of these tensors, in a directory that is removed when it is dropped.
 fn checkpoint(tensors: &[Tensor]) -> (tempfile::TempDir, Checkpoint) {
     let dir = tempfile::tempdir().unwrap();
     let opened = open(dir.path(), tensors, 1);
@@ -26,8 +26,8 @@ fn matrix(name: &str, kind: Kind) -> Tensor {
     Tensor::new(name, kind, &[4, 8])
 }
 
-/// One tensor of every fate, and that fate.
-fn fates() -> Vec<(Tensor, &'static str)> {
+/// Tensors with the decision for each, at least one of every kind.
+fn decisions() -> Vec<(Tensor, &'static str)> {
     vec![
         (matrix("model.layers.0.self_attn.q_proj.weight", Kind::Bf16), "4 x 8"),
         (matrix("model.layers.0.self_attn.qkv_proj.weight", Kind::F16), "4 x 8"),
@@ -67,10 +67,10 @@ fn fates() -> Vec<(Tensor, &'static str)> {
 }
 
 fn tensors() -> Vec<Tensor> {
-    fates().into_iter().map(|(tensor, _)| tensor).collect()
+    decisions().into_iter().map(|(tensor, _)| tensor).collect()
 }
 
-fn shown(tensor: &PlannedTensor) -> String {
+fn decision(tensor: &PlannedTensor) -> String {
     match &tensor.action {
         Action::Prune => {
             let views = tensor.views.iter().map(|view| format!("{} x {}", view.rows, view.cols));
@@ -97,10 +97,12 @@ fn every_tensor_is_a_target_or_skipped_for_a_reason() {
     let (_dir, checkpoint) = checkpoint(&tensors());
     let plan = plan(&checkpoint, &[], &[]).unwrap();
     let mut decided: Vec<(String, String)> =
-        plan.tensors.iter().map(|t| (t.input.name.clone(), shown(t))).collect();
+        plan.tensors.iter().map(|t| (t.input.name.clone(), decision(t))).collect();
     decided.sort();
-    let mut wanted: Vec<(String, String)> =
-        fates().into_iter().map(|(tensor, fate)| (tensor.name, fate.to_owned())).collect();
+    let mut wanted: Vec<(String, String)> = decisions()
+        .into_iter()
+        .map(|(tensor, expected)| (tensor.name, expected.to_owned()))
+        .collect();
     wanted.sort();
     assert_eq!(decided, wanted);
     assert_eq!(plan.target_elements(), 5 * 32 + 1 + 64);
@@ -110,7 +112,7 @@ fn every_tensor_is_a_target_or_skipped_for_a_reason() {
 
 #[test]
 fn a_llama_has_seven_targets_a_layer_and_the_plan_is_in_file_order() {
-    let tensors = llama_tensors(Kind::Bf16, 3, 16, 8, 32);
+    let tensors = llama_tensors(Kind::Bf16, 3, [16, 8, 32]);
     for shards in [1, 4] {
         let dir = tempfile::tempdir().unwrap();
         let checkpoint = open(dir.path(), &tensors, shards);
@@ -133,7 +135,7 @@ fn a_llama_has_seven_targets_a_layer_and_the_plan_is_in_file_order() {
 }
 
 #[test]
-fn strict_refuses_what_is_a_target_by_name_and_cannot_be_pruned() {
+fn strict_refuses_a_target_by_name_that_cannot_be_pruned() {
     for (name, kind, shape, reason) in [
         ("model.layers.0.mlp.up_proj.weight", Kind::Bytes("F8_E4M3"), &[4, 8][..], "F8_E4M3"),
         ("model.layers.0.mlp.up_proj.weight", Kind::Bf16, &[2, 4, 8], "3-D, expected 2-D"),
@@ -149,36 +151,39 @@ fn strict_refuses_what_is_a_target_by_name_and_cannot_be_pruned() {
         for needle in ["model.safetensors", name, reason, "--strict"] {
             assert!(text.contains(needle), "no {needle:?} in: {text}");
         }
-        // What the user takes out is not refused.
+        // A tensor that the user skips is no error.
         refuse(&[name]).unwrap();
     }
 }
 
 #[test]
-fn globs_choose_and_spare() {
+fn globs_select_and_skip() {
     let (_dir, checkpoint) = checkpoint(&tensors());
-    let chosen =
+    let selected =
         |target: &[&str], skip: &[&str]| own(&targets(&plan(&checkpoint, target, skip).unwrap()));
-    assert_eq!(chosen(&["*embed*"], &[]), ["model.embed_tokens.weight"]);
-    // A --target replaces the default list, several add up, in file order.
-    assert_eq!(chosen(&["lm_head.*", "*embed*"], &[]).len(), 2);
-    assert_eq!(chosen(&["*.layers.0.*"], &["*.mlp.*"]).len(), 3);
-    assert_eq!(chosen(&["*.experts.{3,4}.*"], &["*w[0-9]*"]).len(), 1);
-    // What cannot be pruned is no target, even where a pattern takes it.
-    assert!(chosen(&["*.up_proj.weight"], &[]).is_empty());
+    assert_eq!(selected(&["*embed*"], &[]), ["model.embed_tokens.weight"]);
+    // --target replaces the default projections, and may be repeated.
+    assert_eq!(selected(&["lm_head.*", "*embed*"], &[]).len(), 2);
+    assert_eq!(selected(&["*.layers.0.*"], &["*.mlp.*"]).len(), 3);
+    assert_eq!(selected(&["*.experts.{3,4}.*"], &["*w[0-9]*"]).len(), 1);
+    // A tensor that cannot be pruned is no target, even if a pattern matches it.
+    assert!(selected(&["*.up_proj.weight"], &[]).is_empty());
 
-    let spared = plan(&checkpoint, &[], &["*.layers.0.*", "*q_proj*"]).unwrap();
+    let plan = plan(&checkpoint, &[], &["*.layers.0.*", "*q_proj*"]).unwrap();
     let first = Action::Copy(SkipReason::SkipPattern("*.layers.0.*".to_owned()));
-    assert_eq!(spared.tensors.iter().filter(|tensor| tensor.action == first).count(), 5);
-    let mut left = targets(&spared);
-    left.sort_unstable();
+    assert_eq!(plan.tensors.iter().filter(|tensor| tensor.action == first).count(), 5);
+    // The text is the reason in a journal.
+    let reason = SkipReason::SkipPattern("*.\u{1b}[31m*".to_owned()).to_string();
+    assert_eq!(reason, "taken out by --skip *.\\u{1b}[31m*");
+    let mut remaining = targets(&plan);
+    remaining.sort_unstable();
     let expected =
         ["model.layers.1.mlp.experts.gate_up_proj", "model.layers.1.self_attn.o_proj.weight"];
-    assert_eq!(left, expected);
+    assert_eq!(remaining, expected);
 }
 
 #[test]
-fn patterns_that_take_nothing_or_are_none_are_usage_errors() {
+fn patterns_that_match_nothing_or_are_malformed_are_usage_errors() {
     let (dir, checkpoint) = checkpoint(&tensors());
     for (target, skip, option, pattern) in [
         (&["*layers.7.*"][..], &[][..], "--target", "*layers.7.*"),
@@ -202,7 +207,7 @@ fn patterns_that_take_nothing_or_are_none_are_usage_errors() {
     }
 }
 
-/// Why there is nothing to prune in a checkpoint of these tensors.
+/// Why nothing can be pruned in a checkpoint of these tensors.
 fn nothing_to_prune(tensors: &[Tensor], skip: &[&str]) -> String {
     let (dir, checkpoint) = checkpoint(tensors);
     let plan = plan(&checkpoint, &[], skip).unwrap();
@@ -216,8 +221,8 @@ fn nothing_to_prune(tensors: &[Tensor], skip: &[&str]) -> String {
 }
 
 #[test]
-fn nothing_to_prune_says_what_is_there_instead() {
-    let fp8 = llama_tensors(Kind::Bytes("F8_E4M3"), 2, 16, 8, 32);
+fn nothing_to_prune_is_an_error_with_the_reasons() {
+    let fp8 = llama_tensors(Kind::Bytes("F8_E4M3"), 2, [16, 8, 32]);
     let all = "all 14 projections are skipped: dtype F8_E4M3 cannot be pruned";
     assert_eq!(nothing_to_prune(&fp8, &[]), all);
     let doubles: Vec<Tensor> = (0..2)
@@ -242,9 +247,9 @@ fn nothing_to_prune_says_what_is_there_instead() {
 }
 
 #[test]
-fn tensors_that_the_index_does_not_list_are_carried() {
+fn tensors_that_the_index_does_not_list_are_copied() {
     let dir = tempfile::tempdir().unwrap();
-    open(dir.path(), &llama_tensors(Kind::Bf16, 1, 16, 8, 32), 2);
+    open(dir.path(), &llama_tensors(Kind::Bf16, 1, [16, 8, 32]), 2);
     let index = dir.path().join("model.safetensors.index.json");
     let mut json: serde_json::Value = serde_json::from_slice(&fs::read(&index).unwrap()).unwrap();
     let name = "model.layers.0.self_attn.v_proj.weight";
@@ -261,7 +266,7 @@ fn tensors_that_the_index_does_not_list_are_carried() {
 }
 
 #[test]
-fn transposed_targets_are_found_only_where_they_are_targets() {
+fn transposed_tensors_are_found_only_if_they_are_targets() {
     let gpt2 = [
         Tensor::new("h.0.attn.c_attn.weight", Kind::F32, &[8, 24]),
         Tensor::new("h.0.attn.c_attn.bias", Kind::F32, &[24]),
@@ -278,7 +283,7 @@ fn transposed_targets_are_found_only_where_they_are_targets() {
 }
 
 #[test]
-fn stacked_experts_are_by_rows_where_config_and_shape_say_so() {
+fn the_orientation_of_stacked_experts_follows_from_shape_or_config() {
     let name = "model.layers.0.mlp.experts.gate_up_proj";
     let orientation = |config: &str, shape: &[u64]| {
         let dir = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! The files beside the weights: what is copied, what is left out and why.
+//! The files that are not weights: which are copied, which are left out, and why.
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 use std::ffi::OsStr;
@@ -14,7 +14,7 @@ use physarium_fixtures::{Fill, Kind, Tensor, write_checkpoint};
 
 const INDEX: &str = "model.safetensors.index.json";
 
-/// A checkpoint of two shards or one, with `config.json`, below a directory of its own.
+/// A checkpoint with `config.json`, in a directory `model` of a temporary directory.
 struct Work {
     root: tempfile::TempDir,
 }
@@ -46,28 +46,28 @@ impl Work {
         Sidecar::list(&checkpoint, Purpose::NewWeights, links).unwrap()
     }
 
-    /// Path and reason of everything, `copied` for what is copied.
-    fn fates(&self, links: LinkPolicy) -> Vec<(String, &'static str)> {
-        let fate = |sidecar: Sidecar| {
+    /// The path of every file, with `copied` or the reason why it is left out.
+    fn outcomes(&self, links: LinkPolicy) -> Vec<(String, &'static str)> {
+        let outcome = |sidecar: Sidecar| {
             let reason = match sidecar.disposition {
                 Disposition::Copy => "copied",
                 Disposition::LeftOut(reason) => reason,
             };
             (sidecar.path.to_string_lossy().into_owned(), reason)
         };
-        self.list(links).into_iter().map(fate).collect()
+        self.list(links).into_iter().map(outcome).collect()
     }
 
     #[track_caller]
     fn is(&self, name: &str, reason: &str) {
-        let fates = self.fates(LinkPolicy::LeaveOut);
-        let found: Vec<_> = fates.iter().filter(|(path, _)| path == name).collect();
+        let outcomes = self.outcomes(LinkPolicy::LeaveOut);
+        let found: Vec<_> = outcomes.iter().filter(|(path, _)| path == name).collect();
         assert!(matches!(found[..], [(_, said)] if said.contains(reason)), "{name}: {found:?}");
     }
 }
 
 #[test]
-fn regular_files_are_copied_sorted_by_path_and_with_their_size() {
+fn regular_files_are_copied_and_listed_by_path_with_their_size() {
     let work = Work::new(1);
     for name in [
         "tokenizer.json",
@@ -107,9 +107,9 @@ fn regular_files_are_copied_sorted_by_path_and_with_their_size() {
 
 #[test]
 fn shards_are_no_sidecars_and_the_index_is() {
-    assert_eq!(Work::new(1).fates(LinkPolicy::LeaveOut), [("config.json".to_owned(), "copied")]);
-    let fates = Work::new(2).fates(LinkPolicy::LeaveOut);
-    assert_eq!(fates, [("config.json".to_owned(), "copied"), (INDEX.to_owned(), "copied")]);
+    assert_eq!(Work::new(1).outcomes(LinkPolicy::LeaveOut), [("config.json".to_owned(), "copied")]);
+    let outcomes = Work::new(2).outcomes(LinkPolicy::LeaveOut);
+    assert_eq!(outcomes, [("config.json".to_owned(), "copied"), (INDEX.to_owned(), "copied")]);
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn other_copies_of_the_weights_are_left_out() {
 }
 
 #[test]
-fn records_of_an_earlier_run_are_left_out_whatever_they_are() {
+fn records_of_an_earlier_run_are_left_out_even_as_directories() {
     for name in ["physarium.journal.jsonl", "physarium.manifest.json"] {
         let work = Work::new(1);
         work.file(name);
@@ -167,7 +167,7 @@ fn directories_that_are_not_entered() {
 }
 
 #[test]
-fn what_is_no_file_is_left_out_without_being_waited_for() {
+fn what_is_not_a_file_is_left_out_without_blocking() {
     let work = Work::new(1);
     assert!(Command::new("mkfifo").arg(work.at("pipe")).status().unwrap().success());
     let _socket = UnixListener::bind(work.at("socket")).unwrap();
@@ -179,7 +179,7 @@ fn what_is_no_file_is_left_out_without_being_waited_for() {
 }
 
 #[test]
-fn links_are_copied_from_inside_the_checkpoint_only() {
+fn links_are_followed_only_inside_the_checkpoint() {
     let work = Work::new(1);
     fs::write(work.outside("secret"), "x").unwrap();
     fs::create_dir_all(work.outside("model-2")).unwrap();
@@ -212,8 +212,8 @@ fn links_are_copied_from_inside_the_checkpoint_only() {
     }
     work.is("weights.bin", "another format");
 
-    let without = work.fates(LinkPolicy::LeaveOut);
-    let with = work.fates(LinkPolicy::Follow);
+    let without = work.outcomes(LinkPolicy::LeaveOut);
+    let with = work.outcomes(LinkPolicy::Follow);
     for ((name, before), (_, after)) in without.iter().zip(&with) {
         let changes = outside.contains(&name.as_str());
         assert_eq!(before != after, changes, "{name}: {before}, {after}");
@@ -240,14 +240,14 @@ fn links_into_the_blobs_of_a_hub_cache_are_copied() {
     assert_eq!(listed[0].size_bytes, fs::metadata(blobs.join("config.json")).unwrap().len());
 }
 
-/// The output of a checkpoint whose index is a link would otherwise have shards and no index.
+/// Otherwise the output of a checkpoint whose index is a link would have shards and no index.
 #[test]
 fn an_index_that_is_a_link_out_of_the_checkpoint_is_copied() {
     let work = Work::new(2);
     fs::rename(work.at(INDEX), work.outside("index")).unwrap();
     symlink(work.outside("index"), work.at(INDEX)).unwrap();
     work.is(INDEX, "copied");
-    // Only where it is the checkpoint's own.
+    // Only the checkpoint's own index.
     fs::create_dir(work.at("sub")).unwrap();
     symlink(work.outside("index"), work.at("sub").join(INDEX)).unwrap();
     work.is(&format!("sub/{INDEX}"), "a link out of the checkpoint");

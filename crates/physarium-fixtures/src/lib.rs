@@ -1,13 +1,14 @@
 /*!
 Seeded checkpoints for tests and benchmarks: same seed, same bytes, on every machine.
 
-Its writer is deliberately not the product's: what physarium reads in a test was put together by
-other code.
+The writer shares no code with the product, so that tests check what physarium reads against an
+independent implementation of the format.
 */
 #![forbid(unsafe_code)]
 
 mod noise;
 mod shapes;
+mod tensor;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,64 +17,14 @@ use std::path::Path;
 
 pub use noise::Noise;
 pub use shapes::{llama_tensors, qwen2_5_7b_tensors};
+pub use tensor::{Kind, Tensor};
 
-/// Element types that fixtures are filled with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    Bf16,
-    F16,
-    F32,
-    /// Bytes that no float reader should look at.
-    Bytes(&'static str),
-}
-
-impl Kind {
-    pub fn name(self) -> &'static str {
-        match self {
-            Kind::Bf16 => "BF16",
-            Kind::F16 => "F16",
-            Kind::F32 => "F32",
-            Kind::Bytes(name) => name,
-        }
-    }
-
-    pub fn size_bytes(self) -> u64 {
-        match self {
-            Kind::Bf16 | Kind::F16 => 2,
-            Kind::F32 => 4,
-            Kind::Bytes(_) => 1,
-        }
-    }
-}
-
-/// A tensor to be made.
-#[derive(Debug, Clone)]
-pub struct Tensor {
-    pub name: String,
-    pub kind: Kind,
-    pub shape: Vec<u64>,
-}
-
-impl Tensor {
-    pub fn new(name: impl Into<String>, kind: Kind, shape: &[u64]) -> Tensor {
-        Tensor { name: name.into(), kind, shape: shape.to_vec() }
-    }
-
-    pub fn elements(&self) -> u64 {
-        self.shape.iter().product()
-    }
-
-    pub fn size_bytes(&self) -> u64 {
-        self.elements() * self.kind.size_bytes()
-    }
-}
-
-/// What the tensors hold.
+/// The values of the tensors.
 #[derive(Debug, Clone, Copy)]
 pub enum Fill {
-    /// Gaussian weights of standard deviation 0.02 from this seed, some of them zero.
+    /// Gaussian weights of standard deviation 0.02 from this seed; one in 1,024 is zero.
     Gaussian(u64),
-    /// Nothing: a sparse file of zeros, which costs no disk.
+    /// Zeros, as a sparse file that takes no disk space.
     Sparse,
 }
 
@@ -93,7 +44,7 @@ pub fn header(tensors: &[Tensor]) -> Vec<u8> {
     with_length(serde_json::Value::Object(entries).to_string())
 }
 
-/// A header from its JSON, padded with blanks to a multiple of eight.
+/// A header from its JSON, padded with spaces to a multiple of eight bytes, after its 8-byte length.
 pub fn with_length(mut json: String) -> Vec<u8> {
     while !json.len().is_multiple_of(8) {
         json.push(' ');
@@ -115,7 +66,7 @@ pub fn write_shard(path: &Path, tensors: &[Tensor], fill: Fill) -> io::Result<()
         }
         Fill::Gaussian(seed) => {
             for tensor in tensors {
-                // Seeded by name, so that a tensor is the same however the model is sharded.
+                // Seeded by name, so that a tensor does not depend on how the model is sharded.
                 let mut noise = Noise::named(seed, &tensor.name);
                 noise.write(&mut writer, tensor.kind, tensor.elements())?;
             }

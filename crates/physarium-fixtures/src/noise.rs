@@ -1,8 +1,8 @@
-//! Seeded noise.
+//! Seeded random numbers and weights.
 
 use std::io::{self, Write};
 
-use crate::Kind;
+use crate::tensor::Kind;
 
 /// A small generator (SplitMix64), the same on every machine.
 #[derive(Debug, Clone)]
@@ -13,12 +13,13 @@ impl Noise {
         Noise(seed)
     }
 
-    /// A stream of its own for each name.
+    /// A generator whose numbers depend on the seed and on a name.
     pub fn named(seed: u64, name: &str) -> Noise {
         let hash = |state: u64, byte: u8| (state ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
         Noise(name.bytes().fold(seed ^ 0xcbf2_9ce4_8422_2325, hash))
     }
 
+    /// The next 64 random bits.
     pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -27,7 +28,7 @@ impl Noise {
         z ^ (z >> 31)
     }
 
-    /// Below `n`.
+    /// A random number from 0 to `n` − 1.
     pub fn below(&mut self, n: u64) -> u64 {
         self.bits() % n
     }

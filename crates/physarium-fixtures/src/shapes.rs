@@ -1,9 +1,13 @@
-//! Tensor lists of decoders.
+//! Tensors of whole decoders.
 
-use crate::{Kind, Tensor};
+use crate::tensor::{Kind, Tensor};
 
-/// A small Llama: two projections' worth of every kind, norms, embedding, untied head.
-pub fn llama_tensors(kind: Kind, layers: u64, hidden: u64, kv: u64, mlp: u64) -> Vec<Tensor> {
+/// A small Llama: seven projections and two norms in each layer, an embedding, an untied head of the same shape,
+/// and a final norm.
+///
+/// `[hidden, kv, mlp]` are the features of the residual stream, of all keys (and of all values), and of the MLP.
+/// The vocabulary has `4 · hidden` tokens.
+pub fn llama_tensors(kind: Kind, layers: u64, [hidden, kv, mlp]: [u64; 3]) -> Vec<Tensor> {
     let vocabulary = 4 * hidden;
     let mut tensors = vec![
         Tensor::new("lm_head.weight", kind, &[vocabulary, hidden]),
@@ -27,8 +31,8 @@ pub fn llama_tensors(kind: Kind, layers: u64, hidden: u64, kv: u64, mlp: u64) ->
     tensors
 }
 
-/// The exact tensors of Qwen2.5-7B (28 layers; fewer for a scaled copy): 339 tensors,
-/// 7,615,616,512 elements.
+/// The tensors of Qwen2.5-7B: 28 layers for the published model of 339 tensors and 7,615,616,512 elements, fewer
+/// for a shallower copy of it.
 pub fn qwen2_5_7b_tensors(layers: u64) -> Vec<Tensor> {
     let (hidden, kv, mlp, vocabulary) = (3584, 512, 18_944, 152_064);
     let kind = Kind::Bf16;

@@ -1,8 +1,8 @@
 /*!
-Opening a checkpoint: everything is checked here, before anyone reads or writes a weight.
+Opening a checkpoint: everything is checked here, before any weight is read or written.
 
-In: a directory. Out: a [`Checkpoint`] whose shards, headers and index agree with each other and
-with the files' sizes. One file is open at a time.
+In: a directory. Out: a [`Checkpoint`] whose shards, headers, index and file sizes are consistent. One file is open at
+a time.
 */
 
 use std::collections::HashMap;
@@ -20,14 +20,14 @@ use crate::open::unfinished::is_unfinished;
 /// Name of the weights file of a checkpoint that is not sharded.
 const SINGLE_NAME: &str = "model.safetensors";
 
-/// One `.safetensors` file of a checkpoint, its header checked.
+/// A `.safetensors` file of a checkpoint, with its header checked.
 #[derive(Debug)]
 pub struct Shard {
     /// Its plain file name in the checkpoint.
     pub name: String,
     /// Its path.
     pub path: PathBuf,
-    /// Its tensors in the order of their bytes, which is contiguous from `data_begin` to the end.
+    /// Its tensors in the order of their bytes, which are contiguous from `data_begin` to the end.
     pub tensors: Vec<TensorInfo>,
     /// Where the first tensor begins, in bytes from the start of the file.
     pub data_begin: u64,
@@ -38,10 +38,10 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Opens a file in the safetensors format, whatever its name, and checks its header.
+    /// Opens a file in the safetensors format, of any name, and checks its header.
     ///
     /// # Errors
-    /// `Malformed` naming file and tensor for anything that is not as the format says; `Io`.
+    /// `Malformed` with file and tensor for anything that violates the format; `InputChanged`, `FileShrank`, `Io`.
     pub fn open(path: &Path) -> Result<Shard> {
         let source = Source::open(path)?;
         let header = Header::read(&source)?;
@@ -62,10 +62,10 @@ impl Shard {
         self.identity.size
     }
 
-    /// Opens the shard's file again and proves that it is the one whose header was checked.
+    /// Opens the shard's file again and checks that it is the one whose header was read.
     ///
     /// # Errors
-    /// `Io`, or `InputChanged` naming what differs.
+    /// `InputChanged` with the property that differs; `Malformed`, `Io`.
     pub fn reopen(&self) -> Result<Source> {
         let source = Source::open(&self.path)?;
         source.check_unchanged(&self.identity)?;
@@ -73,16 +73,16 @@ impl Shard {
     }
 }
 
-/// How the weights are laid out in files.
+/// How the weights are divided into files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
     /// One `model.safetensors`.
     Single,
-    /// Shards named by an index.
+    /// Shards with an index.
     Sharded,
 }
 
-/// Something odd that does not stop the work.
+/// An oddity of a checkpoint that is not an error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Warning {
@@ -95,9 +95,9 @@ pub enum Warning {
     },
     /// `metadata.total_size` of the index is not the sum of the tensors' bytes.
     TotalSize {
-        /// As the index says, if it says anything.
+        /// The index's value, if it has one.
         stated: Option<String>,
-        /// As the headers add up.
+        /// The sum over the headers.
         actual: u64,
     },
 }
@@ -107,7 +107,7 @@ impl fmt::Display for Warning {
         match self {
             Warning::Unlisted { tensor, shard } => write!(
                 f,
-                "{}: tensor {} is not in {INDEX_NAME}; carried byte for byte, not pruned",
+                "{}: tensor {} is not in {INDEX_NAME}; copied byte for byte, not pruned",
                 printable(shard),
                 printable(tensor)
             ),
@@ -117,7 +117,7 @@ impl fmt::Display for Warning {
             Warning::TotalSize { stated: Some(stated), actual } => write!(
                 f,
                 "{INDEX_NAME}: metadata.total_size is {stated}, the tensors have {actual} bytes; \
-                 the index is copied as it is"
+                 the index is copied unchanged"
             ),
         }
     }
@@ -134,17 +134,17 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens a directory, reads every header and checks everything that can be checked without
-    /// reading weights. Takes milliseconds and memory for the headers only.
+    /// Opens a directory, reads every header, and checks everything that can be checked without reading weights.
+    /// Takes milliseconds, and memory for the headers only.
     ///
     /// # Errors
-    /// `Malformed` naming file and tensor for anything that is not as the formats say; `Io` when
-    /// the system refuses.
+    /// `Malformed` with file and tensor for anything that violates the formats; `Unfinished` for the output of an
+    /// interrupted run; `InputChanged`, `FileShrank`, `Io`.
     pub fn open(dir: &Path) -> Result<Checkpoint> {
         let meta = std::fs::metadata(dir).map_err(|e| Error::io(dir, "open the checkpoint", e))?;
         if !meta.is_dir() {
             let expected = "a checkpoint directory (config.json, *.safetensors)";
-            let hint = "a packed file is read by run, eval and unpack";
+            let hint = "run, eval and unpack read packed files";
             return Err(Malformed::new(dir, "not a directory", expected, "a file")
                 .with_hint(hint)
                 .into());
@@ -163,7 +163,9 @@ impl Checkpoint {
                 format!("{SINGLE_NAME} or {INDEX_NAME}"),
                 "both",
             )
-            .with_hint("loaders disagree on which one wins: move one of them away")
+            .with_hint(
+                "loaders disagree on which one to use: move one of them to another directory",
+            )
             .into()),
             (false, false) => Err(no_weights(dir)?.into()),
         }
@@ -206,12 +208,12 @@ impl Checkpoint {
         })
     }
 
-    /// The directory as it was given.
+    /// The directory, as the caller spelt it.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// How the weights are laid out.
+    /// How the weights are divided into files.
     pub fn layout(&self) -> Layout {
         self.layout
     }
@@ -221,7 +223,7 @@ impl Checkpoint {
         &self.shards
     }
 
-    /// Oddities that do not stop the work but must be said.
+    /// Oddities that are not errors but must be reported.
     pub fn warnings(&self) -> &[Warning] {
         &self.warnings
     }
@@ -231,13 +233,13 @@ impl Checkpoint {
         self.shards.iter().flat_map(|shard| shard.tensors.iter().map(move |t| (shard, t)))
     }
 
-    /// Whether loaders are told of this tensor: the index lists it, or there is no index.
+    /// Whether loaders find this tensor: the index lists it, or there is no index.
     pub(crate) fn is_listed(&self, tensor: &str) -> bool {
         self.listed.as_ref().is_none_or(|map| map.contains_key(tensor))
     }
 
-    /// Files of the checkpoint that hold its weights: the shards and the index.
-    pub(crate) fn is_weights_file(&self, name: &str) -> bool {
+    /// Whether a file of the directory is one of the shards.
+    pub(crate) fn is_shard(&self, name: &str) -> bool {
         self.shards.iter().any(|shard| shard.name == name)
     }
 }
@@ -246,7 +248,7 @@ fn open_shard(dir: &Path, name: &str) -> Result<Shard> {
     Ok(Shard { name: name.to_owned(), ..Shard::open(&dir.join(name))? })
 }
 
-/// A directory without weights, told apart by what is there.
+/// The fault of a directory without weights, with a hint that depends on its files.
 fn no_weights(dir: &Path) -> Result<Malformed> {
     let entries = std::fs::read_dir(dir).map_err(|e| Error::io(dir, "list", e))?;
     let mut found: Vec<String> = entries
@@ -257,7 +259,7 @@ fn no_weights(dir: &Path) -> Result<Malformed> {
         .collect();
     found.sort();
     let shown = match found.as_slice() {
-        [] => "no weights at all".to_owned(),
+        [] => "no weights".to_owned(),
         names => names.iter().take(8).map(|n| printable(n)).collect::<Vec<_>>().join(", "),
     };
     let expected = format!("{SINGLE_NAME} or {INDEX_NAME}");
@@ -271,7 +273,7 @@ fn no_weights(dir: &Path) -> Result<Malformed> {
     })
 }
 
-/// Lists every missing shard at once.
+/// Fails if shards are missing, and lists all of them.
 fn refuse_missing_shards(dir: &Path, index_path: &Path, names: &[&String]) -> Result<()> {
     let missing: Vec<String> = names
         .iter()
@@ -286,17 +288,22 @@ fn refuse_missing_shards(dir: &Path, index_path: &Path, names: &[&String]) -> Re
     Err(Malformed::new(index_path, "shards are missing", expected, found).into())
 }
 
-/// Index against headers: each listed tensor in its shard, no tensor in two shards.
+/// Compares the index with the headers: each listed tensor must be in its shard, and no tensor in two shards.
 fn check_index(index_path: &Path, index: &Index, shards: &[Shard]) -> Result<Vec<Warning>> {
     let mut holder: HashMap<&str, &str> = HashMap::new();
     let mut warnings = Vec::new();
     for shard in shards {
         for tensor in &shard.tensors {
             if let Some(other) = holder.insert(&tensor.name, &shard.name) {
-                let found = format!("it in {} and in {}", printable(other), printable(&shard.name));
-                return Err(Malformed::new(&shard.path, "tensor in two shards", "one", found)
-                    .with_tensor(&tensor.name)
-                    .into());
+                let found = format!("{} and {}", printable(other), printable(&shard.name));
+                return Err(Malformed::new(
+                    &shard.path,
+                    "tensor in two shards",
+                    "one shard",
+                    found,
+                )
+                .with_tensor(&tensor.name)
+                .into());
             }
             if !index.weight_map.contains_key(&tensor.name) {
                 let (tensor, shard) = (tensor.name.clone(), shard.name.clone());
@@ -305,13 +312,12 @@ fn check_index(index_path: &Path, index: &Index, shards: &[Shard]) -> Result<Vec
         }
     }
     for (tensor, shard) in &index.weight_map {
-        let found = match holder.get(tensor.as_str()) {
+        let (what, found) = match holder.get(tensor.as_str()) {
             Some(actual) if actual == shard => continue,
-            Some(actual) => format!("it in {}", printable(actual)),
-            None => "it in no shard".to_owned(),
+            Some(actual) => ("in another shard than the index says", printable(actual)),
+            None => ("not found in any shard", "none".to_owned()),
         };
-        let expected = format!("it in {}", printable(shard));
-        return Err(Malformed::new(index_path, "index and headers disagree", expected, found)
+        return Err(Malformed::new(index_path, what, printable(shard), found)
             .with_tensor(tensor)
             .into());
     }

@@ -1,11 +1,11 @@
-//! Digests: SHA-256 for files (what `sha256sum` and the Hugging Face hub print), BLAKE3 for tensors.
+//! Digests: SHA-256 for files (as `sha256sum` and the Hugging Face hub print it), BLAKE3 for tensors.
 
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::Digest as _;
 
-/// 256 bits of digest, written as lower-case hex.
+/// A digest of 256 bits, written as lower-case hex.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Digest(pub [u8; 32]);
 
@@ -53,38 +53,38 @@ fn parse_hex(text: &str) -> Option<[u8; 32]> {
     Some(out)
 }
 
-/// A running SHA-256.
+/// SHA-256 of bytes that arrive in parts.
 #[derive(Clone, Default)]
 pub struct Sha256(sha2::Sha256);
 
 impl Sha256 {
-    /// Takes in the next bytes.
+    /// Adds the next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
 
-    /// The digest of all bytes taken in.
+    /// The digest of all bytes added.
     pub fn finish(self) -> Digest {
         Digest(self.0.finalize().into())
     }
 
-    /// The digest of one slice.
+    /// The digest of these bytes.
     pub fn of(bytes: &[u8]) -> Digest {
         Digest(sha2::Sha256::digest(bytes).into())
     }
 }
 
-/// A running BLAKE3.
+/// BLAKE3 of bytes that arrive in parts.
 #[derive(Clone, Default)]
 pub struct Blake3(blake3::Hasher);
 
 impl Blake3 {
-    /// Takes in the next bytes.
+    /// Adds the next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
 
-    /// The digest of all bytes taken in.
+    /// The digest of all bytes added.
     pub fn finish(self) -> Digest {
         Digest(*self.0.finalize().as_bytes())
     }
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_canonical_spelling_is_read() {
+    fn only_lower_case_hex_is_read() {
         let hex = Sha256::of(b"x").to_string();
         let read = |text: &str| serde_json::from_str::<Digest>(&format!("\"{text}\""));
         assert_eq!(read(&hex).expect("its own output").to_string(), hex);

@@ -1,4 +1,4 @@
-//! The element types that the safetensors format knows.
+//! The element types of the safetensors format.
 
 use std::fmt;
 
@@ -60,7 +60,7 @@ impl Dtype {
         Dtype::U64,
     ];
 
-    /// Size of one element in bits (packed types are smaller than a byte).
+    /// Size of one element in bits; packed types are smaller than a byte.
     pub fn bits(self) -> u64 {
         match self {
             Dtype::F4 => 4,
@@ -77,8 +77,7 @@ impl Dtype {
         }
     }
 
-    /// Whether weights of this type can be pruned: a float with its own sign bit and a +0.0,
-    /// of 16 or 32 bits.
+    /// Whether weights of this type can be pruned: BF16, F16 and F32.
     pub fn is_prunable(self) -> bool {
         matches!(self, Dtype::BF16 | Dtype::F16 | Dtype::F32)
     }

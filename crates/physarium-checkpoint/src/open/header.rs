@@ -1,14 +1,13 @@
 /*!
-The header of one safetensors file: parsed, then checked against the file that it describes.
+The header of a safetensors file: parsed, then checked against the file.
 
-In: the file. Out: its tensors in the order of their bytes, which is contiguous from the end of the
-header to the end of the file. Stricter than the `safetensors` crate in one thing that matters
-(duplicate names are refused, where a map would keep the last), in one limit (rank), and in the
-spellings of entries that serde derives beside the format's own (`["F32", [1], [0, 4]]` for an entry,
-`{"F32": null}` for a dtype).
+In: the file. Out: its tensors in the order of their bytes, which are contiguous from the end of the header to the
+end of the file. Stricter than the `safetensors` crate in three points: duplicate names and metadata keys are errors
+(a map would keep the last), the rank is limited, and spellings of an entry that serde derives besides the format's
+own are errors (`["F32", [1], [0, 4]]` for an entry, `{"F32": null}` for a dtype).
 
-Leading and trailing blanks and unknown fields of an entry are accepted, as the reference crate
-does; they survive because header bytes are copied, never rewritten.
+Leading and trailing spaces, and unknown fields of an entry, are accepted as by that crate. They are kept in the
+output, because header bytes are copied.
 */
 
 use std::fmt;
@@ -22,14 +21,14 @@ use crate::open::dtype::Dtype;
 use crate::open::json::{Unread, json_offset, without_position};
 use crate::open::source::Source;
 
-/// Longest header that is read, in bytes; the limit of the reference implementation.
+/// Longest header that is accepted, in bytes; the limit of the reference implementation.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
-/// Most dimensions of one tensor. The format names no limit; this one bounds memory.
+/// Most dimensions of a tensor. The format has no limit; this one bounds memory.
 const MAX_RANK: usize = 1024;
 /// Bytes of the length field in front of the header.
 const LENGTH_BYTES: u64 = 8;
 
-/// One named array of a shard.
+/// A tensor of a shard, as its header describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorInfo {
     /// Its name, exactly as in the header.
@@ -40,7 +39,7 @@ pub struct TensorInfo {
     pub shape: Vec<u64>,
     /// Number of elements: the product of `shape`.
     pub elements: u64,
-    /// First byte, counted from the start of the file.
+    /// Its first byte, counted from the start of the file.
     pub begin: u64,
     /// One past its last byte, counted from the start of the file.
     pub end: u64,
@@ -53,14 +52,14 @@ impl TensorInfo {
     }
 }
 
-/// A shard's header, checked.
+/// The header of a shard, checked against its file.
 #[derive(Debug)]
 pub(crate) struct Header {
     /// Tensors in the order of their bytes in the file.
     pub tensors: Vec<TensorInfo>,
-    /// Where the first tensor's bytes begin: the length field and the header.
+    /// Where the first tensor's bytes begin: after the length field and the header.
     pub data_begin: u64,
-    /// Digest of the header bytes with their length field.
+    /// Digest of the header with its length field.
     pub sha256: Digest,
 }
 
@@ -68,7 +67,7 @@ impl Header {
     /// Reads and checks the header of `source`.
     ///
     /// # Errors
-    /// `Malformed` for anything that the format does not allow, `Io` when the file cannot be read.
+    /// `Malformed` for anything that the format does not allow; `FileShrank`, `Io`.
     pub fn read(source: &Source) -> Result<Header> {
         let path = source.path();
         let header_bytes = header_length(source)?;
@@ -87,7 +86,7 @@ impl Header {
     }
 }
 
-/// The length field, checked against the file and the limit before anything is allocated.
+/// The length of the header, checked against file and limit before anything is allocated.
 fn header_length(source: &Source) -> Result<u64> {
     let (path, file_len) = (source.path(), source.len());
     let mut start = [0u8; 64];
@@ -125,13 +124,13 @@ fn header_length(source: &Source) -> Result<u64> {
     Ok(length)
 }
 
-/// What a file that is no safetensors file most likely is.
+/// A hint for a file that is not in the safetensors format: what it most likely is.
 fn recognise(start: &[u8]) -> Option<&'static str> {
     let text = start.trim_ascii_start();
     if text.starts_with(b"version https://git-lfs") {
         Some("this is a git-lfs pointer, not the weights: run `git lfs pull` in the checkpoint")
     } else if text.starts_with(b"<") {
-        Some("this is a web page, not the weights: the download went wrong; fetch the file again")
+        Some("this is a web page, not the weights: the download failed; fetch the file again")
     } else if start.starts_with(b"PK\x03\x04") {
         Some("this is a zip file, probably a PyTorch .bin: convert it with safetensors first")
     } else if start.starts_with(b"GGUF") {
@@ -139,7 +138,7 @@ fn recognise(start: &[u8]) -> Option<&'static str> {
     } else if start.starts_with(b"\x80") && start.get(1).is_some_and(|v| (2..=5).contains(v)) {
         Some("this is a Python pickle: convert it with safetensors first")
     } else if !start.is_empty() && start.iter().all(|&byte| byte == 0) {
-        Some("the file begins with zeros: an unfinished download or a hole; fetch it again")
+        Some("the file begins with zeros, probably an incomplete download: fetch it again")
     } else {
         None
     }
@@ -153,7 +152,7 @@ struct Entry {
     offsets: [u64; 2],
 }
 
-/// Parses header JSON. Names are not yet known to be distinct.
+/// Parses the header's JSON. Names may still be duplicates.
 fn parse(path: &Path, json: &[u8]) -> Result<Vec<Entry>> {
     let mut current = None;
     let mut deserializer = serde_json::Deserializer::from_slice(json);
@@ -172,7 +171,7 @@ fn parse(path: &Path, json: &[u8]) -> Result<Vec<Entry>> {
     })
 }
 
-/// Sorts entries by offset and checks names, sizes and contiguity.
+/// Sorts entries by offset; checks names, sizes and contiguity.
 fn check(
     path: &Path,
     mut entries: Vec<Entry>,
@@ -198,10 +197,10 @@ fn check(
         if first > last || last - first != size {
             let expected = format!("{size} bytes for {} {:?}", entry.dtype, entry.shape);
             let found = format!("data_offsets [{begin}, {end}]");
-            return Err(fault("size does not fit dtype and shape", expected, found).into());
+            return Err(fault("size does not match dtype and shape", expected, found).into());
         }
         if first != at {
-            let what = if first < at { "overlaps the tensor before it" } else { "hole before it" };
+            let what = if first < at { "overlaps the tensor before it" } else { "gap before it" };
             let before = tensors.last().map_or("the header".to_owned(), |t: &TensorInfo| {
                 format!("tensor {}", crate::escape::printable(&t.name))
             });
@@ -222,7 +221,7 @@ fn check(
     Ok(tensors)
 }
 
-/// Sorts by name; two entries of one name are next to each other then.
+/// Fails on a duplicate name; sorts the entries by name to find one.
 fn refuse_duplicate_names(path: &Path, entries: &mut [Entry]) -> Result<()> {
     entries.sort_by(|a, b| a.name.cmp(&b.name));
     match entries.windows(2).find(|pair| pair[0].name == pair[1].name) {
@@ -239,14 +238,13 @@ fn refuse_duplicate_names(path: &Path, entries: &mut [Entry]) -> Result<()> {
     }
 }
 
-/// Elements and bytes of an entry.
+/// Number of elements and size in bytes of an entry.
 fn sizes(path: &Path, entry: &Entry) -> Result<(u64, u64)> {
     let fault = |what, expected: &str| {
         let found = format!("{} {:?}", entry.dtype, entry.shape);
         Malformed::new(path, what, expected, found).with_tensor(&entry.name)
     };
-    // A zero anywhere makes the product zero, but only if no partial product overflows before it:
-    // the reference crate refuses those, and so do we.
+    // A partial product that overflows is an error even if a later dimension is zero, as in the reference crate.
     let elements = entry
         .shape
         .iter()
@@ -261,7 +259,7 @@ fn sizes(path: &Path, entry: &Entry) -> Result<(u64, u64)> {
     Ok((elements, bits / 8))
 }
 
-/// Reads the top-level object; keeps the name of the entry it is in for the error message.
+/// Reads the top-level object; keeps the name of the current entry for error messages.
 struct HeaderSeed<'a> {
     current: &'a mut Option<String>,
 }
@@ -301,7 +299,7 @@ impl<'de> Visitor<'de> for HeaderSeed<'_> {
     }
 }
 
-/// `__metadata__`: text to text, each key once. Its content is carried as bytes, not kept.
+/// `__metadata__`: strings by string keys, each key once. It is only validated: header bytes are copied.
 struct Metadata;
 
 impl<'de> de::Deserialize<'de> for Metadata {

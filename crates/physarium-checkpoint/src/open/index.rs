@@ -1,9 +1,9 @@
 /*!
 `model.safetensors.index.json`: which shard holds which tensor.
 
-Keys twice in the index are refused, like everywhere: a map would keep the last silently. Unknown
-fields are accepted. `metadata.total_size` that is wrong, absent or not an integer is a warning:
-loaders use it for display only, and the index is copied byte for byte.
+Duplicate keys are errors, as in headers: a map would silently keep the last. Unknown fields are accepted. A
+`metadata.total_size` that is wrong, absent or not an integer is a warning: loaders only display it, and the index is
+copied byte for byte.
 */
 
 use std::collections::BTreeMap;
@@ -23,11 +23,11 @@ pub(crate) const INDEX_NAME: &str = "model.safetensors.index.json";
 /// Largest index that is read, in bytes.
 const MAX_INDEX_BYTES: u64 = 100_000_000;
 
-/// The index, with its shard names checked to be plain file names.
+/// The index. Its shard names are plain file names.
 pub(crate) struct Index {
     /// Tensor name to shard name.
     pub weight_map: BTreeMap<String, String>,
-    /// `metadata.total_size` as written, if there is one.
+    /// `metadata.total_size` as written, if it is a number.
     pub total_size: Option<serde_json::Number>,
 }
 
@@ -35,7 +35,7 @@ impl Index {
     /// Reads and checks the index file.
     ///
     /// # Errors
-    /// `Malformed` for bad JSON, a key twice, or a shard name that is not a plain file name.
+    /// `Malformed` for invalid JSON, a duplicate key, or a shard name that is not a plain file name; `Io`.
     pub fn read(source: &Source) -> Result<Index> {
         let path = source.path();
         let bytes = source.read_all(MAX_INDEX_BYTES)?;
@@ -56,7 +56,7 @@ impl Index {
     }
 }
 
-/// A shard name must be one plain file name: it is joined to the checkpoint's path.
+/// Fails unless a shard name is one plain file name: it is joined to the checkpoint's path.
 fn check_shard_name(path: &Path, tensor: &str, shard: &str) -> Result<()> {
     let why = if shard.is_empty() {
         Some("an empty name")
@@ -124,7 +124,7 @@ impl<'de> Deserialize<'de> for RawIndex {
     }
 }
 
-/// A JSON object in which a key that comes twice is an error.
+/// A JSON object in which a duplicate key is an error.
 struct UniqueMap<V>(BTreeMap<String, V>);
 
 impl<'de, V: Deserialize<'de>> Deserialize<'de> for UniqueMap<V> {

@@ -1,19 +1,19 @@
-//! What the readers of headers and of the index share: places in errors, and values passed over.
+//! Shared by the readers of headers and of the index: offsets in errors, and values that are not kept.
 
 use std::fmt;
 
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
-/// Longest text of a serde_json error that is shown, in characters: it may quote the input.
+/// Longest text of a serde_json error in a message, in characters: it may quote the input.
 const MAX_ERROR_CHARS: usize = 300;
 
-/// The error's text without serde_json's line and column, which mean little in a one-line header.
+/// The error's text without serde_json's line and column, which are of little use in a one-line header.
 pub(crate) fn without_position(error: &serde_json::Error) -> String {
     let mut text = error.to_string();
     if let Some(cut) = text.rfind(" at line ") {
         text.truncate(cut);
     }
-    // Quoted strings are escaped by serde already; they may still be megabytes long.
+    // serde has escaped quoted strings, but they may be megabytes long.
     if let Some((cut, _)) = text.char_indices().nth(MAX_ERROR_CHARS) {
         text.truncate(cut);
         text.push('\u{2026}');
@@ -33,10 +33,10 @@ pub(crate) fn json_offset(json: &[u8], error: &serde_json::Error) -> u64 {
     (line_start + error.column().saturating_sub(1)).min(json.len()) as u64
 }
 
-/// A value that is not kept, but read as strictly as one that is.
+/// A value that is not kept, but validated like one that is.
 ///
-/// serde's `IgnoredAny` makes serde_json skip text without looking at it: bytes that are not UTF-8,
-/// half a surrogate pair and any depth of nesting pass. The reference implementation refuses them.
+/// serde's `IgnoredAny` makes serde_json skip text without validating it: it accepts bytes that are not UTF-8,
+/// unpaired surrogates and any depth of nesting. The reference implementation rejects them.
 pub(crate) struct Unread;
 
 impl<'de> Deserialize<'de> for Unread {

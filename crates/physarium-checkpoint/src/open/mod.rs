@@ -1,4 +1,4 @@
-//! Files as they are on disk: headers, index, other files, and proof that they have not changed.
+//! Opening a checkpoint: headers, index, and detection of files that change.
 
 pub(crate) mod checkpoint;
 pub(crate) mod digest;

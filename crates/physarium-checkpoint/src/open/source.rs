@@ -1,4 +1,4 @@
-//! Reading a file that was checked before: bounded `pread`s, and proof that it is still the same.
+//! Reading an open file by bounded `pread`s, and checking that it has not changed.
 
 use std::fs::{File, OpenOptions};
 use std::ops::Range;
@@ -12,7 +12,7 @@ use crate::error::{Error, Malformed, Result};
 /// Bytes that [`Source::read_pieces`] reads at once; a multiple of every element size.
 const PIECE_BYTES: u64 = 1 << 20;
 
-/// What tells a file apart from one that replaced it.
+/// Properties by which a replaced or modified file is detected.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileIdentity {
     /// Device number.
@@ -45,7 +45,7 @@ impl Source {
         let nonblock = rustix::fs::OFlags::NONBLOCK.bits() as i32;
         let file = match OpenOptions::new().read(true).custom_flags(nonblock).open(path) {
             Ok(file) => file,
-            // A socket cannot be opened at all; say what it is rather than ENXIO.
+            // A socket cannot be opened; the error says what it is instead of ENXIO.
             Err(e) => match std::fs::metadata(path) {
                 Ok(meta) if !meta.is_file() => return Err(not_regular(path, &meta)),
                 Err(_) if path.is_symlink() => return Err(broken_link(path, &e)),
@@ -59,7 +59,7 @@ impl Source {
         Ok(Source { path: path.to_owned(), file, identity: identity(&meta) })
     }
 
-    /// Where it was opened.
+    /// The path at which it was opened.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -74,15 +74,15 @@ impl Source {
         self.identity.size
     }
 
-    /// Whether it holds no bytes.
+    /// Whether its size is zero.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Fills `buf` from byte `offset` on.
+    /// Fills `buf` with the bytes from `offset` on.
     ///
     /// # Errors
-    /// `FileShrank` when the file ends first, `Io` when the system fails the read.
+    /// `FileShrank` when the file ends before that, `Io` when the read fails.
     pub fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         self.file.read_exact_at(buf, offset).map_err(|e| match e.kind() {
             std::io::ErrorKind::UnexpectedEof => {
@@ -92,7 +92,7 @@ impl Source {
         })
     }
 
-    /// Reads the bytes of `range` in pieces, first to last.
+    /// Reads the bytes of `range` in order, in pieces.
     ///
     /// # Errors
     /// As [`Source::read_exact_at`], and whatever `visit` returns.
@@ -112,7 +112,7 @@ impl Source {
         Ok(())
     }
 
-    /// Reads the whole file, if it is no larger than `limit` bytes.
+    /// Reads the whole file, which may have at most `limit` bytes.
     ///
     /// # Errors
     /// `Malformed` when it is larger; as [`Source::read_exact_at`] otherwise.
@@ -126,11 +126,11 @@ impl Source {
         Ok(bytes)
     }
 
-    /// Fails if the file is not the one that `expected` describes, byte for byte as far as the
-    /// system's times can tell.
+    /// Fails if the file is not the one that `expected` describes. A modification that keeps size and times is not
+    /// detected.
     ///
     /// # Errors
-    /// `InputChanged` naming the property that differs.
+    /// `InputChanged` with the property that differs; `Io`.
     pub fn check_unchanged(&self, expected: &FileIdentity) -> Result<()> {
         let meta = self.file.metadata().map_err(|e| Error::io(&self.path, "stat", e))?;
         expected.same_as(&identity(&meta), &self.path)
@@ -171,8 +171,8 @@ fn identity(meta: &std::fs::Metadata) -> FileIdentity {
 
 fn broken_link(path: &Path, why: &std::io::Error) -> Error {
     let expected = "a regular file or a link to one";
-    Malformed::new(path, "link leads nowhere", expected, why.to_string())
-        .with_hint("a hub cache whose download was broken off looks like this: fetch it again")
+    Malformed::new(path, "broken link", expected, why.to_string())
+        .with_hint("an incomplete download leaves such links in a hub cache: fetch it again")
         .into()
 }
 

@@ -1,8 +1,8 @@
 /*!
-What `config.json` says of how a family lays out fused and stacked weights.
+What `config.json` says about the layout of fused and stacked weights.
 
-Shapes come from tensors, never from here; where they leave two readings open, the config decides. A config
-that is missing or not well-formed decides nothing, and the plan then keeps a fused tensor whole.
+Shapes come from tensors, never from the config; where a shape is ambiguous, the config decides. Without a
+well-formed config a fused `qkv_proj` is one matrix, and the orientation of stacked experts is unknown.
 */
 
 use std::path::Path;
@@ -13,28 +13,29 @@ use crate::open::source::Source;
 
 /// Largest config that is read, in bytes.
 const MAX_CONFIG_BYTES: u64 = 16 << 20;
-/// Families that store stacked experts `[experts, in_features, out_features]`.
+/// `model_type`s that store stacked experts `[experts, in_features, out_features]`.
 const INPUTS_FIRST: [&str; 5] =
     ["llama4", "llama4_text", "gpt_oss", "qwen3_vl_moe", "qwen3_vl_moe_text"];
 
-/// What a config tells of its family's layouts.
+/// What a config says about its family's layouts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Family {
     model_type: Option<String>,
-    /// Features of the residual stream.
+    /// Features of the residual stream (`hidden_size`).
     pub hidden: Option<u64>,
-    /// Query heads, and heads of keys or values.
+    /// Heads of queries, and heads of keys (as many as of values).
     pub heads: Option<(u64, u64)>,
 }
 
 impl Family {
-    /// Reads the config of a checkpoint directory; of a multimodal one, that of its language model.
+    /// Reads the config of a checkpoint directory; of a multimodal model, the part for its language model.
     pub fn read(dir: &Path) -> Family {
         let bytes = Source::open(&dir.join("config.json"))
             .and_then(|source| source.read_all(MAX_CONFIG_BYTES))
             .unwrap_or_default();
         let config: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-        Family::of(config.get("text_config").unwrap_or(&config))
+        let text = config.get("text_config").filter(|text| text.is_object());
+        Family::of(text.unwrap_or(&config))
     }
 
     fn of(config: &Value) -> Family {
@@ -48,7 +49,7 @@ impl Family {
         }
     }
 
-    /// Whether the family stores stacked experts inputs first; `None` where it is unknown.
+    /// Whether stacked experts are stored inputs first; `None` without a `model_type`.
     pub fn stacks_inputs_first(&self) -> Option<bool> {
         self.model_type.as_deref().map(|model_type| INPUTS_FIRST.contains(&model_type))
     }
@@ -59,13 +60,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_config_without_the_fields_says_nothing() {
+    fn a_config_without_the_fields_decides_nothing() {
         assert_eq!(Family::of(&serde_json::json!({})), Family::default());
         assert_eq!(Family::of(&serde_json::json!([1])), Family::default());
+    }
+
+    #[test]
+    fn heads_of_keys_default_to_those_of_queries() {
         let family = Family::of(&serde_json::json!({
             "model_type": "gpt_oss", "hidden_size": 64, "num_attention_heads": 8
         }));
         assert_eq!(family.heads, Some((8, 8)));
+        assert_eq!(family.hidden, Some(64));
         assert_eq!(family.stacks_inputs_first(), Some(true));
+    }
+
+    #[test]
+    fn the_language_models_part_of_a_config_counts() {
+        let read = |config: serde_json::Value| {
+            let dir = tempfile::tempdir().expect("a directory");
+            std::fs::write(dir.path().join("config.json"), config.to_string()).expect("a config");
+            Family::read(dir.path()).hidden
+        };
+        let text = serde_json::json!({"hidden_size": 8, "text_config": {"hidden_size": 16}});
+        assert_eq!(read(text), Some(16));
+        assert_eq!(read(serde_json::json!({"hidden_size": 8, "text_config": null})), Some(8));
+        assert_eq!(Family::read(std::path::Path::new("/nowhere")), Family::default());
     }
 }

@@ -1,4 +1,4 @@
-//! From names and shapes to decisions: sites, matrices, targets.
+//! From names and shapes to sites, matrices and targets.
 
 mod family;
 pub(crate) mod names;

@@ -1,18 +1,18 @@
 /*!
-The one table that turns a tensor's name into its place in the decoder, and back.
+The table that turns a tensor's name into its place in the decoder, and back.
 
-In: names as Hugging Face checkpoints spell them. Out: a [`Site`] that names the same linear map in every
-family, with the module's own spelling beside it for reports ([`Named`]); and for a decoder the tensor
-names of one checkpoint ([`Naming`]).
+In: names as Hugging Face checkpoints spell them. Out: a [`Site`], which is the same for a linear map of every
+family, with the checkpoint's own spelling for reports ([`Named`]); and, for a decoder, the tensor names of one
+checkpoint ([`Naming`]).
 
-A new family that spells known maps in another way needs a row here and nothing else.
+A family that spells known maps in another way needs only a row in these tables.
 */
 
 use std::collections::HashSet;
 
 use super::site::{Map, Site};
 
-/// Where a language model's names begin, and what its head is called beside it.
+/// How the names of a language model begin, and the name of its head.
 struct Root {
     /// Before `layers`, `embed_tokens` and `norm`.
     prefix: &'static str,
@@ -27,7 +27,7 @@ const ROOTS: [Root; 5] = [
     Root { prefix: "", head: "lm_head" },
 ];
 
-/// A module of a layer and the maps in it, by the last component of their names.
+/// A module of a layer, and its maps by the last component of their names.
 struct Module {
     /// Its path in the layer; a `#` stands for the number of an expert.
     path: &'static str,
@@ -47,11 +47,11 @@ const MLP: [(&str, Map); 4] = [
     ("down_proj", Map::Down),
     ("gate_up_proj", Map::GateUp),
 ];
-/// Mixtral's names; maps only inside `experts.N`.
+/// Mixtral's names, which are maps only inside `experts.N`.
 const NUMBERED: [(&str, Map); 3] = [("w1", Map::Gate), ("w3", Map::Up), ("w2", Map::Down)];
 
-/// Modules whose maps have a place of their own. Maps of others, such as a shared expert beside the routed
-/// ones or a vision tower, are [`Map::Other`].
+/// Modules whose maps have a [`Map`] of their own. Those of other modules, such as a shared expert or a vision
+/// tower, are [`Map::Other`].
 const MODULES: [Module; 7] = [
     Module { path: "self_attn", maps: &ATTENTION },
     Module { path: "mlp", maps: &MLP },
@@ -64,17 +64,17 @@ const MODULES: [Module; 7] = [
 
 /// GPT-2's `Conv1D` weights, stored `[in_features, out_features]`.
 const CONV1D: [&str; 4] = ["c_attn", "c_proj", "c_fc", "q_attn"];
-/// Name components after which the layer index stands.
+/// Components of a name that the index of a layer follows.
 const LAYER_LISTS: [&str; 4] = ["layers", "h", "blocks", "block"];
 
-/// How a name says that its tensor is stored.
+/// How a tensor is stored, as far as its name says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Storage {
     /// `[out_features, in_features]`.
     Linear,
     /// `[in_features, out_features]` (`Conv1D`).
     Conv1d,
-    /// One matrix for each expert, `[experts, …, …]`; the last two in the order of the family.
+    /// One matrix for each expert, `[experts, …, …]`, its orientation depending on the family.
     Stacked,
 }
 
@@ -90,10 +90,10 @@ pub struct Named {
 }
 
 impl Named {
-    /// The place of the tensor with this name, if its name is that of a default target.
+    /// The place of the tensor with this name, if that is the name of a default target.
     ///
-    /// Fused `qkv_proj` and `gate_up_proj`, MoE experts (`experts.N.down_proj`, Mixtral's
-    /// `experts.N.w1`) and stacked experts (`experts.down_proj` with no `.weight`) count.
+    /// Default targets include fused `qkv_proj` and `gate_up_proj`, MoE experts (`experts.N.down_proj`, Mixtral's
+    /// `experts.N.w1`) and stacked experts (`experts.down_proj` without `.weight`).
     pub fn of_default_target(name: &str) -> Option<Named> {
         let parts: Vec<&str> = name.split('.').collect();
         let (module, last) = match parts.as_slice() {
@@ -103,11 +103,11 @@ impl Named {
         };
         let in_expert = matches!(module, [.., "experts", number] if is_number(number));
         let is_in = |maps: &[(&str, Map)]| maps.iter().any(|(name, _)| *name == last);
-        let known = is_in(&ATTENTION) || is_in(&MLP) || (in_expert && is_in(&NUMBERED));
-        known.then(|| Named::of(name))
+        let is_target = is_in(&ATTENTION) || is_in(&MLP) || (in_expert && is_in(&NUMBERED));
+        is_target.then(|| Named::of(name))
     }
 
-    /// The place of any tensor, for targets that the user names.
+    /// The place of any tensor, for targets that the user selects.
     pub fn of(name: &str) -> Named {
         let module = name.strip_suffix(".weight").unwrap_or(name);
         let parts: Vec<&str> = module.split('.').collect();
@@ -133,7 +133,7 @@ impl Named {
     }
 }
 
-/// The site of a map of a language model's layer; `None` for every other name.
+/// The site of a map in a layer of a language model; `None` for every other name.
 fn known_site(parts: &[&str], layer_at: Option<usize>) -> Option<Site> {
     let layer_at = layer_at?;
     let root = match &parts[..layer_at - 1] {
@@ -141,25 +141,43 @@ fn known_site(parts: &[&str], layer_at: Option<usize>) -> Option<Site> {
         root => root.join(".") + ".",
     };
     let is_layer = parts[layer_at - 1] == "layers" && ROOTS.iter().any(|r| r.prefix == root);
-    let (last, module) = parts[layer_at + 1..].split_last()?;
-    let (expert, path) = match module {
-        [path @ .., number] if is_number(number) => {
-            (Some(canonical(number)?), path.join(".") + ".#")
-        }
-        path => (None, path.join(".")),
-    };
-    let maps = MODULES.iter().filter(|module| module.path == path).flat_map(|m| m.maps);
-    let map = maps.into_iter().find(|(name, _)| name == last)?.1.clone();
+    let row = Row::of(&parts[layer_at + 1..])?;
     let layer = Some(canonical(parts[layer_at])?);
-    is_layer.then_some(Site { layer, map, expert })
+    is_layer.then(|| Site { layer, map: row.map.clone(), expert: row.expert })
+}
+
+/// The row of the tables that a name in a layer belongs to.
+struct Row {
+    module: &'static Module,
+    /// The last component of the name.
+    name: &'static str,
+    map: &'static Map,
+    /// The number in place of `#` in the module's path.
+    expert: Option<u32>,
+}
+
+impl Row {
+    /// The row of a module's path in a layer, such as `mlp`, `up_proj`.
+    fn of(path: &[&str]) -> Option<Row> {
+        let (last, module) = path.split_last()?;
+        let (expert, path) = match module {
+            [path @ .., number] if is_number(number) => {
+                (Some(canonical(number)?), path.join(".") + ".#")
+            }
+            path => (None, path.join(".")),
+        };
+        let module = MODULES.iter().find(|module| module.path == path)?;
+        let (name, map) = module.maps.iter().find(|(name, _)| name == last)?;
+        Some(Row { module, name, map, expert })
+    }
 }
 
 /// How one checkpoint spells the names of its language model.
 #[derive(Debug, Clone)]
 pub struct Naming {
     root: &'static Root,
-    /// Module paths that occur, of [`MODULES`].
-    modules: HashSet<&'static str>,
+    /// Module and last component of each map in the checkpoint's layers, as in [`MODULES`].
+    maps: HashSet<(&'static str, &'static str)>,
 }
 
 impl std::fmt::Debug for Root {
@@ -169,21 +187,22 @@ impl std::fmt::Debug for Root {
 }
 
 impl Naming {
-    /// The spelling of a checkpoint with tensors of these names. Where nothing tells, it is that of most
+    /// The spelling of a checkpoint with tensors of these names. What they leave open is spelt as in most
     /// checkpoints: `model.layers.0.self_attn.q_proj.weight`.
     pub fn of<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Naming {
         let has = |wanted: &str| names.clone().any(|name| name == wanted);
         let root = ROOTS.iter().find(|root| has(&format!("{}embed_tokens.weight", root.prefix)));
         let root = root.unwrap_or(&ROOTS[0]);
-        let mut naming = Naming { root, modules: HashSet::new() };
-        let first_layer = format!("{}layers.0.", root.prefix);
-        for inside in names.filter_map(|name| name.strip_prefix(&first_layer)) {
-            let module = inside.rsplit_once('.').map_or(inside, |(module, _)| module);
-            let around = MODULES.iter().filter(|known| begins_with(module, known.path));
-            let module = around.max_by_key(|known| known.path.split('.').count());
-            naming.modules.extend(module.map(|module| module.path));
-        }
-        naming
+        let layers = format!("{}layers.", root.prefix);
+        let row = |name: &'a str| {
+            let (number, path) = name.strip_prefix(&layers)?.split_once('.')?;
+            canonical::<u64>(number)?;
+            let path: Vec<&str> = path.split('.').collect();
+            // The last component is `weight`, `bias` or that of a quantised format, except for stacked experts.
+            Row::of(&path).or_else(|| Row::of(&path[..path.len() - 1]))
+        };
+        let maps = names.filter_map(row).map(|row| (row.module.path, row.name)).collect();
+        Naming { root, maps }
     }
 
     /// Name of the embedding's tensor.
@@ -206,14 +225,11 @@ impl Naming {
         format!("{}layers.{layer}.{module}", self.root.prefix)
     }
 
-    /// Path of a map's module, without `.weight` or `.bias`. A map that the checkpoint's names do not hold
-    /// gets the commonest spelling, for the error that says so.
+    /// Path of a map's module, without `.weight` or `.bias`. A map that the checkpoint does not have is spelt as
+    /// in most checkpoints, for an error that names it.
     pub fn of_site(&self, site: &Site) -> String {
         let Site { layer: Some(layer), map, expert } = site else {
-            return match &site.map {
-                Map::Other(module) => module.clone(),
-                map => map.name().to_owned(),
-            };
+            return site.map.name().to_owned();
         };
         if let Map::Other(module) = map {
             return module.clone();
@@ -221,30 +237,25 @@ impl Naming {
         let spelling = |module: &'static Module| {
             let fits = module.path.ends_with('#') == expert.is_some();
             let (name, _) = module.maps.iter().find(|(_, known)| known == map)?;
-            fits.then_some((module, *name))
+            fits.then_some((module.path, *name))
         };
-        let used = |(module, _): &(&Module, &str)| self.modules.contains(module.path);
-        let all = || MODULES.iter().filter_map(spelling);
-        let (module, name) = all().find(used).or_else(|| all().next()).unwrap_or((&MODULES[1], ""));
+        let spellings = || MODULES.iter().filter_map(spelling);
+        let in_use = |path: &str| self.maps.iter().any(|(module, _)| *module == path);
+        let spelling = spellings()
+            .find(|spelling| self.maps.contains(spelling))
+            .or_else(|| spellings().find(|(path, _)| in_use(path)))
+            .or_else(|| spellings().next());
+        let Some((path, name)) = spelling else { return self.module(*layer, map.name()) };
         let number = expert.map_or_else(String::new, |expert| expert.to_string());
-        self.module(*layer, &format!("{}.{name}", module.path.replace('#', &number)))
+        self.module(*layer, &format!("{}.{name}", path.replace('#', &number)))
     }
-}
-
-/// Whether a module's path in a layer is `known`, or inside it.
-fn begins_with(module: &str, known: &str) -> bool {
-    let mut parts = module.split('.');
-    known.split('.').all(|wanted| match (wanted, parts.next()) {
-        ("#", Some(part)) => is_number(part),
-        (wanted, part) => part == Some(wanted),
-    })
 }
 
 fn is_number(part: &str) -> bool {
     !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// A number in the only spelling that counts: `layers.00` is another module than `layers.0`.
+/// A number without leading zeros: `layers.00` is another module than `layers.0`.
 fn canonical<N: std::str::FromStr + ToString>(part: &str) -> Option<N> {
     part.parse().ok().filter(|number: &N| number.to_string() == part)
 }
@@ -258,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn default_targets_by_name() {
+    fn default_targets_are_found_by_their_names() {
         let cases = [
             ("model.layers.3.self_attn.q_proj.weight", "self_attn.q_proj", Some(3)),
             ("model.layers.12.mlp.down_proj.weight", "mlp.down_proj", Some(12)),
@@ -279,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn other_names_are_not() {
+    fn other_names_are_no_default_targets() {
         for name in [
             "model.embed_tokens.weight",
             "lm_head.weight",
@@ -297,7 +308,6 @@ mod tests {
 
     #[test]
     fn one_map_has_one_site_in_every_family() {
-        let site = |layer, map, expert| Site { layer: Some(layer), map, expert };
         let cases = [
             ("model.layers.3.self_attn.q_proj.weight", site(3, Map::Q, None)),
             ("layers.3.self_attn.q_proj.weight", site(3, Map::Q, None)),
@@ -312,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_map_of_the_language_model_keeps_its_whole_name() {
+    fn any_other_module_is_a_map_of_its_own_by_its_whole_name() {
         for name in [
             "vision_tower.encoder.layers.3.self_attn.q_proj",
             "model.layers.00.self_attn.q_proj",
@@ -348,9 +358,75 @@ mod tests {
                 assert_eq!(naming.of_site(&Named::of(name).site) + ".weight", **name);
             }
         }
-        let usual = Naming::of(std::iter::empty());
-        let site = Site { layer: Some(4), map: Map::Gate, expert: None };
-        assert_eq!(usual.of_site(&site), "model.layers.4.mlp.gate_proj");
+    }
+
+    fn naming(names: &[&str]) -> Naming {
+        Naming::of(names.iter().copied())
+    }
+
+    fn site(layer: u64, map: Map, expert: Option<u32>) -> Site {
+        Site { layer: Some(layer), map, expert }
+    }
+
+    #[test]
+    fn without_names_the_spelling_is_that_of_most_checkpoints() {
+        // Not of a language model's layer, or not the canonical number of one.
+        let odd = ["layers", "model.layers.0", "model.layers.00.feed_forward.up_proj.weight", ""];
+        for usual in [naming(&[]), naming(&odd)] {
+            assert_eq!(usual.of_site(&site(4, Map::Gate, None)), "model.layers.4.mlp.gate_proj");
+            let expert = usual.of_site(&site(4, Map::Down, Some(7)));
+            assert_eq!(expert, "model.layers.4.mlp.experts.7.down_proj");
+            assert_eq!(
+                (usual.head(), usual.norm()),
+                ("lm_head.weight".into(), "model.norm.weight".into())
+            );
+        }
+    }
+
+    #[test]
+    fn every_layer_counts_and_so_do_quantised_names() {
+        let moe = naming(&[
+            "model.layers.1.block_sparse_moe.experts.0.w3.weight",
+            "model.layers.1.block_sparse_moe.gate.weight",
+            "model.layers.0.mlp.up_proj.weight",
+            "model.layers.0.mlp.up_proj.weight",
+        ]);
+        let expert = moe.of_site(&site(1, Map::Up, Some(2)));
+        assert_eq!(expert, "model.layers.1.block_sparse_moe.experts.2.w3");
+        assert_eq!(moe.of_site(&site(0, Map::Up, None)), "model.layers.0.mlp.up_proj");
+        let packed = naming(&[
+            "language_model.model.layers.5.feed_forward.up_proj.qweight",
+            "language_model.model.layers.5.feed_forward.up_proj.scales",
+            "language_model.model.embed_tokens.weight",
+            "vision_tower.layers.0.mlp.up_proj.weight",
+        ]);
+        let gate = packed.of_site(&site(5, Map::Gate, None));
+        assert_eq!(gate, "language_model.model.layers.5.feed_forward.gate_proj");
+        assert_eq!(packed.head(), "language_model.lm_head.weight");
+    }
+
+    #[test]
+    fn a_map_is_spelt_as_in_the_module_that_has_it() {
+        let stacked = [
+            "model.layers.0.mlp.gate.weight",
+            "model.layers.0.mlp.shared_expert.down_proj.weight",
+            "model.layers.0.mlp.experts.gate_up_proj",
+            "model.layers.0.mlp.experts.down_proj",
+        ];
+        let naming = naming(&stacked);
+        for name in &stacked[1..] {
+            let module = name.strip_suffix(".weight").unwrap_or(name);
+            assert_eq!(naming.of_site(&Named::of(name).site), module);
+        }
+    }
+
+    #[test]
+    fn sites_that_no_checkpoint_has_are_named_too() {
+        let naming = naming(&[]);
+        let other = Site { layer: None, map: Map::Other("lm_head".into()), expert: None };
+        assert_eq!(naming.of_site(&other), "lm_head");
+        assert_eq!(naming.of_site(&Site { map: Map::Q, ..other }), "q_proj");
+        assert_eq!(naming.of_site(&site(1, Map::Q, Some(3))), "model.layers.1.q_proj");
     }
 
     #[test]

@@ -1,8 +1,8 @@
 /*!
-The target plan: of each tensor of the checkpoint, whether it is pruned or why not, and as which matrices.
+The target plan: for each tensor of the checkpoint, as which matrices it is pruned, or why it is not.
 
-In: a checkpoint's headers and the user's globs. Out: one decision per tensor, in file order. No
-tensor is missing from the plan; what a report calls "skipped" is exactly what is not a target.
+In: a checkpoint's headers and the user's globs. Out: one decision per tensor, in file order. Every tensor is
+in the plan; "skipped" in a report means every tensor that is not a target.
 */
 
 use std::fmt;
@@ -19,7 +19,7 @@ use super::selection::{Selection, TargetNames};
 use super::site::{MatrixView, Orientation};
 use super::views::views;
 
-/// Why a tensor is left alone.
+/// Why a tensor is not pruned. Its text is the `reason` in a journal, so that it must not change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SkipReason {
@@ -29,7 +29,7 @@ pub enum SkipReason {
     SkipPattern(String),
     /// The index does not list it.
     NotInIndex,
-    /// Its elements cannot be pruned.
+    /// Its dtype cannot be pruned.
     Dtype(Dtype),
     /// It is neither a matrix nor a stack of experts.
     Rank(usize),
@@ -48,7 +48,7 @@ impl fmt::Display for SkipReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             SkipReason::NotATarget => f.write_str("not a target projection"),
-            SkipReason::SkipPattern(glob) => write!(f, "excluded by --skip {}", printable(glob)),
+            SkipReason::SkipPattern(glob) => write!(f, "taken out by --skip {}", printable(glob)),
             SkipReason::NotInIndex => f.write_str("not listed in the index"),
             SkipReason::Dtype(dtype) => write!(f, "dtype {dtype} cannot be pruned"),
             SkipReason::Rank(rank) => write!(f, "{rank}-D, expected 2-D"),
@@ -73,11 +73,11 @@ pub struct PlannedTensor {
     pub shard: usize,
     /// Its header entry.
     pub input: TensorInfo,
-    /// The projection that it is by its name, as the checkpoint spells it (`self_attn.q_proj`), and its
-    /// layer; of targets always, of others where the name is a projection's.
+    /// What its name says, if the selection takes that name: of every target, and of tensors that are skipped
+    /// for another reason than their name.
     pub named: Option<Named>,
-    /// The matrices in it, if it is a projection by its name: of every target at least one. They cover it
-    /// without gaps, in the order of its elements.
+    /// The matrices in it, if the selection takes its name; at least one for a target. They cover it without
+    /// gaps, in the order of its elements.
     pub views: Vec<MatrixView>,
     /// What happens to it.
     pub action: Action,
@@ -89,10 +89,10 @@ impl PlannedTensor {
         self.action == Action::Prune
     }
 
-    /// The projection that a target is.
+    /// What the name of a target says.
     ///
     /// # Panics
-    /// For a tensor that is no projection by its name, which no target is.
+    /// If the selection does not take the tensor's name; it takes every target's.
     #[track_caller]
     pub fn projection(&self) -> &Named {
         self.named.as_ref().expect("a target is named")
@@ -109,14 +109,14 @@ pub struct TargetPlan {
 }
 
 impl TargetPlan {
-    /// Decides for every tensor of `checkpoint`.
+    /// Makes the decision for every tensor of `checkpoint`.
     ///
     /// # Errors
     /// `Pattern` for a glob that is not well-formed, `PatternMatchesNothing` for one that matches no
-    /// tensor. That no target is left is not an error here: see [`TargetPlan::require_targets`].
+    /// tensor. A plan without targets is not an error here: see [`TargetPlan::require_targets`].
     pub fn new(checkpoint: &Checkpoint, selection: &Selection) -> Result<TargetPlan> {
         let names = TargetNames::new(selection)?;
-        names.refuse_idle(checkpoint)?;
+        names.refuse_unmatched(checkpoint)?;
         let family = Family::read(checkpoint.dir());
         let mut tensors = Vec::new();
         for (shard_index, shard) in checkpoint.shards().iter().enumerate() {
@@ -155,7 +155,7 @@ impl TargetPlan {
         self.targets().map(|tensor| tensor.input.elements).sum()
     }
 
-    /// Fails when no tensor can be pruned, saying what the projections are instead.
+    /// Fails when no tensor can be pruned, with the reasons.
     ///
     /// # Errors
     /// `NothingToPrune`.
@@ -205,8 +205,8 @@ impl TargetPlan {
         Ok(())
     }
 
-    /// The first target whose rows are not known to run along its inputs: a pattern along the inputs must
-    /// not be applied to it.
+    /// The first target with a matrix that is not stored `[out_features, in_features]`, or not known to be:
+    /// methods that choose along inputs cannot prune it.
     pub fn first_not_by_rows(&self) -> Option<(&PlannedTensor, Orientation)> {
         let mut matrices = self.matrices();
         matrices.find_map(|(tensor, view)| match view.orientation {
@@ -216,14 +216,14 @@ impl TargetPlan {
     }
 }
 
-/// What happens to a tensor that is a target by name.
+/// What happens to a tensor whose name the selection takes.
 fn decide(
     checkpoint: &Checkpoint,
     names: &TargetNames,
     info: &TensorInfo,
     views: &[MatrixView],
 ) -> Action {
-    if let Some(glob) = names.skipping(&info.name) {
+    if let Some(glob) = names.skip_pattern(&info.name) {
         return Action::Copy(SkipReason::SkipPattern(glob.to_owned()));
     }
     if !checkpoint.is_listed(&info.name) {

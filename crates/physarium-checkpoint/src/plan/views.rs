@@ -2,8 +2,8 @@
 The matrices in a tensor.
 
 In: a tensor's shape, what its name says, and its family. Out: the [`MatrixView`]s that it consists of, which
-cover it in the order of its elements without gaps. A plain projection is one view; a fused one has a view for
-each map where the border lies between rows; stacked experts have one or two for each expert.
+cover it without gaps, in the order of its elements. A plain projection is one view. A fused one has a view for
+each map if each is a range of rows. Stacked experts have one or two views for each expert.
 */
 
 use crate::open::header::TensorInfo;
@@ -15,31 +15,33 @@ use super::site::{Map, MatrixView, Orientation, Site};
 /// Most experts in one tensor; the largest known model has 512.
 const MAX_EXPERTS: u64 = 65_536;
 
-/// The views of a tensor; none where it is not a matrix or a stack of them.
+/// The views of a tensor; none if it is neither a matrix nor a stack of experts.
 pub(super) fn views(info: &TensorInfo, named: &Named, family: &Family) -> Vec<MatrixView> {
     match (&info.shape[..], named.storage) {
         ([rows, cols], storage) => {
-            let orientation = match storage {
-                Storage::Conv1d => Orientation::InOut,
-                Storage::Linear | Storage::Stacked => Orientation::OutIn,
+            let map = &named.site.map;
+            let (orientation, maps) = match storage {
+                Storage::Linear => (Orientation::OutIn, rows_of_maps(map, *rows, family)),
+                Storage::Conv1d => (Orientation::InOut, vec![(map.clone(), *rows)]),
+                // All experts in one matrix: which rows are whose is not known.
+                Storage::Stacked => (Orientation::OutIn, vec![(map.clone(), *rows)]),
             };
-            let parts = parts(&named.site.map, *rows, family);
-            let whole = Whole { site: &named.site, cols: *cols, orientation };
-            whole.views(&parts, 0)
+            let stored = StoredMatrix { site: &named.site, cols: *cols, orientation };
+            stored.views(&maps, 0)
         }
         ([experts, rows, cols], Storage::Stacked)
             if info.elements > 0 && *experts <= MAX_EXPERTS =>
         {
             let orientation = stacked_orientation(&named.site.map, [*rows, *cols], family);
-            let parts = match orientation {
-                Orientation::OutIn => parts(&named.site.map, *rows, family),
+            let maps = match orientation {
+                Orientation::OutIn => rows_of_maps(&named.site.map, *rows, family),
                 Orientation::InOut | Orientation::Unknown => vec![(named.site.map.clone(), *rows)],
             };
             let expert = |expert: u64| {
                 let number = u32::try_from(expert).ok()?;
                 let site = Site { expert: Some(number), ..named.site.clone() };
-                let whole = Whole { site: &site, cols: *cols, orientation };
-                Some(whole.views(&parts, expert * rows * cols))
+                let stored = StoredMatrix { site: &site, cols: *cols, orientation };
+                Some(stored.views(&maps, expert * rows * cols))
             };
             (0..*experts).filter_map(expert).flatten().collect()
         }
@@ -47,16 +49,16 @@ pub(super) fn views(info: &TensorInfo, named: &Named, family: &Family) -> Vec<Ma
     }
 }
 
-/// A matrix of one or more maps.
-struct Whole<'a> {
+/// A matrix as stored, of one or more maps.
+struct StoredMatrix<'a> {
     site: &'a Site,
     cols: u64,
     orientation: Orientation,
 }
 
-impl Whole<'_> {
-    /// Views of `parts`, the first of which begins at element `begin`.
-    fn views(&self, parts: &[(Map, u64)], begin: u64) -> Vec<MatrixView> {
+impl StoredMatrix<'_> {
+    /// A view of each of `maps`, which are given with their rows; the first begins at element `begin`.
+    fn views(&self, maps: &[(Map, u64)], begin: u64) -> Vec<MatrixView> {
         let mut at = begin;
         let view = |(map, rows): &(Map, u64)| {
             let site = Site { map: map.clone(), ..self.site.clone() };
@@ -65,12 +67,12 @@ impl Whole<'_> {
             at += view.elements();
             view
         };
-        parts.iter().map(view).collect()
+        maps.iter().map(view).collect()
     }
 }
 
-/// The maps that a matrix `[rows, …]` consists of, from the first row on, with their rows.
-fn parts(map: &Map, rows: u64, family: &Family) -> Vec<(Map, u64)> {
+/// The maps in a matrix `[rows, …]`, each with its number of rows, in the order of the rows.
+fn rows_of_maps(map: &Map, rows: u64, family: &Family) -> Vec<(Map, u64)> {
     match (map, family.heads) {
         (Map::GateUp, _) if rows.is_multiple_of(2) => {
             vec![(Map::Gate, rows / 2), (Map::Up, rows / 2)]
@@ -89,13 +91,20 @@ fn parts(map: &Map, rows: u64, family: &Family) -> Vec<(Map, u64)> {
     }
 }
 
-/// Which way round an expert of `[rows, cols]` is stored: as its shape says, or else its family.
+/// How an expert `[rows, cols]` is stored, by its shape if that is unambiguous, otherwise by its family.
 fn stacked_orientation(map: &Map, [rows, cols]: [u64; 2], family: &Family) -> Orientation {
-    let by_shape = family.hidden.and_then(|hidden| match (rows == hidden, cols == hidden) {
-        (true, false) => Some(matches!(map, Map::Gate | Map::Up | Map::GateUp)),
-        (false, true) => Some(matches!(map, Map::Down)),
+    // Gate and up read the residual stream, down writes it. What other maps do is not known.
+    let hidden_are_inputs = match map {
+        Map::Gate | Map::Up | Map::GateUp => Some(true),
+        Map::Down => Some(false),
+        _ => None,
+    };
+    let hidden_first = family.hidden.and_then(|hidden| match (rows == hidden, cols == hidden) {
+        (true, false) => Some(true),
+        (false, true) => Some(false),
         _ => None,
     });
+    let by_shape = hidden_are_inputs.zip(hidden_first).map(|(inputs, first)| inputs == first);
     match by_shape.or_else(|| family.stacks_inputs_first()) {
         Some(true) => Orientation::InOut,
         Some(false) => Orientation::OutIn,
@@ -134,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn fused_rows_are_views_of_their_own() {
+    fn each_map_of_a_fused_matrix_is_a_view() {
         let phi = family(serde_json::json!({
             "hidden_size": 6, "num_attention_heads": 4, "num_key_value_heads": 2
         }));
@@ -150,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn stacked_experts_are_views_in_either_orientation() {
+    fn each_expert_of_a_stack_is_one_or_two_views() {
         let family = family(serde_json::json!({"hidden_size": 6, "model_type": "qwen3_moe"}));
         let (gate_up, down) =
             ("model.layers.1.mlp.experts.gate_up_proj", "model.layers.1.mlp.experts.down_proj");
@@ -165,21 +174,31 @@ mod tests {
         assert_eq!(of(gate_up, &[2, 6, 8], &family), expected);
         let expected = [(Map::Down, Some(0), [0, 6, 4]), (Map::Down, Some(1), [24, 6, 4])];
         assert_eq!(of(down, &[2, 6, 4], &family), expected);
+        assert_eq!(of(gate_up, &[16, 6], &family), [(Map::GateUp, None, [0, 16, 6])]);
         assert_eq!(of(down, &[0, 6, 4], &family), []);
         assert_eq!(of("model.layers.1.self_attn.q_proj.weight", &[2, 6, 4], &family), []);
     }
 
     #[test]
-    fn orientation_is_the_shapes_then_the_familys() {
-        let orientation = |config: serde_json::Value, shape| {
-            stacked_orientation(&Map::GateUp, shape, &family(config))
+    fn orientation_follows_from_the_shape_or_else_from_the_family() {
+        let of_map = |map: Map, config: &serde_json::Value, shape| {
+            stacked_orientation(&map, shape, &family(config.clone()))
         };
+        let orientation = |config: serde_json::Value, shape| of_map(Map::GateUp, &config, shape);
         let qwen = serde_json::json!({"hidden_size": 6, "model_type": "qwen3_moe"});
         assert_eq!(orientation(qwen.clone(), [8, 6]), Orientation::OutIn);
         assert_eq!(orientation(qwen.clone(), [6, 8]), Orientation::InOut);
         assert_eq!(orientation(qwen, [6, 6]), Orientation::OutIn);
         let gpt = serde_json::json!({"hidden_size": 6, "model_type": "gpt_oss"});
-        assert_eq!(orientation(gpt, [6, 6]), Orientation::InOut);
+        assert_eq!(orientation(gpt.clone(), [6, 6]), Orientation::InOut);
+        assert_eq!(of_map(Map::Down, &gpt, [6, 8]), Orientation::OutIn);
+        assert_eq!(of_map(Map::Down, &gpt, [8, 6]), Orientation::InOut);
+        // The shape says nothing about a map that may read or write the residual stream.
+        assert_eq!(of_map(Map::Other("router".into()), &gpt, [8, 6]), Orientation::InOut);
+        assert_eq!(of_map(Map::Other("router".into()), &gpt, [6, 8]), Orientation::InOut);
+        let unknown = serde_json::json!({"hidden_size": 6});
+        let other = of_map(Map::Other("router".into()), &unknown, [8, 6]);
+        assert_eq!(other, Orientation::Unknown);
         assert_eq!(orientation(serde_json::json!({}), [8, 6]), Orientation::Unknown);
     }
 }

@@ -1,4 +1,4 @@
-//! Steps of the commit protocol on files and names: each is done as a whole or not at all.
+//! Steps of the commit protocol on files and directories.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
@@ -8,11 +8,11 @@ use rustix::fs::{CWD, RenameFlags};
 
 use crate::error::{Error, Result};
 
-/// Writes a file whose name appears only once its bytes are durable, and makes the name durable too. A file of
-/// that name is replaced.
+/// Writes a file durably: under a temporary name until its bytes are on disk, then under its own. A file or link
+/// of that name is replaced.
 ///
 /// # Errors
-/// `Io`; nothing has changed under the name then.
+/// `Io`. The name then has its old file or, if only the directory could not be synced, the whole new one.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     write_whole_with(path, |part| {
         let mut file = create_new(part)?;
@@ -20,30 +20,34 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     })
 }
 
-/// As [`write_whole`], for a file that `write` makes under another name, which it is given.
+/// As [`write_whole`], for a file that `write` creates. It is called with the temporary name, at which nothing
+/// exists.
 ///
 /// # Errors
-/// `Io`, or what `write` returns; nothing has changed under the name then.
+/// As [`write_whole`], and what `write` returns.
 pub fn write_whole_with<E: From<Error>>(
     path: &Path,
     write: impl FnOnce(&Path) -> Result<(), E>,
 ) -> Result<(), E> {
     let part = part_name(path);
-    // What an interrupted run left. Whatever it is, it is not written through.
-    match fs::remove_file(&part) {
-        Err(e) if e.kind() != ErrorKind::NotFound => {
-            return Err(Error::io(&part, "remove what an earlier run left", e).into());
-        }
-        _ => {}
+    // An interrupted run may have left a file, and anyone a link, which must not be written through.
+    remove_file_if_exists(&part)?;
+    let renamed = write(&part).and_then(|()| Ok(sync_and_rename(&part, path)?));
+    if renamed.is_err() {
+        // Best effort: the next call removes it as well.
+        let _ = fs::remove_file(&part);
     }
-    write(&part)?;
-    let file = File::open(&part).map_err(|e| Error::io(&part, "open", e))?;
-    file.sync_all().map_err(|e| Error::io(&part, "sync", e))?;
-    fs::rename(&part, path).map_err(|e| Error::io(path, "create", e))?;
+    renamed?;
     Ok(sync_dir(parent(path))?)
 }
 
-/// Where a file is until it is complete.
+fn sync_and_rename(part: &Path, path: &Path) -> Result<()> {
+    let file = File::open(part).map_err(|e| Error::io(part, "open", e))?;
+    file.sync_all().map_err(|e| Error::io(part, "sync", e))?;
+    fs::rename(part, path).map_err(|e| Error::io(path, "create", e))
+}
+
+/// The temporary name of a file until it is complete.
 pub(super) fn part_name(path: &Path) -> PathBuf {
     let mut part = path.as_os_str().to_owned();
     part.push(".part");
@@ -72,20 +76,126 @@ pub(super) fn sync_dir(dir: &Path) -> Result<()> {
     File::open(dir).map_err(io)?.sync_all().map_err(io)
 }
 
-pub(super) fn remove_if_there(dir: &Path) -> Result<()> {
-    match fs::remove_dir_all(dir) {
-        Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::io(dir, "remove", e)),
+/// Removes a directory with all that is in it.
+pub(super) fn remove_dir_if_exists(dir: &Path) -> Result<()> {
+    unless_not_found(dir, fs::remove_dir_all(dir))
+}
+
+/// Removes a file, or a link without following it.
+pub(super) fn remove_file_if_exists(path: &Path) -> Result<()> {
+    unless_not_found(path, fs::remove_file(path))
+}
+
+fn unless_not_found(path: &Path, removed: std::io::Result<()>) -> Result<()> {
+    match removed {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::io(path, "remove", e)),
         _ => Ok(()),
     }
 }
 
-/// Renames to a name that must not exist, in one step where the file system can.
+/// Renames to a name that must not exist; atomically if the file system supports that.
 pub(super) fn rename_to_new(from: &Path, to: &Path) -> Result<()> {
     use rustix::io::Errno;
     match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        // Some network file systems know no flags; the lock and the check before stand in.
+        // Some network file systems do not support flags. The output's lock and the checks before this call
+        // leave only a process that ignores the lock.
         Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => fs::rename(from, to),
         done => done.map_err(Into::into),
     }
     .map_err(|e| Error::io(to, "publish the output", e))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// The names in a directory, sorted.
+    fn names(dir: &Path) -> Vec<String> {
+        let entries = fs::read_dir(dir).expect("a directory");
+        let name = |entry: std::io::Result<fs::DirEntry>| {
+            entry.expect("an entry").file_name().to_string_lossy().into_owned()
+        };
+        let mut names: Vec<String> = entries.map(name).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_file_is_created_and_replaced() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("record");
+        for bytes in [&b"old"[..], b"", b"new and longer"] {
+            write_whole(&path, bytes).expect("written");
+            assert_eq!(fs::read(&path).expect("the file"), bytes);
+            assert_eq!(names(dir.path()), ["record"]);
+        }
+    }
+
+    #[test]
+    fn links_are_replaced_and_never_followed() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (path, other) = (dir.path().join("record"), dir.path().join("other"));
+        fs::write(&other, "kept").expect("a file");
+        for link in ["record.part", "record"] {
+            symlink(&other, dir.path().join(link)).expect("a link");
+            write_whole(&path, b"new").expect("written");
+            assert!(path.symlink_metadata().expect("the file").is_file(), "{link}");
+            assert_eq!(fs::read(&path).expect("the file"), b"new");
+            assert_eq!(fs::read(&other).expect("the link's target"), b"kept", "{link}");
+            assert_eq!(names(dir.path()), ["other", "record"]);
+            fs::remove_file(&path).expect("removed");
+        }
+    }
+
+    #[test]
+    fn a_part_of_an_interrupted_run_is_replaced() {
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::write(dir.path().join("record.part"), "torn and longer").expect("a file");
+        write_whole(&dir.path().join("record"), b"whole").expect("written");
+        assert_eq!(fs::read(dir.path().join("record")).expect("the file"), b"whole");
+        assert_eq!(names(dir.path()), ["record"]);
+    }
+
+    #[test]
+    fn the_old_file_remains_when_writing_fails() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("record");
+        fs::write(&path, "old").expect("a file");
+        let failed = write_whole_with(&path, |part| -> Result<()> {
+            fs::write(part, "half of the ne").expect("a file");
+            Err(Error::Interrupted)
+        });
+        assert!(matches!(failed, Err(Error::Interrupted)));
+        assert_eq!(names(dir.path()), ["record"]);
+        // A directory of the temporary name cannot be removed as a file.
+        fs::create_dir(dir.path().join("record.part")).expect("a directory");
+        let failed = write_whole(&path, b"new").expect_err("a directory is in the way").to_string();
+        assert!(failed.contains("record.part: cannot remove"), "{failed}");
+        assert_eq!(fs::read(&path).expect("the file"), b"old");
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_taken_is_an_error_and_leaves_nothing() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("record");
+        fs::create_dir(&path).expect("a directory");
+        let failed = write_whole(&path, b"new").expect_err("a directory is there").to_string();
+        assert!(failed.contains("record: cannot create"), "{failed}");
+        assert_eq!(names(dir.path()), ["record"]);
+        assert!(write_whole(&dir.path().join("none/record"), b"new").is_err());
+        assert_eq!(names(dir.path()), ["record"]);
+    }
+
+    #[test]
+    fn renaming_to_a_new_name_keeps_what_is_there() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let [from, to] = ["from", "to"].map(|name| dir.path().join(name));
+        fs::write(&from, "new").expect("a file");
+        rename_to_new(&from, &to).expect("renamed");
+        fs::write(&from, "newer").expect("a file");
+        assert!(rename_to_new(&from, &to).is_err());
+        assert_eq!(fs::read(&to).expect("the file"), b"new");
+    }
 }

@@ -1,4 +1,4 @@
-//! The marker of an unfinished output: the input as it is on this machine.
+//! The marker of an unfinished output, which identifies the input's files on this machine.
 
 use std::path::Path;
 
@@ -9,25 +9,26 @@ use crate::error::Result;
 use crate::open::checkpoint::{Checkpoint, Shard};
 use crate::open::unfinished::UNFINISHED_NAME;
 
-/// The input as it is on this machine: told apart from a file that replaced it.
+/// Inode, size and time of each input shard, by which a replaced or modified file is detected.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Fingerprint {
+    /// For a user who opens the file. It is compared like the rest, so that it must not change.
     note: String,
-    shards: Vec<FingerprintShard>,
+    shards: Vec<ShardFingerprint>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct FingerprintShard {
-    pub name: String,
-    pub inode: u64,
-    pub size_bytes: u64,
-    pub modified_ns: i128,
+struct ShardFingerprint {
+    name: String,
+    inode: u64,
+    size_bytes: u64,
+    modified_ns: i128,
 }
 
 impl Fingerprint {
     pub fn of(shards: &[Shard]) -> Fingerprint {
         let note = "unfinished physarium output: run the same prune command again to finish it";
-        let one = |shard: &Shard| FingerprintShard {
+        let one = |shard: &Shard| ShardFingerprint {
             name: shard.name.clone(),
             inode: shard.identity.inode,
             size_bytes: shard.identity.size,
@@ -37,7 +38,7 @@ impl Fingerprint {
     }
 }
 
-/// Puts the marker into a staging directory, whole or not at all.
+/// Writes the marker into a staging directory.
 pub(super) fn mark_unfinished(dir: &Path, checkpoint: &Checkpoint) -> Result<()> {
     let fingerprint = Fingerprint::of(checkpoint.shards());
     let text = serde_json::to_string_pretty(&fingerprint).expect("a fingerprint is plain JSON");

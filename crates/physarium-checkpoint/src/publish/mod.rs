@@ -1,4 +1,4 @@
-//! How outputs come to be: absent, visibly unfinished, or complete.
+//! Writing outputs, which are absent, visibly unfinished, or complete.
 
 pub(crate) mod durable;
 mod fingerprint;

@@ -1,8 +1,8 @@
 /*!
-Outputs that are made in one go: a file, or a directory of files.
+Outputs of commands that cannot be resumed: a file, or a directory of files.
 
-Both are built under another name beside the place where they will be, under the output's lock, and get
-their own name as the last step. What an interrupted run leaves is thrown away by the next one.
+Both are written under a temporary name in the same parent directory, under the output's lock, and renamed as the
+last step. The next run discards what an interrupted one left.
 */
 
 use std::fs::{self, File};
@@ -10,14 +10,16 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::durable::{create_new, remove_if_there, rename_to_new, sync_dir};
+use super::durable::{
+    create_new, remove_dir_if_exists, remove_file_if_exists, rename_to_new, sync_dir,
+};
 use super::output_path::{Lock, Occupant, OutputPath};
 use super::request::Overwrite;
 use super::space::check_space;
 use crate::error::{Error, Result};
 use crate::open::unfinished::UNFINISHED_NAME;
 
-/// A file while it is written. Dropping it leaves nothing under its name.
+/// A file while it is written. Dropping it discards it.
 #[derive(Debug)]
 pub struct NewFile {
     place: OutputPath,
@@ -29,23 +31,18 @@ pub struct NewFile {
 }
 
 impl NewFile {
-    /// Checks the place against `input`, which it is made from, and starts a file of about `bytes`.
+    /// Checks the path of an output of about `bytes` that is made from `input`, and creates the file.
     ///
     /// # Errors
-    /// `Output` when something is there and may not be replaced, or the place is no place for it;
-    /// `Locked`, `NoSpace`, `Io`.
+    /// `Output` when something exists there that may not be replaced, or the path is not usable; `Locked`,
+    /// `NoSpace`, `Io`.
     pub fn create(out: &Path, input: &Path, bytes: u64, overwrite: Overwrite) -> Result<NewFile> {
         let place = OutputPath::check(out, input)?;
         let lock = place.lock()?;
         refuse_occupied(&place.dir(), overwrite)?;
         check_space(&place.parent, bytes)?;
         let part = place.staging();
-        match fs::remove_file(&part) {
-            Err(e) if e.kind() != ErrorKind::NotFound => {
-                return Err(Error::io(&part, "remove what an earlier run left", e));
-            }
-            _ => {}
-        }
+        remove_file_if_exists(&part)?;
         let file = create_new(&part)?;
         Ok(NewFile { place, part, file, written: 0, overwrite, _lock: lock })
     }
@@ -65,22 +62,22 @@ impl NewFile {
         Ok(())
     }
 
-    /// Writes over bytes that were appended before.
+    /// Overwrites bytes that were appended before.
     ///
     /// # Errors
     /// `Io`.
     ///
     /// # Panics
-    /// Beyond what was appended.
+    /// If the range ends after the last appended byte.
     pub fn rewrite(&mut self, bytes: &[u8], offset: u64) -> Result<()> {
         assert!(offset + bytes.len() as u64 <= self.written);
         self.file.write_all_at(bytes, offset).map_err(|e| Error::io(&self.part, "write", e))
     }
 
-    /// Makes the file durable, then gives it its name.
+    /// Makes the file durable, then renames it to its own name.
     ///
     /// # Errors
-    /// `Io`; nothing has appeared under the name then.
+    /// `Output` when something appeared there during the run; `Io`.
     pub fn publish(self) -> Result<()> {
         self.file.sync_all().map_err(|e| Error::io(&self.part, "sync", e))?;
         let out = self.place.dir();
@@ -96,7 +93,7 @@ impl NewFile {
 
 impl Drop for NewFile {
     fn drop(&mut self) {
-        // After publication there is nothing of that name; otherwise the next run would remove it.
+        // After publication nothing has this name. If removal fails, the next run removes it.
         let _ = fs::remove_file(&self.part);
     }
 }
@@ -118,35 +115,35 @@ fn refuse_occupied(out: &Path, overwrite: Overwrite) -> Result<()> {
     })
 }
 
-/// A directory while it is filled. Dropping it leaves nothing under its name.
+/// A directory while it is filled. Dropping it discards it.
 #[derive(Debug)]
 pub struct NewDirectory {
     place: OutputPath,
     dir: PathBuf,
-    /// Directories made inside, for their names to be made durable.
+    /// Directories created in it, which are synced when it is published.
     inner: Vec<PathBuf>,
     _lock: Lock,
 }
 
 impl NewDirectory {
-    /// Checks the place against `input`, which it is made from, and starts a directory of `bytes`.
+    /// Checks the path of an output of `bytes` that is made from `input`, and creates the directory.
     ///
     /// # Errors
-    /// `Output` when anything but an empty directory is there, or the place is no place for it;
-    /// `Locked`, `NoSpace`, `Io`.
+    /// `Output` when anything but an empty directory exists there, or the path is not usable; `Locked`,
+    /// `NoSpace`, `Io`.
     pub fn create(out: &Path, input: &Path, bytes: u64) -> Result<NewDirectory> {
         let place = OutputPath::check(out, input)?;
         let lock = place.lock()?;
         refuse_filled(&place)?;
         check_space(&place.parent, bytes)?;
         let dir = place.unpacking();
-        remove_if_there(&dir)?;
+        remove_dir_if_exists(&dir)?;
         fs::create_dir(&dir).map_err(|e| Error::io(&dir, "create the directory", e))?;
         create_new(&dir.join(UNFINISHED_NAME))?;
         Ok(NewDirectory { place, dir, inner: Vec::new(), _lock: lock })
     }
 
-    /// Starts a file at a relative path of plain names.
+    /// Creates a file at a relative path of plain names, with the directories above it.
     ///
     /// # Errors
     /// `Io`.
@@ -165,10 +162,10 @@ impl NewDirectory {
         Ok(NewInside { file: create_new(&path)?, path })
     }
 
-    /// Makes all names durable, then gives the directory its own.
+    /// Makes all names durable, then renames the directory to its own name.
     ///
     /// # Errors
-    /// `Io`; nothing has appeared under the name then.
+    /// `Output` when something appeared there during the run; `Io`.
     pub fn publish(self) -> Result<()> {
         for inner in &self.inner {
             sync_dir(inner)?;
@@ -179,7 +176,7 @@ impl NewDirectory {
         let out = self.place.dir();
         match refuse_filled(&self.place)? {
             Occupant::Absent => rename_to_new(&self.dir, &out)?,
-            // rename(2) takes the place of an empty directory in one step.
+            // rename(2) replaces an empty directory atomically.
             _ => {
                 fs::rename(&self.dir, &out).map_err(|e| Error::io(&out, "publish the output", e))?
             }
@@ -190,7 +187,7 @@ impl NewDirectory {
 
 impl Drop for NewDirectory {
     fn drop(&mut self) {
-        // After publication there is nothing of that name; otherwise the next run would remove it.
+        // After publication nothing has this name. If removal fails, the next run removes it.
         let _ = fs::remove_dir_all(&self.dir);
     }
 }
@@ -207,7 +204,7 @@ fn refuse_filled(place: &OutputPath) -> Result<Occupant> {
     }
 }
 
-/// A file of a [`NewDirectory`].
+/// A file in a [`NewDirectory`] while it is written.
 #[derive(Debug)]
 pub struct NewInside {
     path: PathBuf,

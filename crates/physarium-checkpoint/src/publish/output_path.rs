@@ -1,8 +1,8 @@
 /*!
-Where an output may be: checked before anything is written, and locked while it is written.
+The path of an output: checked before anything is written, and locked while it is written.
 
-The output must have a parent that exists, must not be the input, in it, or around it (compared by
-resolved path and by device and inode, which sees through bind mounts), and must not be a link.
+The parent directory must exist. The output must not be the input, inside it or around it (by resolved path, and by
+device and inode because of bind mounts), and must not be a link.
 */
 
 use std::fs::{self, File, Metadata, OpenOptions};
@@ -21,19 +21,19 @@ use crate::records::manifest;
 /// How the note in a lock file begins.
 const LOCK_NOTE: &str = "pid ";
 
-/// An output directory's place: its resolved parent and its name there.
+/// The path of an output: its resolved parent directory and its name.
 #[derive(Debug, Clone)]
 pub(crate) struct OutputPath {
     /// Resolved parent directory.
     pub parent: PathBuf,
-    /// Plain name in it.
+    /// Name of the output in it.
     name: String,
 }
 
-/// What is at the output's place before the run.
+/// What exists at the output's path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Occupant {
-    /// Nothing.
+    /// Nothing exists.
     Absent,
     /// An empty directory.
     Empty,
@@ -52,7 +52,7 @@ impl OutputPath {
         };
         let Some(name) = out.file_name() else {
             let found = format!("{}", out.display());
-            return Err(fault("not a name for a new directory", "a directory name", found));
+            return Err(fault("not a name for an output", "a path that ends in a name", found));
         };
         let Some(name) = name.to_str().map(str::to_owned) else {
             let found = "other bytes".to_owned();
@@ -69,7 +69,7 @@ impl OutputPath {
         let parent = fs::canonicalize(parent).map_err(|e| match e.kind() {
             ErrorKind::NotFound | ErrorKind::NotADirectory => {
                 let found = printable(&e.to_string());
-                fault("output's parent is not there", "a directory to make the output in", found)
+                fault("output's parent directory does not exist", "an existing directory", found)
             }
             _ => Error::io(parent, "find the output's parent directory", e),
         })?;
@@ -85,28 +85,28 @@ impl OutputPath {
         Ok(place)
     }
 
-    /// The output directory.
+    /// The path of the output itself.
     pub fn dir(&self) -> PathBuf {
         self.parent.join(&self.name)
     }
 
-    /// Where it is built.
+    /// Where it is written.
     pub fn staging(&self) -> PathBuf {
         self.parent.join(format!(".{}.physarium-partial", self.name))
     }
 
-    /// Where it is unpacked: apart from where a run that can be continued may be.
+    /// Where it is unpacked: another path than [`staging`](Self::staging), where a run that can be resumed may be.
     pub fn unpacking(&self) -> PathBuf {
         self.parent.join(format!(".{}.physarium-unpacking", self.name))
     }
 
-    /// Where an older output waits for removal while it is replaced.
+    /// Where an earlier output is moved while it is replaced.
     pub fn replaced(&self) -> PathBuf {
         self.parent.join(format!(".{}.physarium-replaced", self.name))
     }
 
-    /// What is at the output's place; a link or a file there is refused, and so is a directory
-    /// that physarium did not make.
+    /// What exists at the output's path. A link, a file, and a directory that is neither empty nor a physarium
+    /// output are errors.
     pub fn occupant(&self) -> Result<Occupant> {
         let dir = self.dir();
         let fault = |what, expected: &str, found: &str| Error::Output {
@@ -146,7 +146,7 @@ impl OutputPath {
             Err(Error::Output {
                 path: out.to_owned(),
                 what,
-                expected: "a directory apart from the checkpoint".to_owned(),
+                expected: "a path outside the checkpoint".to_owned(),
                 found: format!("{}", real_input.display()),
             })
         };
@@ -162,7 +162,7 @@ impl OutputPath {
         Ok(())
     }
 
-    /// Takes the lock of this output, or says who holds it.
+    /// Takes the lock of this output; if it is held, the error names the holder.
     pub fn lock(&self) -> Result<Lock> {
         let path = self.parent.join(format!("{}.lock", self.name));
         let io = |operation| move |e| (operation, e);
@@ -184,13 +184,13 @@ impl OutputPath {
             let taken = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
             if taken == Err(Errno::WOULDBLOCK) {
                 let mut holder = String::new();
-                // Who holds it is for display; the lock itself is the kernel's.
+                // The holder is only for display; the kernel keeps the lock.
                 let _ = file.read_to_string(&mut holder);
                 let holder = printable(holder.trim_end());
                 return Err(Error::Locked { path, holder });
             }
             taken.map_err(|e| Error::io(&path, "lock", e.into()))?;
-            // A finished run removes its lock file: make sure that this is still the one there.
+            // A finished run removes its lock file: check that this file still has the name.
             if fs::metadata(&path).is_ok_and(|there| identity(&there) == identity(&held)) {
                 let mut start = Vec::new();
                 file.by_ref()
@@ -198,12 +198,12 @@ impl OutputPath {
                     .read_to_end(&mut start)
                     .map_err(io("read"))
                     .map_err(fail)?;
-                // Empty or torn is what a killed run leaves; `NAME.lock` may also be the user's.
+                // A killed run leaves an empty or torn note. Any other file is the user's own `NAME.lock`.
                 if !LOCK_NOTE.as_bytes().starts_with(&start) {
                     return Err(not_a_lock(path));
                 }
                 let note = format!("{LOCK_NOTE}{} since {} UTC\n", std::process::id(), clock());
-                // A full disk is reported by the check of free space, with its numbers.
+                // A full disk is reported by the check of free space that follows.
                 let _ = file.set_len(0).and_then(|()| file.write_all_at(note.as_bytes(), 0));
                 return Ok(Lock { path, _file: file });
             }
@@ -220,8 +220,8 @@ pub(crate) struct Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Removed while still held, so that nobody can take it in between. If that fails, an
-        // unlocked file stays behind, which locks nobody out.
+        // Removed while it is held, so that no other run can take it in between. If that fails, an unlocked
+        // file remains, which the next run reuses.
         let _ = fs::remove_file(&self.path);
     }
 }
@@ -244,7 +244,7 @@ fn same(a: &Path, b: &Path) -> bool {
     a == b || inode(a).is_some_and(|id| Some(id) == inode(b))
 }
 
-/// Time of day, for display only.
+/// Time of day (UTC), for display only.
 fn clock() -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() % 86_400;
     format!("{:02}:{:02}:{:02}", now / 3600, now / 60 % 60, now % 60)

@@ -1,4 +1,4 @@
-//! A shard while it is written: under a temporary name, synced beside the work.
+//! A shard while it is written: under a temporary name, with syncs in the background.
 
 use std::fs::File;
 use std::io::Write;
@@ -10,10 +10,10 @@ use super::durable::{create_new, part_name, rename_to_new, sync_dir};
 use super::space::{Disk, no_space};
 use crate::error::{Error, Result};
 
-/// Bytes between two requests to the system to start writing what it holds in memory.
+/// Bytes written between two background syncs.
 const WRITEBACK_BYTES: u64 = 128 << 20;
-/// Shards from this size on are not kept in the page cache once they are on disk: they would push
-/// the input out of it, and taking fresh pages costs more than using the same ones again.
+/// Shards of this size or more are dropped from the page cache once they are on disk: they would evict the input,
+/// and new pages cost more than reused ones.
 const UNCACHED_BYTES: u64 = 512 << 20;
 
 /// A shard under its temporary name.
@@ -25,7 +25,8 @@ pub struct PartFile {
     dir: PathBuf,
     size_bytes: u64,
     written: u64,
-    started: u64,
+    /// Bytes written when the last background sync was requested.
+    sync_requested: u64,
     writeback: Option<Writeback>,
 }
 
@@ -40,7 +41,7 @@ impl PartFile {
             dir: dir.to_owned(),
             size_bytes,
             written: 0,
-            started: 0,
+            sync_requested: 0,
             writeback: None,
         })
     }
@@ -52,8 +53,8 @@ impl PartFile {
     pub fn write_all(&mut self, bytes: &[u8]) -> Result<()> {
         self.file.write_all(bytes).map_err(|e| self.write_error(e))?;
         self.written += bytes.len() as u64;
-        if self.written - self.started >= WRITEBACK_BYTES {
-            self.started = self.written;
+        if self.written - self.sync_requested >= WRITEBACK_BYTES {
+            self.sync_requested = self.written;
             self.start_writeback()?;
         }
         Ok(())
@@ -62,12 +63,12 @@ impl PartFile {
     fn write_error(&self, e: std::io::Error) -> Error {
         if e.kind() == std::io::ErrorKind::StorageFull {
             let free = Disk::of(&self.dir).map_or(0, |disk| disk.free);
-            return no_space(&self.dir, self.size_bytes - self.written, free);
+            return no_space(&self.dir, self.size_bytes.saturating_sub(self.written), free);
         }
         Error::io(&self.part, "write", e)
     }
 
-    /// Has the system write out what it holds, beside the work, so that `finish` finds little.
+    /// Requests a background sync, so that little is left for `finish` to sync.
     fn start_writeback(&mut self) -> Result<()> {
         let failed = |e| Error::io(&self.part, "sync", e);
         match &self.writeback {
@@ -82,7 +83,7 @@ impl PartFile {
         }
     }
 
-    /// Makes the bytes durable, then the name.
+    /// Makes the bytes durable, then renames the file to its own name and makes that durable.
     pub(super) fn finish(mut self) -> Result<()> {
         assert_eq!(self.written, self.size_bytes, "{}: shard size", self.part.display());
         let failed = |e| Error::io(&self.part, "sync", e);
@@ -95,8 +96,8 @@ impl PartFile {
     }
 }
 
-/// A thread that syncs a file whenever it is asked to. One failure ends it, for good: a sync that
-/// failed once may succeed the second time without the bytes being there.
+/// A thread that syncs a file on request. The first failure ends it: after a failed sync a second one may succeed
+/// without the data being on disk.
 #[derive(Debug)]
 struct Writeback {
     requests: std::sync::mpsc::SyncSender<()>,
@@ -109,7 +110,7 @@ impl Writeback {
         let sync = move |()| {
             file.sync_data()?;
             if size_bytes >= UNCACHED_BYTES {
-                // Advice: where it is not taken, memory is only used less well.
+                // Only advice: if it is ignored, the page cache is used less well.
                 let _ = rustix::fs::fadvise(&file, 0, None, Advice::DontNeed);
             }
             Ok(())
@@ -119,7 +120,7 @@ impl Writeback {
         Ok(Writeback { requests, thread })
     }
 
-    /// Asks for a sync unless one is waiting already.
+    /// Requests a sync, unless a request is already pending.
     fn request(&self) -> std::io::Result<()> {
         match self.requests.try_send(()) {
             Ok(()) | Err(std::sync::mpsc::TrySendError::Full(())) => Ok(()),
@@ -129,7 +130,7 @@ impl Writeback {
         }
     }
 
-    /// Waits for the syncs asked for; their error is the file's.
+    /// Waits for the requested syncs and returns their error.
     fn finish(self) -> std::io::Result<()> {
         drop(self.requests);
         self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))

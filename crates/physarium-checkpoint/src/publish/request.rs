@@ -1,38 +1,38 @@
-//! What is to be written where, and what to do with what is in the way.
+//! What to write where, and what to do with an earlier output or run there.
 
 use std::path::Path;
 
 use crate::open::checkpoint::Checkpoint;
 use crate::records::journal::{RunRecord, ShardRecord, TensorRecord};
 
-/// What to do with a finished output that is in the way.
+/// What to do with a finished output at the same place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Overwrite {
-    /// Refuse.
+    /// Keep it, and fail.
     Refuse,
-    /// Move it aside once the new one is complete, then remove it.
+    /// Replace it once the new one is complete.
     Replace,
 }
 
-/// What to do with an unfinished run that is in the way.
+/// What to do with an unfinished run of the same output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resume {
-    /// Continue it if it is the same run; refuse if it is another.
+    /// Resume it if it has the same recipe and input; fail otherwise.
     Continue,
-    /// Throw it away.
+    /// Discard it.
     Restart,
 }
 
-/// What is to be written where.
+/// What to write where.
 #[derive(Debug)]
 pub struct StagingRequest<'a> {
     /// The output directory.
     pub out: &'a Path,
-    /// What is pruned.
+    /// The input.
     pub checkpoint: &'a Checkpoint,
     /// The journal's first record.
     pub run: RunRecord,
-    /// Bytes of the output, shards and other files.
+    /// Bytes of the output: shards and other files.
     pub output_bytes: u64,
     /// What to do with a finished output.
     pub overwrite: Overwrite,
@@ -40,7 +40,7 @@ pub struct StagingRequest<'a> {
     pub resume: Resume,
 }
 
-/// A shard that an earlier run wrote and this run has hashed again.
+/// A shard that an interrupted run wrote and this run has verified by its digests.
 #[derive(Debug, Clone)]
 pub struct FinishedShard {
     /// Its journal record.

@@ -1,9 +1,9 @@
 /*!
-What an interrupted run left behind, and how much of it can be trusted.
+Resuming an interrupted run.
 
-In: a staging directory and the run that would continue it. Out: the shards whose digests are right
-in input and output, and the place in the journal to go on from. A staging directory of another
-recipe, another tool version or another input is refused, naming what differs.
+In: a staging directory, and the request of the run that is to resume it. Out: the shards whose digests match the
+journal in input and output, and the place in the journal at which to resume. A staging directory of another recipe,
+tool version or input is an error that names the difference.
 */
 
 use std::collections::HashSet;
@@ -31,7 +31,7 @@ pub(crate) struct Earlier {
     journal: Interrupted,
 }
 
-/// Looks at a staging directory without changing it; `None` when there is nothing to continue.
+/// Reads a staging directory without changing it; `None` when there is nothing to resume.
 pub(crate) fn look(dir: &Path, request: &StagingRequest<'_>) -> Result<Option<Earlier>> {
     let path = dir.join(journal::FILE_NAME);
     let bytes = match fs::read(&path) {
@@ -39,13 +39,13 @@ pub(crate) fn look(dir: &Path, request: &StagingRequest<'_>) -> Result<Option<Ea
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(Error::io(&path, "read", e)),
     };
-    // Killed before the first line was whole: nothing was written yet.
+    // Killed before the first line was complete: no shard was written.
     if !bytes.contains(&b'\n') {
         return Ok(None);
     }
     let journal = Interrupted::parse(&path, &bytes).map_err(|fault| match fault {
         Error::Record { path, what, expected, found } => {
-            let found = format!("{found}\nhint: use --restart to throw the unfinished run away");
+            let found = format!("{found}\nhint: use --restart to discard the unfinished run");
             Error::Record { path, what, expected, found }
         }
         other => other,
@@ -61,7 +61,7 @@ fn check_fingerprint(dir: &Path, request: &StagingRequest<'_>) -> Result<()> {
     let path = dir.join(UNFINISHED_NAME);
     let text = match fs::read(&path) {
         Ok(text) => text,
-        // Gone once the manifest is there: all shards are done and their digests decide.
+        // Removed once the manifest exists: all shards are complete, and their digests are verified.
         Err(_) if dir.join(manifest::FILE_NAME).is_file() => return Ok(()),
         Err(e) => return Err(Error::io(&path, "read the marker of the unfinished run", e)),
     };
@@ -99,7 +99,7 @@ fn first_difference(at: String, a: &Value, b: &Value) -> Option<(String, String,
         (Value::Array(a_list), Value::Array(b_list)) if a_list.len() == b_list.len() => {
             let mut pairs = a_list.iter().zip(b_list).enumerate();
             pairs.find_map(|(i, (a, b))| {
-                // Shards by their name: who reads it knows files, not positions.
+                // A shard is shown by its name, which says more than its position.
                 let name = a["name"].as_str().filter(|name| b["name"] == **name);
                 let key = name.map_or_else(|| i.to_string(), str::to_owned);
                 first_difference(child(&key), a, b)
@@ -114,14 +114,14 @@ fn first_difference(at: String, a: &Value, b: &Value) -> Option<(String, String,
 }
 
 impl Earlier {
-    /// Bytes of the shards that the journal says are there.
+    /// Bytes of the shards that the journal records as durable.
     pub fn staged_bytes(&self) -> u64 {
         self.journal.journal.shards.iter().map(|shard| shard.size_bytes).sum()
     }
 
-    /// Hashes each journalled shard again. Stops at the first that is not as the journal says; an
-    /// input that is not is an error.
-    pub fn prove(
+    /// Hashes each shard in the journal again, up to the first whose output differs from the journal. An input that
+    /// differs is an error. `on_bytes` is called with the number of bytes hashed.
+    pub fn verify(
         &self,
         dir: &Path,
         checkpoint: &Checkpoint,
@@ -152,7 +152,7 @@ impl Earlier {
         Ok(finished)
     }
 
-    /// Where the journal goes on after the first `shards` shards.
+    /// Where to resume the journal after the first `shards` shards.
     pub fn mark_after(&self, shards: usize) -> &Mark {
         match shards {
             0 => &self.journal.start,
@@ -161,7 +161,7 @@ impl Earlier {
     }
 }
 
-/// Hashes two files beside each other.
+/// Hashes two files in parallel; `on_bytes` is called with the bytes of `output` hashed.
 fn hash_both(
     input: &Source,
     output: &Source,
@@ -178,7 +178,7 @@ fn hash_both(
         let output = hash(output, on_bytes);
         stop.store(output.is_err(), Ordering::Relaxed);
         let input = other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        // The output's error first: the input's may only say that it was told to stop.
+        // The output's error first: after one, the input's hash is stopped with an error of its own.
         let output = output?;
         Ok((input?, output))
     })
@@ -193,8 +193,8 @@ fn hash(source: &Source, on_bytes: &mut dyn FnMut(u64) -> Result<()>) -> Result<
     Ok(hasher.finish())
 }
 
-/// Removes everything from a staging directory that is not proven.
-pub(crate) fn clear_unproven(dir: &Path, finished: &[FinishedShard]) -> Result<()> {
+/// Removes everything from a staging directory but verified shards, journal, marker and solved weights.
+pub(crate) fn remove_unverified(dir: &Path, finished: &[FinishedShard]) -> Result<()> {
     let mut keep: HashSet<&str> = finished.iter().map(|done| done.shard.name.as_str()).collect();
     keep.extend([journal::FILE_NAME, UNFINISHED_NAME, SOLVED_DIR]);
     let io = |e| Error::io(dir, "clear", e);

@@ -1,10 +1,12 @@
 /*!
-The files of a checkpoint that are not its weights: what is copied, what is left out and why.
+The files of a checkpoint that are not its weights: which are copied, which are left out, and why.
 
-Copied byte for byte: regular files of the directory and of its plain sub-directories. Left out,
-and said so: other copies of the weights (`*.bin`, `*.gguf`, a stray `.safetensors`: they would be
-the model *before* the surgery under the name of the result), hidden directories, anything that is
-not a file, links that leave the checkpoint, and the records of an earlier physarium run.
+Regular files of the directory and of its subdirectories are copied byte for byte. Left out and listed are other
+copies of the weights (`*.bin`, `*.gguf`, a stray `.safetensors`), which would be the unpruned model in the pruned
+one's directory; hidden directories; anything that is not a file; links to a place outside the checkpoint; and the
+records of an earlier physarium run.
+
+The reasons are written into manifests, so that they must not change.
 */
 
 use std::fs;
@@ -16,25 +18,25 @@ use crate::open::index::INDEX_NAME;
 use crate::open::source::Source;
 use crate::records::{journal, manifest};
 
-/// What to do with links whose target is outside the checkpoint (and outside a hub cache's blobs).
+/// What to do with links to files outside the checkpoint (and outside the blobs of its hub cache).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkPolicy {
-    /// Leave them out and say so.
+    /// Leave them out and list them.
     LeaveOut,
-    /// Copy what they point to.
+    /// Copy the files that they point to.
     Follow,
 }
 
-/// What a listing is for.
+/// The purpose of a listing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// Files to put beside new weights: no other copies of the old ones, no records of an earlier run.
+    /// To accompany new weights: without other copies of the old ones, and without records of an earlier run.
     NewWeights,
-    /// Files to keep as they are, all of them.
+    /// To archive the checkpoint: all files.
     Archive,
 }
 
-/// What happens to a file beside the weights.
+/// What happens to a file that is not a shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Disposition {
     /// Copied byte for byte.
@@ -50,11 +52,11 @@ pub struct Sidecar {
     pub path: PathBuf,
     /// What happens to it.
     pub disposition: Disposition,
-    /// Size in bytes, of files that are copied.
+    /// Size in bytes of a file that is copied; zero otherwise.
     pub size_bytes: u64,
 }
 
-/// Endings of files that hold weights in another format.
+/// Endings of the names of files that hold weights in another format.
 const OTHER_WEIGHTS: [&str; 11] = [
     ".bin",
     ".pt",
@@ -68,14 +70,14 @@ const OTHER_WEIGHTS: [&str; 11] = [
     ".msgpack",
     ".bin.index.json",
 ];
-/// Deepest directory that is copied; a checkpoint has one level at most.
+/// Levels of subdirectories that are copied; checkpoints usually have at most one.
 const MAX_DEPTH: usize = 8;
 
 impl Sidecar {
-    /// Lists the files beside the weights, sorted by path.
+    /// Lists the files that are not shards, sorted by path.
     ///
     /// # Errors
-    /// `Io` when a directory cannot be listed.
+    /// `Io` when a directory cannot be listed, or a file that is to be copied cannot be opened.
     pub fn list(
         checkpoint: &Checkpoint,
         purpose: Purpose,
@@ -106,7 +108,7 @@ impl Lister<'_> {
             let entry = entry.map_err(io)?;
             let path = relative.join(entry.file_name());
             let name = entry.file_name().to_string_lossy().into_owned();
-            if depth == 0 && self.checkpoint.is_weights_file(&name) {
+            if depth == 0 && self.checkpoint.is_shard(&name) {
                 continue;
             }
             let kind = entry.file_type().map_err(io)?;
@@ -117,7 +119,7 @@ impl Lister<'_> {
             }
             let disposition = self.disposition(&path, &name, kind);
             let size_bytes = match disposition {
-                // Opened here, so that one that cannot be read stops the run before its work.
+                // Opened here, so that an unreadable file stops the run before any work is done.
                 Disposition::Copy => Source::open(&entry.path())?.len(),
                 Disposition::LeftOut(_) => 0,
             };
@@ -137,7 +139,7 @@ impl Lister<'_> {
         if path.to_str().is_none() {
             return left_out("its name is not UTF-8");
         }
-        // Opened and checked with the shards; the output is no checkpoint without it.
+        // Copied even if it is a link: it was checked with the shards, and without it they are no checkpoint.
         if path == Path::new(INDEX_NAME) {
             return Disposition::Copy;
         }
@@ -150,14 +152,14 @@ impl Lister<'_> {
         if kind.is_file() { Disposition::Copy } else { left_out("not a regular file") }
     }
 
-    /// Names that the output needs for itself, whatever has them in the input.
+    /// Whether the output has a file of this name of its own, whatever it is in the input.
     fn is_own_record(&self, name: &str) -> bool {
         let own = name == journal::FILE_NAME || name == manifest::FILE_NAME;
         own && self.purpose == Purpose::NewWeights
     }
 
-    /// A link is copied as the file it points to when that is inside the checkpoint, or in the
-    /// `blobs` of the hub cache that the checkpoint is a snapshot of.
+    /// A link is copied as the file that it points to if that is inside the checkpoint, or in the `blobs` of the hub
+    /// cache that the checkpoint is a snapshot of.
     fn link(&self, path: &Path) -> Disposition {
         let Ok(target) = fs::canonicalize(self.checkpoint.dir().join(path)) else {
             return Disposition::LeftOut("a link that leads nowhere");
@@ -177,7 +179,7 @@ impl Lister<'_> {
     }
 }
 
-/// Why a file of this name is not put beside new weights, if it is not.
+/// Why a file of this name must not accompany new weights, if so.
 fn old_weights(name: &str) -> Option<&'static str> {
     let lower = name.to_ascii_lowercase();
     if lower.ends_with(".safetensors") {

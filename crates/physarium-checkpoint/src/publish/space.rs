@@ -4,10 +4,10 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 
-/// Free space that must be left over, as a share of the output: 1/20 is 5 %.
-const SPACE_MARGIN: u64 = 20;
+/// The free space must exceed the output by one part in this many: 5 %.
+const MARGIN_DIVISOR: u64 = 20;
 
-/// Room on the file system of a directory.
+/// Space on a file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Disk {
     /// Bytes that this user can still write.
@@ -25,16 +25,16 @@ impl Disk {
     }
 }
 
-/// The error for an output of which `output` more bytes do not fit.
+/// The error when `output` more bytes and the margin do not fit into `free` bytes.
 pub(super) fn no_space(parent: &Path, output: u64, free: u64) -> Error {
     Error::NoSpace { path: parent.to_owned(), needed: with_margin(output), output, free }
 }
 
 fn with_margin(output: u64) -> u64 {
-    output.saturating_add(output / SPACE_MARGIN)
+    output.saturating_add(output / MARGIN_DIVISOR)
 }
 
-/// Fails if `output` bytes and a margin do not fit below `parent`.
+/// Fails if `output` bytes and the margin do not fit on the file system of `parent`.
 pub(super) fn check_space(parent: &Path, output: u64) -> Result<()> {
     let free = Disk::of(parent)?.free;
     if with_margin(output) > free { Err(no_space(parent, output, free)) } else { Ok(()) }

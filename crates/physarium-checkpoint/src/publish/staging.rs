@@ -1,24 +1,27 @@
 /*!
 The commit protocol: an output is absent, visibly unfinished, or complete.
 
-1. Paths are checked, the output is locked, free space is checked. Nothing is written before.
-2. A staging directory is made beside the output, with a marker that names the input as it is, and
-   a journal that begins with the recipe.
-3. Each shard is written to `NAME.part`, synced, renamed, its directory synced; only then the
-   journal says so, and the journal is synced.
-4. The other files follow, then the manifest, all synced. The marker goes.
-5. The staging directory is renamed to the output's name and the parent is synced.
+1. The paths are checked, the output is locked, and free space is checked. Nothing is written before that, except
+   for the lock.
+2. A staging directory is created next to the output, with a marker that identifies the input's files, and a
+   journal that begins with the recipe.
+3. Each shard is written to `NAME.part`, synced and renamed, and the directory is synced. Only then is it recorded
+   in the journal, which is synced too.
+4. The other files are written, then the manifest, all synced. The marker is removed.
+5. The staging directory is renamed to the output's name, and the parent directory is synced.
 
-A run that stops anywhere is continued by [`Staging::begin`] with the same request: shards that the
-journal names are hashed again, input and output, and kept when both digests are right. Whatever is
-not proven is made again. A failed `fsync` is never tried again; the shard is.
+[`Staging::begin`] with the same request resumes a run that stopped at any point: shards in the journal are hashed
+again, input and output, and kept if both digests match. Everything else is written again. A failed `fsync` is not
+retried; the shard is rewritten.
 */
 
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use super::durable::{create_new, remove_if_there, rename_to_new, sync_dir};
+use super::durable::{
+    create_new, remove_dir_if_exists, remove_file_if_exists, rename_to_new, sync_dir,
+};
 use super::fingerprint::mark_unfinished;
 use super::output_path::{Lock, Occupant, OutputPath};
 use super::part_file::PartFile;
@@ -41,18 +44,19 @@ pub struct Staging {
     journal: JournalWriter,
     finished: Vec<FinishedShard>,
     overwrite: Overwrite,
-    // Last, so that it is released after everything else.
+    // The last field, so that it is released after everything else.
     _lock: Lock,
 }
 
 impl Staging {
-    /// Checks everything, takes the lock, and starts or continues a run.
+    /// Checks paths and space, takes the lock, and starts or resumes a run.
     ///
-    /// `on_bytes` is told of bytes hashed while an earlier run's shards are proven; it stops the
-    /// run by returning an error.
+    /// `on_bytes` is called with the number of bytes hashed while shards of an interrupted run are verified. An
+    /// error that it returns stops the run.
     ///
     /// # Errors
-    /// `Output`, `Locked`, `NoSpace`, `StagingMismatch`, `InputChanged`, `Io`.
+    /// `Output`, `Locked`, `NoSpace`, `StagingMismatch`, `InputChanged`, `Record`, `Thread`, `Io`, and what
+    /// `on_bytes` returns.
     pub fn begin(
         request: StagingRequest<'_>,
         on_bytes: &mut dyn FnMut(u64) -> Result<()>,
@@ -77,14 +81,14 @@ impl Staging {
         check_space(&place.parent, request.output_bytes.saturating_sub(kept))?;
         let (journal, finished) = match &mut earlier {
             Some(earlier) => {
-                let finished = earlier.prove(&dir, request.checkpoint, on_bytes)?;
+                let finished = earlier.verify(&dir, request.checkpoint, on_bytes)?;
                 let mark = earlier.mark_after(finished.len());
-                // A run killed on the last steps has a manifest and no marker: the marker comes
-                // back before the manifest goes, so that there is always one of them.
+                // A run killed in its last steps has a manifest and no marker. The marker is written before the
+                // manifest is removed, so that one of them always exists.
                 if !is_unfinished(&dir) {
                     mark_unfinished(&dir, request.checkpoint)?;
                 }
-                resume::clear_unproven(&dir, &finished)?;
+                resume::remove_unverified(&dir, &finished)?;
                 (JournalWriter::resume(&dir.join(journal::FILE_NAME), mark)?, finished)
             }
             None => (start(&dir, &request)?, Vec::new()),
@@ -93,25 +97,25 @@ impl Staging {
         Ok(Staging { place, dir, journal, finished, overwrite, _lock: lock })
     }
 
-    /// Shards of an earlier run, proven by their digests; always the first ones by name.
+    /// Shards of an interrupted run, verified by their digests; always the first ones by name.
     pub fn finished(&self) -> &[FinishedShard] {
         &self.finished
     }
 
-    /// Where the unfinished output is.
+    /// The directory of the unfinished output.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// Removes what was written: for a run that cannot be continued.
+    /// Removes what was written, for a run that cannot be resumed.
     ///
     /// # Errors
     /// `Io`.
     pub fn discard(self) -> Result<()> {
-        remove_if_there(&self.dir)
+        remove_dir_if_exists(&self.dir)
     }
 
-    /// Starts a shard of exactly `size_bytes`.
+    /// Creates the file of a shard of exactly `size_bytes`.
     ///
     /// # Errors
     /// `Io`.
@@ -119,7 +123,7 @@ impl Staging {
         PartFile::create(&self.dir, name, size_bytes)
     }
 
-    /// Journals one tensor whose bytes have been handed to the system.
+    /// Records in the journal a tensor whose bytes are written, but need not be durable yet.
     ///
     /// # Errors
     /// `Io`.
@@ -127,17 +131,20 @@ impl Staging {
         self.journal.append(&Record::Tensor(tensor))
     }
 
-    /// Makes a shard durable under its name, then says so in the journal.
+    /// Makes a shard durable under its name, then records it in the journal.
     ///
     /// # Errors
-    /// `Io`; the shard is then made again by the next run.
+    /// `Io`; the next run then writes the shard again.
+    ///
+    /// # Panics
+    /// If fewer or more bytes were written than its size.
     pub fn finish_shard(&mut self, part: PartFile, record: ShardRecord) -> Result<()> {
         part.finish()?;
         self.journal.append(&Record::Shard(record))?;
         self.journal.sync()
     }
 
-    /// Copies a file of the input to the same relative path, durably.
+    /// Copies a file of the input to the same relative path and makes it durable.
     ///
     /// # Errors
     /// `Io`, `FileShrank`, `InputChanged`.
@@ -154,7 +161,7 @@ impl Staging {
         })?;
         source.check_unchanged(source.identity())?;
         file.sync_all().map_err(|e| Error::io(&target, "sync", e))?;
-        // Up to the staging directory itself, which is synced when it is published.
+        // Not the staging directory itself, which is synced when it is published.
         for made in parent.ancestors().take_while(|above| *above != self.dir) {
             sync_dir(made)?;
         }
@@ -162,19 +169,18 @@ impl Staging {
         Ok(FileEntry { path, size_bytes: source.len(), sha256: hasher.finish() })
     }
 
-    /// Removes weights that were solved beforehand: the shards hold them now.
+    /// Removes the directory of solved weights, which the shards then hold.
     ///
     /// # Errors
     /// `Io`.
     pub fn remove_solved(&self) -> Result<()> {
-        remove_if_there(&self.dir.join(SOLVED_DIR))
+        remove_dir_if_exists(&self.dir.join(SOLVED_DIR))
     }
 
-    /// Ends the journal and publishes the output. `seal` makes the manifest out of the journal's
-    /// own entry.
+    /// Ends the journal and publishes the output. `seal` makes the manifest from the entry of the journal's file.
     ///
     /// # Errors
-    /// `Io`; nothing has appeared under the output's name then, and the run can be continued.
+    /// `Output` when something appeared at the output's path during the run; `Io`. The run can then be resumed.
     pub fn publish(
         mut self,
         totals: journal::Totals,
@@ -189,26 +195,21 @@ impl Staging {
             .map_err(|e| Error::io(&path, "write", e))?;
         file.sync_all().map_err(|e| Error::io(&path, "sync", e))?;
         sync_dir(&self.dir)?;
-        let marker = self.dir.join(UNFINISHED_NAME);
-        match fs::remove_file(&marker) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Error::io(&marker, "remove", e));
-            }
-            _ => sync_dir(&self.dir)?,
-        }
-        self.take_place()
+        remove_file_if_exists(&self.dir.join(UNFINISHED_NAME))?;
+        sync_dir(&self.dir)?;
+        self.rename_to_output()
     }
 
-    /// The step that makes the output appear.
-    fn take_place(&self) -> Result<()> {
+    /// The step after which the output exists.
+    fn rename_to_output(&self) -> Result<()> {
         let (out, replaced) = (self.place.dir(), self.place.replaced());
         let io = |e| Error::io(&out, "publish the output", e);
         match (self.place.occupant()?, self.overwrite) {
             (Occupant::Absent, _) => rename_to_new(&self.dir, &out)?,
-            // rename(2) takes the place of an empty directory in one step.
+            // rename(2) replaces an empty directory atomically.
             (Occupant::Empty, _) => fs::rename(&self.dir, &out).map_err(io)?,
             (Occupant::Finished, Overwrite::Replace) => {
-                remove_if_there(&replaced)?;
+                remove_dir_if_exists(&replaced)?;
                 fs::rename(&out, &replaced).map_err(io)?;
                 rename_to_new(&self.dir, &out)?;
             }
@@ -222,14 +223,14 @@ impl Staging {
             }
         }
         sync_dir(&self.place.parent)?;
-        // Also what an earlier --force run left when it was killed right here.
-        remove_if_there(&replaced)
+        // This also removes what a run with --force left when it was killed at this point.
+        remove_dir_if_exists(&replaced)
     }
 }
 
-/// A new staging directory with its marker and the journal's first line.
+/// Creates the staging directory with its marker and the journal's first line.
 fn start(dir: &Path, request: &StagingRequest<'_>) -> Result<JournalWriter> {
-    remove_if_there(dir)?;
+    remove_dir_if_exists(dir)?;
     fs::create_dir(dir).map_err(|e| Error::io(dir, "create the staging directory", e))?;
     mark_unfinished(dir, request.checkpoint)?;
     let mut journal = JournalWriter::create(&dir.join(journal::FILE_NAME))?;
@@ -242,7 +243,7 @@ fn start(dir: &Path, request: &StagingRequest<'_>) -> Result<JournalWriter> {
     Ok(journal)
 }
 
-/// Size and digest of a file of the output, read back.
+/// Size and digest of a file in the output.
 fn file_entry(dir: &Path, name: &str) -> Result<FileEntry> {
     let bytes = Source::open(&dir.join(name))?.read_all(u64::MAX)?;
     let size_bytes = bytes.len() as u64;

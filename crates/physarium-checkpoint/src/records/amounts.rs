@@ -1,17 +1,17 @@
-//! How many weights are pruned: shares, thresholds and patterns, each valid once it exists.
+//! How many weights are pruned: shares, thresholds and patterns. A value of these types is always valid.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// A share of weights that are zero, in [0, 1].
+/// The share of weights that are zero, in [0, 1].
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize)]
 #[serde(try_from = "f64", into = "f64")]
 pub struct Sparsity(f64);
 
 impl Sparsity {
-    /// Of `n` weights, how many are zero: `sparsity * n`, rounded to the nearest integer.
+    /// How many of `n` weights are zero: `sparsity · n`, rounded to the nearest integer.
     pub fn count(self, n: u64) -> u64 {
         ((self.0 * n as f64).round() as u64).min(n)
     }
@@ -83,15 +83,15 @@ pub struct NmPattern {
 }
 
 impl NmPattern {
-    /// Largest group.
+    /// Largest size of a group.
     const MAX_GROUP: usize = 64;
 
-    /// Weights kept of each group.
+    /// Weights kept in each group (N).
     pub fn keep(self) -> usize {
         self.keep
     }
 
-    /// Consecutive inputs in a group.
+    /// Consecutive inputs in a group (M).
     pub fn group(self) -> usize {
         self.group
     }
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sparsity_counts_to_the_nearest() {
+    fn sparsity_counts_are_rounded_to_the_nearest() {
         let count = |share: &str, n| share.parse::<Sparsity>().expect("valid").count(n);
         assert_eq!(count("0.29", 100), 29);
         assert_eq!(count("0", 7), 0);
@@ -144,9 +144,18 @@ mod tests {
     }
 
     #[test]
-    fn patterns_name_what_is_kept() {
+    fn prices_are_above_zero_and_finite() {
+        assert_eq!("0.02".parse::<Price>().map(f64::from), Ok(0.02));
+        for bad in ["0", "-1", "inf", "NaN", "x"] {
+            assert!(bad.parse::<Price>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn patterns_say_how_many_are_kept() {
         let pattern: NmPattern = "2:4".parse().expect("valid");
         assert_eq!((pattern.keep(), pattern.group()), (2, 4));
+        assert_eq!(pattern.to_string(), "2:4");
         for bad in ["4:4", "0:4", "2", "2:", "a:b", "5:4", "2:100", "-1:4"] {
             assert!(bad.parse::<NmPattern>().is_err(), "{bad}");
         }

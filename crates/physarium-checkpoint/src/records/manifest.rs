@@ -1,8 +1,8 @@
 /*!
 The manifest: the recipe and the digests of everything in an output directory, written last.
 
-One JSON object. Its `check` field is the BLAKE3 of the same text with an empty `check`, so that
-any changed bit of the manifest itself is found.
+One JSON object. Its `check` field is the BLAKE3 of the same text with an empty `check`, so that any change to
+the manifest is detected.
 */
 
 use std::path::Path;
@@ -20,7 +20,7 @@ pub const FILE_NAME: &str = "physarium.manifest.json";
 /// Schema of the manifest.
 pub const SCHEMA: &str = "physarium.manifest/1";
 
-/// What an output directory holds and how it came to be.
+/// The contents of an output directory, and the recipe that produced them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
@@ -28,17 +28,17 @@ pub struct Manifest {
     pub schema: String,
     /// Program and version.
     pub tool: String,
-    /// What decided the output's bytes.
+    /// What determined the output's bytes.
     pub recipe: Recipe,
     /// Sums over all tensors.
     pub totals: Totals,
-    /// The shards with the digests of input and output.
+    /// The shards, with digests of input and output.
     pub shards: Vec<ShardRecord>,
-    /// All other files, the journal among them.
+    /// All other files, including the journal.
     pub files: Vec<FileEntry>,
     /// Files of the input that are not in the output.
     pub left_out: Vec<LeftOut>,
-    /// Every tensor with the digest of its bytes in the output.
+    /// Every tensor, with the digest of its bytes in the output.
     pub tensors: Vec<TensorEntry>,
     /// BLAKE3 of the manifest with this field empty, in hex.
     pub check: String,
@@ -60,7 +60,7 @@ pub struct FileEntry {
 pub struct LeftOut {
     /// Path relative to the input directory; lossy where it is not UTF-8.
     pub path: String,
-    /// Why.
+    /// Why it was not copied.
     pub reason: String,
 }
 
@@ -77,7 +77,7 @@ pub struct TensorEntry {
 }
 
 impl TensorEntry {
-    /// The entry of a journalled tensor; `None` when the record has no digest.
+    /// The entry of a tensor in the journal; `None` when its record has no digest.
     pub fn of(record: &TensorRecord) -> Option<TensorEntry> {
         let pruned = record.processed().map(|done| done.pruned);
         Some(TensorEntry { name: record.name.clone(), pruned, blake3: record.output_blake3? })
@@ -85,7 +85,7 @@ impl TensorEntry {
 }
 
 impl Manifest {
-    /// The manifest as text, its `check` filled in.
+    /// The manifest as text, with its `check` computed.
     pub fn encode(&self) -> String {
         let mut sealed = self.clone();
         sealed.check = String::new();
@@ -93,7 +93,7 @@ impl Manifest {
         text(&sealed)
     }
 
-    /// Reads a manifest and its check.
+    /// Reads a manifest and verifies its check.
     ///
     /// # Errors
     /// `Record` when the text is not exactly what physarium writes; `Malformed` when it is not a regular

@@ -1,11 +1,11 @@
 /*!
-A pruning method: by which criterion weights are chosen, and how many.
+A pruning method: a criterion by which weights are chosen, and an amount of them.
 
-In: a criterion and an amount that go together, or the form in which journals, manifests and recipe files
-hold them ([`MethodForm`]). Out: a [`Method`], and what it needs ([`Needs`]), which is all that most of the
-program has to know of it.
+In: a compatible criterion and amount, or their form in journals, manifests and recipe files ([`MethodForm`]).
+Out: a [`Method`], and its [`Needs`], which most of the program uses instead of matching on the method.
 
-A new criterion is a variant of [`Criterion`], a line in [`Method::needs`], a form, and the code that solves.
+A new criterion takes a variant of [`Criterion`], its compatible amounts in [`Method::new`], its needs in
+[`Method::needs`], a [`MethodForm`], and the code that solves.
 */
 
 use std::fmt;
@@ -23,62 +23,62 @@ pub struct Method {
     amount: Amount,
 }
 
-/// By what weights are chosen.
+/// The rule by which weights are chosen.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Criterion {
-    /// Conductances adapt under a conserved flow in each tile; tubes that die are pruned.
+    /// Conductances adapt under a conserved flow in each tile; weights whose tubes lose their flow are pruned.
     MagnitudeFlow {
         /// Side length of a tile, in weights.
         block_size: u64,
-        /// The dynamics.
+        /// Parameters of the dynamics.
         flow: FlowRecipe,
     },
-    /// The smallest magnitudes, ties by position.
+    /// The smallest magnitudes are pruned, ties by position.
     Magnitude,
-    /// The smallest |w| ‖x‖ of each row (Sun et al. 2023).
+    /// The smallest |w| ‖x‖ of each row are pruned (Sun et al. 2023).
     Wanda(Calibration),
-    /// Column by column; remaining weights are updated to compensate (Frantar and Alistarh 2023).
+    /// Weights are pruned column by column; remaining ones are updated to compensate (Frantar and Alistarh 2023).
     SparseGpt(Calibration),
-    /// Conductances adapt to the flow that reproduces the dense model's outputs; remaining weights are
-    /// updated to compensate.
+    /// Conductances adapt to the flow that reproduces the dense model's outputs; remaining weights are updated to
+    /// compensate.
     ActivationFlow(Calibration),
 }
 
-/// How many weights are zero afterwards.
+/// How many weights are zero in the result.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Amount {
-    /// As many as the criterion's dynamics leave without flow.
+    /// As many as the criterion's dynamics leave without flow; not fixed in advance.
     Emergent,
     /// Exactly this share of each scope.
     Sparsity {
-        /// Share that is zero afterwards.
+        /// Share of weights that are zero in the result.
         sparsity: Sparsity,
-        /// Over what the share is taken.
+        /// Where the share is exact.
         scope: Scope,
     },
-    /// Every weight whose importance is below a threshold.
+    /// Every weight whose importance is below this threshold.
     Price(Price),
     /// All but N of each M consecutive inputs.
     Pattern(NmPattern),
 }
 
-/// Windows of a text that statistics come from.
+/// Windows of a text, from which activation statistics are computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Calibration {
     /// Digest of the text's file.
     pub text_sha256: Digest,
-    /// Tokens that are used.
+    /// Number of tokens.
     pub tokens: u64,
-    /// Tokens of a window: the context that the model sees at once.
+    /// Tokens in a window, which is the context of the model.
     pub window: u64,
-    /// Seed of the choice of windows, if the text has more than needed.
+    /// Random seed of the choice of windows, if the text has more than needed.
     pub seed: u64,
 }
 
 /// Parameters of the magnitude flow.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct FlowRecipe {
-    /// Steps of the dynamics.
+    /// Number of steps.
     pub iterations: u32,
     /// Exponent of the response.
     pub beta: f64,
@@ -86,7 +86,7 @@ pub struct FlowRecipe {
     pub inflow: f64,
 }
 
-/// Over what an exact sparsity is taken, and ties are broken.
+/// The set of weights in which a sparsity is exact, and ties are broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "scope", rename_all = "kebab-case")]
 pub enum Scope {
@@ -114,27 +114,27 @@ impl fmt::Display for Amount {
     }
 }
 
-/// What a method needs and does beside choosing weights.
+/// What a method requires, and what it does besides choosing weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Needs {
-    /// The text that activation statistics come from, for an activation-aware method.
+    /// The calibration text of an activation-aware method.
     pub calibration: Option<Calibration>,
-    /// Whether the model's gradients decide how much is pruned where.
+    /// Whether the model's gradients determine how much is pruned in each place.
     pub gradients: bool,
-    /// Whether the dense model's activations are compared with the pruned model's.
+    /// Whether the activations of the dense model are needed in addition to those of the pruned model.
     pub dense_stream: bool,
-    /// Whether remaining weights may change.
+    /// Whether remaining weights are updated.
     pub refits: bool,
-    /// Whether the choice runs along inputs, so that rows have to.
+    /// Whether weights are chosen along inputs, which must then be the columns.
     pub along_inputs: bool,
-    /// Side length of the tiles that are decided one by one, if there are tiles.
+    /// Side length of the tiles that are pruned one by one, for a method that has tiles.
     pub tile_edge: Option<u64>,
 }
 
-/// A criterion and an amount that do not go together.
+/// An amount that a criterion does not support.
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
-#[error("{} does not take {amount}", criterion.name())]
+#[error("{} does not support {amount}", criterion.name())]
 pub struct MethodMismatch {
     /// The criterion.
     pub criterion: Criterion,
@@ -154,7 +154,7 @@ impl Criterion {
         }
     }
 
-    /// The text that it takes statistics from, for an activation-aware one.
+    /// The calibration text of an activation-aware criterion.
     pub fn calibration(&self) -> Option<Calibration> {
         match self {
             Criterion::Wanda(calibration)
@@ -166,12 +166,12 @@ impl Criterion {
 }
 
 impl Method {
-    /// A method of a criterion and an amount.
+    /// Combines a criterion and an amount.
     ///
     /// # Errors
-    /// [`MethodMismatch`] unless the magnitude flow has an emergent amount, magnitudes a sparsity or a
-    /// pattern, and an activation-aware criterion a sparsity of each tensor or the model, a price or a
-    /// pattern.
+    /// [`MethodMismatch`] if the criterion does not support the amount. The magnitude flow supports only an
+    /// emergent amount; magnitudes support a sparsity or a pattern; activation-aware criteria support a sparsity
+    /// of each tensor or of the model, a price or a pattern.
     pub fn new(criterion: Criterion, amount: Amount) -> Result<Method, MethodMismatch> {
         let fits = match (criterion, amount) {
             (Criterion::MagnitudeFlow { .. }, amount) => amount == Amount::Emergent,
@@ -187,17 +187,17 @@ impl Method {
         }
     }
 
-    /// By what weights are chosen.
+    /// The rule by which weights are chosen.
     pub fn criterion(&self) -> Criterion {
         self.criterion
     }
 
-    /// How many are zero afterwards.
+    /// How many weights are zero in the result.
     pub fn amount(&self) -> Amount {
         self.amount
     }
 
-    /// What it needs and does beside choosing weights.
+    /// What it requires, and what it does besides choosing weights.
     pub fn needs(&self) -> Needs {
         let calibration = self.criterion.calibration();
         let activation_flow = matches!(self.criterion, Criterion::ActivationFlow(_));
@@ -209,7 +209,7 @@ impl Method {
         let pattern = matches!(self.amount, Amount::Pattern(_));
         Needs {
             calibration,
-            // With a pattern, outputs do not compete with each other for the weights that stay.
+            // A pattern keeps the same number of weights in every row, so that rows need no ranking.
             gradients: calibration.is_some() && (over_model || (activation_flow && !pattern)),
             dense_stream: activation_flow,
             refits: activation_flow || matches!(self.criterion, Criterion::SparseGpt(_)),
@@ -248,7 +248,7 @@ enum MethodForm {
     ActivationFlow(CalibratedForm),
 }
 
-/// An activation-aware method's amount and text.
+/// The amount and the calibration text of an activation-aware method.
 #[derive(Serialize, Deserialize)]
 struct CalibratedForm {
     #[serde(flatten)]
@@ -259,9 +259,9 @@ struct CalibratedForm {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum AmountForm {
-    /// Of each tensor.
+    /// Exact in each tensor.
     Sparsity(Sparsity),
-    /// Of all targets together.
+    /// Exact over all targets together.
     ModelSparsity(Sparsity),
     Price(Price),
     Pattern(NmPattern),
@@ -343,8 +343,8 @@ impl From<Method> for MethodForm {
     }
 }
 
-/// Why a form exists for every method.
-const MISMATCH: &str = "Method::new refuses an amount that the criterion has no form for";
+/// Why every method has a form.
+const MISMATCH: &str = "Method::new refuses amounts for which the criterion has no form";
 
 #[cfg(test)]
 mod tests {
@@ -353,7 +353,7 @@ mod tests {
     const CALIBRATION: &str = r#""calibration":{"text_sha256":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","tokens":8,"window":4,"seed":0}"#;
 
     #[test]
-    fn methods_are_written_as_schema_1_wrote_them() {
+    fn methods_are_written_as_in_schema_1() {
         let forms = [
             r#"{"name":"magnitude-flow","block_size":256,"iterations":30,"beta":2.0,"inflow":5.16}"#
                 .to_owned(),
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_go_together_is_refused() {
+    fn an_amount_that_the_criterion_does_not_support_is_refused() {
         let sparsity = Sparsity::try_from(0.5).expect("a share");
         let tile = Scope::Tile { block_size: 8 };
         let calibration: Calibration =
@@ -394,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn needs_are_the_criterions_and_the_amounts() {
+    fn needs_follow_from_criterion_and_amount() {
         let needs = |form: &str| {
             let form = form.replace('$', CALIBRATION);
             serde_json::from_str::<Method>(&form).expect("a method").needs()

@@ -1,4 +1,4 @@
-//! What a run writes down about itself: recipe, journal, manifest.
+//! Records of a run: recipe, journal, manifest.
 
 pub(crate) mod amounts;
 pub mod journal;

@@ -1,8 +1,8 @@
 /*!
-The recipe: everything about a run that decides the output's bytes, and nothing else.
+The recipe: everything besides the input that determines the output's bytes.
 
-It stands in the journal's first line and in the manifest. Two runs with equal recipes on equal
-input give equal bytes; thread counts and paths are not in it.
+It is in the journal's first line and in the manifest. Two runs of one recipe on equal inputs write equal bytes;
+thread counts and paths are not part of it.
 */
 
 use serde::{Deserialize, Serialize};
@@ -10,22 +10,22 @@ use serde::{Deserialize, Serialize};
 use super::method::{Method, Needs};
 use crate::plan::selection::Selection;
 
-/// How weights are chosen, and which.
+/// What determines the output's bytes, besides the input.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
-    /// How weights are chosen.
+    /// The criterion and the amount.
     pub method: Method,
     /// `--target` globs; empty means the default projections.
     pub target: Vec<String>,
     /// `--skip` globs.
     pub skip: Vec<String>,
-    /// What NaN and infinite weights in a target do.
+    /// How NaN and infinite weights in a target are handled.
     pub non_finite: NonFinite,
 }
 
 impl Recipe {
-    /// What its method needs and does beside choosing weights.
+    /// What its method requires, and what it does besides choosing weights.
     pub fn needs(&self) -> Needs {
         self.method.needs()
     }
@@ -36,13 +36,13 @@ impl Recipe {
     }
 }
 
-/// What NaN and infinite weights in a target do.
+/// How NaN and infinite weights in a target are handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum NonFinite {
-    /// Stop the run, naming the tensor and the position.
+    /// Stop the run with an error that names the tensor and the position.
     Refuse,
-    /// Keep them as they are; they take no part in the choice.
+    /// Keep them unchanged and exclude them from the choice.
     Keep,
 }
 
@@ -56,7 +56,7 @@ mod tests {
         let sparsity = "0.5".parse().expect("valid");
         let amount = Amount::Sparsity { sparsity, scope: Scope::Tile { block_size: 256 } };
         let recipe = Recipe {
-            method: Method::new(Criterion::Magnitude, amount).expect("they go together"),
+            method: Method::new(Criterion::Magnitude, amount).expect("compatible"),
             target: vec!["*.q_proj.weight".into()],
             skip: vec![],
             non_finite: NonFinite::Refuse,

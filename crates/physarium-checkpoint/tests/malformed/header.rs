@@ -19,7 +19,7 @@ fn length_field() {
 }
 
 #[test]
-fn a_header_over_the_limit_is_refused_even_where_the_file_has_room() {
+fn a_header_over_the_limit_is_refused_even_if_the_file_is_longer() {
     let case = raw(100_000_001u64.to_le_bytes());
     let file = File::options().write(true).open(case.path().join(SINGLE)).unwrap();
     file.set_len(200_000_000).unwrap();
@@ -29,7 +29,7 @@ fn a_header_over_the_limit_is_refused_even_where_the_file_has_room() {
 }
 
 #[test]
-fn files_that_are_something_else() {
+fn files_of_other_formats_are_recognised() {
     let lfs = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n";
     raw(lfs).refused(&["git-lfs pointer", "git lfs pull"]);
     raw("<!DOCTYPE html><html></html>").refused(&["web page"]);
@@ -56,7 +56,7 @@ fn header_json() {
 }
 
 #[test]
-fn nesting_does_not_take_the_stack() {
+fn deep_nesting_does_not_overflow_the_stack() {
     let deep = "[".repeat(200_000);
     single(&format!(r#"{{"a":{deep}"#), 0).refused(&["tensor a", "invalid type"]);
     single(&format!(r#"{{"a":{{"x":{deep}"#), 0).refused(&["tensor a", "recursion limit"]);
@@ -66,7 +66,7 @@ fn nesting_does_not_take_the_stack() {
 }
 
 #[test]
-fn unknown_fields_are_read_as_strictly_as_known_ones() {
+fn unknown_fields_are_validated_like_known_ones() {
     let header = |value: &[u8]| {
         let (before, after) = ONE.as_bytes().split_at(6);
         let json = [before, b"\"x\":", value, b",", after].concat();
@@ -81,7 +81,7 @@ fn unknown_fields_are_read_as_strictly_as_known_ones() {
 }
 
 #[test]
-fn names_and_fields_that_come_twice() {
+fn duplicate_names_and_fields() {
     let entry = r#"{"dtype":"F32","shape":[1],"data_offsets":[0,4]}"#;
     let twice = |name: &str| format!(r#"{{"layer.q":{entry},"other":{entry},"{name}":{entry}}}"#);
     single(&twice("layer.q"), 4).refused(&["tensor layer.q", "duplicate tensor name"]);
@@ -100,7 +100,7 @@ fn names_and_fields_that_come_twice() {
 }
 
 #[test]
-fn fields_that_are_missing_or_of_another_form() {
+fn fields_that_are_missing_or_of_another_type() {
     for (json, needle) in [
         (r#"{"a":{"shape":[1],"data_offsets":[0,1]}}"#, "missing field `dtype`"),
         (r#"{"a":{"dtype":"U8","data_offsets":[0,1]}}"#, "missing field `shape`"),
@@ -123,11 +123,11 @@ fn offsets() {
     single(&two([0, 4], [4, 8]), 8).accepted();
     single(&two([0, 4], [2, 6]), 6).refused(&["tensor b", "overlaps", "byte 4", "tensor a"]);
     single(&two([0, 4], [0, 4]), 4).refused(&["tensor b", "overlaps", "tensor a"]);
-    single(&two([0, 4], [6, 10]), 10).refused(&["tensor b", "hole", "byte 4", "byte 6"]);
-    single(&two([2, 6], [6, 10]), 10).refused(&["tensor a", "hole", "the header", "byte 2"]);
+    single(&two([0, 4], [6, 10]), 10).refused(&["tensor b", "gap", "byte 4", "byte 6"]);
+    single(&two([2, 6], [6, 10]), 10).refused(&["tensor a", "gap", "the header", "byte 2"]);
     single(&two([0, 4], [4, 8]), 9).refused(&["after the last tensor"]);
     single(&two([0, 4], [4, 8]), 7).refused(&["tensor b", "outside the file", "at most 7 bytes"]);
-    single(&two([0, 4], [8, 4]), 8).refused(&["tensor b", "size does not fit", "[8, 4]"]);
+    single(&two([0, 4], [8, 4]), 8).refused(&["tensor b", "size does not match", "[8, 4]"]);
     single(&two([0, 4], [-4, 8]), 8).refused(&["tensor b", "integer `-4`"]);
     for bad in ["0.5", "0.0", "\"0\"", "18446744073709551616", "null", "-1"] {
         single(&a(r#""U8""#, "[4]", &format!("[{bad},4]")), 4)
@@ -148,7 +148,7 @@ fn offsets_and_sizes_that_wrap() {
     let big = 1u64 << 60;
     let json = a(r#""U8""#, &format!("[{big}]"), &format!("[0,{big}]"));
     single(&json, 4).refused(&["tensor a", "outside the file"]);
-    // Sixteen tensors of 2^60 bytes: the last one ends at 2^64, which wraps to 0.
+    // Sixteen tensors of 2^60 bytes: the last ends at 2^64, which wraps to 0.
     let entry = |i: u64| {
         let (begin, end) = (i << 60, (i + 1).wrapping_mul(big));
         format!(r#""t{i}":{{"dtype":"U8","shape":[{big}],"data_offsets":[{begin},{end}]}}"#)
@@ -161,7 +161,7 @@ fn offsets_and_sizes_that_wrap() {
 }
 
 #[test]
-fn shapes_dtypes_and_sizes_that_do_not_fit() {
+fn shapes_dtypes_and_sizes_that_do_not_match() {
     let one =
         |dtype: &str, shape: &str, end: usize| single(&a(dtype, shape, &format!("[0,{end}]")), end);
     one(r#""F32""#, "[4294967296,4294967296]", 8).refused(&["tensor a", "shape overflows", "2^64"]);
@@ -223,7 +223,7 @@ fn empty_misaligned_and_unordered_tensors() {
 }
 
 #[test]
-fn all_dtypes_are_carried() {
+fn all_dtypes_are_read() {
     assert_eq!(Dtype::ALL.len(), 22);
     for dtype in Dtype::ALL {
         let bytes = dtype.bits();

@@ -1,4 +1,4 @@
-//! Names and texts made to mislead a reader, and sizes made to exhaust it.
+//! Names and texts that would mislead a user, and sizes that would exhaust memory or time.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use physarium_fixtures::{Fill, Kind, Tensor, write_checkpoint};
 use super::{Case, a, sharded, single};
 
 #[test]
-fn hostile_names_are_carried_but_never_printed_raw() {
+fn hostile_names_are_read_but_never_printed_raw() {
     let long = "n".repeat(65_536);
     let names = ["\\u001b[31mred", "a\\nb", "../../etc/passwd", "\\u202etxt", "", " ", &long];
     for name in names {
@@ -18,7 +18,7 @@ fn hostile_names_are_carried_but_never_printed_raw() {
         };
         let text = Checkpoint::open(single(&named(8), 8).path()).unwrap_err().to_string();
         assert!(!text.contains(['\u{1b}', '\n', '\u{202e}']), "{text:?}");
-        assert!(text.contains("size does not fit") && text.len() < 1000, "{} bytes", text.len());
+        assert!(text.contains("size does not match") && text.len() < 1000, "{} bytes", text.len());
         let read = single(&named(4), 4).read();
         let spelt: String = serde_json::from_str(&format!("\"{name}\"")).unwrap();
         assert_eq!(read[0].0, spelt);
@@ -28,7 +28,7 @@ fn hostile_names_are_carried_but_never_printed_raw() {
 }
 
 #[test]
-fn hostile_text_is_never_printed_raw_nor_whole() {
+fn hostile_text_is_never_printed_raw_or_in_full() {
     let long = "\\u001b\\u202e".repeat(30_000);
     for json in [
         a(&format!("\"{long}\""), "[1]", "[0,1]"),
@@ -58,10 +58,10 @@ fn hostile_text_is_never_printed_raw_nor_whole() {
     }
 }
 
-/// The header of `count` tensors of one byte, `end(i)` being where tensor `i` begins.
-fn many(count: usize, end: impl Fn(usize) -> usize) -> String {
+/// The header of `count` tensors of one byte; tensor `i` is from `bound(i)` to `bound(i + 1)`.
+fn many(count: usize, bound: impl Fn(usize) -> usize) -> String {
     let entry = |i| {
-        let (begin, end) = (end(i), end(i + 1));
+        let (begin, end) = (bound(i), bound(i + 1));
         format!(r#""t{i}":{{"dtype":"U8","shape":[1],"data_offsets":[{begin},{end}]}}"#)
     };
     format!("{{{}}}", (0..count).map(entry).collect::<Vec<_>>().join(","))
@@ -73,12 +73,12 @@ fn many_tensors_take_linear_time() {
     assert_eq!(single(&many(20_000, |i| i), 20_000).read().len(), 20_000);
     assert_eq!(single(&many(200_000, |i| i), 200_000).read().len(), 200_000);
     single(&many(100_000, |i| i % 2), 1).refused(&["overlaps"]);
-    // A pass for every tensor would take minutes.
+    // Quadratic time would be minutes.
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
 }
 
 #[test]
-fn two_hundred_shards_and_the_last_one_corrupt() {
+fn the_last_of_two_hundred_shards_is_corrupt() {
     let dir = tempfile::tempdir().unwrap();
     let tensors: Vec<Tensor> =
         (0..400).map(|i| Tensor::new(format!("t{i:03}"), Kind::Bf16, &[3, 5])).collect();

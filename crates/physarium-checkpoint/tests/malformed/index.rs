@@ -1,4 +1,4 @@
-//! The index of a sharded checkpoint, and whether its shards hold what it says.
+//! The index of a sharded checkpoint, by itself and against its shards.
 
 use physarium_checkpoint::Layout;
 
@@ -17,15 +17,18 @@ fn a_good_index() {
 fn index_against_shards() {
     sharded("{}").refused(&["empty weight_map"]);
     let elsewhere = r#"{"x":"a.safetensors","y":"a.safetensors"}"#;
-    sharded(elsewhere).refused(&["tensor y", "it in a.safetensors", "it in no shard"]);
+    sharded(elsewhere)
+        .refused(&["tensor y: not found in any shard, expected a.safetensors, found none"]);
     let swapped = r#"{"x":"b.safetensors","y":"a.safetensors"}"#;
-    sharded(swapped).refused(&["tensor x", "it in b.safetensors", "it in a.safetensors"]);
+    let swap = "tensor x: in another shard than the index says, expected b.safetensors, found a.safetensors";
+    sharded(swapped).refused(&[swap]);
     let invented = r#"{"x":"a.safetensors","y":"b.safetensors","z":"b.safetensors"}"#;
-    sharded(invented).refused(&["tensor z", "it in b.safetensors", "it in no shard"]);
+    sharded(invented)
+        .refused(&["tensor z: not found in any shard, expected b.safetensors, found none"]);
     sharded(GOOD_MAP).shard("b.safetensors", &holding("x"), 1).blames("b.safetensors").refused(&[
         "tensor x",
         "tensor in two shards",
-        "a.safetensors and in b.safetensors",
+        "a.safetensors and b.safetensors",
     ]);
     sharded(GOOD_MAP)
         .file("b.safetensors", b"broken")
@@ -42,14 +45,14 @@ fn every_missing_shard_is_listed_at_once() {
 }
 
 #[test]
-fn tensors_that_the_index_does_not_list_are_said() {
+fn tensors_that_the_index_does_not_list_are_warnings() {
     let two = r#"{"x":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"\u001bh":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}"#;
     let case = sharded(GOOD_MAP).shard("a.safetensors", two, 2);
-    let said = case.warnings();
-    assert!(said[0].starts_with("a.safetensors: tensor \\u{1b}h is not in"), "{said:?}");
-    assert!(said[1].contains("total_size is 2, the tensors have 3 bytes"), "{said:?}");
+    let warnings = case.warnings();
+    assert!(warnings[0].starts_with("a.safetensors: tensor \\u{1b}h is not in"), "{warnings:?}");
+    assert!(warnings[1].contains("total_size is 2, the tensors have 3 bytes"), "{warnings:?}");
     assert_eq!(case.accepted().tensors().count(), 3);
-    // A stray shard is not part of the checkpoint; Sidecar::list says that it is left out.
+    // A stray shard is not part of the checkpoint; Sidecar::list leaves it out.
     let stray = sharded(r#"{"x":"a.safetensors"}"#).accepted();
     assert_eq!(stray.shards().len(), 1);
 }
@@ -66,9 +69,9 @@ fn total_size_is_a_warning_at_most() {
         (r#""metadata":null,"#, "no metadata.total_size"),
         ("", "no metadata.total_size"),
     ] {
-        let said = indexed(format!(r#"{{{metadata}"weight_map":{GOOD_MAP}}}"#)).warnings();
-        assert_eq!(said.len(), 1, "{metadata}: {said:?}");
-        assert!(said[0].contains(needle), "{metadata}: {said:?}");
+        let warnings = indexed(format!(r#"{{{metadata}"weight_map":{GOOD_MAP}}}"#)).warnings();
+        assert_eq!(warnings.len(), 1, "{metadata}: {warnings:?}");
+        assert!(warnings[0].contains(needle), "{metadata}: {warnings:?}");
     }
 }
 

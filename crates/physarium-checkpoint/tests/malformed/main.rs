@@ -1,4 +1,4 @@
-//! Every malformed or odd checkpoint that opening must refuse or accept, and what it says.
+//! Malformed checkpoints that opening must reject, with their errors, and odd ones that it must accept.
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 mod header;
@@ -15,14 +15,14 @@ use physarium_fixtures::with_length;
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
-/// A directory put together by hand, and the file in it that a refusal must name.
+/// A directory written by a test, and the file in it that an error must name.
 struct Case {
     dir: tempfile::TempDir,
     fault: &'static str,
 }
 
 impl Case {
-    /// An empty directory; refusals name the directory itself.
+    /// An empty directory; errors name the directory itself.
     fn new() -> Case {
         Case { dir: tempfile::tempdir().unwrap(), fault: "" }
     }
@@ -44,8 +44,8 @@ impl Case {
         self.file(name, shard(json, data))
     }
 
-    /// Asserts that opening fails as bad input, in one message that begins with the file at fault
-    /// and has all of `needles`.
+    /// Asserts that opening fails with an input error, whose message begins with the malformed file and contains all of
+    /// `needles`.
     #[track_caller]
     fn refused(&self, needles: &[&str]) {
         let error = Checkpoint::open(self.path()).expect_err("must be refused");
@@ -65,7 +65,7 @@ impl Case {
         Checkpoint::open(self.path()).unwrap_or_else(|e| panic!("must be accepted: {e}"))
     }
 
-    /// Name, dtype, shape and bytes within the data, of every tensor in file order.
+    /// Name, dtype, shape and byte range in the data of every tensor, in file order.
     #[track_caller]
     fn read(&self) -> Vec<(String, Dtype, Vec<u64>, [u64; 2])> {
         let checkpoint = self.accepted();
@@ -83,7 +83,7 @@ impl Case {
     }
 }
 
-/// A shard from its header JSON and its number of data bytes.
+/// A shard of this header JSON and this many data bytes.
 fn shard(json: &str, data: usize) -> Vec<u8> {
     [with_length(json.to_owned()), vec![1; data]].concat()
 }
@@ -96,19 +96,19 @@ fn raw(bytes: impl AsRef<[u8]>) -> Case {
     Case::new().blames(SINGLE).file(SINGLE, bytes)
 }
 
-/// A file with this header and nothing added to it.
+/// A file of this header, without padding or data.
 fn raw_header(json: &[u8]) -> Case {
     raw([&(json.len() as u64).to_le_bytes()[..], json].concat())
 }
 
-/// The header entry of tensor `a` from the JSON of its three fields.
+/// The header of a tensor `a` with these fields as JSON.
 fn a(dtype: &str, shape: &str, offsets: &str) -> String {
     format!(r#"{{"a":{{"dtype":{dtype},"shape":{shape},"data_offsets":{offsets}}}}}"#)
 }
 
 const ONE: &str = r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#;
 
-/// Header of a shard with one tensor of one byte.
+/// The header of a shard with one tensor of one byte.
 fn holding(name: &str) -> String {
     format!(r#"{{"{name}":{{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}}}"#)
 }

@@ -1,4 +1,4 @@
-//! What is in the directory instead of one set of regular weights files.
+//! Directories without exactly one set of regular weights files.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -12,7 +12,7 @@ use super::{Case, GOOD_MAP, INDEX, ONE, SINGLE, holding, shard, sharded, single}
 
 #[test]
 fn directories_without_one_set_of_weights() {
-    Case::new().refused(&["no checkpoint here", SINGLE, INDEX, "no weights at all"]);
+    Case::new().refused(&["no checkpoint here", SINGLE, INDEX, "found no weights"]);
     Case::new()
         .shard("model-00001-of-00002.safetensors", ONE, 8)
         .refused(&["model-00001-of-00002.safetensors", "without their index"]);
@@ -36,7 +36,7 @@ fn directories_without_one_set_of_weights() {
     assert!(error.to_string().contains("nowhere: cannot open the checkpoint"), "{error}");
 }
 
-/// Cases in which each kind of weights file in turn is made by `make`.
+/// Tests with `make` in place of each kind of weights file in turn.
 fn for_each_weights_file(make: impl Fn(&Path), needles: &[&str]) {
     let single = Case::new().blames(SINGLE);
     make(&single.path().join(SINGLE));
@@ -52,7 +52,7 @@ fn for_each_weights_file(make: impl Fn(&Path), needles: &[&str]) {
 }
 
 #[test]
-fn weights_that_are_no_regular_files() {
+fn weights_that_are_not_regular_files() {
     let not_regular = "not a regular file";
     for_each_weights_file(|path| fs::create_dir(path).unwrap(), &[not_regular, "a directory"]);
     let fifo = |path: &Path| {
@@ -66,15 +66,15 @@ fn weights_that_are_no_regular_files() {
 }
 
 #[test]
-fn weights_that_are_links_to_nowhere() {
+fn weights_that_are_broken_links() {
     let dangling = |path: &Path| symlink("../../blobs/none", path).unwrap();
-    for_each_weights_file(dangling, &["link leads nowhere", "No such file", "fetch it again"]);
+    for_each_weights_file(dangling, &["broken link", "No such file", "incomplete download"]);
     let looping = |path: &Path| symlink(path, path).unwrap();
-    for_each_weights_file(looping, &["link leads nowhere"]);
+    for_each_weights_file(looping, &["broken link"]);
 }
 
 #[test]
-fn a_hub_cache_made_of_links_is_a_checkpoint() {
+fn a_snapshot_of_links_in_a_hub_cache_is_a_checkpoint() {
     let cache = tempfile::tempdir().unwrap();
     let (blobs, snapshot) = (cache.path().join("blobs"), cache.path().join("snapshots/1"));
     fs::create_dir_all(&blobs).unwrap();

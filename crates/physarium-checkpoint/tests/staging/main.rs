@@ -24,7 +24,7 @@ use physarium_fixtures::{Fill, Kind, Tensor, write_checkpoint};
 const SHARDS: [&str; 2] = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
 const MARKER: &str = "physarium.unfinished.json";
 
-/// Every file below a directory with its bytes; directories end in `/`.
+/// The files below a directory with their bytes. Names of directories end in `/`, those of links in `@`.
 type Tree = BTreeMap<String, Vec<u8>>;
 
 fn tree(dir: &Path) -> Tree {
@@ -49,7 +49,7 @@ fn tree(dir: &Path) -> Tree {
     found
 }
 
-/// A directory with a checkpoint of two shards in it, from which `out` beside it is made.
+/// A directory with a checkpoint `model` of two shards, and runs that write `out` next to it.
 struct Work {
     root: tempfile::TempDir,
     sparsity: &'static str,
@@ -140,18 +140,18 @@ impl Work {
         }
     }
 
-    /// Does the first `steps` steps of a run and stops there as a kill would; says whether the
-    /// output was published before.
+    /// Does the first `steps` steps of a run and stops like a killed process; returns whether the output was
+    /// published.
     fn run(&self, steps: usize) -> Result<bool, Error> {
-        self.go_on(self.begin()?, steps)
+        self.run_from(self.begin()?, steps)
     }
 
     fn finish(&self) {
         assert!(self.run(usize::MAX).unwrap());
     }
 
-    /// As [`Work::run`] from where `staging` is. Every call that writes is a step.
-    fn go_on(&self, mut staging: Staging, steps: usize) -> Result<bool, Error> {
+    /// As [`Work::run`], from the state of `staging`. Every call that writes is a step.
+    fn run_from(&self, mut staging: Staging, steps: usize) -> Result<bool, Error> {
         let checkpoint = Checkpoint::open(&self.model()).unwrap();
         let mut left = steps;
         let mut step = || left.checked_sub(1).map(|rest| left = rest);
@@ -226,7 +226,7 @@ impl Work {
     }
 }
 
-/// A shard's bytes with every projection zeroed: what the tests write instead of pruning.
+/// A shard's bytes with every projection set to zero, which takes the place of pruning.
 fn pruned(shard: &Shard) -> Vec<u8> {
     let mut bytes = fs::read(&shard.path).unwrap();
     for tensor in shard.tensors.iter().filter(|tensor| tensor.name.contains("proj")) {

@@ -1,4 +1,4 @@
-//! Where an output may be, and who may write it.
+//! Paths of outputs, and locks.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -10,7 +10,7 @@ use physarium_checkpoint::{Checkpoint, Error, ErrorKind, Overwrite, Staging, Sta
 
 use crate::{Work, says, tree};
 
-/// Asserts that a run into `out` is refused before anything is written.
+/// Asserts that a run into `out` fails before anything is written.
 #[track_caller]
 fn refused(work: &Work, out: impl AsRef<Path>, needles: &[&str]) {
     let before = tree(work.root.path());
@@ -50,12 +50,12 @@ fn the_output_is_not_around_the_input() {
     refused(&work, root, &["input is inside the output"]);
     refused(&work, root.join("."), &["input is inside the output"]);
     refused(&work, root.join("here"), &["input is inside the output"]);
-    refused(&work, root.join("model/.."), &["not a name for a new directory"]);
-    refused(&work, "/", &["not a name for a new directory"]);
+    refused(&work, root.join("model/.."), &["not a name for an output"]);
+    refused(&work, "/", &["not a name for an output"]);
 }
 
 #[test]
-fn an_input_that_is_a_link_is_told_apart_from_the_output_too() {
+fn an_input_that_is_a_link_is_resolved() {
     let work = Work::new();
     symlink("model", work.at("link")).unwrap();
     let checkpoint = Checkpoint::open(&work.at("link")).unwrap();
@@ -77,7 +77,7 @@ fn an_input_that_is_a_link_is_told_apart_from_the_output_too() {
 }
 
 #[test]
-fn what_is_in_the_way_is_left_alone() {
+fn other_files_at_the_outputs_path_are_kept() {
     for overwrite in [Overwrite::Refuse, Overwrite::Replace] {
         let work = Work { overwrite, ..Work::new() };
         fs::create_dir(work.at("full")).unwrap();
@@ -96,7 +96,7 @@ fn what_is_in_the_way_is_left_alone() {
 }
 
 #[test]
-fn an_empty_directory_is_taken() {
+fn an_empty_directory_is_replaced() {
     let work = Work::new();
     fs::create_dir(work.out()).unwrap();
     work.finish();
@@ -104,18 +104,18 @@ fn an_empty_directory_is_taken() {
 }
 
 #[test]
-fn the_parent_must_be_a_directory_that_is_there() {
+fn the_parent_must_be_a_directory_that_exists() {
     let work = Work::new();
     fs::write(work.at("file"), "x").unwrap();
     symlink("nowhere", work.at("dangling")).unwrap();
     for out in ["none/out", "none/../out", "dangling/out", "file/sub/out"] {
-        refused(&work, work.at(out), &["output's parent is not there"]);
+        refused(&work, work.at(out), &["output's parent directory does not exist"]);
     }
     refused(&work, work.at("file/out"), &["output's parent is not a directory"]);
 }
 
 #[test]
-fn names_that_cannot_be_written_down() {
+fn names_that_cannot_be_recorded() {
     let work = Work::new();
     refused(&work, work.at(&"n".repeat(201)), &["too long", "at most 200 bytes", "201 bytes"]);
     let name = OsStr::from_bytes(b"out\xff");
@@ -124,7 +124,7 @@ fn names_that_cannot_be_written_down() {
 }
 
 #[test]
-fn room_is_asked_for_before_anything_is_written() {
+fn free_space_is_checked_before_anything_is_written() {
     let work = Work::new();
     let before = tree(work.root.path());
     let checkpoint = Checkpoint::open(&work.model()).unwrap();
@@ -144,14 +144,14 @@ fn room_is_asked_for_before_anything_is_written() {
 }
 
 #[test]
-fn two_runs_on_one_output() {
+fn two_runs_cannot_write_one_output() {
     let work = Work::new();
     let first = work.begin().unwrap();
     let error = work.begin().unwrap_err();
     assert!(matches!(error, Error::Locked { .. }), "{error}");
     assert_eq!(error.kind(), ErrorKind::Output);
     says(&error, &["out.lock", &format!("locked by pid {} since", std::process::id())]);
-    // The same place by another path, and a restart, which must not throw the first run away.
+    // The same output by another path, and a restart, which must not discard the first run.
     says(&work.begin_at(&work.at("model/../out/"), &mut |_| Ok(())).unwrap_err(), &["locked by"]);
     let restart = Work { resume: physarium_checkpoint::Resume::Restart, ..work };
     says(&restart.begin().unwrap_err(), &["locked by"]);
@@ -164,7 +164,7 @@ fn two_runs_on_one_output() {
 }
 
 #[test]
-fn a_lock_that_a_killed_run_left_locks_nobody_out() {
+fn the_lock_file_of_a_killed_run_is_reused() {
     for left in ["", "pi", "pid 1 since 12:01:00 UTC\n"] {
         let work = Work::new();
         fs::write(work.at("out.lock"), left).unwrap();
@@ -177,9 +177,9 @@ fn a_lock_that_a_killed_run_left_locks_nobody_out() {
     }
 }
 
-/// `Cargo.lock` beside an output `Cargo`.
+/// For example `Cargo.lock` and an output named `Cargo`.
 #[test]
-fn a_file_that_only_has_the_name_of_the_lock_is_left_alone() {
+fn another_file_with_the_name_of_the_lock_is_kept() {
     let work = Work::new();
     fs::write(work.at("out.lock"), "[[package]]\n").unwrap();
     refused(&work, work.out(), &["out.lock", "a file that physarium did not write"]);

@@ -1,4 +1,4 @@
-//! The last steps: what appears under the output's name, and when.
+//! The last steps: what exists at the output's path, and when.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -10,7 +10,7 @@ use physarium_checkpoint::{Checkpoint, Error, Overwrite, Resume, Sha256};
 use crate::{MARKER, SHARDS, Work, says, tree};
 
 #[test]
-fn a_published_output_is_complete_and_alone() {
+fn a_published_output_is_complete_and_nothing_else_remains() {
     let work = Work::new();
     let input = tree(&work.model());
     work.finish();
@@ -44,7 +44,7 @@ fn a_published_output_is_complete_and_alone() {
 }
 
 #[test]
-fn files_have_the_modes_of_any_new_file() {
+fn files_have_the_mode_of_any_new_file() {
     let work = Work::new();
     fs::write(work.at("any"), "").unwrap();
     work.finish();
@@ -55,7 +55,7 @@ fn files_have_the_modes_of_any_new_file() {
 }
 
 #[test]
-fn a_finished_output_is_replaced_only_by_force_and_only_when_the_new_one_is_complete() {
+fn a_finished_output_is_replaced_only_with_force_and_by_a_complete_one() {
     let mut work = Work::new();
     work.finish();
     let first = tree(&work.out());
@@ -89,16 +89,16 @@ fn a_run_killed_between_the_two_renames_is_finished_by_the_next() {
 }
 
 #[test]
-fn an_output_that_appears_during_the_run_is_left_alone() {
+fn a_directory_that_appears_during_the_run_is_kept() {
     let work = Work::new();
     let begun = work.begin().unwrap();
     fs::create_dir(work.out()).unwrap();
     fs::write(work.out().join("file"), "x").unwrap();
-    let error = work.go_on(begun, usize::MAX).unwrap_err();
+    let error = work.run_from(begun, usize::MAX).unwrap_err();
     says(&error, &["output exists and is not empty"]);
     assert_eq!(tree(&work.out()).len(), 1);
 
-    // The run had everything but the name. It goes on from there, however often it is killed now.
+    // Only the last rename was missing. The run resumes there, even if it is killed again.
     fs::remove_dir_all(work.out()).unwrap();
     assert!(work.partial(manifest::FILE_NAME).is_file() && !work.partial(MARKER).exists());
     for _ in 0..2 {
@@ -113,20 +113,20 @@ fn an_output_that_appears_during_the_run_is_left_alone() {
 }
 
 #[test]
-fn a_finished_output_that_appears_during_the_run_is_left_alone() {
+fn a_finished_output_that_appears_during_the_run_is_kept() {
     let work = Work::new();
     work.finish();
     fs::rename(work.out(), work.at("kept")).unwrap();
     let begun = work.begin().unwrap();
     fs::rename(work.at("kept"), work.out()).unwrap();
     let before = tree(&work.out());
-    let error = work.go_on(begun, usize::MAX).unwrap_err();
+    let error = work.run_from(begun, usize::MAX).unwrap_err();
     says(&error, &["output appeared during the run"]);
     assert!(tree(&work.out()) == before);
 }
 
 #[test]
-fn restart_throws_the_unfinished_run_away_and_discard_the_present_one() {
+fn restart_removes_the_unfinished_run_and_discard_the_current_one() {
     let mut work = Work::new();
     assert!(!work.run(8).unwrap());
     work.sparsity = "0.6";

@@ -1,4 +1,4 @@
-//! Runs that stop anywhere, and what the next one makes of what they left.
+//! Runs that stop at any point, and the runs that resume them.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -8,12 +8,13 @@ use physarium_checkpoint::{Error, ErrorKind};
 
 use crate::{SHARDS, Tree, Work, flip, says, tree};
 
-/// Steps after which both shards are journalled and nothing else is there.
+/// Steps after which both shards are in the journal, and no other file is written.
 const BOTH_SHARDS: usize = 11;
 /// The same for the first shard.
 const ONE_SHARD: usize = 6;
 
-fn undisturbed() -> Tree {
+/// The output of a run that was not interrupted.
+fn uninterrupted() -> Tree {
     let work = Work::new();
     work.finish();
     tree(&work.out())
@@ -21,7 +22,7 @@ fn undisturbed() -> Tree {
 
 #[test]
 fn a_run_stopped_after_each_step_gives_the_same_bytes() {
-    let expected = undisturbed();
+    let expected = uninterrupted();
     for steps in 0.. {
         let work = Work::new();
         if work.run(steps).unwrap() {
@@ -34,7 +35,7 @@ fn a_run_stopped_after_each_step_gives_the_same_bytes() {
         let done = resumed.finished().len();
         let shards = usize::from(steps >= ONE_SHARD) + usize::from(steps >= BOTH_SHARDS);
         assert_eq!(done, shards, "after {steps} steps");
-        assert!(work.go_on(resumed, usize::MAX).unwrap());
+        assert!(work.run_from(resumed, usize::MAX).unwrap());
         assert!(tree(&work.out()) == expected, "other bytes after {steps} steps");
     }
 }
@@ -43,15 +44,15 @@ fn a_run_stopped_after_each_step_gives_the_same_bytes() {
 fn a_run_stopped_again_and_again_gives_the_same_bytes() {
     let work = Work::new();
     let mut runs = 0;
-    // Six steps get one shard further each time; then there is more to copy than six.
+    // Six steps complete a shard each time, and then the rest.
     while !work.run(ONE_SHARD).unwrap() {
         runs += 1;
         assert!(runs < 5);
     }
-    assert!(runs > 0 && tree(&work.out()) == undisturbed());
+    assert!(runs > 0 && tree(&work.out()) == uninterrupted());
 }
 
-/// A run that stopped with both shards journalled.
+/// A run that stopped when both shards were in the journal.
 fn stopped() -> Work {
     let work = Work::new();
     assert!(!work.run(BOTH_SHARDS).unwrap());
@@ -59,7 +60,7 @@ fn stopped() -> Work {
 }
 
 #[test]
-fn finished_shards_are_proven_by_hashing_them_again() {
+fn finished_shards_are_verified_by_hashing_them_again() {
     let work = stopped();
     let mut hashed = 0;
     let resumed = work
@@ -76,7 +77,7 @@ fn finished_shards_are_proven_by_hashing_them_again() {
 }
 
 #[test]
-fn the_proof_can_be_interrupted_and_nothing_is_lost() {
+fn the_verification_can_be_interrupted_and_nothing_is_lost() {
     let work = stopped();
     let before = tree(&work.partial(""));
     let error = work.begin_at(&work.out(), &mut |_| Err(Error::Interrupted)).unwrap_err();
@@ -86,8 +87,8 @@ fn the_proof_can_be_interrupted_and_nothing_is_lost() {
 }
 
 #[test]
-fn staged_shards_that_are_not_as_journalled_are_made_again() {
-    let expected = undisturbed();
+fn staged_shards_that_differ_from_the_journal_are_written_again() {
+    let expected = uninterrupted();
     let damage: [fn(&Path); 4] = [
         |path| flip(path, 100, 3),
         |path| File::options().write(true).open(path).unwrap().set_len(50).unwrap(),
@@ -102,17 +103,17 @@ fn staged_shards_that_are_not_as_journalled_are_made_again() {
             let work = stopped();
             damage(&work.partial(name));
             let resumed = work.begin().unwrap();
-            // The journal goes on after the last shard that is proven: later ones are made again.
+            // The journal is resumed after the last verified shard; later ones are written again.
             assert_eq!(resumed.finished().len(), at);
             assert!(!work.partial(name).exists());
-            assert!(work.go_on(resumed, usize::MAX).unwrap());
+            assert!(work.run_from(resumed, usize::MAX).unwrap());
             assert!(tree(&work.out()) == expected);
         }
     }
 }
 
 #[test]
-fn files_that_nobody_journalled_are_cleared_away() {
+fn files_that_are_not_in_the_journal_are_removed() {
     let work = stopped();
     fs::write(work.partial("config.json"), "torn").unwrap();
     fs::write(work.partial("model-00003.safetensors.part"), "torn").unwrap();
@@ -122,10 +123,10 @@ fn files_that_nobody_journalled_are_cleared_away() {
     left.retain(|name| !name.ends_with(".json") && !name.ends_with(".jsonl"));
     assert_eq!(left, SHARDS);
     work.finish();
-    assert!(tree(&work.out()) == undisturbed());
+    assert!(tree(&work.out()) == uninterrupted());
 }
 
-/// Asserts that going on is refused, naming all of `needles`, and changes nothing.
+/// Asserts that resuming fails with an error that contains all of `needles`, and changes nothing.
 #[track_caller]
 fn refused(work: &Work, kind: ErrorKind, needles: &[&str]) {
     let before = tree(work.root.path());
@@ -150,7 +151,7 @@ fn another_recipe_is_refused() {
 fn another_input_is_refused() {
     let shard = |work: &Work, at: usize| work.model().join(SHARDS[at]);
 
-    // A later time of modification, of a shard that is done and of one that is not.
+    // A later modification time, of a finished shard and of another.
     for (steps, at) in [(BOTH_SHARDS, 0), (ONE_SHARD, 1)] {
         let work = Work::new();
         work.run(steps).unwrap();
@@ -160,7 +161,7 @@ fn another_input_is_refused() {
         refused(&work, ErrorKind::Output, &["belongs to another run", &field]);
     }
 
-    // Another file under the name, with the same bytes and times.
+    // Another file of the same name, bytes and modification time.
     let work = stopped();
     let path = shard(&work, 1);
     let modified = fs::metadata(&path).unwrap().modified().unwrap();
@@ -179,7 +180,7 @@ fn another_input_is_refused() {
 }
 
 #[test]
-fn other_bytes_of_the_same_size_and_time_are_found_by_their_digest() {
+fn other_bytes_of_the_same_size_and_time_are_detected_by_their_digest() {
     let work = stopped();
     let path = work.model().join(SHARDS[0]);
     let modified = fs::metadata(&path).unwrap().modified().unwrap();
@@ -191,7 +192,7 @@ fn other_bytes_of_the_same_size_and_time_are_found_by_their_digest() {
 }
 
 #[test]
-fn a_journal_cut_anywhere_is_gone_on_with() {
+fn a_journal_truncated_anywhere_is_resumed() {
     let work = stopped();
     let whole = fs::read(work.journal()).unwrap();
     let staged = tree(&work.partial(""));
@@ -214,15 +215,15 @@ fn a_journal_cut_anywhere_is_gone_on_with() {
         assert_eq!(resumed.finished().len(), expected, "at {length}");
     }
     work.finish();
-    assert!(tree(&work.out()) == undisturbed());
+    assert!(tree(&work.out()) == uninterrupted());
 }
 
 #[test]
-fn a_changed_journal_is_refused_but_for_its_last_line() {
+fn a_changed_journal_is_refused_unless_only_its_last_line_changed() {
     let work = stopped();
     let whole = fs::read(work.journal()).unwrap();
     let last_line = whole[..whole.len() - 1].iter().rposition(|byte| *byte == b'\n').unwrap() + 1;
-    // Without the newline before it, the last line is part of a longer one that is not whole.
+    // Without the newline before it, the last line is part of the line before, which then is the last.
     for at in 0..last_line - 1 {
         flip(&work.journal(), at, (at % 8) as u32);
         let error = work.begin().expect_err("must be refused");
@@ -239,5 +240,5 @@ fn a_changed_journal_is_refused_but_for_its_last_line() {
         assert_eq!(work.begin().unwrap().finished().len(), 1, "at {at}");
     }
     work.finish();
-    assert!(tree(&work.out()) == undisturbed());
+    assert!(tree(&work.out()) == uninterrupted());
 }

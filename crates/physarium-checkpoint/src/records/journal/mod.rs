@@ -1,12 +1,12 @@
 /*!
-The journal: what was done to each tensor, written as it happens.
+The journal: what was done to each tensor, written during the run.
 
-JSON Lines, one [`Record`] a line: the run first, then for each shard its tensors in file order
-(skipped ones too) and the shard itself, the totals last. Each line ends with a `check` field that
-chains it to the line before, so that a torn, edited, lost or moved line is found. A line is never
-trusted alone: who resumes a run hashes the shard again, who audits one counts the bytes again.
+JSON Lines, one [`Record`] per line: the run first, then for each shard its tensors in file order (including
+skipped ones) and the shard itself, and the totals last. Each line ends with a `check` field that chains it to the
+line before, so that a torn, edited, lost or moved line is detected. No line is trusted by itself: a resumed run
+hashes the shard again, and an audit counts the weights again.
 
-`docs/FORMATS.md` has the fields with an example.
+`docs/FORMATS.md` describes the fields with an example.
 */
 
 mod chain;

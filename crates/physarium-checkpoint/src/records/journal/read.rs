@@ -1,4 +1,4 @@
-//! Reading a journal back, whole or as an interrupted run left it.
+//! Reading a complete journal, or the one of an interrupted run.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::escape::printable;
 use crate::open::source::Source;
 
-/// A journal as it was read back.
+/// The records of a journal.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Journal {
     /// First record.
@@ -22,30 +22,30 @@ pub struct Journal {
     pub totals: Option<Totals>,
 }
 
-/// Whether lines must carry a right `check`.
+/// Whether lines must have a `check` field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Checks {
-    /// Each line must: what physarium wrote itself.
+    /// Each line must, and must be exactly as physarium writes it.
     Required,
-    /// Lines without the field are accepted (a journal put together by hand or by another tool);
-    /// where the field is there it must be right.
+    /// A line without the field is accepted, as another tool may write it. A `check` that is present must be
+    /// right.
     IfPresent,
 }
 
 impl Journal {
-    /// Reads a whole journal.
+    /// Reads a complete journal.
     ///
     /// # Errors
-    /// `Record` naming the first line at fault; `Malformed` when it is not a regular file; `Io`.
+    /// `Record` with the first invalid line; `Malformed` when it is not a regular file; `Io`.
     pub fn read(path: &Path, checks: Checks) -> Result<Journal> {
         let bytes = Source::open(path)?.read_all(u64::MAX)?;
         Journal::parse(path, &bytes, checks)
     }
 
-    /// Reads a whole journal from its bytes; `path` is for messages.
+    /// Reads a complete journal from its bytes; `path` is for messages.
     ///
     /// # Errors
-    /// `Record` naming the first line at fault.
+    /// `Record` with the first invalid line.
     pub fn parse(path: &Path, bytes: &[u8], checks: Checks) -> Result<Journal> {
         let mut lines = Lines::new(path, bytes, checks);
         let mut records = Vec::new();
@@ -53,7 +53,8 @@ impl Journal {
             records.push(record);
         }
         if !lines.rest.is_empty() {
-            return Err(lines.fault("a whole line", "a line without its end".into()));
+            let found = "a line without its end".to_owned();
+            return Err(record_error(path, lines.number + 1, "a whole line", found));
         }
         Journal::collect(path, records)
     }
@@ -82,18 +83,18 @@ impl Journal {
     }
 }
 
-/// What an interrupted run left: the lines up to the last shard that is recorded as durable.
+/// The complete lines in the journal of an interrupted run.
 pub(crate) struct Interrupted {
     pub journal: Journal,
-    /// After each shard record: bytes of the journal up to and with it, and its `check`.
+    /// The end of each shard record.
     pub marks: Vec<Mark>,
-    /// The same after the run record.
+    /// The end of the run record.
     pub start: Mark,
 }
 
 impl Interrupted {
-    /// Reads as much of a journal as is whole. A last line that is torn or whose check is wrong is
-    /// what a crash leaves and is dropped; anything else that is wrong is an error.
+    /// Reads the lines that are complete. A last line that is torn or has a wrong check is dropped, because a crash
+    /// leaves such a line; any other fault is an error.
     pub fn parse(path: &Path, bytes: &[u8]) -> Result<Interrupted> {
         let mut lines = Lines::new(path, bytes, Checks::Required);
         let mut records = Vec::new();
@@ -111,10 +112,7 @@ impl Interrupted {
                     }
                     records.push(record);
                 }
-                Err(fault) if lines.rest.is_empty() && !records.is_empty() => {
-                    drop(fault);
-                    break;
-                }
+                Err(_) if lines.rest.is_empty() && !records.is_empty() => break,
                 Err(fault) => return Err(fault),
             }
         }
@@ -124,7 +122,7 @@ impl Interrupted {
     }
 }
 
-/// Walks over the lines of a journal, checking the chain.
+/// The lines of a journal in order, with the chain of their checks.
 struct Lines<'a> {
     path: &'a Path,
     total: usize,
@@ -148,7 +146,7 @@ impl<'a> Lines<'a> {
         record_error(self.path, self.number, expected, found)
     }
 
-    /// The next whole line; `None` at the end or before a line without its newline.
+    /// The record of the next line; `None` at the end, and before a line without its newline.
     fn next(&mut self) -> Result<Option<Record>> {
         let Some(end) = self.rest.iter().position(|&byte| byte == b'\n') else {
             return Ok(None);
@@ -180,7 +178,7 @@ impl<'a> Lines<'a> {
         {
             return Err(self.fault(SCHEMA, printable(&run.schema)));
         }
-        // A line that says the same in other bytes (an escape, a blank) is not what was written.
+        // A line may hold the same record in other bytes (an escape, a space): it was not written by physarium.
         if self.checks == Checks::Required && encode(&record) != body {
             return Err(self.fault("the record as physarium writes it", "other bytes".into()));
         }

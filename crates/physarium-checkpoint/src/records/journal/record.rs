@@ -1,4 +1,4 @@
-//! The lines of a journal, field by field.
+//! The records in the lines of a journal.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,37 +15,37 @@ pub const SCHEMA: &str = "physarium.journal/1";
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "record", rename_all = "kebab-case")]
 pub enum Record {
-    /// First line: what is run on what.
+    /// First line: the recipe and the input.
     Run(RunRecord),
-    /// One tensor, once its bytes are written.
+    /// A tensor, written once its bytes are.
     Tensor(TensorRecord),
-    /// One shard, once it is durable under its name.
+    /// A shard, written once it is durable under its name.
     Shard(ShardRecord),
-    /// Last line.
+    /// Last line: sums over all tensors.
     Totals(Totals),
 }
 
-/// What is run on what.
+/// The recipe and the input of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunRecord {
     /// [`SCHEMA`].
     pub schema: String,
     /// Program and version.
     pub tool: String,
-    /// What decides the output's bytes.
+    /// What determines the output's bytes.
     pub recipe: Recipe,
-    /// The input's shards, by name.
+    /// The input's shards, sorted by name.
     pub input: Vec<InputShard>,
 }
 
-/// A shard of the input, as known before its weights are read.
+/// A shard of the input, as its header describes it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct InputShard {
     /// File name.
     pub name: String,
     /// Size of the file in bytes.
     pub size_bytes: u64,
-    /// Digest of the length field and the header.
+    /// Digest of the header with its length field.
     pub header_sha256: Digest,
 }
 
@@ -62,16 +62,16 @@ pub struct TensorRecord {
     pub shape: Vec<u64>,
     /// Product of the dimensions.
     pub elements: u64,
-    /// Processed, or skipped and why.
+    /// Whether it was processed, or why it was skipped.
     #[serde(flatten)]
     pub outcome: Outcome,
-    /// Digest of its bytes in the output; absent in journals that other tools wrote.
+    /// Digest of its bytes in the output; may be absent in a journal of another tool.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_blake3: Option<Digest>,
 }
 
 impl TensorRecord {
-    /// What the engine did to it; `None` when it was skipped.
+    /// The result of processing it; `None` if it was skipped.
     pub fn processed(&self) -> Option<&Processed> {
         match &self.outcome {
             Outcome::Processed(done) => Some(done),
@@ -84,60 +84,60 @@ impl TensorRecord {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "status", rename_all = "kebab-case")]
 pub enum Outcome {
-    /// The engine visited it.
+    /// It was pruned by the recipe's method.
     Processed(Processed),
-    /// It was carried byte for byte.
+    /// It was copied byte for byte.
     Skipped {
-        /// Why.
+        /// Why it was skipped.
         reason: String,
     },
 }
 
-/// What the engine did to a projection.
+/// The result of pruning a tensor.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Processed {
-    /// Which projection it is, as the checkpoint spells its module in a layer: `mlp.down_proj`.
+    /// Path of its module in a layer, as the checkpoint spells it: `mlp.down_proj`.
     pub projection: String,
     /// Decoder layer index; null when the name has none.
     pub layer: Option<u64>,
-    /// Elements that the engine visited.
+    /// Elements that were considered for pruning.
     pub processed: u64,
     /// Elements set to +0.0 that were not zero before.
     pub pruned: u64,
     /// Elements that were zero before (+0.0 or -0.0) and are unchanged.
     pub already_zero: u64,
-    /// NaN and infinite elements, kept as they are.
+    /// NaN and infinite elements, which are kept unchanged.
     #[serde(default)]
     pub non_finite: u64,
-    /// Elements that are neither zero nor what they were: updated to compensate for pruned ones.
+    /// Nonzero elements whose values changed: updated to compensate for pruned ones.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub refitted: u64,
     /// Inputs of the projection that were always zero on the calibration text.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub dead_inputs: u64,
-    /// ‖X (Ŵ − W)ᵀ‖² ÷ ‖X Wᵀ‖² over the calibration text, X the inputs in the pruned model: the relative
-    /// error of the projection's outputs against those of its old weights on the same inputs. Absent where
-    /// the method is not activation-aware.
+    /// ‖X (Ŵ − W)ᵀ‖² ÷ ‖X Wᵀ‖² over the calibration text, with X the inputs in the pruned model: the squared
+    /// relative error of the projection's outputs against those of its original weights on the same inputs. Absent
+    /// for methods that are not activation-aware.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_error: Option<f64>,
-    /// Tiles of the projection; absent in journals that other tools wrote.
+    /// Tiles of the projection; may be absent in a journal of another tool.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tiles: Option<Tiles>,
-    /// The matrices of a fused tensor or a stack of experts, in the order of its elements; their counts add
-    /// up to the tensor's. Empty for a plain projection.
+    /// The matrices of a fused tensor or a stack of experts, in the order of its elements. Their counts add up to
+    /// the tensor's. Empty for a plain projection.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub matrices: Vec<MatrixRecord>,
 }
 
-/// What the engine did to one matrix of a tensor that has several.
+/// The result of pruning one matrix of a tensor that has several.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MatrixRecord {
-    /// Which map it is: `gate_proj`.
+    /// The map that it is: `gate_proj`.
     pub map: String,
-    /// Which expert it belongs to.
+    /// The expert that it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expert: Option<u32>,
-    /// Elements, all of them processed.
+    /// Its elements.
     pub elements: u64,
     /// Elements set to +0.0 that were not zero before.
     pub pruned: u64,
@@ -145,16 +145,16 @@ pub struct MatrixRecord {
     pub already_zero: u64,
 }
 
-/// Tile coverage of one projection.
+/// Tile coverage of a tensor.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tiles {
-    /// Tiles that the shape and the block size make.
+    /// Tiles that follow from the shapes and the block size.
     pub expected: u64,
-    /// Tiles that the engine visited.
+    /// Tiles that were processed.
     pub visited: u64,
 }
 
-/// A shard that is durable.
+/// A shard that is durable under its name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShardRecord {
     /// File name, in input and output.
@@ -184,7 +184,7 @@ pub struct Totals {
     pub already_zero: u64,
     /// NaN and infinite elements of processed tensors.
     pub non_finite: u64,
-    /// Elements that are not zero and not what they were.
+    /// Nonzero elements whose values changed.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub refitted: u64,
     /// Inputs of processed tensors that were always zero on the calibration text.
@@ -192,7 +192,7 @@ pub struct Totals {
     pub dead_inputs: u64,
 }
 
-/// Whether a count is left out of the record.
+/// Whether a count is omitted from the record.
 fn is_zero(count: &u64) -> bool {
     *count == 0
 }

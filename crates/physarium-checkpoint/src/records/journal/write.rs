@@ -8,12 +8,12 @@ use super::chain::{chain, encode};
 use super::record::Record;
 use crate::error::{Error, Result};
 
-/// A place in the journal at which writing can resume.
+/// The end of a line in a journal, after which writing can resume.
 #[derive(Debug, Clone)]
 pub(crate) struct Mark {
-    /// Bytes before it.
+    /// Bytes of the journal up to here.
     pub length: u64,
-    /// The `check` of the line before it.
+    /// The `check` of that line.
     pub check: String,
 }
 
@@ -39,16 +39,16 @@ impl JournalWriter {
         Ok(JournalWriter { file, path: path.to_owned(), previous: String::new() })
     }
 
-    /// Resumes a journal at a mark; what stands after it is cut off.
+    /// Resumes a journal at a mark; the lines after it are removed.
     pub(crate) fn resume(path: &Path, mark: &Mark) -> Result<JournalWriter> {
-        let io = |e| Error::io(path, "cut", e);
+        let io = |e| Error::io(path, "truncate", e);
         let file = OpenOptions::new().append(true).open(path).map_err(io)?;
         file.set_len(mark.length).map_err(io)?;
         file.sync_all().map_err(io)?;
         Ok(JournalWriter { file, path: path.to_owned(), previous: mark.check.clone() })
     }
 
-    /// Writes one record as one line, in one system call.
+    /// Appends a record as one line, in one system call.
     ///
     /// # Errors
     /// `Io`.
@@ -66,7 +66,7 @@ impl JournalWriter {
     /// Makes every line so far durable.
     ///
     /// # Errors
-    /// `Io`. Not to be tried again: the staging directory is resumed instead.
+    /// `Io`. Do not retry: a second sync may succeed without the data being on disk. Resume the run instead.
     pub fn sync(&self) -> Result<()> {
         self.file.sync_all().map_err(|e| Error::io(&self.path, "sync the journal", e))
     }
