@@ -1,114 +1,153 @@
 /*!
-The audit: headers, recount and journal brought together in one report.
+The audit: headers, recount and journal combined in one report.
 
-Data flows one way: the plan comes from the headers, counts from the bytes (or, where only a
-journal is at hand, from that), and the identities compare what was come by in two ways.
+The plan comes from the headers. The counts come from the weights, or from a journal if the weights are not
+available. Identities compare numbers that were computed in different ways.
 */
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use physarium_checkpoint::journal::{self, Checks, Journal};
-use physarium_checkpoint::{Checkpoint, Selection, TargetPlan, printable};
+use physarium_checkpoint::journal::{self, Checks};
+use physarium_checkpoint::{Checkpoint, Selection, TargetPlan};
 
-use crate::Step;
-use crate::count::Count;
+use crate::count::coverage::projections;
+use crate::count::journal_checks::read_journal;
+use crate::count::pairs::{pair_up, unmatched};
+use crate::count::recount::recount;
+use crate::count::sources::{JournalClaim, Sources};
 use crate::error::Result;
-use crate::journal_checks::{JOURNAL_UNREADABLE, read_journal};
-use crate::recount::{Pair, pair_up, recount};
-use crate::report::{Audit, Base};
+use crate::report::audit::{
+    Audit, Base, Basis, Changed, Counted, Model, Pruned, SCHEMA, Skipped, Target, Tensor,
+};
+use crate::step::Step;
 
 /// What the counts are taken from.
 #[derive(Debug, Clone)]
 pub enum Evidence {
-    /// The weights themselves.
+    /// The weights.
     Bytes,
-    /// This journal, with the checkpoint's headers; no weight is read.
+    /// This journal, together with the checkpoint's headers; no weights are read.
     Journal(PathBuf),
 }
 
-/// What is to be audited.
+/// What to audit.
 #[derive(Debug, Clone)]
 pub struct AuditRequest<'a> {
     /// The checkpoint.
     pub dir: &'a Path,
-    /// What it was made from.
+    /// The checkpoint that it was made from.
     pub against: Option<&'a Path>,
     /// What the counts are taken from.
     pub evidence: Evidence,
-    /// Which tensors are targets; `None` takes the journal's recipe, or the defaults without one.
+    /// Which tensors are targets. `None` uses the patterns of the journal's recipe, or the defaults without a
+    /// journal.
     pub selection: Option<Selection>,
-    /// Threads that read and count.
+    /// Number of threads that read and count.
     pub threads: usize,
 }
 
-/// Makes an audit. `on_step` is told of the work and stops it by returning an error.
+/// Makes an audit. `on_step` receives the progress; an error from it stops the work.
 ///
 /// # Errors
-/// `Checkpoint` when something cannot be read. What is *false* is in the report.
+/// `Checkpoint` if something cannot be read. A *false* number is in the report, not an error.
 pub fn audit(
     request: &AuditRequest<'_>,
     on_step: &mut dyn FnMut(Step) -> Result<(), physarium_checkpoint::Error>,
 ) -> Result<Audit> {
     let checkpoint = Checkpoint::open(request.dir)?;
     let original = request.against.map(Checkpoint::open).transpose()?;
-    let (journal, unreadable) = find_journal(request)?;
-    let selection = request.selection.clone().unwrap_or_else(|| {
-        journal.as_ref().map_or_else(Selection::default, |journal| journal.run.recipe.selection())
-    });
-    let plan = TargetPlan::new(&checkpoint, &selection)?;
+    let (journal, plan) = plan_targets(request, &checkpoint)?;
     let pairs = pair_up(&checkpoint, &plan, original.as_ref());
     let found = match request.evidence {
-        Evidence::Bytes => {
-            let sides = if original.is_some() { 2 } else { 1 };
-            let all = plan.tensors.iter().filter(|t| sides == 2 || t.is_target());
-            on_step(Step::Total(all.map(|t| sides * t.input.size_bytes()).sum()))?;
-            Some(recount(&pairs, request.threads, &mut |bytes| on_step(Step::Read(bytes)))?)
-        }
+        Evidence::Bytes => Some(recount(&pairs, request.threads, on_step)?),
         Evidence::Journal(_) => None,
     };
     let mut warnings: Vec<String> = checkpoint.warnings().iter().map(ToString::to_string).collect();
-    warnings.extend(unreadable);
+    if let JournalClaim::Unusable(reason) = &journal {
+        warnings.push(reason.clone());
+    }
     warnings.extend(unmatched(&pairs, &checkpoint, original.as_ref()));
-    let base = match (&original, &journal) {
+    let base = match (&original, journal.usable()) {
         (Some(_), _) if found.is_some() => Base::Original,
         (_, Some(_)) => Base::Journal,
         (_, None) => Base::None,
     };
-    let count = Count { plan: &plan, pairs: &pairs, found, journal: journal.as_ref(), base };
-    Ok(count.report(warnings))
+    let records = journal.usable().into_iter().flat_map(|journal| &journal.tensors);
+    let records = records.map(|record| (record.name.as_str(), record)).collect();
+    let sources = Sources { plan: &plan, pairs: &pairs, found, journal: &journal, records, base };
+    Ok(report(&sources, warnings))
 }
 
-/// The journal to compare with, and what is wrong with it if it cannot be read. Only a journal that
-/// the user names is an error then: the one in the directory is a claim that turned out false.
-fn find_journal(request: &AuditRequest<'_>) -> Result<(Option<Journal>, Option<String>)> {
+/// The journal to compare with, and the plan by the requested selection or by the journal's.
+fn plan_targets(
+    request: &AuditRequest<'_>,
+    checkpoint: &Checkpoint,
+) -> Result<(JournalClaim, TargetPlan)> {
+    let journal = find_journal(request)?;
+    let selection = request.selection.clone().unwrap_or_else(|| {
+        journal.usable().map_or_else(Selection::default, |journal| journal.run.recipe.selection())
+    });
+    let plan = TargetPlan::new(checkpoint, &selection)?;
+    Ok((journal, plan))
+}
+
+/// Finds the journal to compare with. An unreadable journal is an error only if the user names it; the one
+/// in the directory is a false claim.
+fn find_journal(request: &AuditRequest<'_>) -> Result<JournalClaim> {
     if let Evidence::Journal(path) = &request.evidence {
-        return Ok((Some(read_journal(path, Checks::IfPresent)?), None));
+        return Ok(JournalClaim::Usable(Box::new(read_journal(path, Checks::IfPresent)?)));
     }
     let path = request.dir.join(journal::FILE_NAME);
     if path.symlink_metadata().is_err() {
-        return Ok((None, None));
+        return Ok(JournalClaim::Absent);
     }
     Ok(match read_journal(&path, Checks::Required) {
-        Ok(journal) => (Some(journal), None),
-        Err(e) => (None, Some(format!("{JOURNAL_UNREADABLE}: {e}"))),
+        Ok(journal) => JournalClaim::Usable(Box::new(journal)),
+        Err(e) => JournalClaim::Unusable(format!("the journal cannot be read: {e}")),
     })
 }
 
-/// Tensors without a counterpart, on either side.
-fn unmatched(pairs: &[Pair<'_>], here: &Checkpoint, original: Option<&Checkpoint>) -> Vec<String> {
-    let mut said: Vec<String> = pairs
-        .iter()
-        .filter_map(|pair| {
-            let name = printable(&pair.planned.input.name);
-            Some(format!("tensor {name}: cannot be compared: {}", pair.mismatch.as_ref()?))
-        })
-        .collect();
-    let names: HashSet<&str> = here.tensors().map(|(_, tensor)| tensor.name.as_str()).collect();
-    let lost = original.into_iter().flat_map(Checkpoint::tensors);
-    let lost = lost.filter(|(_, tensor)| !names.contains(tensor.name.as_str()));
-    said.extend(lost.map(|(_, tensor)| {
-        format!("tensor {}: in the original, not in this checkpoint", printable(&tensor.name))
-    }));
-    said
+/// Combines everything that was counted.
+fn report(sources: &Sources<'_>, warnings: Vec<String>) -> Audit {
+    let model = Model::of(sources.plan);
+    let target = Target::of(sources.plan, &model);
+    let tensors = sources.tensors();
+    let sum = |field: fn(&Tensor) -> Option<u64>| tensors.iter().map(field).sum::<Option<u64>>();
+    let among_targets = |elements| Changed { elements, of_target: target.share(elements) };
+    let processed = |elements| Counted {
+        tensors: tensors.iter().filter(|t| t.processed.is_some_and(|n| n > 0)).count() as u64,
+        elements,
+        of_target: target.share(elements),
+        of_model: model.share(elements),
+    };
+    let pruned = |elements| Pruned {
+        elements,
+        of_target: target.share(elements),
+        of_model: model.share(elements),
+    };
+    let mut audit = Audit {
+        schema: SCHEMA.to_owned(),
+        basis: if sources.found.is_some() { Basis::Bytes } else { Basis::Journal },
+        base: sources.base,
+        denominator_correct: false,
+        identities: Vec::new(),
+        processed: sum(|t| t.processed).map(processed),
+        zero: among_targets(tensors.iter().map(|t| t.zero).sum()),
+        pruned: sum(|t| t.pruned).map(pruned),
+        already_zero: sum(|t| t.already_zero).map(among_targets),
+        sign_bit_zero: sum(|t| t.sign_bit_zero).map(among_targets),
+        changed: sum(|t| t.changed).map(among_targets),
+        untouched: sources.untouched(&model),
+        tiles: sources.tiles(),
+        projections: projections(&tensors),
+        skipped: sources.plan.tensors.iter().filter_map(Skipped::of).collect(),
+        model,
+        target,
+        tensors,
+        warnings,
+        claims: Vec::new(),
+    };
+    audit.identities = sources.identities(&audit);
+    audit.denominator_correct = audit.identities.iter().all(|identity| identity.holds);
+    audit
 }

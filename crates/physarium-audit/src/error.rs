@@ -1,4 +1,4 @@
-//! What keeps an audit from being made.
+//! Why an audit cannot be made.
 
 use std::path::PathBuf;
 
@@ -7,24 +7,24 @@ use physarium_checkpoint::ErrorKind;
 /// Result of this crate's functions.
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What keeps an audit from being made. That something is *false* is not an error.
+/// Why an audit cannot be made. A *false* number or claim is a result, not an error.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The checkpoint, its journal, or the machine.
+    /// The checkpoint or its journal is invalid or cannot be read, or the machine lacks a resource.
     #[error(transparent)]
     Checkpoint(#[from] physarium_checkpoint::Error),
-    /// A file of claims is not well-formed.
+    /// A claims file is not well-formed.
     #[error("{}: {what}", path.display())]
     Claims {
         /// The file.
         path: PathBuf,
-        /// What is wrong, with the claim's id where there is one.
+        /// What is wrong, with the id of the claim if there is one.
         what: String,
     },
-    /// A claim is about something that this audit could not count.
+    /// A claim needs a count that this audit does not have.
     #[error(
-        "{}: claim {id}: counts {count}, which this audit does not know\nhint: --against ORIGINAL tells pruned weights from weights that were zero before",
+        "{}: claim {id}: this audit has no count of {count}\nhint: --against ORIGINAL distinguishes pruned weights from weights that were zero before",
         path.display()
     )]
     Unmeasured {
@@ -38,12 +38,11 @@ pub enum Error {
 }
 
 impl Error {
-    /// Which of the reasons behind exit code 2 this is.
+    /// The reason behind exit code 2.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Error::Checkpoint(e) => e.kind(),
-            Error::Claims { .. } => ErrorKind::Usage,
-            Error::Unmeasured { .. } => ErrorKind::Usage,
+            Error::Claims { .. } | Error::Unmeasured { .. } => ErrorKind::Usage,
         }
     }
 }

@@ -1,13 +1,15 @@
 /*!
-The auditor: counts a pruned checkpoint again, from its bytes, and judges what is said about it.
+The auditor: counts a pruned checkpoint again from its bytes and judges statements about it.
 
-It never sees the pruner. What it knows it has counted (`recount`) or read in the headers;
-the journal is a claim like any other, compared and never believed, and where a number can only come
-from the journal the report says so.
+It shares no code with the pruner. Its numbers come from headers and weights. A journal is compared with
+them and never trusted; a number that only a journal can give is marked as such in the report.
 
-* [`audit`] makes an [`Audit`]: elements, target, processed, pruned, untouched, per projection and
-  per tensor, each share with its denominator, and the identities that tie them together.
-* [`Claims`] judges sentences about the model by an audit's numbers.
+Data flows from `count/` (weights, headers and journal to counts) to `report/` (counts to tables);
+`claims/` judges sentences by a report, and `verify/` compares two directories byte by byte.
+
+* [`audit`] returns an [`Audit`]: elements, target, processed, pruned and untouched weights, per projection
+  and per tensor, each share with its denominator, and the identities between these numbers.
+* [`Claims`] judges sentences about the model by the numbers of an audit.
 * [`verify`] proves that an output is its input with only pruned weights changed.
 */
 #![deny(missing_docs)]
@@ -15,39 +17,26 @@ from the journal the report says so.
 
 mod audit;
 mod claims;
-mod compare;
 mod count;
 mod error;
-mod identity;
-mod inspect;
-mod journal_checks;
-mod recount;
-mod render;
 mod report;
-mod share;
+mod step;
 mod verify;
-mod verify_shard;
 
 pub use audit::{AuditRequest, Evidence, audit};
-pub use claims::{Claim, Claims, Judgement, Verdict};
+pub use claims::claim::{Claim, Claims};
 pub use error::Error;
-pub use identity::Identity;
-pub use inspect::{
-    DtypeSum, InspectedTensor, Inspection, Listing, ProjectionSum, ShardSize, inspect,
-};
-pub use render::{markdown, text};
-pub use report::{
+pub use report::audit::{
     Audit, Base, Basis, Changed, Counted, Matrix, Model, Projection, Pruned, Skipped, Target,
     Tensor, TileCoverage, Untouched,
 };
-pub use share::{Share, grouped};
-pub use verify::{Finding, Verification, verify};
-
-/// How far an audit or a verification is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
-    /// So many bytes will be read.
-    Total(u64),
-    /// So many more have been read.
-    Read(u64),
-}
+pub use report::identity::Identity;
+pub use report::inspection::{
+    DtypeSum, InspectedTensor, Inspection, Listing, ProjectionSum, ShardSize, inspect,
+};
+pub use report::judgement::{Judgement, Verdict};
+pub use report::render::{markdown, text};
+pub use report::share::{Share, grouped};
+pub use step::Step;
+pub use verify::findings::{Finding, Verification};
+pub use verify::verify;

@@ -126,7 +126,7 @@ fn files_that_are_not_claims_are_refused() {
         (good("count = \"pruned\"\nvalue = 1\nvalue = 2"), "duplicate key"),
         (value("-1"), "must not be negative, found -1"),
         (value("18446744073709551615"), ""),
-        ([value("1"), value("1")].concat(), "claim a: id is used twice"),
+        ([value("1"), value("1")].concat(), "claim a: duplicate id"),
     ];
     for bad in ["1.5", "true", "[1]", "{a = 1}", "1e3", "nan", "2026-11-23"] {
         cases.push((value(bad), "value must be an integer or a percentage as text, found"));
@@ -245,7 +245,7 @@ fn projections_go_by_their_full_or_short_name() {
         let toml = claim("odd", "pruned", "1", "?").replace('?', of);
         let error = known.judge(toml, &known.audit()).unwrap_err();
         let said = format!(
-            "claim odd: of = \"{of}\" names 0 projections, expected target, model or one of \
+            "claim odd: of = \"{of}\" matches 0 projections, expected target, model or one of \
              mlp.up_proj, self_attn.q_proj"
         );
         assert!(error.contains(&said), "{error}");
@@ -255,7 +255,7 @@ fn projections_go_by_their_full_or_short_name() {
     write(&known.path("two"), &[(Q, weights.clone()), (CROSS_Q, weights)]);
     let audit = audit_of(&known.path("two"), Some(&known.path("two")));
     let error = known.judge(claim("a", "pruned", "0", "q_proj"), &audit).unwrap_err();
-    assert!(error.contains("names 2 projections"), "{error}");
+    assert!(error.contains("matches 2 projections"), "{error}");
     let judged = known.judge(claim("a", "pruned", "0", "cross_attn.q_proj"), &audit).unwrap();
     assert_eq!(judged[0].verdict, Verdict::Correct);
 }
@@ -328,7 +328,7 @@ fn what_was_not_measured_is_not_judged() {
     for count in ["pruned", "processed", "already_zero", "tensors"] {
         for value in ["0", "\"0 %\""] {
             let error = known.judge(claim("b", count, value, "target"), &audit).unwrap_err();
-            let said = format!("claims.toml: claim b: counts {count}, which this audit");
+            let said = format!("claims.toml: claim b: this audit has no count of {count}");
             assert!(error.contains(&said) && error.contains("--against"), "{error}");
         }
     }

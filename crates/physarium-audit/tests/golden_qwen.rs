@@ -211,11 +211,11 @@ fn what_was_once_claimed_is_judged() {
 }
 
 const ELEMENTS: &str = "journal: processed + skipped elements = model elements";
-const ONCE: &str = "journal: tensors, each once = model tensors";
-const AGREE: &str = "journal: tensors that agree with headers and plan = model tensors";
+const ONCE: &str = "journal: tensors recorded exactly once = model tensors";
+const AGREE: &str = "journal: records consistent with headers and plan = model tensors";
 const PROCESSED: &str = "journal: processed elements = target elements";
-const SUMS: &str = "journal: totals that are the sums of its records";
-const NO_TOTALS: &str = "journal: totals records";
+const SUMS: &str = "journal: totals equal the sums of its records";
+const NO_TOTALS: &str = "journal: has a totals record";
 const TILES: &str = "tiles visited = tiles expected";
 
 /// What is changed in the journal, and the identities that then fail: these and no others.

@@ -1,36 +1,32 @@
 /*!
-The recount: every weight of the targets, and every byte of the rest, read again.
+The recount: reads all weights of the targets and, if there is an original, all bytes of the other tensors.
 
-In: a checkpoint, and the original if there is one. Out: one [`Tally`] per matrix of a target, and of every other
-tensor whether its bytes are the original's. Tensors are matched by name, so that a checkpoint which
-another tool wrote in other shards can be compared too.
+In: tensors with their counterparts in the original. Out: one [`Tally`] per matrix of a target, and for each
+tensor whether its bytes equal the original's.
 */
 
-use std::collections::HashMap;
-use std::fmt;
+use physarium_checkpoint::{MatrixView, Shard, Source, Tasks};
 
-use physarium_checkpoint::{
-    Checkpoint, MatrixView, PlannedTensor, Shard, Source, TargetPlan, Tasks, TensorInfo,
-};
-
-use crate::compare::{Tally, tally};
+use super::compare::{Tally, tally};
+use super::pairs::Pair;
 use crate::error::Result;
+use crate::step::Step;
 
-/// Bytes read at once from each side; a multiple of every element size. Small enough to stay in
-/// a core's cache between reading and counting.
+/// Bytes of one side that are read together; a multiple of every element size. Small enough to stay in a
+/// core's cache between reading and counting.
 const READ_BYTES: u64 = 256 << 10;
 
-/// What was found in one tensor.
+/// Counts of one tensor.
 #[derive(Debug, Clone)]
 pub(crate) struct Found {
-    /// Counts of each matrix, of targets.
+    /// One tally per matrix of a target; empty for other tensors.
     pub matrices: Vec<Tally>,
-    /// Whether any byte differs from the original; false without one.
+    /// Whether any byte differs from the original; false without an original.
     pub differs: bool,
 }
 
 impl Found {
-    /// Nothing yet.
+    /// Counts of zero.
     fn none(pair: &Pair<'_>) -> Found {
         let matrices = if pair.planned.is_target() { pair.planned.views.len() } else { 0 };
         Found { matrices: vec![Tally::default(); matrices], differs: false }
@@ -49,96 +45,50 @@ impl Found {
     }
 }
 
-/// What stands in the way of comparing a tensor with the original.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Mismatch {
-    /// The original has no such tensor.
-    NotInOriginal,
-    /// The original has it with another type or shape.
-    Different(String),
-}
-
-impl fmt::Display for Mismatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Mismatch::NotInOriginal => f.write_str("not in the original"),
-            Mismatch::Different(what) => f.write_str(what),
-        }
-    }
-}
-
-/// A tensor of the checkpoint beside its counterpart.
-pub(crate) struct Pair<'a> {
-    pub planned: &'a PlannedTensor,
-    shard: &'a Shard,
-    original: Option<(&'a Shard, &'a TensorInfo)>,
-    pub mismatch: Option<Mismatch>,
-}
-
-/// Finds each tensor's counterpart in the original.
-pub(crate) fn pair_up<'a>(
-    checkpoint: &'a Checkpoint,
-    plan: &'a TargetPlan,
-    original: Option<&'a Checkpoint>,
-) -> Vec<Pair<'a>> {
-    let by_name: HashMap<&str, (&Shard, &TensorInfo)> = original
-        .into_iter()
-        .flat_map(Checkpoint::tensors)
-        .map(|(shard, tensor)| (tensor.name.as_str(), (shard, tensor)))
-        .collect();
-    let pair = |planned: &'a PlannedTensor| {
-        let shard = &checkpoint.shards()[planned.shard];
-        let found = by_name.get(planned.input.name.as_str()).copied();
-        let (original, mismatch) = match (original, found) {
-            (None, _) => (None, None),
-            (Some(_), None) => (None, Some(Mismatch::NotInOriginal)),
-            (Some(_), Some((_, there))) if !same_kind(&planned.input, there) => {
-                let what = format!("{} {:?} in the original", there.dtype, there.shape);
-                (None, Some(Mismatch::Different(what)))
-            }
-            (Some(_), found) => (found, None),
-        };
-        Pair { planned, shard, original, mismatch }
-    };
-    plan.tensors.iter().map(pair).collect()
-}
-
-fn same_kind(a: &TensorInfo, b: &TensorInfo) -> bool {
-    a.dtype == b.dtype && a.shape == b.shape
-}
-
-/// Consecutive bytes of one matrix of a target, or of another tensor, that are read at once.
+/// Consecutive bytes that are read together: of one matrix of a target, or of another tensor.
 struct Chunk {
     pair: usize,
-    /// Index of the matrix among the target's; 0 of another tensor.
+    /// Index of the matrix in the target; 0 for another tensor.
     matrix: usize,
+    /// First byte, counted from the tensor's first.
     begin: u64,
     length: usize,
 }
 
-/// Chunks that a thread takes at once: neighbours, so that each thread reads ahead in one file.
+/// Consecutive chunks that a thread takes together, so that each thread reads one file sequentially.
 const CHUNKS_AT_ONCE: usize = 16;
 
-/// Reads and counts everything on `threads`; `on_bytes` is told of the bytes read and stops the
-/// work by returning an error.
+/// Reads and counts everything on `threads` threads. An error from `on_step` stops the work.
+///
+/// # Errors
+/// `Checkpoint` if a shard cannot be read or has changed, or threads cannot be started.
 pub(crate) fn recount(
     pairs: &[Pair<'_>],
     threads: usize,
-    on_bytes: &mut dyn FnMut(u64) -> Result<(), physarium_checkpoint::Error>,
+    on_step: &mut dyn FnMut(Step) -> Result<(), physarium_checkpoint::Error>,
 ) -> Result<Vec<Found>> {
     let chunks = chunks(pairs);
+    on_step(Step::Total(chunks.iter().map(|chunk| chunk.bytes_read(pairs)).sum()))?;
     let groups: Vec<&[Chunk]> = chunks.chunks(CHUNKS_AT_ONCE).collect();
     let tasks = Tasks { count: groups.len(), threads };
     let parts = tasks.run(
         || Counter::new(pairs),
         |counter, group| counter.count(groups[group]),
-        &mut |bytes| Ok(on_bytes(bytes)?),
+        &mut |bytes| Ok(on_step(Step::Read(bytes))?),
     )?;
     let mut found: Vec<Found> = pairs.iter().map(Found::none).collect();
     for counter in parts {
         found.iter_mut().zip(counter.found).for_each(|(total, part)| total.add(part));
     }
     Ok(found)
+}
+
+impl Chunk {
+    /// Bytes read for it on all sides.
+    fn bytes_read(&self, pairs: &[Pair<'_>]) -> u64 {
+        let sides = if pairs[self.pair].original.is_some() { 2 } else { 1 };
+        sides * self.length as u64
+    }
 }
 
 fn chunks(pairs: &[Pair<'_>]) -> Vec<Chunk> {
@@ -149,7 +99,7 @@ fn chunks(pairs: &[Pair<'_>]) -> Vec<Chunk> {
         let bounds = |view: &MatrixView| (view.begin * element, view.elements() * element);
         let spans: Vec<(u64, u64)> = match (planned.is_target(), original) {
             (true, _) => planned.views.iter().map(bounds).collect(),
-            // Without an original, only zeros in targets can be counted.
+            // Nothing is counted in other tensors, so without an original they are not read.
             (false, None) => continue,
             (false, Some(_)) => vec![(0, size)],
         };
@@ -163,7 +113,7 @@ fn chunks(pairs: &[Pair<'_>]) -> Vec<Chunk> {
     chunks
 }
 
-/// What one thread has counted, and what it has open.
+/// Counts of one thread, and the files that it has open.
 struct Counter<'a> {
     pairs: &'a [Pair<'a>],
     found: Vec<Found>,
@@ -177,17 +127,14 @@ impl<'a> Counter<'a> {
         Counter { pairs, found, now: Open::default(), before: Open::default() }
     }
 
-    /// Counts some chunks; returns the bytes that were read.
+    /// Counts in some chunks; returns the bytes read.
     fn count(&mut self, chunks: &[Chunk]) -> Result<u64> {
-        let mut bytes = 0;
         for chunk in chunks {
             let Pair { planned, shard, original, .. } = &self.pairs[chunk.pair];
             let now = self.now.read(shard, planned.input.begin + chunk.begin, chunk.length)?;
-            bytes += chunk.length as u64;
             let before = match original {
                 None => None,
                 Some((shard, info)) => {
-                    bytes += chunk.length as u64;
                     Some(self.before.read(shard, info.begin + chunk.begin, chunk.length)?)
                 }
             };
@@ -198,7 +145,7 @@ impl<'a> Counter<'a> {
                 found.matrices[chunk.matrix] += tally;
             }
         }
-        Ok(bytes)
+        Ok(chunks.iter().map(|chunk| chunk.bytes_read(self.pairs)).sum())
     }
 }
 

@@ -1,8 +1,8 @@
-//! A share: part of a whole, and the whole is named. There is no bare percentage.
+//! A share: a part of a named whole. A percentage is never printed without its denominator.
 
 use serde::{Deserialize, Serialize};
 
-/// `part` of `whole`, and what the whole is.
+/// `part` of `whole`, with the name of the whole.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Share {
     /// The counted part.
@@ -11,7 +11,7 @@ pub struct Share {
     pub whole: u64,
     /// What the denominator counts: `target`, `model`, or a projection's name.
     pub of: String,
-    /// `part / whole`; 0 when the whole is 0.
+    /// `part / whole`; 0 if the whole is 0.
     pub share: f64,
 }
 
@@ -24,11 +24,16 @@ impl Share {
 
     /// `22.22 % of target`, rounded half up from the exact quotient.
     pub fn sentence(&self) -> String {
-        format!("{} % of {}", percent(self.part, self.whole, 2), self.of)
+        format!("{} of {}", self.percent(), self.of)
+    }
+
+    /// `22.22 %`, for a place that names the denominator.
+    pub(crate) fn percent(&self) -> String {
+        format!("{} %", percent(self.part, self.whole, 2))
     }
 }
 
-/// `part / whole` in per cent with `decimals` digits, rounded half up in exact arithmetic.
+/// `part / whole` in percent with `decimals` decimals, rounded half up in exact arithmetic.
 pub(crate) fn percent(part: u64, whole: u64, decimals: u32) -> String {
     if whole == 0 {
         return "0".to_owned();
@@ -43,8 +48,8 @@ pub(crate) fn percent(part: u64, whole: u64, decimals: u32) -> String {
     }
 }
 
-/// Whether `part / whole` in per cent rounds to `units / 10^decimals`. A quotient that lies exactly
-/// between two values rounds to both.
+/// Whether `part / whole` in percent rounds to `units / 10^decimals`. A quotient exactly halfway between
+/// two values rounds to both.
 pub(crate) fn rounds_to(part: u64, whole: u64, units: u128, decimals: u32) -> bool {
     if whole == 0 {
         return false;
@@ -54,7 +59,7 @@ pub(crate) fn rounds_to(part: u64, whole: u64, units: u128, decimals: u32) -> bo
     exact.abs_diff(claimed) <= u128::from(whole)
 }
 
-/// Digits in groups of three, as reports print counts.
+/// A count as reports print it: digits in groups of three.
 pub fn grouped(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::new();
@@ -89,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn grouping() {
+    fn digits_are_grouped_by_three() {
         assert_eq!(grouped(0), "0");
         assert_eq!(grouped(999), "999");
         assert_eq!(grouped(7_615_616_512), "7,615,616,512");

@@ -1,17 +1,17 @@
-//! Equations that must hold between an audit's numbers. One that does not is a wrong report.
+//! Equations between an audit's numbers. If one is false, the report is wrong.
 
 use serde::{Deserialize, Serialize};
 
-/// Two numbers, come by in different ways, that must be equal.
+/// Two numbers that are computed in different ways and must be equal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
-    /// What must be equal to what, in words.
+    /// The equation in words.
     pub says: String,
     /// The left-hand side.
     pub left: u64,
     /// The right-hand side.
     pub right: u64,
-    /// Whether they are equal.
+    /// Whether both sides are equal.
     pub holds: bool,
 }
 

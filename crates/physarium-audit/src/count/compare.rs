@@ -1,27 +1,27 @@
-//! Counting zeros in weights, and comparing weights with what they were. On bytes; independent of
-//! the pruner's code.
+//! Counts zeros in weights and compares weights with the original's. Works on bytes and shares no code with the
+//! pruner.
 
 use std::ops::AddAssign;
 
 use physarium_checkpoint::Dtype;
 
-/// What is found in a run of weights.
+/// Counts of consecutive weights.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
     /// Weights that are +0.0 or -0.0.
     pub zeros: u64,
-    /// Of those, -0.0.
+    /// Weights that are -0.0.
     pub sign_bit_zeros: u64,
-    /// Zero now and not before.
+    /// Weights that are zero and were not.
     pub pruned: u64,
-    /// Not zero now, and with other bits than before.
+    /// Nonzero weights whose bits differ from the original's.
     pub changed: u64,
-    /// -0.0 now and not before.
+    /// Weights that are -0.0 and were not.
     pub to_negative_zero: u64,
 }
 
 impl Tally {
-    /// Weights that are neither as they were nor +0.0.
+    /// Weights that are neither the original value nor +0.0.
     pub fn illegal(&self) -> u64 {
         self.changed + self.to_negative_zero
     }
@@ -37,7 +37,7 @@ impl AddAssign for Tally {
     }
 }
 
-/// Weights whose counts fit in the narrow counters of a vectorised loop.
+/// Weights per block; their counts fit in the narrow counters of a vectorised loop.
 const BLOCK: usize = 1024;
 
 macro_rules! tally {
@@ -51,7 +51,7 @@ macro_rules! tally {
         for (now, before) in now.chunks(BLOCK).zip(before.chunks(BLOCK)) {
             let (mut zeros, mut signs, mut pruned): ($bits, $bits, $bits) = (0, 0, 0);
             let (mut changed, mut to_negative): ($bits, $bits) = (0, 0);
-            // At most `BLOCK` each: wrapping additions, which vectorise, cannot wrap.
+            // Wrapping additions vectorise. They cannot wrap here: each count is at most `BLOCK`.
             for (now, before) in now.iter().zip(before) {
                 let (now, before) = (<$bits>::from_le_bytes(*now), <$bits>::from_le_bytes(*before));
                 let is_zero = now & !SIGN == 0;
@@ -74,20 +74,20 @@ macro_rules! tally {
     }};
 }
 
-/// Compares weights with what they were. With nothing to compare with, `before` is the same slice.
+/// Compares weights with the original's. Without an original, `before` is the same slice as `now`.
 ///
 /// # Panics
-/// If the slices are not whole elements of a prunable dtype, or differ in length.
+/// If the slices differ in length, or are not whole elements of a prunable dtype.
 #[track_caller]
 pub(crate) fn tally(now: &[u8], before: &[u8], dtype: Dtype) -> Tally {
     match dtype {
         Dtype::BF16 | Dtype::F16 => tally!(now, before, u16),
         Dtype::F32 => tally!(now, before, u32),
-        other => panic!("{other} weights are not compared one by one"),
+        other => panic!("{other} is not a prunable dtype"),
     }
 }
 
-/// Infinite and NaN weights.
+/// Number of infinite and NaN weights.
 ///
 /// # Panics
 /// If the slice is not whole elements of a prunable dtype.
@@ -97,14 +97,14 @@ pub(crate) fn non_finite(bytes: &[u8], dtype: Dtype) -> u64 {
         Dtype::BF16 => (2, 0x7f80),
         Dtype::F16 => (2, 0x7c00),
         Dtype::F32 => (4, 0x7f80_0000),
-        other => panic!("{other} weights are not looked at one by one"),
+        other => panic!("{other} is not a prunable dtype"),
     };
     assert!(bytes.len().is_multiple_of(size), "not whole {size}-byte elements");
     let bits = |weight: &[u8]| weight.iter().rev().fold(0u32, |bits, b| bits << 8 | u32::from(*b));
     bytes.chunks(size).filter(|weight| bits(weight) & exponent == exponent).count() as u64
 }
 
-/// Position of the first weight that is neither as it was nor +0.0. Slow: for when [`tally`] has
+/// Index of the first weight that is neither the original value nor +0.0. Slow; used only after [`tally`] has
 /// counted one.
 pub(crate) fn first_illegal(now: &[u8], before: &[u8], element_bytes: usize) -> Option<u64> {
     let pairs = now.chunks(element_bytes).zip(before.chunks(element_bytes));
@@ -112,7 +112,7 @@ pub(crate) fn first_illegal(now: &[u8], before: &[u8], element_bytes: usize) -> 
     pairs.into_iter().position(illegal).map(|at| at as u64)
 }
 
-/// Position of the first weight that is -0.0 and was not. Slow: for when [`tally`] has counted one.
+/// Index of the first weight that is -0.0 and was not. Slow; used only after [`tally`] has counted one.
 pub(crate) fn first_negative_zero(now: &[u8], before: &[u8], element_bytes: usize) -> Option<u64> {
     let pairs = now.chunks(element_bytes).zip(before.chunks(element_bytes));
     let negative = |weight: &[u8]| {
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn infinities_and_nans_are_told_from_large_weights() {
+    fn infinite_and_nan_weights_are_counted_and_large_ones_are_not() {
         let bytes = |bits: &[u16]| bits.iter().flat_map(|b| b.to_le_bytes()).collect::<Vec<u8>>();
         let bf16 = bytes(&[0x7f7f, 0x7f80, 0xff80, 0x7fc0, 0xff81, 0x7c00]);
         assert_eq!(non_finite(&bf16, Dtype::BF16), 4);
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn long_runs_do_not_overflow_the_counters() {
+    fn counters_do_not_overflow_on_long_inputs() {
         let (now, before) = (vec![0; 200_000], vec![1; 200_000]);
         let expected = Tally { zeros: 100_000, pruned: 100_000, ..Tally::default() };
         assert_eq!(tally(&now, &before, Dtype::F16), expected);

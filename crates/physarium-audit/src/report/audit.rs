@@ -1,34 +1,37 @@
-//! The audit's result, field by field as in `physarium.audit.json` (`docs/FORMATS.md`).
+//! The result of an audit, field by field as in `physarium.audit.json` (`docs/FORMATS.md`).
+//!
+//! A *matrix* is the unit that is pruned by itself: the tensor of a projection, one map of a fused tensor,
+//! or one map of one expert of a stack.
 
-use physarium_checkpoint::Dtype;
+use physarium_checkpoint::{Action, Dtype, PlannedTensor, TargetPlan};
 use serde::{Deserialize, Serialize};
 
-use crate::claims::Judgement;
-use crate::identity::Identity;
-use crate::share::Share;
+use super::identity::Identity;
+use super::judgement::Judgement;
+use super::share::Share;
 
 /// Schema of [`Audit`] as JSON.
 pub(crate) const SCHEMA: &str = "physarium.audit/1";
 
-/// What the numbers were read from.
+/// What numbers are taken from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Basis {
-    /// Every weight was read again.
+    /// The weights, all of which were read.
     Bytes,
-    /// Headers and a journal; no weight was read.
+    /// Headers and a journal; no weights were read.
     Journal,
 }
 
-/// What tells pruned weights from weights that were zero before.
+/// What distinguishes pruned weights from weights that were zero before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Base {
-    /// The original checkpoint's bytes.
+    /// The bytes of the original checkpoint.
     Original,
     /// The journal's count of weights that were zero before.
     Journal,
-    /// Nothing: zeros are known, pruned weights are not.
+    /// Nothing: zeros are counted, but pruned weights are unknown.
     None,
 }
 
@@ -37,43 +40,44 @@ pub enum Base {
 pub struct Audit {
     /// `physarium.audit/1`.
     pub schema: String,
-    /// What the numbers were read from.
+    /// What the numbers are taken from.
     pub basis: Basis,
-    /// What tells pruned from already zero.
+    /// What distinguishes pruned weights from weights that were zero before.
     pub base: Base,
-    /// Whether every identity holds.
+    /// Whether all identities hold.
     pub denominator_correct: bool,
-    /// The identities.
+    /// Equations between the numbers.
     pub identities: Vec<Identity>,
     /// The whole checkpoint.
     pub model: Model,
-    /// The projections that are to be pruned.
+    /// The tensors selected for pruning.
     pub target: Target,
-    /// What the engine visited; unknown without a journal and an original.
+    /// Weights that were processed: as the journal records them, or without a journal the targets that
+    /// differ from the original. `None` without either.
     pub processed: Option<Counted>,
-    /// Weights of the targets that are zero, for whatever reason.
+    /// Weights of the targets that are zero for any reason.
     pub zero: Changed,
-    /// Weights zeroed by the pruning.
+    /// Weights zeroed by pruning.
     pub pruned: Option<Pruned>,
     /// Weights that were zero before.
     pub already_zero: Option<Changed>,
     /// Zeros with a sign bit (-0.0).
     pub sign_bit_zero: Option<Changed>,
-    /// Weights that are neither as they were nor zero.
+    /// Nonzero weights that differ from the original.
     pub changed: Option<Changed>,
-    /// Everything that is no target.
+    /// Tensors that are not targets.
     pub untouched: Untouched,
-    /// Tiles of the targets, where the method knows tiles and a journal tells of them.
+    /// Tiles of the targets; `None` if the method has no tiles or no journal records them.
     pub tiles: Option<TileCoverage>,
     /// The targets by projection.
     pub projections: Vec<Projection>,
-    /// The targets one by one.
+    /// The targets, one entry per tensor.
     pub tensors: Vec<Tensor>,
-    /// The rest one by one.
+    /// The tensors that are not targets.
     pub skipped: Vec<Skipped>,
-    /// Oddities of the checkpoint.
+    /// Irregularities of the checkpoint.
     pub warnings: Vec<String>,
-    /// Judgements of claims; empty when there were none to judge.
+    /// Judgements of claims; empty if there are no claims.
     pub claims: Vec<Judgement>,
 }
 
@@ -86,10 +90,21 @@ pub struct Model {
     pub elements: u64,
 }
 
-/// The projections that are to be pruned.
+impl Model {
+    pub(crate) fn of(plan: &TargetPlan) -> Model {
+        Model { tensors: plan.tensors.len() as u64, elements: plan.model_elements() }
+    }
+
+    /// `elements` as a share of the model.
+    pub(crate) fn share(&self, elements: u64) -> Share {
+        Share::new(elements, self.elements, "model")
+    }
+}
+
+/// The tensors selected for pruning.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Target {
-    /// How many.
+    /// Number of tensors.
     pub tensors: u64,
     /// Their elements.
     pub elements: u64,
@@ -97,7 +112,20 @@ pub struct Target {
     pub of_model: Share,
 }
 
-/// What was processed.
+impl Target {
+    pub(crate) fn of(plan: &TargetPlan, model: &Model) -> Target {
+        let elements = plan.target_elements();
+        let of_model = model.share(elements);
+        Target { tensors: plan.targets().count() as u64, elements, of_model }
+    }
+
+    /// `elements` as a share of the target.
+    pub(crate) fn share(&self, elements: u64) -> Share {
+        Share::new(elements, self.elements, "target")
+    }
+}
+
+/// Processed weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Counted {
     /// Tensors.
@@ -110,7 +138,7 @@ pub struct Counted {
     pub of_model: Share,
 }
 
-/// What was pruned.
+/// Pruned weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Pruned {
     /// Elements.
@@ -121,7 +149,7 @@ pub struct Pruned {
     pub of_model: Share,
 }
 
-/// A count among the targets.
+/// A count among the weights of the targets.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Changed {
     /// Elements.
@@ -130,10 +158,10 @@ pub struct Changed {
     pub of_target: Share,
 }
 
-/// Everything that is no target.
+/// The tensors that are not targets.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Untouched {
-    /// Tensors that are no target and not known to differ from the original.
+    /// Number of these tensors, without those known to differ from the original.
     pub tensors: u64,
     /// Their elements.
     pub elements: u64,
@@ -141,20 +169,20 @@ pub struct Untouched {
     pub of_model: Share,
     /// Whether their bytes were compared with the original's.
     pub compared: bool,
-    /// Tensors that are no target and differ from the original.
+    /// Names of the tensors that are not targets and differ from the original.
     pub differing: Vec<String>,
 }
 
 /// Tiles of the targets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TileCoverage {
-    /// Edge of a tile, in weights.
+    /// Side length of a tile, in weights.
     pub block_size: u64,
-    /// Tiles that the shapes make, counted by the auditor.
+    /// Tiles by the shapes of the matrices, counted by the auditor.
     pub expected: u64,
-    /// Tiles that the journal says were visited.
+    /// Tiles that the journal records as visited.
     pub visited: u64,
-    /// Weights in those tiles, each counted once.
+    /// Weights in those tiles by the journal, each counted once.
     pub elements: u64,
 }
 
@@ -167,15 +195,15 @@ pub struct Projection {
     pub tensors: u64,
     /// Elements.
     pub elements: u64,
-    /// Weights zeroed by the pruning.
+    /// Weights zeroed by pruning.
     pub pruned: Option<u64>,
     /// Share of the projection.
     pub of_projection: Option<Share>,
-    /// Least sparsity (zeros of any origin in a matrix) over its matrices: tensors, or experts of stacks.
+    /// Minimum sparsity of its matrices. The sparsity of a matrix is its share of zeros of any origin.
     pub sparsity_min: f64,
-    /// Mean sparsity over its matrices, each weighted the same.
+    /// Mean sparsity of its matrices, each with the same weight.
     pub sparsity_mean: f64,
-    /// Greatest sparsity over its matrices.
+    /// Maximum sparsity of its matrices.
     pub sparsity_max: f64,
 }
 
@@ -186,7 +214,7 @@ pub struct Tensor {
     pub name: String,
     /// Its projection's name.
     pub role: String,
-    /// Its layer, where its name has one.
+    /// Its layer; `None` if its name has none.
     pub layer: Option<u64>,
     /// Element type.
     pub dtype: Dtype,
@@ -194,25 +222,26 @@ pub struct Tensor {
     pub shape: Vec<u64>,
     /// Elements.
     pub elements: u64,
-    /// Elements that were processed.
+    /// Processed elements.
     pub processed: Option<u64>,
     /// Weights that are zero.
     pub zero: u64,
-    /// Weights zeroed by the pruning.
+    /// Weights zeroed by pruning.
     pub pruned: Option<u64>,
     /// Weights that were zero before.
     pub already_zero: Option<u64>,
     /// Zeros with a sign bit.
     pub sign_bit_zero: Option<u64>,
-    /// Weights that are neither as they were nor zero.
+    /// Nonzero weights that differ from the original.
     pub changed: Option<u64>,
-    /// Its matrices one by one, of a fused tensor or stacked experts; their counts add up to the tensor's.
+    /// The matrices of a fused tensor or a stack of experts; their counts add up to the tensor's. Empty for
+    /// a tensor of one matrix, and if nothing is known about single matrices.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub matrices: Vec<Matrix>,
 }
 
 impl Tensor {
-    /// The sparsity of each of its matrices; of the tensor, where it is one or nothing else is known.
+    /// The sparsity of each of its matrices; that of the tensor if its matrices are not known.
     pub(crate) fn sparsities(&self) -> Vec<f64> {
         if self.matrices.is_empty() {
             return vec![self.zero as f64 / self.elements as f64];
@@ -224,26 +253,40 @@ impl Tensor {
 /// One matrix of a target that has several.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Matrix {
-    /// Which map it is: `gate_proj`.
+    /// Its map: `gate_proj`.
     pub map: String,
-    /// Which expert it belongs to.
+    /// Number of its expert; `None` in a fused tensor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expert: Option<u32>,
     /// Elements.
     pub elements: u64,
     /// Weights that are zero.
     pub zero: u64,
-    /// Weights zeroed by the pruning.
+    /// Weights zeroed by pruning.
     pub pruned: Option<u64>,
 }
 
-/// One tensor that is no target.
+/// One tensor that is not a target.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Skipped {
     /// Its name.
     pub name: String,
     /// Elements.
     pub elements: u64,
-    /// Why it is no target.
+    /// Why it is not a target.
     pub reason: String,
+}
+
+impl Skipped {
+    /// `None` for a target.
+    pub(crate) fn of(planned: &PlannedTensor) -> Option<Skipped> {
+        match &planned.action {
+            Action::Prune => None,
+            Action::Copy(reason) => Some(Skipped {
+                name: planned.input.name.clone(),
+                elements: planned.input.elements,
+                reason: reason.to_string(),
+            }),
+        }
+    }
 }

@@ -1,0 +1,155 @@
+//! Claims against the numbers of an audit.
+
+use physarium_checkpoint::printable;
+
+use super::claim::{Claim, Claims, Countable};
+use super::value::Value;
+use crate::error::{Error, Result};
+use crate::report::audit::{Audit, Projection, Tensor};
+use crate::report::judgement::{Judgement, Verdict};
+use crate::report::share::{Share, grouped, percent, rounds_to};
+
+/// A denominator: the model, the target, or one projection.
+#[derive(Clone, Copy)]
+enum Whole<'a> {
+    Target,
+    Model,
+    Projection(&'a Projection),
+}
+
+impl<'a> Whole<'a> {
+    /// All denominators that a sentence may mean, the likeliest first.
+    fn all(audit: &'a Audit) -> impl Iterator<Item = Whole<'a>> {
+        let wholes = [Whole::Target, Whole::Model].into_iter();
+        wholes.chain(audit.projections.iter().map(Whole::Projection))
+    }
+
+    /// Its name, tensors and elements.
+    fn size(self, audit: &'a Audit) -> (&'a str, u64, u64) {
+        match self {
+            Whole::Target => ("target", audit.target.tensors, audit.target.elements),
+            Whole::Model => ("model", audit.model.tensors, audit.model.elements),
+            Whole::Projection(p) => (&p.projection, p.tensors, p.elements),
+        }
+    }
+
+    /// Whether it includes a target.
+    fn includes(self, tensor: &Tensor) -> bool {
+        match self {
+            Whole::Target | Whole::Model => true,
+            Whole::Projection(projection) => tensor.role == projection.projection,
+        }
+    }
+}
+
+impl Claims {
+    /// Judges every claim.
+    ///
+    /// # Errors
+    /// `Claims` if a claim names a denominator that the audit does not have, `Unmeasured` if the audit has
+    /// no count of what the claim counts.
+    pub fn judge(&self, audit: &Audit) -> Result<Vec<Judgement>> {
+        self.claims.iter().map(|claim| self.judge_one(claim, audit)).collect()
+    }
+
+    fn judge_one(&self, claim: &Claim, audit: &Audit) -> Result<Judgement> {
+        let share = |whole| self.share(claim, audit, whole);
+        let measured = match &claim.of {
+            Some(of) => vec![share(self.whole(claim, audit, of)?)?],
+            None => vec![share(Whole::Target)?, share(Whole::Model)?],
+        };
+        let mut judgement = Judgement {
+            id: claim.id.clone(),
+            source: claim.source.clone(),
+            sentence: claim.sentence.clone(),
+            verdict: Verdict::Correct,
+            claimed: claim.value.written(claim.of.as_deref()),
+            measured,
+            true_of: Vec::new(),
+            should_say: None,
+        };
+        match claim.value {
+            Value::Count(value) => {
+                // Without a denominator, the last is the model, which includes everything that is counted.
+                let counted = judgement.measured[judgement.measured.len() - 1].part;
+                if counted != value {
+                    judgement.verdict = Verdict::Wrong;
+                    judgement.should_say = Some(grouped(counted));
+                }
+            }
+            Value::Percent { units, decimals } => {
+                let is_true = |share: &Share| rounds_to(share.part, share.whole, units, decimals);
+                let all = Whole::all(audit).map(share).collect::<Result<Vec<Share>>>()?;
+                let truths: Vec<&Share> = all.iter().filter(|share| is_true(share)).collect();
+                judgement.true_of = truths.iter().map(|share| share.of.clone()).collect();
+                if claim.of.is_some() && is_true(&judgement.measured[0]) {
+                    return Ok(judgement);
+                }
+                let (verdict, say) = match truths.as_slice() {
+                    [] => (Verdict::Wrong, judgement.measured.iter().collect()),
+                    truths => (Verdict::Denominator, truths.to_vec()),
+                };
+                let sentences: Vec<String> =
+                    say.into_iter().map(|share| sentence(share, decimals.max(2))).collect();
+                judgement.verdict = verdict;
+                judgement.should_say = Some(sentences.join(", or "));
+            }
+        }
+        Ok(judgement)
+    }
+
+    /// The denominator that a claim names.
+    fn whole<'a>(&self, claim: &Claim, audit: &'a Audit, of: &str) -> Result<Whole<'a>> {
+        let last = |p: &Projection| p.projection.rsplit('.').next() == Some(of);
+        let matching: Vec<&Projection> =
+            audit.projections.iter().filter(|p| p.projection == of || last(p)).collect();
+        match (of, matching.as_slice()) {
+            ("target", _) => Ok(Whole::Target),
+            ("model", _) => Ok(Whole::Model),
+            (_, [one]) => Ok(Whole::Projection(one)),
+            (_, found) => {
+                let names: Vec<&str> =
+                    audit.projections.iter().map(|p| p.projection.as_str()).collect();
+                let what = format!(
+                    "claim {}: of = \"{of}\" matches {} projections, expected target, model or one of {}",
+                    claim.id,
+                    found.len(),
+                    names.join(", ")
+                );
+                Err(Error::Claims { path: self.path.clone(), what })
+            }
+        }
+    }
+
+    /// What the claim counts within `whole`, as a share of it.
+    fn share(&self, claim: &Claim, audit: &Audit, whole: Whole<'_>) -> Result<Share> {
+        let inside = |field: fn(&Tensor) -> Option<u64>| -> Option<u64> {
+            audit.tensors.iter().filter(|tensor| whole.includes(tensor)).map(field).sum()
+        };
+        let part = match (claim.count, whole) {
+            (Countable::Pruned, _) => inside(|t| t.pruned),
+            (Countable::Processed, _) => inside(|t| t.processed),
+            (Countable::Target, _) => inside(|t| Some(t.elements)),
+            (Countable::AlreadyZero, _) => inside(|t| t.already_zero),
+            (Countable::Zero, _) => inside(|t| Some(t.zero)),
+            (Countable::Tensors, _) => inside(|t| Some(u64::from(t.processed? > 0))),
+            // Untouched tensors are not targets.
+            (Countable::Untouched, Whole::Target | Whole::Projection(_)) => Some(0),
+            (Countable::Untouched, Whole::Model) => Some(audit.untouched.elements),
+        };
+        let part = part.ok_or_else(|| Error::Unmeasured {
+            path: self.path.clone(),
+            id: claim.id.clone(),
+            count: claim.count.to_string(),
+        })?;
+        let (of, tensors, elements) = whole.size(audit);
+        let by_tensor = claim.count == Countable::Tensors;
+        Ok(Share::new(part, if by_tensor { tensors } else { elements }, of))
+    }
+}
+
+fn sentence(share: &Share, decimals: u32) -> String {
+    let percent = percent(share.part, share.whole, decimals);
+    let (of, part, whole) = (printable(&share.of), grouped(share.part), grouped(share.whole));
+    format!("{percent} % of {of} ({part} of {whole})")
+}

@@ -1,0 +1,71 @@
+//! Sums over the targets, and what is known of the other tensors.
+
+use std::collections::BTreeMap;
+
+use super::journal_checks::tiles_of;
+use super::sources::Sources;
+use crate::report::audit::{Base, Model, Projection, Tensor, TileCoverage, Untouched};
+use crate::report::share::Share;
+
+impl Sources<'_> {
+    /// Tensors that are not targets.
+    pub fn untouched(&self, model: &Model) -> Untouched {
+        let (mut tensors, mut elements, mut differing) = (0, 0, Vec::new());
+        for (at, pair) in self.pairs.iter().enumerate() {
+            if pair.planned.is_target() {
+                continue;
+            }
+            let differs = self.found.as_ref().is_some_and(|found| found[at].differs);
+            if differs || pair.mismatch.is_some() {
+                differing.push(pair.planned.input.name.clone());
+            } else {
+                tensors += 1;
+                elements += pair.planned.input.elements;
+            }
+        }
+        let (of_model, compared) = (model.share(elements), self.base == Base::Original);
+        Untouched { tensors, elements, of_model, compared, differing }
+    }
+
+    /// Tile coverage: tiles expected by the auditor's geometry, tiles visited by the journal.
+    pub fn tiles(&self) -> Option<TileCoverage> {
+        let block_size = self.journal.usable()?.run.recipe.needs().tile_edge?;
+        let mut coverage = TileCoverage { block_size, expected: 0, visited: 0, elements: 0 };
+        let mut recorded = false;
+        for tensor in self.plan.targets() {
+            coverage.expected += tiles_of(tensor, block_size);
+            let done = self.processed(&tensor.input.name);
+            if let Some((done, tiles)) = done.and_then(|done| Some((done, done.tiles?))) {
+                recorded = true;
+                coverage.visited += tiles.visited;
+                coverage.elements += done.processed;
+            }
+        }
+        recorded.then_some(coverage)
+    }
+}
+
+/// The targets by projection, sorted by name.
+pub(crate) fn projections(tensors: &[Tensor]) -> Vec<Projection> {
+    let mut groups: BTreeMap<&str, Vec<&Tensor>> = BTreeMap::new();
+    for tensor in tensors {
+        groups.entry(&tensor.role).or_default().push(tensor);
+    }
+    let project = |(name, group): (&str, Vec<&Tensor>)| {
+        let elements = group.iter().map(|tensor| tensor.elements).sum();
+        let pruned: Option<u64> = group.iter().map(|tensor| tensor.pruned).sum();
+        // Per matrix: the sparsity of a whole stack would hide an expert that is all zero.
+        let all: Vec<f64> = group.iter().flat_map(|tensor| tensor.sparsities()).collect();
+        Projection {
+            projection: name.to_owned(),
+            tensors: group.len() as u64,
+            elements,
+            pruned,
+            of_projection: pruned.map(|pruned| Share::new(pruned, elements, name)),
+            sparsity_min: all.iter().copied().fold(1.0, f64::min),
+            sparsity_mean: all.iter().sum::<f64>() / all.len() as f64,
+            sparsity_max: all.iter().copied().fold(0.0, f64::max),
+        }
+    };
+    groups.into_iter().map(project).collect()
+}

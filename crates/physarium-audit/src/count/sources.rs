@@ -1,0 +1,89 @@
+//! What an audit counts from: the plan, the recounted weights, the journal.
+
+use std::collections::HashMap;
+
+use physarium_checkpoint::TargetPlan;
+use physarium_checkpoint::journal::{Journal, Processed, TensorRecord};
+
+use super::compare::Tally;
+use super::pairs::Pair;
+use super::recount::Found;
+use crate::report::audit::Base;
+
+/// The journal that counts are compared with.
+pub(crate) enum JournalClaim {
+    /// There is no journal.
+    Absent,
+    /// There is one, but it cannot be used for this reason.
+    Unusable(String),
+    /// A journal whose counts can be summed.
+    Usable(Box<Journal>),
+}
+
+impl JournalClaim {
+    /// The journal, if it can be used.
+    pub fn usable(&self) -> Option<&Journal> {
+        match self {
+            JournalClaim::Usable(journal) => Some(journal),
+            JournalClaim::Absent | JournalClaim::Unusable(_) => None,
+        }
+    }
+}
+
+/// What an audit counts from.
+pub(crate) struct Sources<'a> {
+    pub plan: &'a TargetPlan,
+    /// The tensors of the plan, in its order.
+    pub pairs: &'a [Pair<'a>],
+    /// Counts of each pair; `None` if no weights were read.
+    pub found: Option<Vec<Found>>,
+    pub journal: &'a JournalClaim,
+    /// The journal's records by name.
+    pub records: HashMap<&'a str, &'a TensorRecord>,
+    pub base: Base,
+}
+
+impl<'a> Sources<'a> {
+    /// The journal's record of a target that it says was processed.
+    pub fn processed(&self, name: &str) -> Option<&'a Processed> {
+        self.records.get(name).and_then(|record| record.processed())
+    }
+
+    /// Zeros of a tensor or a matrix of `pair`: as counted, or else as stated by the journal.
+    pub fn zeros(&self, pair: &Pair<'_>, counted: Option<Tally>, stated: Option<Stated>) -> Zeros {
+        let zero = match (counted, stated) {
+            (Some(counted), _) => counted.zeros,
+            (None, Some(stated)) => stated.pruned + stated.already_zero,
+            (None, None) => 0,
+        };
+        let already_zero = match self.base {
+            Base::Original => counted
+                .filter(|_| pair.mismatch.is_none())
+                .map(|counted| counted.zeros - counted.pruned),
+            Base::Journal => stated.map(|stated| stated.already_zero),
+            Base::None => None,
+        };
+        Zeros { zero, already_zero }
+    }
+}
+
+/// What a journal states about a tensor or a matrix.
+#[derive(Clone, Copy)]
+pub(crate) struct Stated {
+    pub pruned: u64,
+    pub already_zero: u64,
+}
+
+/// Zeros of a tensor or a matrix.
+pub(crate) struct Zeros {
+    pub zero: u64,
+    /// Zeros from before pruning; `None` if unknown.
+    pub already_zero: Option<u64>,
+}
+
+impl Zeros {
+    /// Weights zeroed by pruning; `None` if unknown. A journal may state more zeros than there are.
+    pub fn pruned(&self) -> Option<u64> {
+        self.already_zero.map(|already| self.zero.saturating_sub(already))
+    }
+}

@@ -1,0 +1,83 @@
+//! Counts of each target and of its matrices.
+
+use physarium_checkpoint::MatrixView;
+
+use super::journal_checks::matrix_records;
+use super::pairs::Pair;
+use super::recount::Found;
+use super::sources::{Sources, Stated};
+use crate::report::audit::{Base, Matrix, Tensor};
+
+impl Sources<'_> {
+    /// The targets, in the order of the plan.
+    pub fn tensors(&self) -> Vec<Tensor> {
+        let targets = self.pairs.iter().enumerate().filter(|(_, pair)| pair.planned.is_target());
+        let found = |at: usize| self.found.as_ref().map(|found| &found[at]);
+        targets.map(|(at, pair)| self.tensor(pair, found(at))).collect()
+    }
+
+    fn tensor(&self, pair: &Pair<'_>, found: Option<&Found>) -> Tensor {
+        let (info, named) = (&pair.planned.input, pair.planned.projection());
+        let counted = found.map(Found::tally);
+        let stated = self.processed(&info.name).map(|done| {
+            let (pruned, already_zero) = (done.pruned, done.already_zero);
+            Stated { pruned, already_zero }
+        });
+        let zeros = self.zeros(pair, counted, stated);
+        let compared = self.base == Base::Original && pair.mismatch.is_none();
+        Tensor {
+            name: info.name.clone(),
+            role: named.projection.clone(),
+            layer: named.site.layer,
+            dtype: info.dtype,
+            shape: info.shape.clone(),
+            elements: info.elements,
+            processed: self.processed_elements(pair, found),
+            zero: zeros.zero,
+            pruned: zeros.pruned(),
+            already_zero: zeros.already_zero,
+            sign_bit_zero: counted.map(|counted| counted.sign_bit_zeros),
+            changed: counted.filter(|_| compared).map(|counted| counted.changed),
+            matrices: self.matrices(pair, found),
+        }
+    }
+
+    /// Processed elements of a target: as the journal states, or else all of them if it differs from the
+    /// original.
+    fn processed_elements(&self, pair: &Pair<'_>, found: Option<&Found>) -> Option<u64> {
+        let info = &pair.planned.input;
+        match (self.journal.usable(), self.base) {
+            (Some(_), _) => Some(self.processed(&info.name).map_or(0, |done| done.processed)),
+            (None, Base::Original) => {
+                let differs = found.is_some_and(|found| found.differs) || pair.mismatch.is_some();
+                Some(if differs { info.elements } else { 0 })
+            }
+            (None, Base::Journal | Base::None) => None,
+        }
+    }
+
+    /// The matrices of a target that has several; empty if nothing is known about single matrices.
+    fn matrices(&self, pair: &Pair<'_>, found: Option<&Found>) -> Vec<Matrix> {
+        let (planned, views) = (pair.planned, &pair.planned.views);
+        let done = self.processed(&planned.input.name);
+        let records = done.and_then(|done| matrix_records(done, planned));
+        if views.len() == 1 || (found.is_none() && records.is_none()) {
+            return Vec::new();
+        }
+        let matrix = |(at, view): (usize, &MatrixView)| {
+            let stated = records.map(|records| {
+                let (pruned, already_zero) = (records[at].pruned, records[at].already_zero);
+                Stated { pruned, already_zero }
+            });
+            let zeros = self.zeros(pair, found.map(|found| found.matrices[at]), stated);
+            Matrix {
+                map: view.site.map.name().to_owned(),
+                expert: view.site.expert,
+                elements: view.elements(),
+                zero: zeros.zero,
+                pruned: zeros.pruned(),
+            }
+        };
+        views.iter().enumerate().map(matrix).collect()
+    }
+}

@@ -1,0 +1,10 @@
+//! From counts to reports: the fields of an audit, shares, identities, tables, inspection.
+
+pub(crate) mod audit;
+pub(crate) mod identity;
+pub(crate) mod inspection;
+pub(crate) mod judgement;
+pub(crate) mod render;
+pub(crate) mod share;
+mod summary;
+mod table;

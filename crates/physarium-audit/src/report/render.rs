@@ -1,0 +1,132 @@
+//! An audit as text for a terminal and as Markdown for a report or a model card.
+
+use physarium_checkpoint::printable;
+
+use super::audit::{Audit, Base, Basis, Projection};
+use super::judgement::Verdict;
+use super::share::{Share, grouped};
+use super::summary::{SummaryRow, summary};
+use super::table::{aligned, markdown_row};
+
+/// Column headers of the table of projections.
+const PROJECTION_COLUMNS: [&str; 6] = [
+    "projection",
+    "tensors",
+    "elements",
+    "pruned",
+    "of projection",
+    "sparsity of a matrix, min / mean / max",
+];
+
+/// Tables to paste into a report or a model card.
+///
+/// A matrix is the tensor of a projection; in a stack, one expert of it.
+pub fn markdown(audit: &Audit) -> String {
+    let mut out = String::from("# Pruning audit\n\n");
+    out += &format!("Counted from {}. ", basis(audit));
+    out += if audit.denominator_correct {
+        "All identities between the numbers hold.\n\n"
+    } else {
+        "**Not every identity between the numbers holds: see the end.**\n\n"
+    };
+    out += "| what | tensors | elements | of target | of model |\n|---|---:|---:|---:|---:|\n";
+    summary(audit).iter().for_each(|row| out += &markdown_row(row));
+    out += "\n## By projection\n\n";
+    out += &markdown_row(&PROJECTION_COLUMNS.map(str::to_owned));
+    out += "|---|---:|---:|---:|---:|---:|\n";
+    projections(audit).iter().for_each(|row| out += &markdown_row(row));
+    if !audit.claims.is_empty() {
+        out += "\n## Claims\n\n| id | claimed | verdict | should say |\n|---|---|---|---|\n";
+        for claim in &audit.claims {
+            let say = claim.should_say.clone().unwrap_or_default();
+            let verdict = verdict(claim.verdict).to_owned();
+            out += &markdown_row(&[printable(&claim.id), printable(&claim.claimed), verdict, say]);
+        }
+    }
+    out += "\n## Identities\n\n| identity | left | right | holds |\n|---|---:|---:|---|\n";
+    for identity in &audit.identities {
+        let (left, right) = (grouped(identity.left), grouped(identity.right));
+        let holds = if identity.holds { "yes" } else { "**no**" };
+        out += &format!("| {} | {left} | {right} | {holds} |\n", identity.says);
+    }
+    for warning in &audit.warnings {
+        out += &format!("\nNote: {warning}\n");
+    }
+    out
+}
+
+/// The same tables for a terminal.
+pub fn text(audit: &Audit) -> String {
+    let mut out = format!("audit from {}\n\n", basis(audit));
+    out += &aligned(std::iter::once(SummaryRow::header()).chain(summary(audit)));
+    out += "\n";
+    let header = PROJECTION_COLUMNS.map(str::to_owned).to_vec();
+    out += &aligned(std::iter::once(header).chain(projections(audit)));
+    if let Some(tiles) = audit.tiles {
+        out += &format!(
+            "\ntiles of {0} x {0}: {1} expected by shape; by the journal {2} visited, with {3} weights\n",
+            tiles.block_size,
+            grouped(tiles.expected),
+            grouped(tiles.visited),
+            grouped(tiles.elements)
+        );
+    }
+    if !audit.claims.is_empty() {
+        out += "\n";
+    }
+    for claim in &audit.claims {
+        let (id, claimed) = (printable(&claim.id), printable(&claim.claimed));
+        out += &format!("claim {id}: {claimed} -> {}", verdict(claim.verdict));
+        if let Some(say) = &claim.should_say {
+            out += &format!("; should say {say}");
+        }
+        out += "\n";
+    }
+    let holding = audit.identities.iter().filter(|identity| identity.holds).count();
+    out += &format!("\nidentities: {holding} of {} hold\n", audit.identities.len());
+    for identity in audit.identities.iter().filter(|identity| !identity.holds) {
+        let (left, right) = (grouped(identity.left), grouped(identity.right));
+        out += &format!("  false: {} ({left} ≠ {right})\n", identity.says);
+    }
+    for warning in &audit.warnings {
+        out += &format!("note: {warning}\n");
+    }
+    out
+}
+
+fn basis(audit: &Audit) -> &'static str {
+    match (audit.basis, audit.base) {
+        (Basis::Journal, _) => "headers and journal (no weights were read)",
+        (Basis::Bytes, Base::Original) => "the bytes of the checkpoint and of its original",
+        (Basis::Bytes, Base::Journal) => {
+            "the bytes of the checkpoint (zeros from before pruning are counted by its journal)"
+        }
+        (Basis::Bytes, Base::None) => {
+            "the bytes of the checkpoint (pruned weights are unknown without --against)"
+        }
+    }
+}
+
+fn verdict(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Correct => "correct",
+        Verdict::Denominator => "wrong or missing denominator",
+        Verdict::Wrong => "wrong",
+    }
+}
+
+fn projections(audit: &Audit) -> Vec<Vec<String>> {
+    let row = |p: &Projection| {
+        let share = p.of_projection.as_ref();
+        let sparsity = [p.sparsity_min, p.sparsity_mean, p.sparsity_max];
+        vec![
+            printable(&p.projection),
+            grouped(p.tensors),
+            grouped(p.elements),
+            p.pruned.map_or("unknown".into(), grouped),
+            share.map_or("unknown".into(), Share::percent),
+            sparsity.map(|s| format!("{s:.4}")).join(" / "),
+        ]
+    };
+    audit.projections.iter().map(row).collect()
+}

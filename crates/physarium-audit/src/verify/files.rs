@@ -1,0 +1,160 @@
+//! The files of the output beside the shards: which there are, and that their bytes equal the input's.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use physarium_checkpoint::{
+    Checkpoint, Digest, Disposition, LinkPolicy, Purpose, Sha256, Sidecar, Source, journal,
+    manifest,
+};
+
+use super::findings::Verification;
+use super::records::Records;
+use crate::error::Result;
+
+/// The files of an output beside its shards.
+pub(super) struct Files<'a> {
+    /// The input.
+    pub checkpoint: &'a Checkpoint,
+    pub out: &'a Path,
+    pub records: &'a Records,
+}
+
+impl Files<'_> {
+    /// Verifies that the output contains exactly the files that a copy has, and the two records.
+    pub fn verify_list(&self, result: &mut Verification) -> Result<()> {
+        let mut expected: BTreeSet<PathBuf> =
+            self.checkpoint.shards().iter().map(|shard| PathBuf::from(&shard.name)).collect();
+        expected.extend([journal::FILE_NAME, manifest::FILE_NAME].map(PathBuf::from));
+        expected.extend(copied_files(self.checkpoint)?);
+        // The manifest also lists files copied with --follow-links; their bytes are compared like all others.
+        expected.extend(self.records.files().map(|entry| PathBuf::from(&entry.path)));
+        let mut there = BTreeSet::new();
+        list_files(self.out, Path::new(""), &mut there)?;
+        result.files = there.len() as u64;
+        for path in expected.difference(&there) {
+            result.report(&path.to_string_lossy(), None, "file is missing from the output");
+        }
+        for path in there.difference(&expected) {
+            let what = "file is in the output and not in the input";
+            result.report(&path.to_string_lossy(), None, what);
+        }
+        Ok(())
+    }
+
+    /// Verifies that the files have the input's bytes and the manifest's digests.
+    pub fn verify_contents(&self, result: &mut Verification) -> Result<()> {
+        let mut listed = BTreeSet::new();
+        for entry in self.records.files() {
+            if !listed.insert(PathBuf::from(&entry.path)) {
+                result.report(&entry.path, None, "listed twice in the manifest");
+            }
+            let Some(there) = open_output(self.out, &entry.path, result) else { continue };
+            if entry.size_bytes != there.len() {
+                let what = format!("expected {} bytes, found {}", entry.size_bytes, there.len());
+                result.report(&entry.path, None, what);
+            }
+            let digest = if entry.path == journal::FILE_NAME {
+                Sha256::of(&there.read_all(u64::MAX)?)
+            } else {
+                compare_with_input(self.checkpoint, Path::new(&entry.path), &there, result)?
+            };
+            if digest != entry.sha256 {
+                let what = format!("SHA-256, expected {}, found {digest}", entry.sha256);
+                result.report(&entry.path, None, what);
+            }
+        }
+        if !listed.contains(Path::new(journal::FILE_NAME)) {
+            self.report_unlisted(journal::FILE_NAME, result);
+        }
+        for path in copied_files(self.checkpoint)?.filter(|path| !listed.contains(path)) {
+            let name = path.to_string_lossy();
+            self.report_unlisted(&name, result);
+            if let Some(there) = open_output(self.out, &name, result) {
+                compare_with_input(self.checkpoint, &path, &there, result)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reports a file that the manifest does not list; without a manifest, its absence is reported once.
+    fn report_unlisted(&self, name: &str, result: &mut Verification) {
+        if self.records.has_manifest() {
+            result.report(name, None, "not in the manifest");
+        }
+    }
+}
+
+/// Files beside the shards that every copy has.
+fn copied_files(checkpoint: &Checkpoint) -> Result<impl Iterator<Item = PathBuf>> {
+    let sidecars = Sidecar::list(checkpoint, Purpose::NewWeights, LinkPolicy::LeaveOut)?;
+    let copied = sidecars.into_iter().filter(|sidecar| sidecar.disposition == Disposition::Copy);
+    Ok(copied.map(|sidecar| sidecar.path))
+}
+
+/// Every entry below a directory that is not itself a directory. Links are not followed.
+fn list_files(root: &Path, relative: &Path, into: &mut BTreeSet<PathBuf>) -> Result<()> {
+    let dir = root.join(relative);
+    let io = |e| physarium_checkpoint::Error::io(&dir, "list", e);
+    for entry in fs::read_dir(&dir).map_err(io)? {
+        let entry = entry.map_err(io)?;
+        let path = relative.join(entry.file_name());
+        if entry.file_type().map_err(io)?.is_dir() {
+            list_files(root, &path, into)?;
+        } else {
+            into.insert(path);
+        }
+    }
+    Ok(())
+}
+
+/// Opens a file of the output. A file that exists and cannot be opened (a dangling link, a FIFO, no
+/// permission) is a finding here; a missing one is a finding of the file list.
+pub(super) fn open_output(out: &Path, name: &str, result: &mut Verification) -> Option<Source> {
+    let path = out.join(name);
+    match Source::open(&path) {
+        Ok(source) => Some(source),
+        Err(e) => {
+            if path.symlink_metadata().is_ok() {
+                result.report(name, None, format!("cannot be read: {e}"));
+            }
+            None
+        }
+    }
+}
+
+/// Compares a copied file with its original, a piece at a time; returns the copy's digest.
+fn compare_with_input(
+    checkpoint: &Checkpoint,
+    path: &Path,
+    there: &Source,
+    result: &mut Verification,
+) -> Result<Digest> {
+    let original = Source::open(&checkpoint.dir().join(path)).ok();
+    let mut what = match &original {
+        None => Some("file is in the output and not in the input".to_owned()),
+        Some(file) if file.len() != there.len() => {
+            Some(format!("expected {} bytes, found {}", file.len(), there.len()))
+        }
+        Some(_) => None,
+    };
+    let mut hasher = Sha256::default();
+    let (mut at, mut before) = (0, Vec::new());
+    there.read_pieces(0..there.len(), |piece| -> Result<()> {
+        hasher.update(piece);
+        if let (None, Some(original)) = (&what, &original) {
+            before.resize(piece.len(), 0);
+            original.read_exact_at(&mut before, at)?;
+            let differs = before.iter().zip(piece).position(|(a, b)| a != b);
+            what =
+                differs.map(|i| format!("differs from the input, first at byte {}", at + i as u64));
+        }
+        at += piece.len() as u64;
+        Ok(())
+    })?;
+    if let Some(what) = what {
+        result.report(&path.to_string_lossy(), None, what);
+    }
+    Ok(hasher.finish())
+}
