@@ -65,6 +65,7 @@ mod progress;
 mod random;
 mod recipe_error;
 mod recipe_options;
+mod records;
 mod surgery;
 mod tokenizer;
 

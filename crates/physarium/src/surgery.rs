@@ -1,51 +1,47 @@
 /*!
-The surgery from end to end, on one screen: plan, then for each shard read, decide, write, journal,
-then publish.
+Pruning a checkpoint from end to end: plan, then read, decide, write and record each shard, then publish.
+
+In: a checkpoint directory and a [`Recipe`]. Out: a new directory with the pruned checkpoint, its journal and its
+manifest. The engine (`engine`) prunes the shards; `physarium_checkpoint` makes the output durable.
 */
 
 use std::path::Path;
 
-use physarium_checkpoint::journal::{
-    self, InputShard, MatrixRecord, Outcome, Processed, RunRecord, ShardRecord, TensorRecord,
-    Tiles, Totals,
-};
-use physarium_checkpoint::manifest::{self, FileEntry, LeftOut, Manifest, TensorEntry};
+use physarium_checkpoint::journal::{ShardRecord, Totals};
+use physarium_checkpoint::manifest::{FileEntry, LeftOut};
 use physarium_checkpoint::{
-    Action, Amount, Checkpoint, Disposition, LinkPolicy, MatrixView, Orientation, Overwrite,
-    PlannedTensor, Purpose, Recipe, Resume, SOLVED_DIR, Scope, Shard, Sidecar, Staging,
-    StagingRequest, TargetPlan,
+    Amount, Checkpoint, Disposition, LinkPolicy, Orientation, Overwrite, PlannedTensor, Purpose,
+    Recipe, Resume, SOLVED_DIR, Scope, Shard, Sidecar, Staging, StagingRequest, TargetPlan,
 };
 use physarium_model::{Decoder, Residency};
 
 use crate::calibration::CalibrationText;
 use crate::cancel::Cancel;
 use crate::engine::{
-    Activations, Done, Engine, MemoryPlan, Preparation, ShardRun, SolvedWeights, Solving,
-    TensorDone, check_recipe,
+    Activations, Engine, MemoryPlan, Preparation, ShardRun, SolvedWeights, Solving, check_recipe,
 };
 use crate::error::{Error, Result};
 use crate::progress::{Event, Progress};
+use crate::records::{OtherFiles, Records, run_record, tensor_record};
 
-/// Program and version, as records name it.
-const TOOL: &str = concat!("physarium ", env!("CARGO_PKG_VERSION"));
 /// Bytes that journal and manifest may take per tensor, for the check of free space.
 const RECORD_BYTES: u64 = 2048;
 
-/// What to do with projections that cannot be pruned, or that nothing is known of.
+/// What to do with projections that cannot be pruned, and with inputs that are always zero on the calibration
+/// text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Strictness {
-    /// Copy those that cannot be pruned, count inputs that are always zero on the calibration text, and
-    /// report both.
+    /// Copy such projections, count such inputs, and report both.
     #[default]
     Skip,
     /// Refuse the checkpoint.
     Refuse,
 }
 
-/// What does not decide the output's bytes, or decides only whether there is one.
+/// Options of a run that never change the weights it writes.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// Threads that decide tiles; two more read, write and hash.
+    /// Worker threads; two more threads read, write and hash.
     pub threads: usize,
     /// What to do with projections that cannot be pruned.
     pub strictness: Strictness,
@@ -54,6 +50,7 @@ pub struct Options {
 }
 
 impl Default for Options {
+    /// One worker thread per processor; projections that cannot be pruned are copied, links left out.
     fn default() -> Self {
         Options {
             threads: std::thread::available_parallelism().map_or(1, usize::from),
@@ -63,14 +60,14 @@ impl Default for Options {
     }
 }
 
-/// A run that has been planned; nothing is written yet.
+/// A planned run. Nothing is written before [`Surgery::prune`].
 #[derive(Debug)]
 pub struct Surgery {
     /// The input.
     pub checkpoint: Checkpoint,
     /// The decision for every tensor.
     pub plan: TargetPlan,
-    /// What decides the output's bytes.
+    /// Everything that decides the output's bytes.
     pub recipe: Recipe,
     /// Files beside the shards.
     pub sidecars: Vec<Sidecar>,
@@ -78,23 +75,23 @@ pub struct Surgery {
     pub memory: MemoryPlan,
     threads: usize,
     strictness: Strictness,
-    /// Windows of calibration tokens, for a method that sees activations.
+    /// Windows of calibration tokens, for an activation-aware method.
     windows: Option<Vec<Vec<u32>>>,
 }
 
-/// Where a run writes, and what it does with what is in the way.
+/// Where a run writes, and what it does with what exists there.
 #[derive(Debug, Clone, Copy)]
 pub struct Output<'a> {
     /// The output directory.
     pub dir: &'a Path,
     /// What to do with a finished output.
     pub overwrite: Overwrite,
-    /// What to do with an unfinished run.
+    /// What to do with an interrupted run.
     pub resume: Resume,
 }
 
 impl<'a> Output<'a> {
-    /// A new directory. A finished output there is refused, an unfinished run is resumed.
+    /// A new directory. A finished output there is refused, an interrupted run is resumed.
     pub fn new(dir: &'a Path) -> Output<'a> {
         Output { dir, overwrite: Overwrite::Refuse, resume: Resume::Continue }
     }
@@ -104,10 +101,10 @@ impl<'a> Output<'a> {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Summary {
-    /// Sums over all tensors, as journalled.
+    /// Sums over all tensors, as the journal has them.
     pub totals: Totals,
-    /// Mean over the processed tensors of the relative square error of their outputs, as journalled;
-    /// `None` where the method sees no activations.
+    /// Mean over the targets of the relative square error of their outputs; `None` unless the method is
+    /// activation-aware.
     pub output_error: Option<f64>,
     /// Shards that an earlier, interrupted run had finished.
     pub resumed_shards: usize,
@@ -121,8 +118,9 @@ impl Surgery {
     /// Opens and validates the checkpoint and decides for every tensor. Writes nothing.
     ///
     /// # Errors
-    /// `Usage` for parameters out of range, `Checkpoint` for a bad checkpoint or nothing to prune,
-    /// `Transposed` for an N:M pattern on a Conv1D weight.
+    /// `Usage` for parameters out of range, and for targets whose activations an activation-aware method cannot
+    /// capture; `Checkpoint` for a malformed checkpoint, or one with nothing to prune; `Transposed` for a method
+    /// that works along the inputs, on a target that is not stored `[out_features, in_features]`.
     pub fn plan(model: &Path, recipe: Recipe, options: Options) -> Result<Surgery> {
         check_recipe(&recipe)?;
         let checkpoint = Checkpoint::open(model)?;
@@ -132,13 +130,8 @@ impl Surgery {
         }
         plan.require_targets(&checkpoint)?;
         let needs = recipe.needs();
-        if let (true, Some((tensor, found))) = (needs.along_inputs, plan.first_not_by_rows()) {
-            let file = checkpoint.shards()[tensor.shard].path.clone();
-            let found = match found {
-                Orientation::InOut => "stored [in_features, out_features] (as Conv1D is)",
-                Orientation::OutIn | Orientation::Unknown => "of unknown orientation",
-            };
-            return Err(Error::Transposed { file, tensor: tensor.input.name.clone(), found });
+        if needs.along_inputs {
+            refuse_transposed(&checkpoint, &plan)?;
         }
         let sidecars = Sidecar::list(&checkpoint, Purpose::NewWeights, options.links)?;
         let threads = options.threads.max(1);
@@ -151,10 +144,11 @@ impl Surgery {
         Ok(Surgery { checkpoint, plan, recipe, sidecars, memory, threads, strictness, windows })
     }
 
-    /// Hands over the calibration text that the recipe names.
+    /// Supplies the calibration text that the recipe names, for an activation-aware method.
     ///
     /// # Errors
-    /// `Usage` for a recipe that sees no activations; what is wrong with text, tokenizer or decoder.
+    /// `Usage` for a method that does not use a calibration text, and for a window beyond the model's maximum;
+    /// `Checkpoint` and `Model` for faults in the text, the tokenizer or the decoder.
     pub fn calibrate(&mut self, text: &CalibrationText) -> Result<()> {
         let needs = self.recipe.needs();
         let Some(calibration) = needs.calibration else {
@@ -175,19 +169,19 @@ impl Surgery {
         Ok(())
     }
 
-    /// Bytes that the output will take.
+    /// Bytes that the output will take, at most.
     pub fn output_bytes(&self) -> u64 {
         let shards: u64 = self.checkpoint.shards().iter().map(Shard::size_bytes).sum();
         let sidecars: u64 = self.sidecars.iter().map(|sidecar| sidecar.size_bytes).sum();
         shards + sidecars + self.plan.tensors.len() as u64 * RECORD_BYTES
     }
 
-    /// Prunes into `out`, which appears under that name only when it is complete. A run that was
-    /// interrupted is continued.
+    /// Prunes into `output.dir`, which appears only once complete.
     ///
     /// # Errors
-    /// `Interrupted` when `cancel` is raised; otherwise what stopped the run. Nothing has appeared
-    /// under `out` then.
+    /// `Interrupted` when `cancel` is raised: a later call with the same recipe and output resumes the run. `Usage`
+    /// for an activation-aware method without a calibration text. Otherwise what stopped the run. The output
+    /// directory has not appeared then.
     pub fn prune(
         &self,
         output: Output<'_>,
@@ -198,19 +192,19 @@ impl Surgery {
         let request = StagingRequest {
             out: dir,
             checkpoint: &self.checkpoint,
-            run: self.run_record(),
+            run: run_record(&self.recipe, &self.checkpoint),
             output_bytes: self.output_bytes(),
             overwrite,
             resume,
         };
         let mut staging = Staging::begin(request, &mut |_| cancel.check())?;
-        let records = match self.operate(&mut staging, cancel, progress) {
+        let records = match self.write_shards(&mut staging, cancel, progress) {
             Ok(records) => records,
             Err(Error::Checkpoint(physarium_checkpoint::Error::Interrupted)) => {
                 return Err(Error::Interrupted { staging: staging.dir().to_owned() });
             }
             Err(e @ (Error::NonFinite { .. } | Error::Unsolvable { .. })) => {
-                // This recipe will never get through this input: there is nothing to go on with.
+                // This recipe fails on this input every time: there is nothing to resume.
                 staging.discard()?;
                 return Err(e);
             }
@@ -221,33 +215,14 @@ impl Surgery {
         Ok(summary)
     }
 
-    fn run_record(&self) -> RunRecord {
-        let input = |shard: &Shard| InputShard {
-            name: shard.name.clone(),
-            size_bytes: shard.size_bytes(),
-            header_sha256: shard.header_sha256,
-        };
-        RunRecord {
-            schema: journal::SCHEMA.to_owned(),
-            tool: TOOL.to_owned(),
-            recipe: self.recipe.clone(),
-            input: self.checkpoint.shards().iter().map(input).collect(),
-        }
-    }
-
-    /// Writes every shard that is not there yet.
-    fn operate(
+    /// Writes every shard that an interrupted run has not finished.
+    fn write_shards(
         &self,
         staging: &mut Staging,
         cancel: &Cancel,
         progress: &mut dyn Progress,
     ) -> Result<Records> {
-        let mut records = Records::default();
-        for finished in staging.finished() {
-            records.shards.push(finished.shard.clone());
-            records.tensors.extend(finished.tensors.iter().cloned());
-        }
-        records.resumed = records.shards.len();
+        let mut records = Records::of_resumed(staging.finished());
         let (shards, first) = (self.checkpoint.shards(), records.resumed);
         if first > 0 {
             progress.event(Event::Resumed { shards: first, of: shards.len() });
@@ -272,28 +247,14 @@ impl Surgery {
         let bytes = shards[first..].iter().map(Shard::size_bytes).sum();
         let tensors = shards[first..].iter().map(|shard| shard.tensors.len() as u64).sum();
         progress.event(Event::Started { task: "prune", bytes, tensors });
+        let mut writer = ShardWriter { staging, records: &mut records, progress };
         for (index, shard) in shards.iter().enumerate().skip(first) {
-            let run = ShardRun { engine: &engine, shard, tensors: self.tensors_of(index) };
-            let mut part = staging.create_shard(&shard.name, shard.size_bytes())?;
-            let (input_sha256, output_sha256) = run.run(&mut part, &mut |bytes, complete| {
-                progress.event(Event::Bytes(bytes));
-                let Some(tensor) = complete else { return Ok(()) };
-                progress.event(Event::Tensor(&tensor.planned.input.name));
-                let record = tensor_record(&engine, shard, &tensor);
-                staging.record_tensor(record.clone())?;
-                records.tensors.push(record);
-                Ok(())
-            })?;
-            let (name, size_bytes) = (shard.name.clone(), shard.size_bytes());
-            let record = ShardRecord { name, size_bytes, input_sha256, output_sha256 };
-            staging.finish_shard(part, record.clone())?;
-            records.shards.push(record);
-            progress.event(Event::Shard(&shard.name));
+            writer.write(&ShardRun { engine: &engine, shard, tensors: self.tensors_of(index) })?;
         }
         Ok(records)
     }
 
-    /// Solves all targets, where the method sees activations.
+    /// Solves all targets if the method is activation-aware.
     fn solve(
         &self,
         staging: &Path,
@@ -321,7 +282,7 @@ impl Surgery {
         Ok(Some(solved))
     }
 
-    /// Fails if nothing is known of some inputs.
+    /// Fails if inputs of a target are always zero, so that nothing tells what their weights are worth.
     fn refuse_dead_inputs(&self, solved: &SolvedWeights) -> Result<()> {
         for (tensor, view) in self.plan.matrices() {
             let dead = solved.of(&tensor.input.name).stats.dead_inputs;
@@ -336,7 +297,7 @@ impl Surgery {
         Ok(())
     }
 
-    /// The plan's tensors of one shard: a run of the plan, which is in file order.
+    /// The plan's tensors of one shard; consecutive, as the plan is in file order.
     fn tensors_of(&self, shard: usize) -> &[PlannedTensor] {
         let tensors = &self.plan.tensors;
         let begin = tensors.partition_point(|tensor| tensor.shard < shard);
@@ -346,13 +307,14 @@ impl Surgery {
 
     /// Copies the other files, writes the manifest, and makes the output appear.
     fn publish(&self, staging: Staging, records: &Records) -> Result<Summary> {
-        let (mut files, mut left_out) = (Vec::new(), Vec::new());
+        let mut other_files = OtherFiles::default();
         for sidecar in &self.sidecars {
             match sidecar.disposition {
                 Disposition::Copy => {
-                    files.push(staging.copy_sidecar(self.checkpoint.dir(), &sidecar.path)?);
+                    let copied = staging.copy_sidecar(self.checkpoint.dir(), &sidecar.path)?;
+                    other_files.copied.push(copied);
                 }
-                Disposition::LeftOut(reason) => left_out.push(LeftOut {
+                Disposition::LeftOut(reason) => other_files.left_out.push(LeftOut {
                     path: sidecar.path.to_string_lossy().into_owned(),
                     reason: reason.to_owned(),
                 }),
@@ -361,22 +323,12 @@ impl Surgery {
         let totals = Totals::of(&records.tensors);
         staging.remove_solved()?;
         staging.publish(totals, |journal: FileEntry| {
-            files.push(journal);
-            Manifest {
-                schema: manifest::SCHEMA.to_owned(),
-                tool: TOOL.to_owned(),
-                recipe: self.recipe.clone(),
-                totals,
-                shards: records.shards.clone(),
-                files,
-                left_out,
-                tensors: records.tensors.iter().filter_map(TensorEntry::of).collect(),
-                check: String::new(),
-            }
+            other_files.copied.push(journal);
+            records.manifest(&self.recipe, totals, other_files)
         })?;
         Ok(Summary {
             totals,
-            output_error: mean_output_error(&records.tensors),
+            output_error: records.mean_output_error(),
             resumed_shards: records.resumed,
             shards: records.shards.len(),
             output_bytes: records.shards.iter().map(|shard| shard.size_bytes).sum(),
@@ -384,73 +336,43 @@ impl Surgery {
     }
 }
 
-/// What was written, over all shards.
-#[derive(Default)]
-struct Records {
-    resumed: usize,
-    shards: Vec<ShardRecord>,
-    tensors: Vec<TensorRecord>,
-}
-
-/// The mean of what is known.
-fn mean_output_error(tensors: &[TensorRecord]) -> Option<f64> {
-    let errors: Vec<f64> =
-        tensors.iter().filter_map(|tensor| tensor.processed()?.output_error).collect();
-    let count = errors.len() as f64;
-    (!errors.is_empty()).then(|| errors.iter().sum::<f64>() / count)
-}
-
-fn tensor_record(engine: &Engine<'_>, shard: &Shard, tensor: &TensorDone<'_>) -> TensorRecord {
-    let input = &tensor.planned.input;
-    let outcome = match &tensor.planned.action {
-        Action::Copy(reason) => Outcome::Skipped { reason: reason.to_string() },
-        Action::Prune => Outcome::Processed(processed(engine, tensor)),
+/// Fails if a target's rows are not known to run along its inputs.
+fn refuse_transposed(checkpoint: &Checkpoint, plan: &TargetPlan) -> Result<()> {
+    let Some((tensor, orientation)) = plan.first_not_by_rows() else { return Ok(()) };
+    let found = match orientation {
+        Orientation::InOut => "stored [in_features, out_features] (as Conv1D is)",
+        Orientation::OutIn | Orientation::Unknown => "of unknown orientation",
     };
-    TensorRecord {
-        name: input.name.clone(),
-        shard: shard.name.clone(),
-        dtype: input.dtype,
-        shape: input.shape.clone(),
-        elements: input.elements,
-        outcome,
-        output_blake3: Some(tensor.output_blake3),
-    }
+    let file = checkpoint.shards()[tensor.shard].path.clone();
+    Err(Error::Transposed { file, tensor: tensor.input.name.clone(), found })
 }
 
-fn processed(engine: &Engine<'_>, tensor: &TensorDone<'_>) -> Processed {
-    let (input, named) = (&tensor.planned.input, tensor.planned.projection());
-    let (expected, stats) = (engine.tiles(tensor.planned), engine.stats(tensor.planned));
-    let done = tensor.sum();
-    assert_eq!(done.elements, input.elements, "{}: elements visited", input.name);
-    assert_eq!(done.tiles, expected.unwrap_or(0), "{}: tiles visited", input.name);
-    Processed {
-        projection: named.projection.clone(),
-        layer: named.site.layer,
-        processed: done.elements,
-        pruned: done.counts.pruned,
-        already_zero: done.counts.already_zero,
-        non_finite: done.counts.non_finite,
-        refitted: done.refitted,
-        dead_inputs: stats.map_or(0, |stats| stats.dead_inputs),
-        output_error: stats.map(|stats| stats.output_error),
-        tiles: expected.map(|expected| Tiles { expected, visited: done.tiles }),
-        matrices: matrix_records(tensor),
-    }
+/// Writes pruned shards into the staging directory, and records them.
+struct ShardWriter<'a> {
+    staging: &'a mut Staging,
+    records: &'a mut Records,
+    progress: &'a mut dyn Progress,
 }
 
-/// The matrices of a tensor that has several.
-fn matrix_records(tensor: &TensorDone<'_>) -> Vec<MatrixRecord> {
-    let views = &tensor.planned.views;
-    if views.len() == 1 {
-        return Vec::new();
+impl ShardWriter<'_> {
+    /// Prunes one shard and makes it durable.
+    fn write(&mut self, run: &ShardRun<'_>) -> Result<()> {
+        let shard = run.shard;
+        let mut part = self.staging.create_shard(&shard.name, shard.size_bytes())?;
+        let (input_sha256, output_sha256) = run.run(&mut part, &mut |bytes, complete| {
+            self.progress.event(Event::Bytes(bytes));
+            let Some(tensor) = complete else { return Ok(()) };
+            self.progress.event(Event::Tensor(&tensor.planned.input.name));
+            let record = tensor_record(run.engine, shard, &tensor);
+            self.staging.record_tensor(record.clone())?;
+            self.records.tensors.push(record);
+            Ok(())
+        })?;
+        let (name, size_bytes) = (shard.name.clone(), shard.size_bytes());
+        let record = ShardRecord { name, size_bytes, input_sha256, output_sha256 };
+        self.staging.finish_shard(part, record.clone())?;
+        self.records.shards.push(record);
+        self.progress.event(Event::Shard(&shard.name));
+        Ok(())
     }
-    assert_eq!(views.len(), tensor.matrices.len(), "{}: matrices", tensor.planned.input.name);
-    let record = |(view, done): (&MatrixView, &Done)| MatrixRecord {
-        map: view.site.map.name().to_owned(),
-        expert: view.site.expert,
-        elements: done.elements,
-        pruned: done.counts.pruned,
-        already_zero: done.counts.already_zero,
-    };
-    views.iter().zip(&tensor.matrices).map(record).collect()
 }

@@ -4,10 +4,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use physarium::checkpoint::{
-    Amount, Calibrated, Method, NonFinite, Overwrite, Recipe, Resume, Sparsity,
+use physarium::{
+    CalibrationOptions, CalibrationText, Cancel, Error, Event, MethodName, Options, Output,
+    Progress, RecipeOptions, Silent, Surgery,
 };
-use physarium::{CalibrationText, Cancel, Error, Event, Options, Progress, Silent, Surgery};
 
 /// Raises a token once so many tokens are done.
 struct StopAfter {
@@ -28,19 +28,19 @@ impl Progress for StopAfter {
 
 fn prune(out: &Path, cancel: &Cancel, progress: &mut dyn Progress) -> Result<(), Error> {
     let demo = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../demo");
-    let text = CalibrationText::read(&demo.join("calibration.txt"), None)?;
-    let recipe = Recipe {
-        method: Method::ActivationFlow(Calibrated {
-            amount: Amount::Sparsity(Sparsity::try_from(0.5).unwrap()),
-            calibration: text.calibration(2048, 256, 7),
-        }),
-        target: vec![],
+    let (model, text) = (demo.join("model"), demo.join("calibration.txt"));
+    let text = CalibrationText::read(&text, None)?;
+    let options = RecipeOptions {
+        method: MethodName::ActivationFlow,
+        sparsity: Some("0.5".parse().unwrap()),
+        calibration: CalibrationOptions { tokens: Some(2048), window: Some(256), seed: Some(7) },
         skip: vec!["*.v_proj.weight".to_owned()],
-        non_finite: NonFinite::Refuse,
+        ..RecipeOptions::default()
     };
-    let mut surgery = Surgery::plan(&demo.join("model"), recipe, Options::default())?;
+    let recipe = options.recipe(&model, Some(&text))?;
+    let mut surgery = Surgery::plan(&model, recipe, Options::default())?;
     surgery.calibrate(&text)?;
-    surgery.prune(out, Overwrite::Refuse, Resume::Continue, cancel, progress).map(|_| ())
+    surgery.prune(Output::new(out), cancel, progress).map(|_| ())
 }
 
 fn files(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {

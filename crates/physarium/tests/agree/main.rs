@@ -14,10 +14,10 @@ use std::path::{Path, PathBuf};
 
 use physarium::audit::{Audit, AuditRequest, Evidence, audit, verify};
 use physarium::checkpoint::{
-    Checkpoint, Dtype, FlowRecipe, Method, NonFinite, Overwrite, Recipe, Resume, Scope,
+    Amount, Checkpoint, Criterion, Dtype, FlowRecipe, Method, NonFinite, Recipe, Scope,
 };
 use physarium::flow::FlowParams;
-use physarium::{Cancel, Options, Silent, Surgery, default_method};
+use physarium::{Cancel, Options, Output, RecipeOptions, Silent, Surgery};
 use physarium_fixtures::{Fill, Kind, Tensor, llama_tensors, write_checkpoint};
 
 const JOURNAL: &str = "physarium.journal.jsonl";
@@ -27,21 +27,37 @@ fn recipe(method: Method) -> Recipe {
     Recipe { method, target: vec![], skip: vec![], non_finite: NonFinite::Refuse }
 }
 
-/// The magnitude flow with small tiles.
-fn flow(block_size: u64) -> Method {
-    let flow = FlowRecipe { iterations: 30, beta: 2.0, inflow: FlowParams::DEFAULT_INFLOW };
-    Method::MagnitudeFlow { block_size, flow }
+fn default_method() -> Method {
+    RecipeOptions::default().build(None).unwrap().method
 }
 
+/// The magnitude flow in tiles of this side length.
+fn flow(block_size: u64) -> Method {
+    let flow = FlowRecipe { iterations: 30, beta: 2.0, inflow: FlowParams::DEFAULT_INFLOW };
+    Method::new(Criterion::MagnitudeFlow { block_size, flow }, Amount::Emergent).unwrap()
+}
+
+/// The smallest magnitudes, to an exact sparsity.
+fn exact(sparsity: &str, scope: Scope) -> Method {
+    let sparsity = sparsity.parse().unwrap();
+    Method::new(Criterion::Magnitude, Amount::Sparsity { sparsity, scope }).unwrap()
+}
+
+/// The largest magnitudes of each group.
+fn pattern(pattern: &str) -> Method {
+    let amount = Amount::Pattern(pattern.parse().unwrap());
+    Method::new(Criterion::Magnitude, amount).unwrap()
+}
+
+/// Every kind of method that uses magnitudes only.
 fn methods() -> Vec<(&'static str, Method)> {
-    let exact = |scope| Method::Exact { sparsity: "0.5".parse().unwrap(), scope };
     vec![
         ("flow", default_method()),
-        ("tile", exact(Scope::Tile { block_size: 24 })),
-        ("tensor", exact(Scope::Tensor)),
-        ("model", exact(Scope::Model)),
-        ("2:4", Method::Pattern { pattern: "2:4".parse().unwrap() }),
-        ("3:7", Method::Pattern { pattern: "3:7".parse().unwrap() }),
+        ("tile", exact("0.5", Scope::Tile { block_size: 24 })),
+        ("tensor", exact("0.5", Scope::Tensor)),
+        ("model", exact("0.5", Scope::Model)),
+        ("2:4", pattern("2:4")),
+        ("3:7", pattern("3:7")),
         ("small-flow", flow(24)),
     ]
 }
@@ -94,8 +110,7 @@ impl Work {
 fn prune(model: &Path, out: &Path, method: Method, threads: usize) {
     let options = Options { threads, ..Options::default() };
     let surgery = Surgery::plan(model, recipe(method), options).unwrap();
-    let cancel = Cancel::default();
-    surgery.prune(out, Overwrite::Refuse, Resume::Continue, &cancel, &mut Silent).unwrap();
+    surgery.prune(Output::new(out), &Cancel::default(), &mut Silent).unwrap();
 }
 
 fn audit_with(dir: &Path, against: Option<&Path>, threads: usize) -> Audit {

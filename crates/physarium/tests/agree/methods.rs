@@ -5,8 +5,8 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use physarium::audit::Base;
-use physarium::checkpoint::{Checkpoint, NonFinite, Overwrite, Recipe, Resume};
-use physarium::{Cancel, Options, Silent, Surgery};
+use physarium::checkpoint::{Checkpoint, NonFinite, Recipe};
+use physarium::{Cancel, Options, Output, Silent, Surgery};
 use physarium_fixtures::with_length;
 use serde_json::Value;
 
@@ -128,9 +128,7 @@ fn weights_that_are_not_finite_are_counted() {
         let out = work.path(&format!("out-{index}"));
         let keep = Recipe { non_finite: NonFinite::Keep, ..recipe(method) };
         let surgery = Surgery::plan(&model, keep, Options::default()).unwrap();
-        let cancel = Cancel::default();
-        let summary =
-            surgery.prune(&out, Overwrite::Refuse, Resume::Continue, &cancel, &mut Silent).unwrap();
+        let summary = surgery.prune(Output::new(&out), &Cancel::default(), &mut Silent).unwrap();
         assert_eq!(summary.totals.non_finite, 3);
         assert_eq!(findings(&model, &out), [""; 0]);
         assert!(audit_of(&out, Some(&model)).denominator_correct);

@@ -5,11 +5,12 @@ use std::path::Path;
 
 use physarium::checkpoint::Checkpoint;
 use physarium::checkpoint::manifest::Manifest;
-use physarium::default_method;
 use physarium_fixtures::with_length;
 use serde_json::{Value, json};
 
-use super::{JOURNAL, MANIFEST, Work, copy_files, findings, methods, prune, tensors};
+use super::{
+    JOURNAL, MANIFEST, Work, copy_files, default_method, findings, methods, prune, tensors,
+};
 
 #[test]
 fn tampering_is_named() {

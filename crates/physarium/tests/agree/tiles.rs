@@ -2,52 +2,66 @@
 
 use std::path::Path;
 
-use physarium::checkpoint::{Dtype, Method, Scope, Sparsity};
+use physarium::checkpoint::{Dtype, Scope, Sparsity};
 use physarium::flow::{
-    Census, Conductance, FloatFormat, FlowParams, TileView, apply_cut, exact_cut,
+    Census, Conductance, Cut, FloatFormat, FlowParams, Magnitudes, TileView, apply_cut, exact_cut,
 };
 use physarium_fixtures::{Fill, Kind, Tensor, write_checkpoint};
 
-use super::{Work, audit_of, by_tensor, findings, flow, prune, tensors};
+use super::{Work, audit_of, by_tensor, exact, findings, flow, prune, tensors};
 
-/// How a tile is decided in [`tile_by_tile`].
+/// How a tile is decided.
 #[derive(Clone, Copy)]
 enum Rule {
     Flow(FlowParams),
     Exact(Sparsity),
 }
 
-/// What pruning a matrix tile by tile gives: each is copied out, decided, cut and put back.
-fn tile_by_tile(
-    bytes: &[u8],
+/// A matrix that is pruned tile by tile.
+struct TiledMatrix<'a> {
+    bytes: &'a [u8],
     format: FloatFormat,
-    [rows, cols]: [usize; 2],
+    shape: [usize; 2],
     edge: usize,
-    rule: Rule,
-) -> Vec<u8> {
-    let size = format.size_bytes();
-    let mut out = bytes.to_vec();
-    let (mut census, mut conductance) = (Census::default(), Conductance::default());
-    for top in (0..rows).step_by(edge) {
-        for left in (0..cols).step_by(edge) {
-            let (n_rows, n_cols) = (edge.min(rows - top), edge.min(cols - left));
-            let row = |row: usize| {
-                let begin = ((top + row) * cols + left) * size;
-                begin..begin + n_cols * size
-            };
-            let mut tile: Vec<u8> = (0..n_rows).flat_map(|r| bytes[row(r)].to_vec()).collect();
-            let view = TileView::new(&tile, format, [n_rows, n_cols], n_cols * size);
-            let cut = match rule {
-                Rule::Flow(params) => conductance.cuts([census.take(&view)], format, params)[0],
-                Rule::Exact(share) => exact_cut(&view, census.take(&view), share.count(view.len())),
-            };
-            apply_cut(&mut tile, format, cut, 0);
-            for (r, weights) in tile.chunks(n_cols * size).enumerate() {
-                out[row(r)].copy_from_slice(weights);
+}
+
+impl TiledMatrix<'_> {
+    /// The pruned matrix: each tile is copied out, decided, cut and put back.
+    fn pruned(&self, rule: Rule) -> Vec<u8> {
+        let (format, [rows, cols], edge) = (self.format, self.shape, self.edge);
+        let size = format.size_bytes();
+        let mut out = self.bytes.to_vec();
+        let mut census = Census::default();
+        for top in (0..rows).step_by(edge) {
+            for left in (0..cols).step_by(edge) {
+                let (n_rows, n_cols) = (edge.min(rows - top), edge.min(cols - left));
+                let row = |row: usize| {
+                    let begin = ((top + row) * cols + left) * size;
+                    begin..begin + n_cols * size
+                };
+                let mut tile: Vec<u8> =
+                    (0..n_rows).flat_map(|r| self.bytes[row(r)].to_vec()).collect();
+                let view = TileView::new(&tile, format, [n_rows, n_cols], n_cols * size);
+                let cut = rule.cut(&view, census.take(&view));
+                apply_cut(&mut tile, format, cut, 0);
+                for (r, weights) in tile.chunks(n_cols * size).enumerate() {
+                    out[row(r)].copy_from_slice(weights);
+                }
             }
         }
+        out
     }
-    out
+}
+
+impl Rule {
+    fn cut(self, tile: &TileView<'_>, magnitudes: &Magnitudes) -> Cut {
+        match self {
+            Rule::Flow(params) => {
+                Conductance::default().cuts([magnitudes], tile.format(), params)[0]
+            }
+            Rule::Exact(sparsity) => exact_cut(tile, magnitudes, sparsity.count(tile.len())),
+        }
+    }
 }
 
 fn default_flow() -> Rule {
@@ -55,12 +69,7 @@ fn default_flow() -> Rule {
     Rule::Flow(FlowParams::new(FlowParams::DEFAULT_ITERATIONS, beta, inflow).unwrap())
 }
 
-fn exact_tiles(sparsity: &str, block_size: u64) -> (Method, Rule) {
-    let sparsity = sparsity.parse().unwrap();
-    (Method::Exact { sparsity, scope: Scope::Tile { block_size } }, Rule::Exact(sparsity))
-}
-
-/// Every target of `out` is what [`tile_by_tile`] makes of it; nothing else differs.
+/// Every target of `out` is what [`TiledMatrix::pruned`] makes of it; nothing else differs.
 fn assert_tiled(model: &Path, out: &Path, edge: usize, rule: Rule) {
     let (before, after) = (by_tensor(model), by_tensor(out));
     let targets = audit_of(out, Some(model)).tensors;
@@ -71,7 +80,8 @@ fn assert_tiled(model: &Path, out: &Path, edge: usize, rule: Rule) {
             _ => FloatFormat::F32,
         };
         let shape = [target.shape[0] as usize, target.shape[1] as usize];
-        let expected = tile_by_tile(&before[&target.name], format, shape, edge, rule);
+        let bytes = &before[&target.name][..];
+        let expected = TiledMatrix { bytes, format, shape, edge }.pruned(rule);
         assert!(after[&target.name] == expected, "{} in tiles of {edge}", target.name);
         assert!(after[&target.name] != before[&target.name]);
     }
@@ -83,10 +93,11 @@ fn every_tile_is_solved_by_itself() {
     let work = Work::new();
     let model = work.model("model", &tensors(), 2);
     for edge in [1, 7, 24, 256] {
-        let (exact, share) = exact_tiles("0.6", edge);
+        let exact = exact("0.6", Scope::Tile { block_size: edge });
+        let share = Rule::Exact("0.6".parse().unwrap());
         for (name, method, rule) in [("flow", flow(edge), default_flow()), ("exact", exact, share)]
         {
-            // A tube alone carries all: nothing dies in tiles of one.
+            // A single tube carries all of the flow: none dies in tiles of one weight.
             if edge > 1 || name == "exact" {
                 let out = work.path(&format!("{name}-{edge}"));
                 prune(&model, &out, method, 2);
@@ -103,7 +114,8 @@ fn wide_bands_are_solved_tile_by_tile_too() {
     let tensors = [Tensor::new("model.layers.0.mlp.down_proj.weight", Kind::Bf16, &[1030, 16_500])];
     let model = work.path("model");
     write_checkpoint(&model, &tensors, 1, Fill::Gaussian(9)).unwrap();
-    let (exact, share) = exact_tiles("0.3", 1024);
+    let exact = exact("0.3", Scope::Tile { block_size: 1024 });
+    let share = Rule::Exact("0.3".parse().unwrap());
     for (name, method, rule) in [("flow", flow(1024), default_flow()), ("exact", exact, share)] {
         let out = work.path(name);
         prune(&model, &out, method, 2);
