@@ -94,8 +94,8 @@ fn compare(file: &str, digests: &Digests) {
 /// products are divided by the size of caches, on the processor.
 fn of_this_machine() -> Option<String> {
     let instructions = match Compute::new(1).unwrap().instructions() {
-        Instructions::Amx => "amx",
         Instructions::Portable => VectorKind::detect().name(),
+        tiles => tiles.name(),
     };
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let field = |name: &str| {
