@@ -94,7 +94,7 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// Reports an error; `again` says what running the same command after an interrupt is for.
+/// Reports an error. `again` is the purpose of the same command after an interrupt.
 fn fail(error: &anyhow::Error, again: &str) -> ExitCode {
     // The reader of stdout has closed it: `physarium inspect MODEL | head` is no failure.
     let pipe = error.downcast_ref::<std::io::Error>();

@@ -22,8 +22,9 @@ use crate::{signals, terminal};
 /// tubes are set to +0.0. magnitude-flow (the default) and magnitude need no data; the other methods are
 /// activation-aware and use a --calibration text.
 ///
-/// --sparsity, --pattern or --price set how much is pruned. Without them the sparsity is not fixed in
-/// advance: it emerges from the flow.
+/// How much is pruned is set by --sparsity, --pattern or, for activation-aware methods, --price. The two flow
+/// methods also run without: the sparsity is not fixed in advance, it emerges from the flow. With --sparsity or
+/// --pattern, magnitude-flow runs no flow and prunes the smallest magnitudes.
 ///
 /// The output is a Hugging Face checkpoint that differs from the input only in pruned weights and, with
 /// sparsegpt and activation-flow, in weights updated to compensate. Beside the weights it holds
