@@ -5,37 +5,55 @@ use physarium::Options;
 
 use crate::terminal;
 
-/// Headings of options in `--help`, in their order.
+// Headings of options in `--help`.
+
+/// What a command reads beside its positional arguments.
+pub const INPUT: &str = "Input";
+/// How weights are chosen, and how many.
 pub const METHOD: &str = "Method";
-/// Which tensors are worked on.
+/// Which tensors are targets.
 pub const SELECTION: &str = "Selection";
-/// What statistics come from.
+/// The text that statistics come from.
 pub const CALIBRATION: &str = "Calibration";
 /// Parameters of the magnitude flow.
-pub const FLOW: &str = "Flow";
-/// What is measured.
+pub const FLOW: &str = "Magnitude flow";
+/// The text that perplexity is measured on, and its windows.
 pub const EVALUATION: &str = "Evaluation";
+/// The prompt, and how tokens are chosen.
+pub const GENERATION: &str = "Generation";
 /// What is written.
 pub const OUTPUT: &str = "Output";
-/// What is shown, and how the work is done.
+/// Result and progress on the terminal, and threads.
 pub const DISPLAY: &str = "Display";
 
-/// Options that every command has.
+/// The format of a result; every command that has a result takes it.
+#[derive(Args, Clone, Copy)]
+pub struct FormatArgument {
+    /// Format of the result on stdout
+    #[arg(long, value_enum, default_value_t = Format::Text, help_heading = DISPLAY)]
+    pub format: Format,
+}
+
+/// Result and progress of a command that takes a while.
 #[derive(Args)]
 #[command(next_help_heading = DISPLAY)]
 pub struct Display {
-    /// Format of the result on stdout
-    #[arg(long, value_enum, default_value_t = Format::Text)]
-    pub format: Format,
+    #[command(flatten)]
+    result: FormatArgument,
     /// Style of progress on stderr
     #[arg(long, value_enum, default_value_t = terminal::Style::Auto)]
-    pub progress: terminal::Style,
-    /// No progress and no notes on stderr; errors are printed
-    #[arg(short, long)]
+    progress: terminal::Style,
+    /// Only errors on stderr: no progress, no notes
+    #[arg(short, long, conflicts_with = "progress")]
     pub quiet: bool,
 }
 
 impl Display {
+    /// The format of the result.
+    pub fn format(&self) -> Format {
+        self.result.format
+    }
+
     /// How progress is shown.
     pub fn style(&self) -> terminal::Style {
         if self.quiet { terminal::Style::None } else { self.progress }
@@ -45,17 +63,22 @@ impl Display {
 /// How a result is written.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// For reading.
+    /// Text and tables
     Text,
-    /// For programs; the fields are in docs/FORMATS.md.
+    /// One JSON object; docs/FORMATS.md lists the fields
     Json,
 }
 
-/// Worker threads; every command that has them gives the same result for any number.
+/// Worker threads; every command that takes them gives the same result for any number.
 #[derive(Args, Clone, Copy)]
 pub struct ThreadsArgument {
-    /// Number of worker threads; the result is the same for any number [default: all cores]
-    #[arg(long, help_heading = DISPLAY, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    /// Number of worker threads; any number gives the same result [default: all cores]
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = clap::value_parser!(u16).range(1..=1024),
+        help_heading = DISPLAY
+    )]
     threads: Option<u16>,
 }
 
@@ -69,7 +92,7 @@ impl ThreadsArgument {
 /// Which tensors are targets.
 #[derive(Args, Clone)]
 pub struct SelectionArguments {
-    /// Tensors matching this glob, instead of the q/k/v/o and gate/up/down projections (repeatable)
+    /// Target the tensors matching this glob instead of q/k/v/o and gate/up/down (repeatable)
     #[arg(long, value_name = "GLOB", help_heading = SELECTION)]
     pub target: Vec<String>,
     /// Exclude tensors matching this glob (repeatable)

@@ -1,4 +1,4 @@
-//! The program: arguments in, exit code out. What it does is in the library `physarium`.
+//! The program `physarium`: arguments in, exit code out. The library `physarium` does the work.
 
 mod arguments;
 mod commands;

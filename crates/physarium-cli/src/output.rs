@@ -4,14 +4,16 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::Context;
+use physarium::audit::grouped;
+use physarium::checkpoint::write_whole;
 use serde::Serialize;
 
-/// What a command that could do its work has to say.
+/// How a command ended that met no error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// Done, or checked and true.
+    /// Success: done, or every check passed.
     True,
-    /// Checked and false.
+    /// A check failed.
     False,
     /// Stopped by a signal, with a part of the result.
     Partial,
@@ -25,8 +27,8 @@ pub fn text(text: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Writes a line to stderr. One that cannot be written (a closed pipe, a full disk) is no reason to
-/// stop the work, as `eprintln!` would.
+/// Writes a line to stderr. A line that cannot be written (closed pipe, full disk) does not stop the run;
+/// `eprintln!` would panic.
 pub fn note(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
@@ -36,7 +38,7 @@ pub fn json(value: &impl Serialize) -> anyhow::Result<()> {
     text(&(serde_json::to_string_pretty(value)? + "\n"))
 }
 
-/// A size for people: `1.23 GB`, powers of ten.
+/// A size for display, in powers of ten: `1.23 GB`.
 pub fn size(bytes: u64) -> String {
     let units = [("GB", 1_000_000_000), ("MB", 1_000_000), ("kB", 1_000)];
     match units.into_iter().find(|(_, unit)| bytes >= *unit) {
@@ -45,13 +47,13 @@ pub fn size(bytes: u64) -> String {
     }
 }
 
-/// Writes a file as a whole or not at all.
+/// A count with its noun: `1 shard`, `1,200 shards`.
+pub fn counted(count: u64, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{} {noun}{plural}", grouped(count))
+}
+
+/// Writes a file whose name appears only once its bytes are durable. A file of that name is replaced.
 pub fn file(path: &Path, text: &str) -> anyhow::Result<()> {
-    let write = || -> std::io::Result<()> {
-        let mut part = path.as_os_str().to_owned();
-        part.push(".part");
-        std::fs::write(&part, text)?;
-        std::fs::rename(&part, path)
-    };
-    write().with_context(|| format!("{}: cannot write", path.display()))
+    write_whole(path, text.as_bytes()).with_context(|| format!("{}: cannot write", path.display()))
 }

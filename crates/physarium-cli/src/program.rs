@@ -1,8 +1,8 @@
 /*!
-The command line: which command is meant, and the exit code that its result becomes.
+The command line: runs the command, and turns its result into an exit code.
 
 stdout carries results only; progress, notes and errors go to stderr. Exit codes: 0 success, 1 a check
-failed, 2 error, 130 and 143 interrupted and resumable.
+failed, 2 error, 130 and 143 interrupted.
 */
 
 use std::process::ExitCode;
@@ -17,7 +17,7 @@ use crate::signals;
 
 /// Prune language models with a Physarum-inspired algorithm and verify the result
 #[derive(Parser)]
-#[command(name = "physarium", version, about, after_help = EXAMPLES, max_term_width = 100)]
+#[command(name = "physarium", version, after_help = EXAMPLES, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -25,21 +25,21 @@ struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
-  physarium demo                                      everything, on a small bundled model
-  physarium inspect models/llama                      tensors, targets, and why others are skipped
-  physarium prune models/llama --out models/pruned    prune (no target sparsity: it emerges)
-  physarium audit models/pruned --against models/llama --report reports
-  physarium verify models/llama models/pruned         prove that nothing else changed
-  physarium eval models/pruned --against models/llama --text FILE    quality loss
-  physarium compare models/llama --text FILE --sparsity 0.5 --out table    quality loss by method
-  physarium pack models/pruned --out pruned.physpack  one file without the zeros
-  physarium run pruned.physpack --prompt TEXT         generate text
+  physarium demo                                           all commands, on a small bundled model
+  physarium inspect models/llama                           tensors, targets, why others are skipped
+  physarium prune models/llama --out models/pruned         prune (no target sparsity: it emerges)
+  physarium audit models/pruned --against models/llama     what was pruned, of what
+  physarium verify models/llama models/pruned              prove that nothing else changed
+  physarium eval models/pruned --against models/llama --text FILE            quality loss
+  physarium compare models/llama --out table --text FILE --sparsity 0.5      quality loss by method
+  physarium pack models/pruned --out pruned.physpack       one file without zeros
+  physarium run pruned.physpack --prompt TEXT              generate text
 
 MODEL is a directory in Hugging Face layout: config.json and model.safetensors, or shards with
-model.safetensors.index.json. It is never written to.
+model.safetensors.index.json. It is never written to. A target is a tensor that is pruned: by
+default the q/k/v/o and gate/up/down weights of the decoder.
 
-Exit codes: 0 success, 1 a check failed, 2 error, 130 or 143 interrupted (rerun the same command
-to resume).";
+Exit codes: 0 success, 1 a check failed, 2 error, 130 or 143 interrupted (rerun `prune` to resume).";
 
 #[derive(Subcommand)]
 enum Command {
@@ -68,6 +68,10 @@ pub fn run() -> ExitCode {
             return ExitCode::from(code);
         }
     };
+    let again = match cli.command {
+        Command::Prune(_) => "to resume",
+        _ => "to start again",
+    };
     let result = match cli.command {
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::Prune(arguments) => prune::run(arguments),
@@ -86,25 +90,26 @@ pub fn run() -> ExitCode {
         Ok(Outcome::True) => ExitCode::SUCCESS,
         Ok(Outcome::False) => ExitCode::from(1),
         Ok(Outcome::Partial) => ExitCode::from(128 + signals::caught()),
-        Err(e) => fail(&e),
+        Err(e) => fail(&e, again),
     }
 }
 
-fn fail(error: &anyhow::Error) -> ExitCode {
-    // Whoever read our stdout has seen enough.
+/// Reports an error. `again` is the purpose of the same command after an interrupt.
+fn fail(error: &anyhow::Error, again: &str) -> ExitCode {
+    // The reader of stdout has closed it: `physarium inspect MODEL | head` is no failure.
     let pipe = error.downcast_ref::<std::io::Error>();
     if pipe.is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe) {
         return ExitCode::SUCCESS;
     }
     if is_interrupt(error) {
-        output::note(&format!("{error:#}\nto resume: {}", signals::command_line()));
+        output::note(&format!("{error:#}\n{again}: {}", signals::command_line()));
         return ExitCode::from(128 + signals::caught());
     }
     output::note(&format!("error: {}", chain(error)));
     ExitCode::from(2)
 }
 
-/// An error with its causes, those left out that its own text names already.
+/// An error with its causes, without those that its own text contains.
 fn chain(error: &anyhow::Error) -> String {
     if let Some(Error::Recipe(fault)) = error.downcast_ref::<Error>() {
         return fault.message(spelled);

@@ -1,4 +1,4 @@
-//! Options that decide an output's bytes, as they are typed. What they mean is the library's to say.
+//! The options that decide an output's bytes, as they are typed. The library decides what they mean.
 
 use std::path::{Path, PathBuf};
 
@@ -14,34 +14,31 @@ use physarium::{
 use crate::arguments::{CALIBRATION, FLOW, METHOD, SelectionArguments};
 use crate::output;
 
-/// Options that a recipe is made of.
+/// The options of a recipe.
 #[derive(Args)]
 pub struct RecipeArguments {
     /// Pruning method
     #[arg(long, value_enum, default_value_t = MethodChoice::MagnitudeFlow, help_heading = METHOD)]
     method: MethodChoice,
-    /// Fraction of weights to zero (0–1); exact, ties by position
+    /// Fraction of weights to zero (0–1); exact
     #[arg(long, value_name = "S", conflicts_with = "pattern", help_heading = METHOD)]
     sparsity: Option<Sparsity>,
     /// Keep N of each M consecutive inputs
     #[arg(long, value_name = "N:M", help_heading = METHOD)]
     pattern: Option<NmPattern>,
-    /// Same sparsity per tensor, or one model-wide budget spent where predictions suffer least
-    /// (activation-aware methods) [default: uniform]
-    #[arg(long, value_enum, requires = "sparsity", help_heading = METHOD)]
-    allocation: Option<AllocationChoice>,
-    /// Importance threshold (multiple of the mean) when no --sparsity or --pattern is given
-    /// (activation-aware methods) [default: 0.02 for activation-flow]
+    /// Importance threshold in multiples of the mean [default: 0.02 for activation-flow]
     #[arg(long, value_name = "P", conflicts_with_all = ["sparsity", "pattern"], help_heading = METHOD)]
     price: Option<Price>,
-    /// Scope of the sparsity [default: tile for magnitude-flow, tensor for magnitude]
+    /// Distribution of --sparsity over tensors by activation-aware methods [default: uniform]
+    #[arg(long, value_enum, requires = "sparsity", help_heading = METHOD)]
+    allocation: Option<AllocationChoice>,
+    /// Scope of --sparsity [default: tile for magnitude-flow, tensor for magnitude]
     #[arg(long, value_enum, requires = "sparsity", help_heading = METHOD)]
     scope: Option<ScopeChoice>,
     /// Keep NaN and infinite weights and prune around them, instead of refusing the checkpoint
     #[arg(long, help_heading = METHOD)]
     allow_nonfinite: bool,
-    /// Read the options above and below from a recipe in TOML, or from the physarium.manifest.json of an
-    /// output, whose run is repeated byte for byte
+    /// Repeat the run of a recipe in TOML or of an output's physarium.manifest.json
     #[arg(long, value_name = "FILE", help_heading = METHOD, conflicts_with_all = [
         "method", "sparsity", "pattern", "allocation", "price", "scope", "block_size", "iterations",
         "beta", "inflow", "calibration_tokens", "window", "seed", "target", "skip", "allow_nonfinite",
@@ -54,10 +51,10 @@ pub struct RecipeArguments {
     /// Side length of the square tiles, 1 to 1024 [default: 256]
     #[arg(long, value_name = "N", help_heading = FLOW)]
     block_size: Option<u64>,
-    /// Steps of the flow [default: 30]
+    /// Number of steps of the flow [default: 30]
     #[arg(long, value_name = "N", help_heading = FLOW)]
     iterations: Option<u32>,
-    /// Exponent of the response, above 1 [default: 2]
+    /// Exponent of the response to the flow, above 1 [default: 2]
     #[arg(long, value_name = "B", help_heading = FLOW)]
     beta: Option<f64>,
     /// Mean flow per tube [default: 5.16, which prunes 2/9 of a Gaussian tile]
@@ -65,21 +62,24 @@ pub struct RecipeArguments {
     inflow: Option<f64>,
 }
 
-/// The text that statistics come from, and how much of it.
+/// The calibration text, and how much of it is used.
 #[derive(Args)]
 pub struct CalibrationArguments {
-    /// Calibration text of wanda, sparsegpt and activation-flow: UTF-8, or JSON Lines if the name ends in
-    /// .jsonl [default: bundled short stories]
+    /// Calibration text: UTF-8, or JSON Lines (.jsonl) [default: bundled short stories]
     #[arg(long, value_name = "FILE", help_heading = CALIBRATION)]
     calibration: Option<PathBuf>,
-    /// Tokens to use, in whole windows [default: 131072; all of the bundled text]
+    /// Number of tokens to use, in whole windows [default: 131072, or all of the bundled text]
     #[arg(long, value_name = "TOKENS", help_heading = CALIBRATION)]
     calibration_tokens: Option<u64>,
     /// Context window in calibration [default: 2048, or the model's maximum]
-    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u64).range(2..),
-          help_heading = CALIBRATION)]
+    #[arg(
+        long,
+        value_name = "TOKENS",
+        value_parser = clap::value_parser!(u64).range(2..),
+        help_heading = CALIBRATION
+    )]
     window: Option<u64>,
-    /// Seed of the choice of windows if the text has more than needed [default: 0]
+    /// Random seed of the calibration [default: 0]
     #[arg(long, value_name = "N", help_heading = CALIBRATION)]
     seed: Option<u64>,
 }
@@ -87,9 +87,9 @@ pub struct CalibrationArguments {
 /// A method on the command line.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum MethodChoice {
-    /// Conductances adapt under a conserved flow in each tile (magnitudes only; fast baseline)
+    /// Conductances adapt under a conserved flow in each tile (fast baseline; no data)
     MagnitudeFlow,
-    /// Smallest magnitudes; needs --sparsity or --pattern
+    /// Smallest magnitudes; needs --sparsity or --pattern (no data)
     Magnitude,
     /// Smallest |w| times the norm of its input, row by row (activation-aware)
     Wanda,
@@ -112,12 +112,12 @@ impl From<MethodChoice> for MethodName {
     }
 }
 
-/// How a sparsity is spread, on the command line.
+/// An allocation on the command line.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum AllocationChoice {
-    /// The same share of each tensor
+    /// Same sparsity per tensor
     Uniform,
-    /// One budget for all tensors, by their effect on predictions
+    /// One model-wide budget, spent where predictions suffer least
     Flow,
 }
 
@@ -130,11 +130,12 @@ impl From<AllocationChoice> for Allocation {
     }
 }
 
+/// A scope on the command line.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum ScopeChoice {
-    /// Each tile by itself
+    /// Each tile
     Tile,
-    /// Each tensor by itself (each expert, of stacked ones)
+    /// Each tensor; of fused and stacked tensors each matrix
     Tensor,
     /// All targets together
     Model,
@@ -150,16 +151,16 @@ impl From<ScopeChoice> for ScopeName {
     }
 }
 
-/// A recipe's option as it is typed.
+/// An option of a recipe as it is typed.
 pub fn spelled(option: RecipeOption) -> String {
     format!("--{}", option.name().replace('_', "-"))
 }
 
 impl CalibrationArguments {
-    /// The text.
+    /// The calibration text.
     ///
     /// # Errors
-    /// What is wrong with its file.
+    /// If its file cannot be read or has no text.
     pub fn text(&self) -> Result<CalibrationText, Error> {
         match &self.calibration {
             Some(path) => CalibrationText::read(path, None),
@@ -167,34 +168,34 @@ impl CalibrationArguments {
         }
     }
 
-    /// What of the text is used.
+    /// How much of the text is used.
     pub fn options(&self) -> CalibrationOptions {
         let (tokens, window) = (self.calibration_tokens, self.window);
         CalibrationOptions { tokens, window, seed: self.seed }
     }
 
-    /// Says so where the text is not the user's.
+    /// Prints a note if the bundled text is used.
     pub fn note(&self) {
         if self.calibration.is_none() {
             output::note(
                 "note: calibrating on the bundled short stories; --calibration FILE with text typical \
-                 of the model's use gives better results",
+                 of your use gives better results",
             );
         }
     }
 
     /// The first option that was given.
-    fn given(&self) -> Option<RecipeOption> {
+    pub fn given(&self) -> Option<RecipeOption> {
         let text = self.calibration.as_ref().map(|_| RecipeOption::Calibration);
         text.or(self.options().given())
     }
 }
 
 impl RecipeArguments {
-    /// The recipe, and the text that it calibrates on. An option that would have no effect is refused.
+    /// The recipe, and the calibration text of activation-aware methods.
     ///
     /// # Errors
-    /// Options that contradict each other; what is wrong with files.
+    /// For options that conflict or would have no effect, and for files that cannot be read.
     pub fn recipe(&self, model: &Path) -> anyhow::Result<(Recipe, Option<CalibrationText>)> {
         if let Some(path) = &self.recipe {
             return self.of_file(path);
@@ -208,7 +209,7 @@ impl RecipeArguments {
         Ok((options.recipe(model, Some(&text))?, Some(text)))
     }
 
-    /// Says so where nobody chose the text.
+    /// Prints a note if the method is calibrated on the bundled text.
     pub fn note(&self) {
         if self.recipe.is_none() && MethodName::from(self.method).is_activation_aware() {
             self.calibration.note();
@@ -242,7 +243,7 @@ impl RecipeArguments {
         }
     }
 
-    /// A recipe from a file: a manifest's, or TOML.
+    /// The recipe in a manifest (`.json`) or a TOML file.
     fn of_file(&self, path: &Path) -> anyhow::Result<(Recipe, Option<CalibrationText>)> {
         let recipe = if path.extension().is_some_and(|extension| extension == "json") {
             Manifest::read(path)?.recipe
@@ -256,7 +257,7 @@ impl RecipeArguments {
             self.refuse_calibration(NoEffect::RecipeFile)?;
             return Ok((recipe, None));
         }
-        // That it is the recipe's text is checked where its windows are cut.
+        // `Surgery::calibrate` compares its digest with the recipe's.
         Ok((recipe, Some(self.calibration.text()?)))
     }
 }

@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM: the first stops the work cleanly, the second at once.
+//! Ctrl-C and SIGTERM: the first signal stops the work cleanly, the second ends the process at once.
 
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -9,15 +9,15 @@ use physarium::Cancel;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
-/// The number of the signal that was caught, for the exit code.
+/// Number of the signal that was caught, for the exit code.
 static CAUGHT: OnceLock<Arc<AtomicUsize>> = OnceLock::new();
 
-/// A token that the first signal raises; the second ends the process.
+/// A token that the first signal raises; the second signal ends the process.
 pub fn cancel_on_signal() -> anyhow::Result<Cancel> {
     let raised = Arc::new(AtomicBool::new(false));
     let caught = CAUGHT.get_or_init(|| Arc::new(AtomicUsize::new(0)));
     for signal in [SIGINT, SIGTERM] {
-        let context = "cannot watch for signals";
+        let context = "cannot install signal handlers";
         flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&raised))
             .context(context)?;
         flag::register_usize(signal, Arc::clone(caught), signal as usize).context(context)?;
@@ -26,13 +26,13 @@ pub fn cancel_on_signal() -> anyhow::Result<Cancel> {
     Ok(Cancel::watching(raised))
 }
 
-/// The signal that was caught; SIGINT when none is on record.
+/// The signal that was caught; SIGINT if none was.
 pub fn caught() -> u8 {
     let number = CAUGHT.get().map_or(0, |caught| caught.load(Ordering::Relaxed));
     u8::try_from(number).ok().filter(|n| *n > 0).unwrap_or(SIGINT as u8)
 }
 
-/// The command line as it can be typed again.
+/// The command line, quoted for a shell.
 pub fn command_line() -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
     let quote = |argument: String| {

@@ -1,4 +1,4 @@
-//! Progress on stderr: a bar on a terminal, lines otherwise, JSON lines for programs.
+//! Progress on stderr: a bar on a terminal, plain lines otherwise, JSON lines for programs.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -15,17 +15,17 @@ use crate::output::{note, size};
 pub enum Style {
     /// A bar on a terminal, plain lines otherwise
     Auto,
-    /// A bar
+    /// A progress bar
     Bar,
-    /// A line now and then
+    /// Periodic lines
     Plain,
-    /// JSON objects, one a line
+    /// JSON objects, one per line
     Json,
-    /// Nothing
+    /// No progress
     None,
 }
 
-/// The progress of a command.
+/// What shows the progress of a command.
 pub fn progress(style: Style) -> Box<dyn Progress> {
     match style {
         Style::Auto if std::io::stderr().is_terminal() => Box::new(Bar::new()),
@@ -36,7 +36,7 @@ pub fn progress(style: Style) -> Box<dyn Progress> {
     }
 }
 
-/// Shows the steps of an audit or a verification, and stops them on a signal.
+/// Shows the steps of an audit or a verification, and stops it on a signal.
 pub fn steps<'a>(
     task: &'static str,
     progress: &'a mut dyn Progress,
@@ -54,7 +54,7 @@ pub fn steps<'a>(
     }
 }
 
-/// A bar with bytes, tensors, rate and time left.
+/// A bar with amounts done, rate and time left.
 struct Bar {
     bar: ProgressBar,
     tensors: u64,
@@ -111,7 +111,7 @@ fn resumed(shards: usize, of: usize) {
     note(&format!("resuming: {shards} of {of} shards already done and verified"));
 }
 
-/// What lines look like.
+/// The format of progress lines.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Shape {
     Plain,
@@ -126,7 +126,7 @@ enum Unit {
 }
 
 impl Unit {
-    /// An amount for people.
+    /// An amount for display.
     fn show(self, amount: u64) -> String {
         match self {
             Unit::Bytes => size(amount),
@@ -143,13 +143,13 @@ impl Unit {
     }
 }
 
-/// Lines, not more often than every so many seconds.
+/// Progress as lines, at most one per interval.
 struct Lines {
     shape: Shape,
     unit: Unit,
     task: &'static str,
     began: Instant,
-    said: Instant,
+    last_line: Instant,
     done: u64,
     total: u64,
     tensors: u64,
@@ -165,7 +165,7 @@ impl Lines {
             unit: Unit::Bytes,
             task: "",
             began: now,
-            said: now,
+            last_line: now,
             done,
             total,
             tensors,
@@ -180,8 +180,8 @@ impl Lines {
         }
     }
 
-    fn say(&mut self, event: &str) {
-        self.said = Instant::now();
+    fn print(&mut self, event: &str) {
+        self.last_line = Instant::now();
         let seconds = self.began.elapsed().as_secs_f64();
         let rate = self.done as f64 / seconds.max(1e-9);
         let left = self.total.saturating_sub(self.done) as f64 / rate.max(1e-9);
@@ -219,7 +219,7 @@ impl Progress for Lines {
             Event::Started { task, bytes, tensors } => {
                 *self = Lines { task, total: bytes, of: tensors, ..Lines::new(self.shape) };
                 if self.shape == Shape::Json {
-                    self.say("started");
+                    self.print("started");
                 }
             }
             Event::Resumed { shards, of } if self.shape == Shape::Plain => resumed(shards, of),
@@ -237,17 +237,17 @@ impl Progress for Lines {
                 let (unit, total) = (Unit::Tokens, tokens);
                 *self = Lines { task, unit, total, ..Lines::new(self.shape) };
                 if self.shape == Shape::Json {
-                    self.say("started");
+                    self.print("started");
                 }
             }
             Event::Bytes(done) | Event::Tokens(done) => {
                 self.done += done;
-                if self.said.elapsed() >= self.interval() {
-                    self.say("progress");
+                if self.last_line.elapsed() >= self.interval() {
+                    self.print("progress");
                 }
             }
             Event::Tensor(_) => self.tensors += 1,
-            Event::Finished if self.shape == Shape::Json => self.say("finished"),
+            Event::Finished if self.shape == Shape::Json => self.print("finished"),
             _ => {}
         }
     }

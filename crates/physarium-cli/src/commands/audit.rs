@@ -1,4 +1,4 @@
-//! `physarium audit`: the coverage audit.
+//! `physarium audit`: counts what was pruned.
 
 use std::path::{Path, PathBuf};
 
@@ -8,33 +8,33 @@ use physarium::Event;
 use physarium::audit::{Audit, AuditRequest, Claims, Evidence, Verdict, audit, markdown, text};
 use physarium::checkpoint::Selection;
 
-use crate::arguments::{Display, Format, SelectionArguments, ThreadsArgument};
+use crate::arguments::{Display, Format, INPUT, OUTPUT, SelectionArguments, ThreadsArgument};
 use crate::output::{self, Outcome};
 use crate::{signals, terminal};
 
-/// Recount a pruned checkpoint and name every denominator
+/// Recount zeros from the bytes, independently of the pruner
 ///
-/// Counts from the bytes of DIR, and with --against from those of the original too; takes no
-/// number from the pruner, and compares with its journal where there is one. Works on models that
-/// other tools pruned: `physarium audit DIR --against BASE` needs no journal.
+/// Counts the weights of DIR and, with --against, compares each with the original. The counts are checked
+/// against each other and, if DIR has a journal, against the journal; every percentage states what it is a
+/// percentage of. Models that other tools pruned need no journal.
 ///
-/// Exit code 1 when an identity between the numbers does not hold or a claim is not correct.
+/// Exit code 1 if the numbers contradict each other or a claim is not correct.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
     /// Checkpoint directory to audit
     dir: PathBuf,
-    /// What it was made from; tells pruned weights from weights that were zero before
-    #[arg(long, value_name = "MODEL", conflicts_with = "from_journal")]
+    /// Original checkpoint; tells pruned weights from those that were zero before
+    #[arg(long, value_name = "MODEL", conflicts_with = "from_journal", help_heading = INPUT)]
     against: Option<PathBuf>,
-    /// Reconstruct the report from the headers in DIR and this journal; reads no weights
-    #[arg(long, value_name = "JOURNAL")]
+    /// Count from the headers in DIR and this journal, without reading weights
+    #[arg(long, value_name = "JOURNAL", conflicts_with = "threads", help_heading = INPUT)]
     from_journal: Option<PathBuf>,
-    /// Judge the claims in this file (TOML; docs/FORMATS.md)
-    #[arg(long, value_name = "FILE")]
+    /// Judge the claims in this TOML file (docs/FORMATS.md)
+    #[arg(long, value_name = "FILE", help_heading = INPUT)]
     claims: Option<PathBuf>,
     /// Write physarium.audit.json and physarium.audit.md into this directory
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help_heading = OUTPUT)]
     report: Option<PathBuf>,
     #[command(flatten)]
     selection: SelectionArguments,
@@ -50,9 +50,12 @@ Examples:
   physarium audit models/pruned --against models/llama --claims claims.toml --report reports
   physarium audit headers-only --from-journal physarium.journal.jsonl";
 
-/// Runs it.
+/// Audits.
 pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     let claims = arguments.claims.as_deref().map(Claims::read).transpose()?;
+    if let Some(report) = &arguments.report {
+        refuse_inside(report, &arguments.dir)?;
+    }
     let SelectionArguments { target, skip } = arguments.selection;
     let named = !target.is_empty() || !skip.is_empty();
     let request = AuditRequest {
@@ -71,30 +74,31 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         result.claims = claims.judge(&result)?;
     }
     if let Some(report) = &arguments.report {
-        refuse_inside(report, &arguments.dir)?;
         write_report(report, &result)?;
     }
-    match arguments.display.format {
+    match arguments.display.format() {
         Format::Json => output::json(&result)?,
         Format::Text => output::text(&text(&result))?,
     }
     Ok(outcome(&result))
 }
 
-/// Whether everything that was checked is true.
+/// Whether the numbers agree and every claim is correct.
 pub fn outcome(audit: &Audit) -> Outcome {
     let claims = audit.claims.iter().all(|claim| claim.verdict == Verdict::Correct);
     if audit.denominator_correct && claims { Outcome::True } else { Outcome::False }
 }
 
-/// A report inside the checkpoint would be a file that `verify` does not expect there.
+/// A report inside the checkpoint would be a file that `verify` does not expect.
 fn refuse_inside(report: &Path, audited: &Path) -> anyhow::Result<()> {
-    let audited = std::fs::canonicalize(audited)?;
-    let absolute = std::path::absolute(report)?;
+    let resolve = || format!("{}: cannot resolve", audited.display());
+    let audited = std::fs::canonicalize(audited).with_context(resolve)?;
+    let absolute = std::path::absolute(report)
+        .with_context(|| format!("{}: cannot resolve", report.display()))?;
     let real = absolute.ancestors().find_map(|above| std::fs::canonicalize(above).ok());
     ensure!(
         !real.is_some_and(|real| real.starts_with(&audited)),
-        "{}: report directory is inside the audited checkpoint, expected another place",
+        "{}: report directory is inside the audited checkpoint, expected one outside",
         report.display()
     );
     Ok(())

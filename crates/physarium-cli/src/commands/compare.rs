@@ -1,4 +1,4 @@
-//! `physarium compare`: methods side by side.
+//! `physarium compare`: several pruning methods in one table.
 
 use std::path::{Path, PathBuf};
 
@@ -7,8 +7,8 @@ use clap::Args;
 use physarium::audit::grouped;
 use physarium::checkpoint::{Calibration, NmPattern, Sparsity, printable};
 use physarium::{
-    Allocation, ComparedRun, ComparisonRequest, Contender, Error, EvalRequest, MethodName, Options,
-    Outputs, RecipeOptions, compare,
+    Allocation, CalibrationText, ComparedRun, ComparisonRequest, Contender, Error, EvalRequest,
+    MethodName, NoEffect, Options, Outputs, RecipeError, RecipeOption, RecipeOptions, compare,
 };
 use serde_json::json;
 
@@ -19,19 +19,20 @@ use crate::output::{self, Outcome, size};
 use crate::recipe::{AllocationChoice, CalibrationArguments, MethodChoice};
 use crate::{signals, terminal};
 
-/// Prune with several methods, evaluate each against the dense model, and print one table
+/// Prune with several methods, evaluate each, and print one table
 ///
-/// Every method is run at every sparsity and every pattern. The table is also in OUT/physarium.compare.md
-/// and, with recipes and protocols, in OUT/physarium.compare.json, which grow row by row during the run.
+/// Every method is run at every sparsity and every pattern, and evaluated against the dense model. The table is
+/// also written to OUT/physarium.compare.md and, with recipes and protocols, to OUT/physarium.compare.json;
+/// both are updated after every row.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
     /// Checkpoint directory of the dense model; never written to
     model: PathBuf,
-    /// Directory for the table and, while they are measured, the pruned models
+    /// Output directory for the table; each pruned model is there while it is evaluated
     #[arg(long, value_name = "DIR", help_heading = OUTPUT)]
     out: PathBuf,
-    /// Keep the pruned models, OUT/NAME for each row
+    /// Keep the pruned models as OUT/NAME, one for each row
     #[arg(long, help_heading = OUTPUT)]
     keep: bool,
     /// Pruning methods, comma-separated
@@ -43,27 +44,27 @@ pub struct Arguments {
         help_heading = METHOD
     )]
     methods: Vec<MethodChoice>,
-    /// Sparsities, comma-separated
+    /// Fractions of weights to zero (0–1), comma-separated
     #[arg(long, value_name = "S", value_delimiter = ',', help_heading = METHOD)]
     sparsity: Vec<Sparsity>,
     /// N:M patterns, comma-separated
     #[arg(long, value_name = "N:M", value_delimiter = ',', help_heading = METHOD)]
     pattern: Vec<NmPattern>,
-    /// Allocations of activation-aware methods, comma-separated
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "uniform", help_heading = METHOD)]
+    /// Distributions of --sparsity over tensors, comma-separated [default: uniform]
+    #[arg(long, value_enum, value_delimiter = ',', help_heading = METHOD)]
     allocation: Vec<AllocationChoice>,
     #[command(flatten)]
     selection: SelectionArguments,
     #[command(flatten)]
     calibration: CalibrationArguments,
-    /// Text to measure perplexity on
+    /// Text to measure perplexity on: UTF-8, or JSON Lines (.jsonl)
     #[arg(long, value_name = "FILE", help_heading = EVALUATION)]
     text: PathBuf,
     /// Context window in evaluation [default: 2048, or the model's maximum]
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u64).range(2..),
           help_heading = EVALUATION)]
     eval_window: Option<u64>,
-    /// Use only the first tokens of the text; whole windows of them are scored
+    /// Number of tokens to use from the start of --text, in whole windows [default: all]
     #[arg(long, value_name = "TOKENS", help_heading = EVALUATION)]
     limit: Option<u64>,
     #[command(flatten)]
@@ -78,14 +79,10 @@ Examples:
   physarium compare models/llama --out table --text wiki.test.txt --calibration wiki.train.txt \\
       --methods wanda,sparsegpt,activation-flow --sparsity 0.5,0.7 --pattern 2:4";
 
-/// Runs it.
+/// Compares.
 pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
-    let text = arguments.calibration.text()?;
-    let aware = |method: &MethodChoice| MethodName::from(*method).is_activation_aware();
-    if !arguments.display.quiet && arguments.methods.iter().any(aware) {
-        arguments.calibration.note();
-    }
-    let calibration = arguments.calibration.options().resolve(&arguments.model, &text)?;
+    arguments.refuse_idle_options()?;
+    let (text, calibration) = arguments.calibration()?;
     let contenders = arguments.contenders(calibration)?;
     std::fs::create_dir_all(&arguments.out)
         .with_context(|| format!("{}: cannot create", arguments.out.display()))?;
@@ -117,7 +114,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     })?;
     written?;
     drop(progress);
-    match arguments.display.format {
+    match arguments.display.format() {
         Format::Json => output::json(&as_json(&runs))?,
         Format::Text => output::text(&as_text(&runs))?,
     }
@@ -125,26 +122,62 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
 }
 
 impl Arguments {
-    /// Every method with every sparsity and pattern.
-    fn contenders(&self, calibration: Calibration) -> Result<Vec<Contender>, Error> {
+    fn has_activation_aware_method(&self) -> bool {
+        self.methods.iter().any(|method| MethodName::from(*method).is_activation_aware())
+    }
+
+    /// # Errors
+    /// For missing options and for options that would have no effect.
+    fn refuse_idle_options(&self) -> Result<(), Error> {
         if self.sparsity.is_empty() && self.pattern.is_empty() {
             let what = "expected at least one --sparsity S or --pattern N:M";
             return Err(Error::Usage(what.to_owned()));
         }
+        let allocation = (!self.allocation.is_empty()).then_some(RecipeOption::Allocation);
+        let idle = match (self.has_activation_aware_method(), self.sparsity.is_empty()) {
+            (false, _) => allocation
+                .or(self.calibration.given())
+                .map(|option| (option, NoEffect::WeightsOnly)),
+            (true, true) => allocation.map(|option| (option, NoEffect::WithoutSparsity)),
+            (true, false) => None,
+        };
+        match idle {
+            Some((option, why)) => Err(RecipeError::NoEffect { option, why }.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// The calibration text, and what of it the activation-aware methods use.
+    fn calibration(&self) -> Result<(CalibrationText, Option<Calibration>), Error> {
+        let text = self.calibration.text()?;
+        if !self.has_activation_aware_method() {
+            return Ok((text, None));
+        }
+        if !self.display.quiet {
+            self.calibration.note();
+        }
+        let calibration = self.calibration.options().resolve(&self.model, &text)?;
+        Ok((text, Some(calibration)))
+    }
+
+    /// Every method with every sparsity and pattern.
+    fn contenders(&self, calibration: Option<Calibration>) -> Result<Vec<Contender>, Error> {
         let mut contenders: Vec<Contender> = Vec::new();
         let mut add = |name: String, options: RecipeOptions| -> Result<(), Error> {
             let SelectionArguments { target, skip } = self.selection.clone();
             let options = RecipeOptions { target, skip, ..options };
-            contenders.push(Contender { name, recipe: options.build(Some(calibration))? });
+            contenders.push(Contender { name, recipe: options.build(calibration)? });
             Ok(())
         };
         let methods = || self.methods.iter().map(|method| MethodName::from(*method));
         for sparsity in &self.sparsity {
             for method in methods() {
-                // Without activations there is nothing to allocate by.
+                // Allocation needs activations.
                 let allocations = match method.is_activation_aware() {
-                    true => self.allocation.iter().map(|choice| Some((*choice).into())).collect(),
-                    false => vec![None],
+                    true if !self.allocation.is_empty() => {
+                        self.allocation.iter().map(|choice| Some((*choice).into())).collect()
+                    }
+                    _ => vec![None],
                 };
                 for allocation in allocations {
                     let kind = match allocation {
@@ -173,7 +206,7 @@ fn as_json(runs: &[ComparedRun]) -> serde_json::Value {
     json!({"schema": "physarium.compare/1", "runs": runs})
 }
 
-/// Writes what there is so far.
+/// Writes the rows so far.
 fn write_table(out: &Path, runs: &[ComparedRun]) -> anyhow::Result<()> {
     output::file(&out.join("physarium.compare.md"), &as_text(runs))?;
     let json = serde_json::to_string_pretty(&as_json(runs))?;
@@ -183,7 +216,7 @@ fn write_table(out: &Path, runs: &[ComparedRun]) -> anyhow::Result<()> {
 /// The table, in Markdown.
 pub fn as_text(runs: &[ComparedRun]) -> String {
     let mut text = "\
-| method | zero, of target | refitted | perplexity | ratio to dense | KL, nats | top-1 | layer error | seconds | peak memory |
+| method | zero, of target | updated | perplexity | ratio to dense | KL, nats | top-1 | layer error | seconds | peak memory |
 |---|---:|---:|---:|---:|---:|---:|---:|---:|---:|
 "
     .to_owned();
@@ -212,9 +245,10 @@ pub fn as_text(runs: &[ComparedRun]) -> String {
     let Some(run) = runs.first() else { return text };
     let protocol = &run.evaluation.protocol;
     text += &format!(
-        "\nMeasured on {}: {} tokens in windows of {}. Zero are the pruned weights and those that were \
-         zero before. Layer error: ‖X(Ŵ−W)ᵀ‖² ÷ ‖XWᵀ‖², mean over the targets. Peak memory is the \
-         process's while pruning; what earlier rows left allocated is in it.\n",
+        "\nMeasured on {}: {} tokens in windows of {}. \"Zero\" includes weights that were zero before; \
+         \"updated\" counts weights updated to compensate. Layer error: ‖X(Ŵ−W)ᵀ‖² ÷ ‖XWᵀ‖², mean over the \
+         targets. Peak memory is that of the process while pruning; it includes memory kept from earlier \
+         rows.\n",
         printable(&protocol.text.file),
         grouped(run.evaluation.tokens_scored as u64),
         protocol.window,

@@ -14,28 +14,35 @@ use physarium::{
     Surgery, evaluate, generate,
 };
 
+use crate::arguments::{DISPLAY, INPUT, OUTPUT};
 use crate::commands::{audit as audit_command, compare, eval, pack, prune, verify};
 use crate::output::{self, Outcome, size};
 use crate::{signals, terminal};
 
-/// Inspect, prune, audit, verify, evaluate, compare, pack and run the small model in demo/
+/// Run every command on the bundled model
 ///
-/// Takes seconds and needs no network. The result and the report stay in a directory to look at.
+/// Inspects, prunes, audits, verifies, evaluates, compares, packs and runs a small language model, and prints
+/// each command with its result. Takes seconds and needs no network. Exit code 1 if a check fails.
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// The demo/ directory of the source tree [default: searched here, above, and where this program was
-    /// built]
-    #[arg(long, value_name = "DIR")]
+    /// Directory with the bundled model [default: demo/ here, above, or where this was built]
+    #[arg(long, value_name = "DIR", help_heading = INPUT)]
     demo: Option<PathBuf>,
-    /// Directory for the pruned model and the report; an earlier demo's are replaced
-    #[arg(long, value_name = "DIR", default_value = "demo-out")]
+    /// Output directory for pruned models and reports; those of an earlier demo are replaced
+    #[arg(long, value_name = "DIR", default_value = "demo-out", help_heading = OUTPUT)]
     out: PathBuf,
-    /// No progress on stderr
-    #[arg(short, long)]
+    /// Only errors on stderr: no progress
+    #[arg(short, long, help_heading = DISPLAY)]
     quiet: bool,
 }
 
-/// Runs it.
+const EXAMPLES: &str = "\
+Examples:
+  physarium demo
+  physarium demo --out /tmp/physarium-demo --quiet";
+
+/// Runs the demo.
 pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     let demo = find_demo(arguments.demo.as_deref())?;
     let (model, out) = (demo.join("model"), arguments.out.join("pruned"));
@@ -89,7 +96,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     output::text(&eval::as_text(&measured))?;
 
     let better = compare_methods(&arguments, &demo, &cancel, &mut *progress)?;
-    tell_a_story(&arguments, &model, &cancel, &mut *progress)?;
+    pack_and_generate(&arguments, &model, &cancel, &mut *progress)?;
 
     output::text(&format!(
         "\nThe report is in {report}/physarium.audit.md (and .json), the pruned model in {shown_out}.\n\
@@ -103,7 +110,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     Ok(if all == [Outcome::True; 3] { Outcome::True } else { Outcome::False })
 }
 
-/// Prunes by magnitude and by activation flow at the same sparsity. True if the flow costs less.
+/// Prunes with magnitude and activation-flow at the same sparsity. A success if the flow loses less quality.
 fn compare_methods(
     arguments: &Arguments,
     demo: &Path,
@@ -144,8 +151,8 @@ fn compare_methods(
     Ok(if better { Outcome::True } else { Outcome::False })
 }
 
-/// Packs the model that the flow pruned, generates text, and compares its speed with the dense model's.
-fn tell_a_story(
+/// Packs the model that the flow pruned, generates text, and compares the speed with the dense model's.
+fn pack_and_generate(
     arguments: &Arguments,
     model: &Path,
     cancel: &Cancel,
@@ -156,8 +163,13 @@ fn tell_a_story(
     let file = arguments.out.join("activation-flow-0.5.physpack");
     let (shown_pruned, shown_file) = (pruned.display(), file.display());
     heading(&format!("physarium pack {shown_pruned} --out {shown_file} --force"))?;
-    let (overwrite, links) = (Overwrite::Replace, LinkPolicy::LeaveOut);
-    let packed = pack::pack_directory(&pruned, &file, overwrite, links, cancel, progress)?;
+    let packing = pack::Packing {
+        dir: &pruned,
+        out: &file,
+        overwrite: Overwrite::Replace,
+        links: LinkPolicy::LeaveOut,
+    };
+    let packed = packing.pack(cancel, progress)?;
     output::text(&pack::as_text(&packed, &file))?;
 
     heading(&format!("physarium run {shown_file} --prompt '{PROMPT}' --max-tokens 197"))?;
@@ -171,9 +183,12 @@ fn tell_a_story(
         };
         generate(&request, cancel, &mut |_| Ok(()))
     };
-    let (told, from_directory, dense) = (run(&file)?, run(&pruned)?, run(model)?);
-    output::text(&format!("{}\n\n", told.text.trim_start()))?;
-    ensure!(told.text == from_directory.text, "the packed file and {shown_pruned} differ");
+    let (packed, from_directory, dense) = (run(&file)?, run(&pruned)?, run(model)?);
+    output::text(&format!("{}\n\n", packed.text.trim_start()))?;
+    ensure!(
+        packed.text == from_directory.text,
+        "{shown_file} and {shown_pruned} generate different text"
+    );
     let row = |name: &str, run: &Generated| {
         format!(
             "{name:<34}{:>10} of weights, {:.2} ms per token\n",
@@ -182,11 +197,11 @@ fn tell_a_story(
         )
     };
     output::text(&format!(
-        "{}{}{}The packed file and the directory that it was packed from generate the same text. A model\n\
-         this small fits into the processor's caches: reading fewer bytes makes larger ones faster.\n",
-        row("packed, 50 % of target zero", &told),
+        "{}{}{}The packed file and its directory generate the same text. Packing makes larger models faster; a\n\
+         model this small fits into the processor's caches.\n",
+        row("packed, 50 % of target zero", &packed),
         row("the same as a directory", &from_directory),
-        row("the dense model", &dense),
+        row("dense model", &dense),
     ))
 }
 
@@ -195,7 +210,7 @@ fn ms(run: &Generated) -> f64 {
     1e3 * run.generation.as_secs_f64() / run.generated_tokens.saturating_sub(1).max(1) as f64
 }
 
-/// How the demo measures.
+/// The evaluation of the demo.
 fn evaluation<'a>(model: &'a Path, text: &'a Path) -> EvalRequest<'a> {
     EvalRequest {
         model,
@@ -209,12 +224,12 @@ fn evaluation<'a>(model: &'a Path, text: &'a Path) -> EvalRequest<'a> {
     }
 }
 
-/// The directory that holds `model/` and `claims.toml`.
+/// The directory with `model/` and `claims.toml`.
 fn find_demo(named: Option<&Path>) -> anyhow::Result<PathBuf> {
     if let Some(dir) = named {
         return Ok(dir.to_owned());
     }
-    let here = std::env::current_dir().context("cannot tell the current directory")?;
+    let here = std::env::current_dir().context("cannot find the current directory")?;
     let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let shown = |root: &Path| if root == here { "demo".into() } else { root.join("demo") };
     here.ancestors()

@@ -1,4 +1,4 @@
-//! `physarium eval`: perplexity with its protocol.
+//! `physarium eval`: perplexity, with the protocol of its measurement.
 
 use std::path::{Path, PathBuf};
 
@@ -8,42 +8,41 @@ use physarium::checkpoint::printable;
 use physarium::{EvalRequest, Evaluation, evaluate};
 use serde_json::json;
 
-use crate::arguments::{Display, Format, ThreadsArgument};
+use crate::arguments::{Display, EVALUATION, Format, OUTPUT, ThreadsArgument};
 use crate::output::{self, Outcome};
 use crate::{signals, terminal};
 
 /// Measure the perplexity of a checkpoint or a packed file on a text
 ///
-/// Perplexity is exp of the mean negative log-likelihood per predicted token. The whole protocol is
-/// part of the result. With --against the same windows go through a second model, usually the dense
-/// one: ratio of perplexities with its standard error over windows, mean KL divergence, and how
-/// often both put the same token first.
+/// Perplexity is exp of the mean negative log-likelihood per predicted token. The result states the whole
+/// protocol. --against also evaluates a second model, usually the dense one, on the same windows, and adds the
+/// ratio of perplexities with its standard error over windows, the mean KL divergence, and the share of tokens
+/// for which both models have the same most likely token.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
     /// Checkpoint directory or packed file (Llama, Mistral, Qwen2 or Qwen3, with tokenizer.json)
     model: PathBuf,
-    /// UTF-8 text; a name that ends in .jsonl is JSON Lines
-    #[arg(long, value_name = "FILE")]
+    /// Text to measure perplexity on: UTF-8, or JSON Lines (.jsonl)
+    #[arg(long, value_name = "FILE", help_heading = EVALUATION)]
     text: PathBuf,
-    /// Field of the JSON objects that holds the text; makes any FILE JSON Lines [default: text]
-    #[arg(long, value_name = "NAME")]
+    /// JSON field that holds the text; reads any FILE as JSON Lines [default: text]
+    #[arg(long, value_name = "NAME", help_heading = EVALUATION)]
     field: Option<String>,
-    /// Tokens that the model sees at once [default: 2048, or what the model is made for]
-    #[arg(long, value_name = "TOKENS", value_parser = size_parser())]
+    /// Context window [default: 2048, or the model's maximum]
+    #[arg(long, value_name = "TOKENS", value_parser = tokens(), help_heading = EVALUATION)]
     window: Option<u64>,
-    /// Tokens from one window to the next; fewer than a window give every token more context
-    /// [default: a window]
-    #[arg(long, value_name = "TOKENS", value_parser = size_parser())]
+    /// Stride between windows; smaller gives more context [default: the window]
+    #[arg(long, value_name = "TOKENS", value_parser = tokens(), help_heading = EVALUATION)]
     stride: Option<u64>,
-    /// Use the first tokens of the text only; whole windows of them are scored
-    #[arg(long, value_name = "TOKENS", value_parser = size_parser())]
+    /// Number of tokens to use from the start of the text, in whole windows [default: all]
+    #[arg(long, value_name = "TOKENS", value_parser = tokens(), help_heading = EVALUATION)]
     limit: Option<u64>,
-    /// Another checkpoint to compare with, usually the dense one
-    #[arg(long, value_name = "DENSE")]
+    /// Second model to compare with, usually the dense one
+    #[arg(long, value_name = "MODEL", help_heading = EVALUATION)]
     against: Option<PathBuf>,
     /// Write every scored token with its negative log-likelihood to this file (JSON Lines)
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     per_token: Option<PathBuf>,
     #[command(flatten)]
     threads: ThreadsArgument,
@@ -57,11 +56,12 @@ Examples:
   physarium eval models/pruned --against models/llama --text wiki.test.txt --window 1024
   physarium eval models/pruned --text c4.jsonl --limit 100000 --format json";
 
-fn size_parser() -> clap::builder::RangedU64ValueParser<u64> {
+/// Parses a number of tokens.
+fn tokens() -> clap::builder::RangedU64ValueParser<u64> {
     clap::value_parser!(u64).range(1..=1 << 40)
 }
 
-/// Runs it.
+/// Evaluates.
 pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     let cancel = signals::cancel_on_signal()?;
     let mut progress = terminal::progress(arguments.display.style());
@@ -80,7 +80,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     if let Some(path) = &arguments.per_token {
         write_tokens(path, &evaluation)?;
     }
-    match arguments.display.format {
+    match arguments.display.format() {
         Format::Json => output::json(&evaluation)?,
         Format::Text => output::text(&as_text(&evaluation))?,
     }
@@ -91,10 +91,10 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
 pub fn as_text(evaluation: &Evaluation) -> String {
     let protocol = &evaluation.protocol;
     let mut lines = Vec::new();
-    let mut line = |name: &str, what: String| lines.push(format!("{name:<18}{what}\n"));
+    let mut line = |name: &str, value: String| lines.push(format!("{name:<18}{value}\n"));
     let number = |count: usize| grouped(count as u64);
     if evaluation.partial {
-        line("PARTIAL", "stopped before all windows were scored".to_owned());
+        line("PARTIAL", "interrupted before all windows were scored".to_owned());
     }
     let nats = format!("mean NLL {:.5} nats per token", evaluation.mean_nll_nats);
     line("perplexity", format!("{:.4}  ({nats})", evaluation.perplexity));
@@ -106,11 +106,11 @@ pub fn as_text(evaluation: &Evaluation) -> String {
     line("tokens scored", format!("{scored}, {}", protocol.scored));
     let stride = match protocol.stride == protocol.window {
         true => String::new(),
-        false => format!(", {} apart", number(protocol.stride)),
+        false => format!(", stride {}", number(protocol.stride)),
     };
     line(
         "windows",
-        format!("{windows} of {window} tokens{stride}; {tail} tokens after them dropped"),
+        format!("{windows} of {window} tokens{stride}; {tail} tokens after the last are dropped"),
     );
     if let Some(against) = &evaluation.against {
         line("against", format!("perplexity {:.4}", against.perplexity));

@@ -1,4 +1,4 @@
-//! `physarium inspect`: headers only.
+//! `physarium inspect`: lists tensors from the headers.
 
 use std::path::PathBuf;
 
@@ -6,33 +6,39 @@ use clap::Args;
 use physarium::audit::{Listing, inspect};
 use physarium::checkpoint::{Checkpoint, Selection, TargetPlan};
 
-use crate::arguments::{Display, Format, SelectionArguments};
+use crate::arguments::{DISPLAY, Format, FormatArgument, SelectionArguments};
 use crate::output::{self, Outcome};
 
-/// Show what a checkpoint holds and what would be pruned, from its headers alone
+/// List tensors, targets, and why other tensors are skipped
 ///
-/// Reads no weights: milliseconds for any size. Every tensor is either a target or skipped for a
-/// stated reason.
+/// Reads headers only, so it takes milliseconds for any size. A target is a tensor that `prune` would prune;
+/// every other tensor is skipped for a stated reason.
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Arguments {
     /// Checkpoint directory
     model: PathBuf,
     #[command(flatten)]
     selection: SelectionArguments,
-    /// List every tensor with its decision
-    #[arg(long)]
+    /// List every tensor, as target or with the reason for skipping it (JSON always does)
+    #[arg(long, help_heading = DISPLAY)]
     tensors: bool,
     #[command(flatten)]
-    display: Display,
+    result: FormatArgument,
 }
 
-/// Runs it.
+const EXAMPLES: &str = "\
+Examples:
+  physarium inspect models/llama
+  physarium inspect models/llama --tensors --skip '*.k_proj.weight'";
+
+/// Inspects.
 pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     let checkpoint = Checkpoint::open(&arguments.model)?;
     let SelectionArguments { target, skip } = arguments.selection;
     let plan = TargetPlan::new(&checkpoint, &Selection { target, skip })?;
     let inspection = inspect(&checkpoint, &plan);
-    match arguments.display.format {
+    match arguments.result.format {
         Format::Json => output::json(&inspection)?,
         Format::Text => {
             let listing = if arguments.tensors { Listing::Tensors } else { Listing::Sums };

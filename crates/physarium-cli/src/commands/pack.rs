@@ -1,4 +1,4 @@
-//! `physarium pack` and `physarium unpack`: one small file, and the directory back.
+//! `physarium pack` and `physarium unpack`: a directory to one file without zeros, and back.
 
 use std::path::{Path, PathBuf};
 
@@ -9,28 +9,28 @@ use physarium::pack::{PackRequest, PackSummary, Packed, TensorSizes, pack, unpac
 use physarium::{Cancel, Event, Progress};
 use serde_json::json;
 
-use crate::arguments::{Display, Format};
-use crate::output::{self, Outcome, size};
+use crate::arguments::{Display, Format, OUTPUT};
+use crate::output::{self, Outcome, counted, size};
 use crate::{signals, terminal};
 
-/// Pack a checkpoint into one file that leaves the zeros out
+/// Pack a checkpoint into one file without zeros
 ///
-/// Projections are stored as a mask and the weights that are not zero, in their own dtype, or as they
-/// are where that is smaller; N:M patterns as a denser index. Everything else in the directory goes in
-/// as it is. `physarium unpack` gives the same bytes back; `run` and `eval` read the file as it is.
+/// Each target is stored as a mask and its nonzero weights, in their own dtype, or dense where that is
+/// smaller; N:M patterns get a smaller code instead of the mask. All other files of the directory are stored
+/// unchanged. `unpack` restores the same bytes; `run` and `eval` read the packed file directly.
 #[derive(Args)]
 #[command(after_help = PACK_EXAMPLES)]
 pub struct PackArguments {
     /// Checkpoint directory, usually an output of `physarium prune`
     dir: PathBuf,
-    /// The packed file; its name usually ends in .physpack
-    #[arg(long, value_name = "FILE")]
+    /// Packed file, usually NAME.physpack
+    #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     out: PathBuf,
-    /// Replace a file that is there, once the new one is complete
-    #[arg(long)]
+    /// Replace an existing file once the new one is complete
+    #[arg(long, help_heading = OUTPUT)]
     force: bool,
-    /// Pack what links out of the directory point to
-    #[arg(long)]
+    /// Pack files that links out of the directory point to, instead of leaving them out
+    #[arg(long, help_heading = OUTPUT)]
     follow_links: bool,
     #[command(flatten)]
     display: Display,
@@ -42,58 +42,81 @@ Examples:
   physarium run pruned.physpack --prompt 'Once upon a time'
   physarium unpack pruned.physpack --out models/pruned-again";
 
-/// Unpack a packed file into the directory that it was made from, byte for byte
+/// Restore the directory of a packed file, byte for byte
 ///
-/// Every file is proven by its SHA-256 before the directory appears.
+/// Every file is verified against its SHA-256 before the directory appears.
 #[derive(Args)]
+#[command(after_help = UNPACK_EXAMPLES)]
 pub struct UnpackArguments {
-    /// The packed file
+    /// Packed file
     file: PathBuf,
-    /// The directory, new or empty
-    #[arg(long, value_name = "DIR")]
+    /// Output directory, new or empty
+    #[arg(long, value_name = "DIR", help_heading = OUTPUT)]
     out: PathBuf,
     #[command(flatten)]
     display: Display,
+}
+
+const UNPACK_EXAMPLES: &str = "\
+Examples:
+  physarium unpack pruned.physpack --out models/pruned-again";
+
+/// What is packed where.
+pub struct Packing<'a> {
+    /// The checkpoint directory.
+    pub dir: &'a Path,
+    /// The packed file.
+    pub out: &'a Path,
+    /// What to do with an existing file.
+    pub overwrite: Overwrite,
+    /// What to do with links out of the directory.
+    pub links: LinkPolicy,
 }
 
 /// Packs.
 pub fn run(arguments: PackArguments) -> anyhow::Result<Outcome> {
     let cancel = signals::cancel_on_signal()?;
     let mut progress = terminal::progress(arguments.display.style());
-    let overwrite = if arguments.force { Overwrite::Replace } else { Overwrite::Refuse };
-    let links = if arguments.follow_links { LinkPolicy::Follow } else { LinkPolicy::LeaveOut };
-    let summary =
-        pack_directory(&arguments.dir, &arguments.out, overwrite, links, &cancel, &mut *progress)?;
+    let packing = Packing {
+        dir: &arguments.dir,
+        out: &arguments.out,
+        overwrite: if arguments.force { Overwrite::Replace } else { Overwrite::Refuse },
+        links: if arguments.follow_links { LinkPolicy::Follow } else { LinkPolicy::LeaveOut },
+    };
+    let summary = packing.pack(&cancel, &mut *progress)?;
     drop(progress);
     for (path, why) in &summary.left_out {
         if !arguments.display.quiet {
-            output::note(&format!("left out: {}: {why}", printable(path)));
+            output::note(&format!("note: left out: {}: {why}", printable(path)));
         }
     }
-    match arguments.display.format {
+    match arguments.display.format() {
         Format::Json => output::json(&as_json(&summary, &arguments.out))?,
         Format::Text => output::text(&as_text(&summary, &arguments.out))?,
     }
     Ok(Outcome::True)
 }
 
-/// Packs a directory, with progress.
-pub fn pack_directory(
-    dir: &Path,
-    out: &Path,
-    overwrite: Overwrite,
-    links: LinkPolicy,
-    cancel: &Cancel,
-    progress: &mut dyn Progress,
-) -> anyhow::Result<PackSummary> {
-    let checkpoint = Checkpoint::open(dir)?;
-    let bytes = checkpoint.shards().iter().map(|shard| shard.size_bytes()).sum();
-    progress.event(Event::Started { task: "pack", bytes, tensors: 0 });
-    let tool = concat!("physarium ", env!("CARGO_PKG_VERSION"));
-    let request = PackRequest { checkpoint: &checkpoint, out, overwrite, links, tool };
-    let summary = pack(&request, &mut |bytes| advance(bytes, cancel, progress))?;
-    progress.event(Event::Finished);
-    Ok(summary)
+impl Packing<'_> {
+    /// Packs the directory.
+    ///
+    /// # Errors
+    /// If the checkpoint cannot be read, the file cannot be written, or `cancel` is raised.
+    pub fn pack(
+        &self,
+        cancel: &Cancel,
+        progress: &mut dyn Progress,
+    ) -> anyhow::Result<PackSummary> {
+        let Packing { dir, out, overwrite, links } = *self;
+        let checkpoint = Checkpoint::open(dir)?;
+        let bytes = checkpoint.shards().iter().map(|shard| shard.size_bytes()).sum();
+        progress.event(Event::Started { task: "pack", bytes, tensors: 0 });
+        let tool = concat!("physarium ", env!("CARGO_PKG_VERSION"));
+        let request = PackRequest { checkpoint: &checkpoint, out, overwrite, links, tool };
+        let summary = pack(&request, &mut |bytes| advance(bytes, cancel, progress))?;
+        progress.event(Event::Finished);
+        Ok(summary)
+    }
 }
 
 /// Unpacks.
@@ -109,7 +132,7 @@ pub fn run_unpack(arguments: UnpackArguments) -> anyhow::Result<Outcome> {
     };
     progress.event(Event::Finished);
     drop(progress);
-    match arguments.display.format {
+    match arguments.display.format() {
         Format::Json => output::json(&json!({
             "schema": "physarium.unpack/1",
             "out": arguments.out.to_string_lossy(),
@@ -117,9 +140,9 @@ pub fn run_unpack(arguments: UnpackArguments) -> anyhow::Result<Outcome> {
             "bytes": summary.bytes,
         }))?,
         Format::Text => output::text(&format!(
-            "wrote {}: {} files, {}, each as its SHA-256 says\n",
+            "wrote {}: {}, {}, all SHA-256 verified\n",
             arguments.out.display(),
-            summary.files,
+            counted(summary.files as u64, "file"),
             size(summary.bytes)
         ))?,
     }
@@ -139,16 +162,17 @@ fn advance(
 pub fn as_text(summary: &PackSummary, out: &Path) -> String {
     let mut text = String::new();
     let rows = [
-        ("as masks and values", summary.masked),
-        ("as pattern codes and values", summary.grouped),
-        ("as they are (no smaller otherwise)", summary.dense_projections),
+        ("stored as masks and values", summary.masked),
+        ("stored as pattern codes and values", summary.grouped),
+        ("stored dense (not smaller otherwise)", summary.dense_projections),
     ];
     for (how, TensorSizes { tensors, dense, packed }) in
         rows.into_iter().filter(|(_, s)| s.tensors > 0)
     {
         let share = Share::new(packed, dense, "their dense bytes");
         text += &format!(
-            "{tensors} projections {how}: {} to {}, {}\n",
+            "{} {how}: {} to {}, {}\n",
+            counted(tensors, "tensor"),
             size(dense),
             size(packed),
             share.sentence()

@@ -1,4 +1,4 @@
-//! `physarium prune`: plans, prunes and reports what was done.
+//! `physarium prune`: plans, prunes and reports what it did.
 
 use std::path::{Path, PathBuf};
 
@@ -11,20 +11,25 @@ use physarium::{Options, Output, Strictness, Summary, Surgery};
 use serde_json::json;
 
 use crate::arguments::{Display, Format, OUTPUT, SELECTION, ThreadsArgument};
-use crate::output::{self, Outcome, size};
+use crate::output::{self, Outcome, counted, size};
 use crate::recipe::RecipeArguments;
 use crate::{signals, terminal};
 
 /// Prune a checkpoint into a new directory
 ///
-/// Each weight of the target projections is a tube of a slime mould: conductances adapt under a conserved
-/// flow, and the weights of dead tubes are set to +0.0. Without --sparsity and --pattern the sparsity is
-/// not fixed in advance: it emerges from the flow.
+/// Targets are the q/k/v/o and gate/up/down weights of the decoder, or --target. Methods with "flow" in their
+/// name treat each weight as a tube of a slime mould: conductances adapt to the flow, and weights of dead
+/// tubes are set to +0.0. magnitude-flow (the default) and magnitude need no data; the other methods are
+/// activation-aware and use a --calibration text.
 ///
-/// The output is a plain Hugging Face checkpoint that differs from the input in weights of the targets only:
-/// pruned ones, and with sparsegpt and activation-flow weights updated to compensate. The output directory
-/// appears only once complete; rerun the same command to resume an interrupted run. Beside the weights it
-/// holds physarium.journal.jsonl and physarium.manifest.json.
+/// How much is pruned is set by --sparsity, --pattern or, for activation-aware methods, --price. The two flow
+/// methods also run without: the sparsity is not fixed in advance, it emerges from the flow. With --sparsity or
+/// --pattern, magnitude-flow runs no flow and prunes the smallest magnitudes.
+///
+/// The output is a Hugging Face checkpoint that differs from the input only in pruned weights and, with
+/// sparsegpt and activation-flow, in weights updated to compensate. Beside the weights it holds
+/// physarium.journal.jsonl and physarium.manifest.json. The output directory appears only once complete; rerun
+/// the same command to resume an interrupted run.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
@@ -35,8 +40,7 @@ pub struct Arguments {
     out: PathBuf,
     #[command(flatten)]
     recipe: RecipeArguments,
-    /// Fail on projections that cannot be pruned (FP8, packed) and on inputs that are always zero on the
-    /// calibration text, instead of warning
+    /// Fail instead of warning on unprunable targets and on inputs that are zero in calibration
     #[arg(long, help_heading = SELECTION)]
     strict: bool,
     /// Print the plan, output size and memory; write nothing
@@ -67,7 +71,7 @@ Examples:
   physarium prune models/llama --out models/again --recipe models/pruned/physarium.manifest.json
   physarium prune models/llama --out models/pruned --dry-run";
 
-/// Runs it.
+/// Prunes.
 pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     let options = Options {
         threads: arguments.threads.count(),
@@ -84,7 +88,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         arguments.recipe.note();
     }
     if arguments.dry_run {
-        match arguments.display.format {
+        match arguments.display.format() {
             Format::Json => output::json(&dry_run_json(&surgery))?,
             Format::Text => output::text(&dry_run_text(&surgery, &arguments.out))?,
         }
@@ -97,7 +101,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     let output = Output { dir: &arguments.out, overwrite, resume };
     let summary = surgery.prune(output, &cancel, &mut *progress)?;
     drop(progress);
-    match arguments.display.format {
+    match arguments.display.format() {
         Format::Json => output::json(&summary_json(&surgery, &summary, &arguments.out))?,
         Format::Text => {
             output::text(&summary_text(&surgery, &summary, &arguments.model, &arguments.out))?;
@@ -106,7 +110,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     Ok(Outcome::True)
 }
 
-/// What the user should know before it begins.
+/// Prints what the user should know before the run.
 fn notes(surgery: &Surgery) {
     for warning in surgery.checkpoint.warnings() {
         output::note(&format!("note: {warning}"));
@@ -132,7 +136,8 @@ fn notes(surgery: &Surgery) {
         }
     }
     for (reason, count) in reasons {
-        output::note(&format!("note: {count} projections are copied without pruning: {reason}"));
+        let projections = counted(count, "projection");
+        output::note(&format!("note: {projections} copied without pruning: {reason}"));
     }
     if let Amount::Pattern(pattern) = surgery.recipe.method.amount() {
         let group = pattern.group();
@@ -140,8 +145,9 @@ fn notes(surgery: &Surgery) {
         let ragged = surgery.plan.matrices().filter(|(_, view)| !divides(view.cols)).count();
         if ragged > 0 {
             output::note(&format!(
-                "note: {ragged} matrices have an input size that is not a multiple of {group}; \
-                 the shorter last group of each row keeps at most {}",
+                "note: {} with an input size that is not a multiple of {group}: the shorter last group of \
+                 each row keeps at most {} weights",
+                counted(ragged as u64, "projection"),
                 pattern.keep()
             ));
         }
@@ -187,7 +193,7 @@ fn dry_run_json(surgery: &Surgery) -> serde_json::Value {
     })
 }
 
-/// What was done, in numbers.
+/// The counts of a run.
 pub fn counts(surgery: &Surgery, summary: &Summary) -> String {
     let (totals, target) = (summary.totals, surgery.plan.target_elements());
     let mut text = format!(
@@ -213,12 +219,13 @@ pub fn counts(surgery: &Surgery, summary: &Summary) -> String {
     }
     if totals.dead_inputs > 0 {
         text += &format!(
-            "{} inputs of projections were always zero on the calibration text\n",
-            grouped(totals.dead_inputs)
+            "{} of projections always zero on the calibration text\n",
+            counted(totals.dead_inputs, "input")
         );
     }
     if totals.non_finite > 0 {
-        text += &format!("{} NaN or infinite weights were kept as they are\n", totals.non_finite);
+        let weights = counted(totals.non_finite, "NaN or infinite weight");
+        text += &format!("{weights} kept unchanged\n");
     }
     text
 }
@@ -227,11 +234,11 @@ fn summary_text(surgery: &Surgery, summary: &Summary, model: &Path, out: &Path) 
     let (model, shown) = (model.display(), out.display());
     let mut text = counts(surgery, summary);
     text += &format!(
-        "wrote {shown}: {} in {} shards\n\
+        "wrote {shown}: {} in {}\n\
          next: physarium audit {shown} --against {model}\n      \
          physarium verify {model} {shown}\n",
         size(summary.output_bytes),
-        summary.shards,
+        counted(summary.shards as u64, "shard"),
     );
     text
 }

@@ -1,4 +1,4 @@
-//! `physarium run`: text out of a model.
+//! `physarium run`: generates text.
 
 use std::io::{IsTerminal, Read, Write};
 use std::path::PathBuf;
@@ -10,46 +10,49 @@ use physarium::audit::grouped;
 use physarium::{GenerateRequest, Generated, Prompt, Sampling, Stopped, generate};
 use serde_json::json;
 
-use crate::arguments::{Format, ThreadsArgument};
+use crate::arguments::{DISPLAY, Format, FormatArgument, GENERATION, ThreadsArgument};
 use crate::output::{self, Outcome, size};
 use crate::signals;
 
 /// Generate text with a checkpoint or a packed file
 ///
-/// The text goes to stdout as it comes, without the prompt; how fast it came goes to stderr. Without a
-/// --temperature the likeliest token is taken each time: a packed file then gives the text of the
-/// directory that it was packed from.
+/// The text is streamed to stdout, without the prompt; the speed is printed on stderr. By default each token
+/// is the most likely one, and a packed file then gives the same text as the directory it was packed from.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
     /// Checkpoint directory or packed file (Llama, Mistral, Qwen2 or Qwen3, with tokenizer.json)
     model: PathBuf,
-    /// What the text begins with, or, with --chat, what a user says [default: stdin, without the
-    /// newline at its end]
-    #[arg(long, value_name = "TEXT")]
+    /// Prompt [default: stdin, without its final newline]
+    #[arg(long, value_name = "TEXT", help_heading = GENERATION)]
     prompt: Option<String>,
-    /// Put the prompt into the model's own chat template
-    #[arg(long)]
+    /// Format the prompt with the model's chat template
+    #[arg(long, help_heading = GENERATION)]
     chat: bool,
-    /// Most tokens to generate
-    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
+    /// Maximum number of tokens to generate
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 256,
+        value_parser = clap::value_parser!(u32).range(1..),
+        help_heading = GENERATION
+    )]
     max_tokens: u32,
-    /// What logits are divided by before a token is drawn; 0 takes the likeliest one
-    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    /// Sampling temperature; 0 takes the most likely token
+    #[arg(long, value_name = "T", default_value_t = 0.0, help_heading = GENERATION)]
     temperature: f64,
-    /// Draw from the likeliest tokens that together have this probability
-    #[arg(long, value_name = "P", default_value_t = 1.0)]
-    top_p: f64,
-    /// Where random numbers begin
-    #[arg(long, value_name = "SEED", default_value_t = 0)]
-    seed: u64,
+    /// Sample from the most likely tokens with this total probability [default: 1]
+    #[arg(long, value_name = "P", help_heading = GENERATION)]
+    top_p: Option<f64>,
+    /// Random seed of sampling [default: 0]
+    #[arg(long, value_name = "N", help_heading = GENERATION)]
+    seed: Option<u64>,
     #[command(flatten)]
     threads: ThreadsArgument,
-    /// How the result is written to stdout
-    #[arg(long, value_enum, default_value_t = Format::Text)]
-    format: Format,
-    /// Nothing on stderr but errors
-    #[arg(short, long)]
+    #[command(flatten)]
+    result: FormatArgument,
+    /// Only errors on stderr
+    #[arg(short, long, help_heading = DISPLAY)]
     quiet: bool,
 }
 
@@ -62,8 +65,9 @@ Examples:
 /// Longest prompt that is read from stdin, in bytes.
 const MAX_PROMPT: u64 = 64 << 20;
 
-/// Runs it.
+/// Generates text.
 pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
+    let sampling = arguments.sampling()?;
     let cancel = signals::cancel_on_signal()?;
     let text = match &arguments.prompt {
         Some(text) => text.clone(),
@@ -73,14 +77,11 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         model: &arguments.model,
         prompt: if arguments.chat { Prompt::Chat(&text) } else { Prompt::Text(&text) },
         max_tokens: arguments.max_tokens as usize,
-        sampling: Sampling {
-            temperature: arguments.temperature,
-            top_p: arguments.top_p,
-            seed: arguments.seed,
-        },
+        sampling,
         threads: arguments.threads.count(),
     };
-    let streamed = arguments.format == Format::Text;
+    let format = arguments.result.format;
+    let streamed = format == Format::Text;
     let mut failed = None;
     let generated = generate(&request, &cancel, &mut |text| {
         if streamed && failed.is_none() {
@@ -94,7 +95,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     if let Some(e) = failed {
         return Err(e);
     }
-    match arguments.format {
+    match format {
         Format::Json => output::json(&as_json(&generated))?,
         Format::Text => output::text("\n")?,
     }
@@ -104,21 +105,36 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     Ok(if generated.stopped == Stopped::Cancelled { Outcome::Partial } else { Outcome::True })
 }
 
+impl Arguments {
+    /// How tokens are chosen. An option of sampling without sampling is refused.
+    fn sampling(&self) -> anyhow::Result<Sampling> {
+        let options = [("--top-p", self.top_p.is_some()), ("--seed", self.seed.is_some())];
+        for (option, _) in options.iter().filter(|(_, given)| *given) {
+            ensure!(
+                self.temperature != 0.0,
+                "{option} has no effect without --temperature above 0"
+            );
+        }
+        let (top_p, seed) = (self.top_p.unwrap_or(1.0), self.seed.unwrap_or(0));
+        Ok(Sampling { temperature: self.temperature, top_p, seed })
+    }
+}
+
 fn read_stdin() -> anyhow::Result<String> {
     let mut text = String::new();
     let stdin = std::io::stdin();
     if stdin.is_terminal() {
-        output::note("the prompt, ended by Ctrl-D:");
+        output::note("Enter a prompt, then Ctrl-D:");
     }
     let read = stdin.lock().take(MAX_PROMPT + 1).read_to_string(&mut text);
     read.context("stdin: cannot read the prompt as UTF-8")?;
-    ensure!(text.len() as u64 <= MAX_PROMPT, "stdin: a prompt of over {MAX_PROMPT} bytes");
-    // `echo` and editors put it there.
+    ensure!(text.len() as u64 <= MAX_PROMPT, "stdin: the prompt is longer than {MAX_PROMPT} bytes");
+    // `echo` and editors end a file with a newline.
     let line = text.strip_suffix('\n').map(|line| line.strip_suffix('\r').unwrap_or(line));
     Ok(line.unwrap_or(&text).to_owned())
 }
 
-/// Writes text as it comes. A terminal gets no control characters that a model may have made up.
+/// Writes a piece of text. On a terminal, control characters that the model generated are dropped.
 fn show(text: &str) -> anyhow::Result<()> {
     let mut stdout = std::io::stdout().lock();
     if stdout.is_terminal() {
@@ -132,13 +148,13 @@ fn show(text: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How fast it was.
+/// The speed, and why generation stopped.
 pub fn speed(generated: &Generated) -> String {
     let rate = |tokens: usize, time: Duration| tokens as f64 / time.as_secs_f64().max(1e-9);
-    // The first token comes of the prompt.
+    // Processing the prompt gives the first token.
     let after = generated.generated_tokens.saturating_sub(1);
     let mut text = format!(
-        "prompt: {} tokens, {:.1} tokens/s; first token after {:.2} s, {:.2} s of them reading weights",
+        "prompt: {} tokens, {:.1} tokens/s; first token after {:.2} s, of which {:.2} s loading weights",
         grouped(generated.prompt_tokens as u64),
         rate(generated.prompt_tokens, generated.prompt),
         generated.first_token.as_secs_f64(),
@@ -156,7 +172,7 @@ pub fn speed(generated: &Generated) -> String {
     let why = match generated.stopped {
         Stopped::EndOfText => "the model ended the text",
         Stopped::MaxTokens => "--max-tokens reached",
-        Stopped::Positions => "the model is made for no more positions",
+        Stopped::Positions => "context limit reached",
         Stopped::Cancelled => "interrupted",
     };
     text + "; " + why

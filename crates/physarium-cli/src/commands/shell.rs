@@ -8,20 +8,29 @@ use clap::{Args, Command};
 use crate::output::{self, Outcome};
 
 /// Print shell completions
-///
-/// For bash: `physarium completions bash > ~/.local/share/bash-completion/completions/physarium`.
 #[derive(Args)]
+#[command(after_help = COMPLETION_EXAMPLES)]
 pub struct CompletionArguments {
-    /// The shell
+    /// Shell to complete for
     shell: clap_complete::Shell,
 }
 
+const COMPLETION_EXAMPLES: &str = "\
+Examples:
+  physarium completions bash > ~/.local/share/bash-completion/completions/physarium
+  physarium completions fish > ~/.config/fish/completions/physarium.fish";
+
 /// Write the manual pages into a directory
 #[derive(Args)]
+#[command(after_help = MAN_EXAMPLES)]
 pub struct ManArguments {
-    /// The directory; made if it is not there
+    /// Directory, created if missing
     dir: PathBuf,
 }
+
+const MAN_EXAMPLES: &str = "\
+Examples:
+  physarium man ~/.local/share/man/man1";
 
 /// Prints completions.
 pub fn completions(
@@ -34,13 +43,13 @@ pub fn completions(
     Ok(Outcome::True)
 }
 
-/// Writes manual pages.
+/// Writes the manual pages.
 pub fn man(arguments: ManArguments, program: Command) -> anyhow::Result<Outcome> {
     let dir = &arguments.dir;
-    let make = || -> std::io::Result<()> {
+    let write = || -> std::io::Result<()> {
         std::fs::create_dir_all(dir)?;
         clap_mangen::generate_to(program, dir)
     };
-    make().with_context(|| format!("{}: cannot write manual pages", dir.display()))?;
+    write().with_context(|| format!("{}: cannot write manual pages", dir.display()))?;
     Ok(Outcome::True)
 }

@@ -1,4 +1,4 @@
-//! `physarium verify`: the proof.
+//! `physarium verify`: proves that nothing else changed.
 
 use std::path::PathBuf;
 
@@ -8,28 +8,36 @@ use physarium::audit::{Verification, grouped, verify};
 use serde_json::json;
 
 use crate::arguments::{Display, Format};
-use crate::output::{self, Outcome};
+use crate::output::{self, Outcome, counted};
 use crate::{signals, terminal};
 
 /// Prove that an output is its input with only pruned weights changed
 ///
-/// Reads every byte of both: the same files, the same headers, every byte outside the targets
-/// equal, inside them every weight equal or +0.0, counts and digests as journal and manifest say.
-/// Exit code 1 on any difference, each named by file, tensor and index.
+/// Reads every byte of both directories and checks that they have the same files and headers; that every byte
+/// outside the targets is equal; that every weight of a target is unchanged, +0.0 or, with methods that
+/// compensate, updated; and that counts and digests match journal and manifest.
+///
+/// Exit code 1 on any difference; each is listed with file, tensor and index.
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// The checkpoint that was pruned
+    /// Original checkpoint directory
     model: PathBuf,
-    /// What `physarium prune` made of it
+    /// Output directory of `physarium prune`
     out: PathBuf,
     #[command(flatten)]
     display: Display,
 }
 
-/// Findings that are printed; the rest are counted.
+const EXAMPLES: &str = "\
+Examples:
+  physarium verify models/llama models/pruned
+  physarium verify models/llama models/pruned --format json";
+
+/// Number of differences that are printed; the rest are counted.
 const SHOWN: usize = 20;
 
-/// Runs it.
+/// Verifies.
 pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     let cancel = signals::cancel_on_signal()?;
     let mut progress = terminal::progress(arguments.display.style());
@@ -39,14 +47,14 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     };
     progress.event(Event::Finished);
     drop(progress);
-    match arguments.display.format {
+    match arguments.display.format() {
         Format::Json => output::json(&as_json(&result))?,
         Format::Text => output::text(&as_text(&result))?,
     }
     Ok(outcome(&result))
 }
 
-/// Whether the output is proven.
+/// Whether no difference was found.
 pub fn outcome(result: &Verification) -> Outcome {
     if result.findings.is_empty() { Outcome::True } else { Outcome::False }
 }
@@ -56,23 +64,25 @@ pub fn as_text(result: &Verification) -> String {
     let Verification { findings, files, tensors, bytes, pruned, refitted } = result;
     let refits = match refitted {
         0 => String::new(),
-        n => format!(" and {} refitted, all in targets", grouped(*n)),
+        n => format!(" and {} updated to compensate, all in targets", grouped(*n)),
     };
     if findings.is_empty() {
         return format!(
-            "verified: {files} files, {tensors} tensors, {} bytes compared; {} weights pruned{}, \
-             nothing else differs; counts and digests are as journal and manifest say\n",
+            "verified: {}, {}, {} bytes compared; {} weights pruned{}, nothing else differs; counts and \
+             digests match journal and manifest\n",
+            counted(*files, "file"),
+            counted(*tensors, "tensor"),
             grouped(*bytes),
             grouped(*pruned),
             refits,
         );
     }
-    let mut text = format!("NOT verified: {} differences\n", findings.len());
+    let mut text = format!("NOT verified: {}\n", counted(findings.len() as u64, "difference"));
     for finding in findings.iter().take(SHOWN) {
         text += &format!("  {finding}\n");
     }
     if findings.len() > SHOWN {
-        text += &format!("  and {} more (--format json has all)\n", findings.len() - SHOWN);
+        text += &format!("  and {} more (--format json lists all)\n", findings.len() - SHOWN);
     }
     text
 }

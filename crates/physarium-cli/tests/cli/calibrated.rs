@@ -1,4 +1,4 @@
-//! Methods that see activations, as a user meets them, on the demo model.
+//! Activation-aware methods from a user's view, on the demo model.
 
 use std::fs;
 use std::path::Path;
@@ -17,7 +17,7 @@ fn work() -> Work {
 }
 
 #[test]
-fn each_method_prunes_what_is_asked_and_says_what_it_changed() {
+fn each_method_reaches_the_sparsity_and_reports_its_changes() {
     let work = work();
     let mut perplexity = Vec::new();
     for method in METHODS {
@@ -42,7 +42,7 @@ fn each_method_prunes_what_is_asked_and_says_what_it_changed() {
 }
 
 #[test]
-fn the_same_bytes_for_any_threads_and_a_forged_zero_is_found() {
+fn threads_change_no_byte_and_a_changed_weight_is_found() {
     let work = work();
     let prune = |out: &str, threads: u32| {
         work.ok(&format!(
@@ -53,7 +53,7 @@ fn the_same_bytes_for_any_threads_and_a_forged_zero_is_found() {
     };
     let one = prune("one", 1);
     assert!(one == prune("three", 3));
-    // Another weight instead of a refitted one: only the digests can tell.
+    // Only the digests detect a change of an updated weight.
     let (name, mut bytes) = ("model-00001-of-00002.safetensors", one);
     let at = bytes.len() - 2;
     bytes[at] ^= 1;
@@ -62,7 +62,7 @@ fn the_same_bytes_for_any_threads_and_a_forged_zero_is_found() {
 }
 
 #[test]
-fn one_budget_goes_where_it_is_felt_least_and_a_price_sets_one() {
+fn allocation_spreads_a_budget_unevenly_and_a_price_sets_one() {
     let work = work();
     let prune = |out: &str, method: &str, amount: &str| {
         let run = work.json(&format!(
@@ -87,9 +87,9 @@ fn one_budget_goes_where_it_is_felt_least_and_a_price_sets_one() {
         );
         assert!(most - least > 0.1 && least > 0.49 && most < 0.91, "{method}: {shares:?}");
     }
-    // A higher price takes more; the default is a price.
+    // A higher price prunes more; the default is a price.
     let (default, _, dense_like) = prune("priced", "activation-flow", "");
-    let (more, _, _) = prune("dear", "activation-flow", "--price 0.2");
+    let (more, _, _) = prune("higher", "activation-flow", "--price 0.2");
     assert!(0.05 < default && default < more && more < 0.95, "{default} {more}");
     assert!(dense_like < 2.4, "{dense_like}");
 }
@@ -99,7 +99,7 @@ fn a_run_is_repeated_from_its_manifest_or_a_recipe() {
     let work = work();
     let bytes =
         |out: &str| fs::read(work.path(out).join("model-00002-of-00002.safetensors")).unwrap();
-    // The text that comes along is the demo's.
+    // The bundled text is the demo's.
     work.ok("prune demo --out one --method activation-flow --sparsity 0.4 --skip *.q_proj.weight --window 256");
     let manifest = "--recipe one/physarium.manifest.json";
     work.ok(&format!("prune demo --out two {manifest} --calibration calibration.txt"));
@@ -109,7 +109,7 @@ fn a_run_is_repeated_from_its_manifest_or_a_recipe() {
         assert!(read("one") == read("two"), "{record}");
     }
     let other = format!("prune demo --out three {manifest} --calibration text.txt");
-    work.fails(2, &other, &["text.txt", "another calibration text", "SHA-256"]);
+    work.fails(2, &other, &["text.txt", "is not the text this recipe used", "SHA-256"]);
     let toml = "target = []\nskip = ['*.o_proj.weight']\nnon_finite = 'refuse'\n\
                 [method]\nname = 'magnitude'\nsparsity = 0.5\nscope = 'tile'\nblock_size = 64\n";
     fs::write(work.path("run.toml"), toml).unwrap();
@@ -117,10 +117,10 @@ fn a_run_is_repeated_from_its_manifest_or_a_recipe() {
     work.ok("prune demo --out five --sparsity 0.5 --block-size 64 --skip *.o_proj.weight");
     assert!(bytes("four") == bytes("five"));
     work.fails(2, "prune demo --out six --recipe run.toml --seed 1", &["--recipe", "--seed"]);
-    let needless = "prune demo --out six --recipe run.toml --calibration text.txt";
-    work.fails(2, needless, &["--calibration has no effect", "sees weights only"]);
+    let idle = "prune demo --out six --recipe run.toml --calibration text.txt";
+    work.fails(2, idle, &["--calibration has no effect", "does not use calibration"]);
     fs::write(work.path("bad.toml"), "skip = 3").unwrap();
-    work.fails(2, "prune demo --out six --recipe bad.toml", &["bad.toml", "no recipe"]);
+    work.fails(2, "prune demo --out six --recipe bad.toml", &["bad.toml", "not a valid recipe"]);
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn methods_are_compared_in_one_table() {
     let json = fs::read_to_string(work.path("table/physarium.compare.json")).unwrap();
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["runs"].as_array().unwrap().len(), names.len() - 1);
-    // Pruned models are gone unless they are asked for.
+    // Pruned models are deleted without --keep.
     assert_eq!(fs::read_dir(work.path("table")).unwrap().count(), 2);
     let few = "--methods magnitude --sparsity 0.5 --keep";
     work.ok(&format!("compare demo --out kept --text text.txt --eval-window 256 {few}"));
@@ -165,12 +165,12 @@ fn methods_are_compared_in_one_table() {
 }
 
 #[test]
-fn what_cannot_be_is_said() {
+fn invalid_requests_are_refused_with_the_reason() {
     let work = work();
     let prune = "prune demo --out out --method activation-flow";
     let fails = |rest: &str, needles: &[&str]| work.fails(2, &format!("{prune} {rest}"), needles);
     let wanda = "prune demo --out out --method wanda --calibration calibration.txt";
-    work.fails(2, wanda, &["wanda needs --sparsity S, --pattern N:M or --price P"]);
+    work.fails(2, wanda, &["wanda needs --sparsity or --pattern or --price"]);
     fails(&format!("--price 0 {CALIBRATION}"), &["price must be above 0, found 0"]);
     fails(&format!("--allocation flow {CALIBRATION}"), &["--sparsity"]);
     let scope = format!("--sparsity 0.5 --scope model {CALIBRATION}");

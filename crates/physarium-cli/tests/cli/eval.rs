@@ -1,4 +1,4 @@
-//! `eval` as a user meets it, on the demo model.
+//! `eval` from a user's view, on the demo model.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::Work;
 
-/// A copy of the demo model to spoil, and a text.
+/// A copy of the demo model, to be changed, and a text.
 pub fn work() -> Work {
     let work = Work::new();
     let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../demo");
@@ -27,7 +27,7 @@ fn number(value: &Value, field: &str) -> f64 {
 }
 
 #[test]
-fn the_result_has_the_number_and_how_it_came_about() {
+fn the_result_has_the_perplexity_and_its_protocol() {
     let work = work();
     let eval = work.json("eval demo --text text.txt --window 256 --format json");
     assert_eq!(eval["schema"], "physarium.eval/1");
@@ -52,7 +52,7 @@ fn the_result_has_the_number_and_how_it_came_about() {
     }
 }
 
-/// Names of all fields of an object, those of objects inside with their path.
+/// Names of all fields of an object; those of nested objects with their path.
 fn fields(value: &Value, path: &str, names: &mut Vec<String>) {
     for (name, value) in value.as_object().into_iter().flatten() {
         names.push(format!("{path}{name}"));
@@ -61,7 +61,7 @@ fn fields(value: &Value, path: &str, names: &mut Vec<String>) {
 }
 
 #[test]
-fn the_documentation_names_every_field() {
+fn the_documentation_lists_every_field() {
     let work = work();
     let command = "eval demo --against demo --text text.txt --window 256 --format json";
     let (mut found, mut documented) = (Vec::new(), Vec::new());
@@ -93,7 +93,7 @@ fn threads_change_no_bit() {
 }
 
 #[test]
-fn a_model_against_itself_and_against_its_pruned_self() {
+fn a_model_is_compared_with_itself_and_with_its_pruned_copy() {
     let work = work();
     work.ok("prune demo --out half --method magnitude --sparsity 0.5 --quiet");
     let eval = |model: &str| {
@@ -135,7 +135,7 @@ fn json_lines_are_documents() {
 }
 
 #[test]
-fn texts_and_windows_that_cannot_be() {
+fn invalid_texts_and_windows_are_refused() {
     let work = work();
     work.fails(2, "eval demo --text nowhere.txt", &["nowhere.txt", "No such file"]);
     fs::write(work.path("empty.txt"), "").unwrap();
@@ -154,9 +154,9 @@ fn texts_and_windows_that_cannot_be() {
 }
 
 #[test]
-fn models_that_cannot_be_run() {
+fn unsupported_models_are_refused_with_the_reason() {
     let work = work();
-    let spoil = |file: &str, from: &str, to: &str| {
+    let change = |file: &str, from: &str, to: &str| {
         let path = work.path("demo").join(file);
         let text = fs::read_to_string(&path).unwrap();
         assert!(text.contains(from), "{text}");
@@ -164,13 +164,13 @@ fn models_that_cannot_be_run() {
         text
     };
     let command = "eval demo --text text.txt";
-    let config = spoil("config.json", "\"model_type\": \"llama\"", "\"model_type\": \"gpt2\"");
+    let config = change("config.json", "\"model_type\": \"llama\"", "\"model_type\": \"gpt2\"");
     work.fails(2, command, &["config.json", "gpt2", "llama, mistral, qwen2, qwen3"]);
     fs::write(work.path("demo/config.json"), config).unwrap();
-    let tokenizer = spoil("tokenizer.json", "\"model\"", "\"nodel\"");
+    let tokenizer = change("tokenizer.json", "\"model\"", "\"nodel\"");
     work.fails(2, command, &["tokenizer.json", "tokenizers library"]);
     fs::write(work.path("demo/tokenizer.json"), tokenizer).unwrap();
-    spoil("tokenizer_config.json", "\"bos_token\": \"<s>\"", "\"bos_token\": \"<none>\"");
+    change("tokenizer_config.json", "\"bos_token\": \"<s>\"", "\"bos_token\": \"<none>\"");
     work.fails(2, command, &["tokenizer_config.json", "bos_token", "<none>"]);
     fs::remove_file(work.path("demo/tokenizer.json")).unwrap();
     work.fails(2, command, &["tokenizer.json", "No such file"]);

@@ -1,4 +1,4 @@
-//! The examples in docs/FORMATS.md are read by the program.
+//! The program reads the examples in docs/FORMATS.md.
 
 use std::fs;
 use std::path::Path;
@@ -16,7 +16,7 @@ pub fn block(info: &str) -> String {
 }
 
 #[test]
-fn the_journal_and_the_claims_of_the_documentation() {
+fn the_documented_journal_and_claims_are_valid() {
     let dir = tempfile::tempdir().unwrap();
     let tensors = [
         Tensor::new("model.layers.0.mlp.down_proj.weight", Kind::Bf16, &[16, 32]),

@@ -1,4 +1,4 @@
-//! The program as a user meets it: exit codes, what goes to stdout and stderr, what errors say.
+//! The program from a user's view: exit codes, stdout and stderr, error messages.
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 use std::fs;
@@ -10,13 +10,14 @@ use serde_json::Value;
 
 mod calibrated;
 mod eval;
+mod experts;
 mod formats;
 mod packed;
 
 /// A working directory with `model`, a small checkpoint in two shards.
 struct Work(tempfile::TempDir);
 
-/// What a run left behind.
+/// The result of a run.
 struct Ran {
     code: i32,
     stdout: String,
@@ -49,7 +50,7 @@ impl Work {
         }
     }
 
-    /// Runs a command that must succeed and print nothing but its result.
+    /// Runs a command that must succeed, and returns its stdout.
     fn ok(&self, arguments: &str) -> String {
         let ran = self.run(arguments);
         assert_eq!(ran.code, 0, "{arguments}: {}", ran.stderr);
@@ -60,7 +61,7 @@ impl Work {
         serde_json::from_str(&self.ok(arguments)).unwrap()
     }
 
-    /// Runs a command that must fail with `code`, naming `needles` on stderr.
+    /// Runs a command that must fail with `code` and print `needles` on stderr.
     fn fails(&self, code: i32, arguments: &str, needles: &[&str]) {
         let ran = self.run(arguments);
         assert_eq!(ran.code, code, "{arguments}: {}{}", ran.stdout, ran.stderr);
@@ -75,13 +76,13 @@ impl Work {
     fn nothing_was_written(&self, out: &str) {
         let left = [out.to_owned(), format!("{out}.lock"), format!(".{out}.physarium-partial")];
         for name in left {
-            assert!(self.path(&name).symlink_metadata().is_err(), "{name} is there");
+            assert!(self.path(&name).symlink_metadata().is_err(), "{name} exists");
         }
     }
 }
 
 #[test]
-fn the_main_job() {
+fn inspect_prune_audit_and_verify_agree() {
     let work = Work::new();
     let inspected = work.json("inspect model --format json");
     assert_eq!(inspected["target"]["tensors"], 14);
@@ -103,7 +104,7 @@ fn the_main_job() {
 }
 
 #[test]
-fn texts_name_every_denominator() {
+fn every_percentage_states_its_denominator() {
     let work = Work::new();
     let said = work.ok("prune model --out out");
     assert!(said.contains("% of target") && said.contains("% of model"), "{said}");
@@ -114,7 +115,7 @@ fn texts_name_every_denominator() {
 }
 
 #[test]
-fn reports_are_written_where_asked() {
+fn audit_reports_are_written_to_the_report_directory() {
     let work = Work::new();
     work.ok("prune model --out out");
     work.ok("audit out --against model --report reports");
@@ -128,7 +129,7 @@ fn reports_are_written_where_asked() {
 }
 
 #[test]
-fn false_claims_and_differences_exit_with_1() {
+fn wrong_claims_and_differences_exit_with_1() {
     let work = Work::new();
     work.ok("prune model --out out");
     let claim = "[[claim]]\nid = \"c\"\nsource = \"s\"\nsentence = \"t\"\ncount = \"pruned\"\n";
@@ -146,10 +147,10 @@ fn false_claims_and_differences_exit_with_1() {
 }
 
 #[test]
-fn options_that_contradict_each_other_or_have_no_effect() {
+fn conflicting_options_and_options_without_effect_are_refused() {
     let work = Work::new();
     for (options, needle) in [
-        ("--method magnitude", "--method magnitude needs --sparsity S or --pattern N:M"),
+        ("--method magnitude", "--method magnitude needs --sparsity or --pattern"),
         ("--sparsity 0.5 --pattern 2:4", "cannot be used with"),
         ("--sparsity 1.5", "between 0 and 1"),
         ("--sparsity NaN", "between 0 and 1"),
@@ -175,7 +176,7 @@ fn options_that_contradict_each_other_or_have_no_effect() {
 }
 
 #[test]
-fn outputs_that_cannot_be() {
+fn invalid_output_paths_are_refused() {
     let work = Work::new();
     let fails = |out: &str, needle: &str| {
         work.fails(2, &format!("prune model --out {out}"), &["error: ", needle]);
@@ -186,7 +187,7 @@ fn outputs_that_cannot_be() {
     fails("model/inside", "output is inside the input");
     fails(".", "not a name");
     fails("..", "not a name");
-    fails("missing/out", "parent is not there");
+    fails("missing/out", "output's parent");
     fails("model/config.json/out", "parent");
     fails(&"n".repeat(230), "too long");
     std::os::unix::fs::symlink("model", work.path("link")).unwrap();
@@ -200,14 +201,14 @@ fn outputs_that_cannot_be() {
     fails("full", "not a physarium output");
     work.fails(2, "prune model --out full --force", &["not a physarium output"]);
     assert!(work.path("full/mine.txt").exists());
-    // Input inside output.
+    // The input is inside the output.
     fs::create_dir(work.path("around")).unwrap();
     fs::rename(work.path("model"), work.path("around/model")).unwrap();
     work.fails(2, "prune around/model --out around", &["input is inside the output"]);
 }
 
 #[test]
-fn an_empty_output_is_taken_a_finished_one_is_kept_unless_forced() {
+fn an_empty_output_is_used_and_a_finished_one_is_kept_unless_forced() {
     let work = Work::new();
     fs::create_dir(work.path("out")).unwrap();
     work.ok("prune model --out out");
@@ -223,7 +224,7 @@ fn an_empty_output_is_taken_a_finished_one_is_kept_unless_forced() {
 }
 
 #[test]
-fn models_that_cannot_be_pruned() {
+fn unprunable_models_are_refused_with_the_reason() {
     let work = Work::new();
     work.fails(2, "inspect missing", &["missing", "No such file"]);
     let fp8 = [Tensor::new("model.layers.0.mlp.up_proj.weight", Kind::Bytes("F8_E4M3"), &[4, 4])];
@@ -237,7 +238,7 @@ fn models_that_cannot_be_pruned() {
     work.nothing_was_written("out");
     let ran = work.run("prune mixed --out out");
     assert_eq!(ran.code, 0);
-    assert!(ran.stderr.contains("1 projections are carried"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("1 projection copied without pruning"), "{}", ran.stderr);
     let conv = [Tensor::new("h.0.attn.c_attn.weight", Kind::F32, &[8, 24])];
     work.write("gpt2", &conv, 1);
     work.fails(2, "prune gpt2 --out o --target *c_attn.weight --pattern 2:4", &["Conv1D"]);
@@ -245,7 +246,7 @@ fn models_that_cannot_be_pruned() {
 }
 
 #[test]
-fn weights_that_are_no_numbers() {
+fn non_finite_weights_are_refused_or_kept() {
     let work = Work::new();
     let name = "model.layers.0.mlp.up_proj.weight";
     work.write("nan", &[Tensor::new(name, Kind::F32, &[3, 5])], 1);
@@ -319,7 +320,7 @@ fn help_completions_and_manual_pages() {
 }
 
 #[test]
-fn the_demo_runs_anywhere() {
+fn the_demo_runs_in_any_directory() {
     let work = Work::new();
     let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../demo");
     let said = work.ok(&format!("demo --demo {} --quiet", demo.display()));
@@ -327,12 +328,12 @@ fn the_demo_runs_anywhere() {
         assert!(said.contains(needle), "no {needle:?} in {said}");
     }
     assert!(work.path("demo-out/physarium.audit.md").exists());
-    // Again: the earlier one is replaced.
+    // A second demo replaces the first.
     work.ok("demo --quiet");
 }
 
 #[test]
-fn a_reader_that_has_seen_enough_is_no_error() {
+fn a_closed_stdout_is_not_an_error() {
     let work = Work::new();
     let script = format!(
         "{} inspect model --tensors --format json | head -c 10",

@@ -1,4 +1,4 @@
-//! `pack`, `unpack` and `run` as a user meets them, on the demo model.
+//! `pack`, `unpack` and `run` from a user's view, on the demo model.
 
 use std::fs;
 
@@ -15,7 +15,7 @@ fn work() -> Work {
     work
 }
 
-/// Fields of an object that the documentation names, and that there are.
+/// An object has the fields that the documentation lists.
 fn assert_documented(found: &Value, info: &str) {
     let documented: Value = serde_json::from_str(&super::formats::block(info)).unwrap();
     let names = |value: &Value| -> Vec<String> {
@@ -27,7 +27,7 @@ fn assert_documented(found: &Value, info: &str) {
 }
 
 #[test]
-fn a_packed_file_is_smaller_and_gives_the_directory_back() {
+fn a_packed_file_is_smaller_and_unpacks_to_the_same_bytes() {
     let work = work();
     let sizes = work.json("pack half --out again.physpack --format json");
     assert_documented(&sizes, "json pack");
@@ -57,7 +57,7 @@ fn a_packed_file_is_smaller_and_gives_the_directory_back() {
 }
 
 #[test]
-fn packed_and_directory_say_the_same_and_measure_the_same() {
+fn packed_file_and_directory_give_the_same_text_and_evaluation() {
     let work = work();
     let of = |model: &str, more: &str| {
         work.ok(&format!("run {model} --prompt Once --max-tokens 60 --quiet {more}"))
@@ -82,19 +82,19 @@ fn packed_and_directory_say_the_same_and_measure_the_same() {
 }
 
 #[test]
-fn a_run_says_how_it_went() {
+fn a_run_reports_counts_and_speed() {
     let work = work();
     let run = work.json("run half.physpack --prompt Once --max-tokens 7 --format json --quiet");
     assert_documented(&run, "json run");
     assert_eq!(run["generated_tokens"], 7);
     assert_eq!(run["stopped"], "max_tokens");
-    // The model is made for 512 positions.
+    // The model supports 512 positions.
     let long = work.json("run demo --prompt Once --max-tokens 9999 --format json --quiet");
     assert!(long["stopped"] == "positions" || long["stopped"] == "end_of_text", "{long}");
     let ran = work.run("run demo --prompt Once --max-tokens 3");
     assert_eq!(ran.code, 0);
     assert!(ran.stderr.contains("tokens/s"), "{}", ran.stderr);
-    // A prompt of several hundred tokens goes through in parts.
+    // A prompt of several hundred tokens is processed in parts.
     let text = fs::read_to_string(work.path("text.txt")).unwrap();
     let prompt = &text[..text.floor_char_boundary(1200)];
     let long = |threads: &str| {
@@ -122,7 +122,7 @@ fn a_run_says_how_it_went() {
 }
 
 #[test]
-fn a_chat_uses_the_models_own_template() {
+fn chat_uses_the_models_template() {
     let work = work();
     work.fails(2, "run demo --chat --prompt Once", &["no chat template", "without --chat"]);
     let template = "{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}";
@@ -140,7 +140,7 @@ fn a_chat_uses_the_models_own_template() {
 }
 
 #[test]
-fn a_model_that_computes_no_numbers_says_so() {
+fn nan_logits_are_an_error() {
     let work = demo_work();
     let path = work.path("demo/model-00001-of-00002.safetensors");
     let mut bytes = fs::read(&path).unwrap();
@@ -153,7 +153,7 @@ fn a_model_that_computes_no_numbers_says_so() {
 }
 
 #[test]
-fn bad_input_is_refused_and_leaves_nothing() {
+fn invalid_input_is_refused_and_nothing_is_written() {
     let work = work();
     let before = fs::read(work.path("half.physpack")).unwrap();
     work.fails(2, "pack half --out half.physpack", &["output exists", "--force"]);
@@ -168,7 +168,7 @@ fn bad_input_is_refused_and_leaves_nothing() {
     work.fails(2, dense, &["not a packed file", "physarium pack"]);
     work.fails(2, "prune half.physpack --out x", &["not a directory", "packed file"]);
 
-    // The last byte of the values of some projection, which nothing but its digest covers.
+    // A byte of some projection's values, which only its digest covers.
     let mut damaged = before.clone();
     let at = damaged.len() / 2;
     damaged[at] ^= 1;
@@ -183,7 +183,9 @@ fn bad_input_is_refused_and_leaves_nothing() {
     work.nothing_was_written("x");
     for (options, needle) in [
         ("--temperature=-1", "--temperature"),
-        ("--top-p 0", "--top-p"),
+        ("--top-p 0 --temperature 1", "--top-p"),
+        ("--top-p 0.9", "--top-p has no effect without --temperature"),
+        ("--seed 1", "--seed has no effect without --temperature"),
         ("--max-tokens 0", "--max-tokens"),
     ] {
         work.fails(2, &format!("run half --prompt Once {options}"), &[needle]);

@@ -1,5 +1,5 @@
-//! Disks that are full or read-only, and places where no output can be: small file systems in a
-//! name space of the test's own, limits, and paths.
+//! Full and read-only disks, limits, and invalid output paths. Small file systems are mounted in a namespace of
+//! the test.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -7,14 +7,14 @@ use std::process::{Command, Stdio};
 
 use super::{Fixture, Ran, prepare, program, prune};
 
-/// Runs a shell script that finds the program in `$PHYSARIUM`.
+/// Runs a shell script, with the program in `$PHYSARIUM`.
 fn script(fixture: &Fixture, shell: &[&str], script: &str) -> Ran {
     let mut command = Command::new(shell[0]);
     prepare(command.args(&shell[1..]).arg(script), fixture.path());
     Ran::of(command.env("PHYSARIUM", program()))
 }
 
-/// The same with a private mount table; `None` where that is not permitted.
+/// The same with a private mount table; `None` if the system does not permit it.
 fn in_namespace(fixture: &Fixture, text: &str) -> Option<Ran> {
     let probe = Command::new("unshare").args(["-Urm", "true"]).output();
     if !probe.is_ok_and(|output| output.status.success()) {
@@ -24,7 +24,7 @@ fn in_namespace(fixture: &Fixture, text: &str) -> Option<Ran> {
     Some(script(fixture, &["unshare", "-Urm", "sh", "-ec"], text))
 }
 
-/// Bytes of the output and a fixture with a mount point for it.
+/// A fixture with a mount point, and the size of its output in bytes.
 fn with_mount_point() -> (Fixture, usize) {
     let fixture = Fixture::new(128);
     fs::create_dir(fixture.path().join("small")).unwrap();
@@ -32,7 +32,7 @@ fn with_mount_point() -> (Fixture, usize) {
     (fixture, bytes)
 }
 
-/// The two numbers of the message about space: needed and free.
+/// The bytes needed and free that the message about space states.
 fn needed_and_free(text: &str) -> (u64, u64) {
     let after = |word: &str| {
         let rest = text.split_once(word).unwrap_or_else(|| panic!("no {word:?} in {text}")).1;
@@ -44,7 +44,7 @@ fn needed_and_free(text: &str) -> (u64, u64) {
 #[test]
 fn a_disk_that_is_full_at_the_start() {
     let (fixture, bytes) = with_mount_point();
-    // With nothing free at all, and with too little.
+    // With no free space, and with too little.
     for filler in [bytes / 2, bytes / 3] {
         let text = format!(
             "mount -t tmpfs -o size={size} none small\n\
@@ -61,7 +61,7 @@ fn a_disk_that_is_full_at_the_start() {
     }
 }
 
-/// Free space just under and just over what is asked for: refused, or finished.
+/// Free space just below and just above the requirement: the run is refused or completes.
 #[test]
 fn a_disk_around_the_threshold() {
     let (fixture, bytes) = with_mount_point();
@@ -84,14 +84,14 @@ fn a_disk_around_the_threshold() {
     assert!(refused > 0 && finished > 0);
 }
 
-/// Somebody else fills the disk while the run is under way: what is finished is kept, and the same
-/// command goes on once there is room.
+/// Another process fills the disk during the run: finished shards are kept, and the same command resumes once
+/// there is space.
 #[test]
 fn a_disk_that_fills_up_during_the_run() {
     let (fixture, bytes) = with_mount_point();
     let (mut full, mut kept) = (0, 0);
     for free in [0, 20, 45, 70, 95, 99] {
-        // The run stands still while the disk is filled, once it has begun.
+        // The run is stopped while the disk is filled.
         let text = format!(
             "mount -t tmpfs -o size={room} none small\n\
              $PHYSARIUM prune model --out small/out --threads 1 2> said & run=$!\n\
@@ -131,7 +131,7 @@ fn a_disk_that_fills_up_during_the_run() {
 }
 
 #[test]
-fn a_file_size_limit_in_mid_run() {
+fn a_file_size_limit_during_the_run() {
     let fixture = Fixture::new(128);
     let largest = fixture.expected.values().map(Vec::len).max().unwrap();
     let limit = largest / 1024 / 2;
@@ -160,7 +160,7 @@ fn a_read_only_parent() {
 }
 
 #[test]
-fn places_where_no_output_can_be() {
+fn invalid_output_paths_are_refused() {
     let fixture = Fixture::new(32);
     let at = |name: &str| fixture.path().join(name);
     fs::write(at("file"), "mine").unwrap();
@@ -193,30 +193,30 @@ fn places_where_no_output_can_be() {
         }
     }
     assert!(super::files(fixture.path()) == before, "something was written");
-    // The longest name that is accepted works with all that is made beside it.
+    // The longest accepted name also works for lock and staging directory.
     let longest = "n".repeat(200);
     let ran = Ran::of(&mut prune(fixture.path(), &longest));
     assert_eq!(ran.code(), 0, "{}", ran.stderr);
     assert!(super::files(&at(&longest)) == fixture.expected);
 }
 
-/// Nobody reads, or nothing can be written to, where it reports: the work is done all the same.
+/// stdout or stderr is full or closed: the output is complete all the same.
 #[test]
-fn nowhere_to_report_to() {
+fn full_or_closed_stdout_and_stderr() {
     let fixture = Fixture::new(128);
     let full = || fs::File::options().write(true).open("/dev/full").unwrap();
-    // Something to say at once: a file that is left out; and shards that are kept.
+    // A resumed run reports on stderr from the start.
     fixture.killed_after(1);
     let mut silent = prune(fixture.path(), "out");
     let ran = Ran::of(silent.arg("--progress=json").stderr(full()));
     assert_eq!(ran.code(), 0, "stderr is full");
     assert!(fixture.check("stderr is full"));
-    // The result could not be told: that is an error, but the output stands.
+    // The result cannot be printed: that is an error, but the output is complete.
     fixture.clean();
     let ran = Ran::of(prune(fixture.path(), "out").stdout(full()));
     ran.fails("stdout is full", &["No space left on device"]);
     fixture.refuses_to_repeat("stdout is full");
-    // Whoever reads has seen enough: SIGPIPE is ignored, writing gives EPIPE.
+    // The reader has closed the pipe: SIGPIPE is ignored, and writing returns EPIPE.
     for (context, pipe) in [("stdout", "| true"), ("stderr", "2>&1 >/dev/null | true")] {
         fixture.clean();
         let text = format!(

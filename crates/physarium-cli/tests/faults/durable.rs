@@ -1,6 +1,5 @@
-//! The order that the commit protocol promises, read from the system calls of an undisturbed run:
-//! a name appears only once what it names is on the disk. A kill cannot show a missing `fsync`,
-//! because what was written survives it in memory.
+//! The order of the commit protocol, read from the system calls of an undisturbed run: a name appears only once
+//! its contents are on disk. Killing a run cannot reveal a missing `fsync`, because the page cache survives.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::syscalls::{strace, strace_works};
 use super::{Fixture, JOURNAL, Ran, SHARDS, program, shard_name};
 
-/// What a call did to which paths. Directories are changed by the names in them.
+/// The effect of a call on paths. A change of a name is a change of its directory.
 #[derive(Debug, PartialEq)]
 enum Event {
     Open { path: PathBuf, flags: String },
@@ -24,7 +23,7 @@ enum Event {
 const CALLS: &str = "openat,write,pwrite64,ftruncate,fsync,fdatasync,rename,renameat,renameat2,\
                      unlink,unlinkat,mkdir,mkdirat,rmdir";
 
-/// Runs under strace and reads the successful calls in their order.
+/// Runs under strace and reads the successful calls in order.
 fn events(fixture: &Fixture, arguments: &[&str]) -> Vec<Event> {
     let log = fixture.path().join("order.log");
     let mut command = strace(fixture.path(), &log);
@@ -39,7 +38,7 @@ fn events(fixture: &Fixture, arguments: &[&str]) -> Vec<Event> {
     for line in text.lines() {
         let (thread, call) = line.split_once(' ').unwrap();
         let call = call.trim_start();
-        // A call during which another thread made one is in two parts; it counts where it ends.
+        // A call that another thread's call interrupts is logged in two parts; it counts where it ends.
         if let Some(first) = call.strip_suffix(" <unfinished ...>") {
             begun.insert(thread, first);
         } else if call.starts_with("<... ") {
@@ -53,7 +52,7 @@ fn events(fixture: &Fixture, arguments: &[&str]) -> Vec<Event> {
     events
 }
 
-/// One line of the log; `None` for a call that failed or is none of ours.
+/// One line of the log; `None` for a call that failed or is not traced here.
 fn event(line: &str, root: &Path) -> Option<Event> {
     let (name, rest) = line.split_once('(')?;
     let (arguments, result) = rest.rsplit_once(") = ").or_else(|| rest.rsplit_once(" = "))?;
@@ -97,7 +96,7 @@ fn event(line: &str, root: &Path) -> Option<Event> {
     })
 }
 
-/// What would be lost in a power cut: files and directories changed since their last sync.
+/// What a power failure would lose: files and directories changed since their last sync.
 #[derive(Default)]
 struct Disk {
     unsynced: BTreeMap<PathBuf, &'static str>,
@@ -105,7 +104,7 @@ struct Disk {
 
 impl Disk {
     fn name_changed(&mut self, path: &Path, how: &'static str) {
-        // The lock is for processes that live; whether its name survives a power cut is all one.
+        // The lock only concerns running processes; its name need not survive a power failure.
         if path.extension().is_some_and(|end| end == "lock") {
             return;
         }
@@ -151,19 +150,19 @@ impl Disk {
         }
     }
 
-    /// Nothing at or below `path` would be lost.
+    /// Fails if anything at or below `path` would be lost.
     fn require(&self, path: &Path, when: &str) {
         let lost = self.unsynced.iter().find(|(changed, _)| changed.starts_with(path));
         assert!(lost.is_none(), "{when}: {lost:?} is not synced");
     }
 
-    /// The directory's own names would not be lost.
+    /// Fails if names in the directory would be lost.
     fn require_names(&self, dir: &Path, when: &str) {
         assert!(!self.unsynced.contains_key(dir), "{when}: {} is not synced", dir.display());
     }
 }
 
-/// Walks through a run and checks the promise at each step that makes something visible.
+/// Replays a run and checks the protocol at each step that makes something visible.
 fn check_order(fixture: &Fixture, events: &[Event], shards_to_write: usize) {
     let root = fs::canonicalize(fixture.path()).unwrap();
     let (staging, out) = (root.join(".out.physarium-partial"), root.join("out"));
@@ -180,13 +179,13 @@ fn check_order(fixture: &Fixture, events: &[Event], shards_to_write: usize) {
                 assert!(!(input && writes), "the input is opened for writing: {event:?}");
                 assert!(!(path.starts_with(&out) && writes), "the output is written: {event:?}");
                 if path.extension().is_some_and(|end| end == "part") && writes {
-                    // The next shard begins once the line of the one before is durable.
+                    // The next shard begins once the previous shard's journal line is durable.
                     disk.require_names(&journal, "next shard");
                 }
             }
             Event::Rename { from, to } if *to == out => {
                 assert_eq!(*from, staging);
-                assert_eq!(journalled, shards_to_write, "published before all shards are there");
+                assert_eq!(journalled, shards_to_write, "published before all shards are written");
                 disk.require(&staging, "publish");
                 published += 1;
             }
@@ -200,7 +199,7 @@ fn check_order(fixture: &Fixture, events: &[Event], shards_to_write: usize) {
                 if *path == journal && text.contains("record\\\":\\\"shard") =>
             {
                 disk.require_names(&staging, "journal line");
-                // Only the journal itself may wait for its sync.
+                // Only the journal may be unsynced.
                 for number in 1..=SHARDS {
                     disk.require(&staging.join(shard_name(number)), "journal line");
                     let part = staging.join(format!("{}.part", shard_name(number)));
@@ -215,9 +214,9 @@ fn check_order(fixture: &Fixture, events: &[Event], shards_to_write: usize) {
             }
             _ => {}
         }
-        // The summary is the first thing on stdout.
+        // The summary is the first output on stdout.
         if matches!(event, Event::Write { text, .. } if text.starts_with("\"pruned ")) {
-            assert_eq!(published, 1, "success is told before the output is there");
+            assert_eq!(published, 1, "success is reported before the output exists");
             disk.require_names(&root, "success");
             reported += 1;
         }
@@ -240,7 +239,7 @@ fn names_appear_only_when_what_they_name_is_durable() {
 }
 
 #[test]
-fn a_continued_run_keeps_the_same_order() {
+fn a_resumed_run_keeps_the_same_order() {
     if !strace_works() {
         return;
     }
@@ -251,9 +250,9 @@ fn a_continued_run_keeps_the_same_order() {
     check_order(&fixture, &continued, left);
 }
 
-/// The check itself finds what it is there to find.
+/// The check detects a missing sync.
 #[test]
-fn a_missing_sync_would_be_found() {
+fn a_missing_sync_is_detected() {
     let path = |name: &str| PathBuf::from(format!("/w/{name}"));
     let mut disk = Disk::default();
     let flags = "O_WRONLY|O_CREAT".to_owned();

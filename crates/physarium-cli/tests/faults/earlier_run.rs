@@ -1,4 +1,4 @@
-//! What an earlier run left, or another run holds: locked, damaged, or not a checkpoint.
+//! Outputs that another run has locked, and remains of an earlier run: damaged, or unfinished.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::process::Command;
 use super::{Fixture, JOURNAL, Ran, program, prune, shard_name, signal};
 
 #[test]
-fn a_second_run_on_the_same_output_is_told_who_holds_it() {
+fn a_second_run_on_the_same_output_names_the_holder_of_the_lock() {
     let fixture = Fixture::new(256);
     let lock = fixture.path().join("out.lock");
     let held = || fs::read_to_string(&lock).is_ok_and(|holder| holder.ends_with('\n'));
@@ -21,7 +21,7 @@ fn a_second_run_on_the_same_output_is_told_who_holds_it() {
     fixture.nothing_is_left("after the lock");
 }
 
-/// Lets a run be killed after its first shard, and changes a file that it left.
+/// Kills a run after its first shard, and changes a file that it left.
 fn damage(fixture: &Fixture, name: &str, change: impl Fn(&mut Vec<u8>)) {
     fixture.killed_after(1);
     let path = fixture.staging().join(name);
@@ -30,7 +30,7 @@ fn damage(fixture: &Fixture, name: &str, change: impl Fn(&mut Vec<u8>)) {
     fs::write(&path, bytes).unwrap();
 }
 
-/// Runs to the end whatever is kept.
+/// Runs to the end, with or without kept shards.
 fn recovers(fixture: &Fixture, context: &str) {
     let ran = Ran::of(&mut prune(fixture.path(), "out"));
     assert_eq!(ran.code(), 0, "{context}: {}", ran.stderr);
@@ -43,7 +43,7 @@ fn a_damaged_staging_directory_is_not_trusted() {
     let fixture = Fixture::new(256);
     let first = shard_name(1);
     damage(&fixture, &first, |bytes| bytes[5000] ^= 1);
-    recovers(&fixture, "rotten shard");
+    recovers(&fixture, "changed shard");
     damage(&fixture, &first, |bytes| bytes.truncate(5000));
     recovers(&fixture, "short shard");
     damage(&fixture, &first, |bytes| bytes.push(0));
@@ -51,12 +51,12 @@ fn a_damaged_staging_directory_is_not_trusted() {
     fixture.killed_after(1);
     fs::remove_file(fixture.staging().join(&first)).unwrap();
     recovers(&fixture, "no shard");
-    // A torn last line is what a crash leaves; so is a journal without one whole line.
+    // A crash can leave a torn last line, also as the only line of the journal.
     damage(&fixture, JOURNAL, |bytes| bytes.truncate(bytes.len() - 7));
     recovers(&fixture, "torn line");
     damage(&fixture, JOURNAL, |bytes| bytes.truncate(40));
     recovers(&fixture, "torn first line");
-    // A changed line in the middle is not.
+    // A crash cannot change a line in the middle.
     damage(&fixture, JOURNAL, |bytes| {
         let text = String::from_utf8(std::mem::take(bytes)).unwrap();
         *bytes = text.replacen("\"pruned\":", "\"pruned\":1", 1).into_bytes();
@@ -68,7 +68,7 @@ fn a_damaged_staging_directory_is_not_trusted() {
 }
 
 #[test]
-fn an_unfinished_output_is_no_checkpoint() {
+fn an_unfinished_output_is_not_a_checkpoint() {
     let fixture = Fixture::new(256);
     fixture.killed_after(1);
     let refuse = |arguments: &[&Path]| {
@@ -84,9 +84,9 @@ fn an_unfinished_output_is_no_checkpoint() {
     assert_eq!(Ran::of(&mut verify).code(), 1);
 }
 
-/// `--force`: the old output is there until the new one is complete.
+/// `--force`: the old output stays until the new one is complete.
 #[test]
-fn a_forced_run_that_is_killed_leaves_the_old_output() {
+fn a_killed_forced_run_keeps_the_old_output() {
     let fixture = Fixture::new(256);
     fixture.finish("first");
     let mut force = prune(fixture.path(), "out");

@@ -1,4 +1,4 @@
-//! The input, or what is asked for, is another than when the run began.
+//! The input or the recipe changes during a run, or before it is resumed.
 
 use std::fs;
 use std::path::Path;
@@ -20,7 +20,7 @@ fn touch(path: &Path) {
     set_modified(path, modified(path) + Duration::from_secs(1));
 }
 
-/// Puts another file with the same bytes and times in its place.
+/// Replaces the file by another one with the same bytes and modification time.
 fn replace(path: &Path) {
     let (copy, time) = (path.with_extension("copy"), modified(path));
     fs::copy(path, &copy).unwrap();
@@ -28,7 +28,7 @@ fn replace(path: &Path) {
     fs::rename(&copy, path).unwrap();
 }
 
-/// Changes the last byte in place and puts the times back.
+/// Changes the last byte in place and restores the modification time.
 fn change_a_byte(path: &Path) {
     let time = modified(path);
     let mut bytes = fs::read(path).unwrap();
@@ -42,7 +42,7 @@ fn shorten(path: &Path) {
     fs::File::options().write(true).open(path).unwrap().set_len(length - 1).unwrap();
 }
 
-/// A run is stopped after its first shard, a later shard is changed, the run goes on.
+/// A run is stopped after its first shard, a later shard is changed, and the run continues.
 #[test]
 fn a_shard_that_changes_during_the_run() {
     let fixture = Fixture::new(256);
@@ -50,12 +50,12 @@ fn a_shard_that_changes_during_the_run() {
     let changes: [(&str, Change, &str); 4] = [
         ("touched", touch, "modification time"),
         ("replaced", replace, "inode"),
-        ("changed with its times put back", change_a_byte, "status change time"),
+        ("changed with its times restored", change_a_byte, "status change time"),
         ("shortened", shorten, "size in bytes"),
     ];
     let last = fixture.shard(3);
     for (context, change, property) in changes {
-        // Not the last shard yet: it is the one that changes.
+        // The last shard, which changes, has not been read yet.
         let child = fixture.stopped_when(|| fixture.journalled_shards() == 1);
         let early = fixture.journalled_shards() == 1;
         let before = (fs::read(&last).unwrap(), modified(&last));
@@ -65,7 +65,7 @@ fn a_shard_that_changes_during_the_run() {
         assert!(early, "{context}: stopped too late");
         ran.fails(context, &["input changed during the run", &shard_name(3), property]);
         assert!(!fixture.out().exists(), "{context}: published");
-        // The same input again, as far as its bytes go: not as far as the system can tell.
+        // The same bytes again, but with other times.
         fs::write(&last, &before.0).unwrap();
         touch(&last);
         let again = Ran::of(&mut prune(fixture.path(), "out"));
@@ -77,7 +77,7 @@ fn a_shard_that_changes_during_the_run() {
     }
 }
 
-/// The shard that is being read loses its end, or is written to.
+/// A shard is truncated or touched while it is read.
 #[test]
 fn a_shard_that_changes_while_it_is_read() {
     let fixture = Fixture::new(256);
@@ -105,7 +105,7 @@ fn a_shard_that_changes_while_it_is_read() {
     }
 }
 
-/// Nothing is continued that was begun on another input.
+/// A run on another input is not resumed.
 #[test]
 fn a_shard_that_changes_between_kill_and_resume() {
     let fixture = Fixture::new(256);
@@ -119,11 +119,11 @@ fn a_shard_that_changes_between_kill_and_resume() {
     };
     refused("touched", &[&shard_name(3), "modified_ns", "--restart"]);
     set_modified(&last, time);
-    // Only its digest can tell.
+    // Only the digest detects it.
     change_a_byte(&first);
     refused("changed", &["input changed", "SHA-256", &shard_name(1), "--restart"]);
     change_a_byte(&first);
-    // Put back, it goes on.
+    // With the original bytes, the run is resumed.
     fixture.finish("unchanged again");
     fixture.killed_after(1);
     replace(&last);
@@ -135,7 +135,7 @@ fn a_shard_that_changes_between_kill_and_resume() {
     fixture.nothing_is_left("restart");
 }
 
-/// A header that changes is told apart even when size and times are the same.
+/// A changed header is detected even if size and times are the same.
 #[test]
 fn a_header_that_changes_between_kill_and_resume() {
     let fixture = Fixture::new(128);
@@ -152,10 +152,10 @@ fn a_header_that_changes_between_kill_and_resume() {
     ran.fails("header", &[&shard_name(3), "header_sha256", "--restart"]);
     fs::write(&last, &bytes).unwrap();
     set_modified(&last, time);
-    fixture.finish("header put back");
+    fixture.finish("header restored");
 }
 
-/// Nothing is continued with another recipe.
+/// A run with another recipe is not resumed.
 #[test]
 fn another_recipe_between_kill_and_resume() {
     let fixture = Fixture::new(128);
@@ -173,7 +173,7 @@ fn another_recipe_between_kill_and_resume() {
         ran.fails(&context, &["staging belongs to another run", "--restart"]);
         ran.fails(&context, needles);
     }
-    // Refusing changes nothing: the first recipe goes on where it was.
+    // A refusal changes nothing: the first recipe is resumed.
     assert!(fixture.journalled_shards() > 0);
     fixture.finish("the first recipe");
     fixture.killed_after(1);

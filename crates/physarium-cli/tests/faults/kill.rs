@@ -1,4 +1,4 @@
-//! SIGKILL at random moments, also while a killed run is continued.
+//! SIGKILL at random moments, also while a killed run is resumed.
 
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
@@ -16,7 +16,7 @@ fn killed_at_many_moments() {
     for round in 0..rounds {
         fixture.clean();
         let context = format!("round {round}");
-        // Up to five kills in a row, each in whatever the one before left.
+        // Up to five kills in a row, each of a run that resumes the one before.
         for _ in 0..1 + noise.below(5) {
             let mut child = prune(fixture.path(), "out").spawn().unwrap();
             let micros = noise.below(fixture.took.as_micros() as u64 * 11 / 10);
@@ -31,17 +31,17 @@ fn killed_at_many_moments() {
         fixture.settle(&context);
     }
     eprintln!("{rounds} rounds, {kills} runs killed, {resumed} continued with shards kept");
-    // How many depends on what else the machine does.
+    // The number depends on the load of the machine.
     assert!(kills > 0, "no run was killed in time");
 }
 
-/// Whatever number of shards is finished when it is killed, that number is kept.
+/// A killed run keeps as many shards as it had finished.
 #[test]
 fn killed_after_each_shard() {
     let fixture = Fixture::new(256);
     for shards in 0..3 {
         fixture.killed_after(shards);
-        // It may have come further than where it was seen; `finish` compares what it says.
+        // The run may have finished another shard before the kill; `finish` compares the number it reports.
         fixture.finish(&format!("killed after {shards} shards"));
     }
 }

@@ -1,5 +1,5 @@
-//! Runs that are killed, stopped, or let down by the machine: nothing half-done appears, and the
-//! same command ends with the bytes of an undisturbed run.
+//! Runs that are killed, stopped, or meet errors of the system: no incomplete output appears, and the same command
+//! completes with the bytes of an undisturbed run.
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 use std::collections::BTreeMap;
@@ -19,25 +19,25 @@ mod kill;
 mod signals;
 mod syscalls;
 
-/// Files by their path in a directory, sub-directories included.
+/// Files of a directory and its subdirectories, by path.
 type Files = BTreeMap<PathBuf, Vec<u8>>;
 
 /// Shards of every fixture.
 const SHARDS: usize = 3;
 const JOURNAL: &str = "physarium.journal.jsonl";
 
-/// A directory with `model`, a checkpoint of three shards with sidecars, and `expected`, what
-/// pruning it gives when nothing goes wrong.
+/// A directory with `model`, a checkpoint of three shards with sidecars, and `expected`, the output of an
+/// undisturbed run.
 struct Fixture {
     dir: tempfile::TempDir,
     model: Files,
     expected: Files,
-    /// How long the undisturbed run took.
+    /// Duration of the undisturbed run.
     took: Duration,
 }
 
 impl Fixture {
-    /// 128 gives shards of 0.5 MB, 256 of 2 MB, 32 very small ones.
+    /// A hidden size of 128 gives shards of 0.5 MB, 256 of 2 MB, 32 very small ones.
     fn new(hidden: u64) -> Fixture {
         let dir = tempfile::tempdir().unwrap();
         let model = dir.path().join("model");
@@ -66,21 +66,24 @@ impl Fixture {
         self.path().join(".out.physarium-partial")
     }
 
-    /// A shard of the input, the first being 1.
+    /// A shard of the input; the first is 1.
     fn shard(&self, number: usize) -> PathBuf {
         self.path().join("model").join(shard_name(number))
     }
 
-    /// The input is as it was; the output is absent or complete. Returns whether it is there.
+    /// Checks that the input is unchanged and the output absent or complete. Returns whether the output exists.
     fn check(&self, context: &str) -> bool {
         assert!(files(&self.path().join("model")) == self.model, "{context}: input changed");
-        let there = self.out().exists();
-        assert!(!there || files(&self.out()) == self.expected, "{context}: output is not complete");
-        there
+        let exists = self.out().exists();
+        assert!(
+            !exists || files(&self.out()) == self.expected,
+            "{context}: output is not complete"
+        );
+        exists
     }
 
-    /// Runs the command, which must end with the undisturbed bytes and nothing beside them. If
-    /// shards are journalled, the run must say how many it kept.
+    /// Runs the command, which must complete with the undisturbed bytes and leave nothing beside them. If shards
+    /// are journalled, the run must report how many it kept.
     fn finish(&self, context: &str) -> Ran {
         let kept = self.journalled_shards();
         let ran = Ran::of(&mut prune(self.path(), "out"));
@@ -92,7 +95,7 @@ impl Fixture {
         ran
     }
 
-    /// A finished output is not written again.
+    /// Checks that a finished output is not written again.
     fn refuses_to_repeat(&self, context: &str) {
         let ran = Ran::of(&mut prune(self.path(), "out"));
         ran.fails(context, &["output exists", "--force"]);
@@ -100,7 +103,7 @@ impl Fixture {
         self.nothing_is_left(context);
     }
 
-    /// Finishes what was begun, or sees that it is finished.
+    /// Finishes the run if it is unfinished.
     fn settle(&self, context: &str) {
         if self.check(context) {
             self.refuses_to_repeat(context);
@@ -116,7 +119,7 @@ impl Fixture {
         }
     }
 
-    /// Shards that the journal of an unfinished run names, in whole lines.
+    /// Number of shards in whole lines of an unfinished run's journal.
     fn journalled_shards(&self) -> usize {
         let text = fs::read_to_string(self.staging().join(JOURNAL)).unwrap_or_default();
         text.split_inclusive('\n')
@@ -131,16 +134,16 @@ impl Fixture {
         let _ = fs::remove_file(self.path().join("out.lock"));
     }
 
-    /// Starts a run and stops it (SIGSTOP) as soon as `begun` holds, before its output is there.
+    /// Starts a run and stops it (SIGSTOP) as soon as `begun` holds, before its output exists.
     fn stopped_when(&self, begun: impl Fn() -> bool) -> Child {
         for _ in 0..200 {
             self.clean();
             let mut child = prune(self.path(), "out").spawn().unwrap();
-            let mut over = false;
-            while !over && !begun() {
-                over = child.try_wait().unwrap().is_some();
+            let mut ended = false;
+            while !ended && !begun() {
+                ended = child.try_wait().unwrap().is_some();
             }
-            if !over {
+            if !ended {
                 signal(&child, "-STOP");
                 if begun() && !self.out().exists() && child.try_wait().unwrap().is_none() {
                     return child;
@@ -149,10 +152,10 @@ impl Fixture {
             }
             child.wait().unwrap();
         }
-        panic!("every run was over before it could be stopped");
+        panic!("every run ended before it could be stopped");
     }
 
-    /// Leaves what a run leaves that is killed after so many shards are journalled.
+    /// Kills a run once so many shards are journalled.
     fn killed_after(&self, shards: usize) {
         let mut child = self.stopped_when(|| self.journalled_shards() == shards);
         child.kill().unwrap();
@@ -160,7 +163,7 @@ impl Fixture {
     }
 }
 
-/// What a run that is over left behind.
+/// The result of a run.
 struct Ran {
     status: ExitStatus,
     stdout: String,
@@ -172,7 +175,7 @@ impl Ran {
         command.output().unwrap().into()
     }
 
-    /// Waits for a run that is under way; one that takes longer than the limit is ended.
+    /// Waits for a run; one that takes longer than the limit is killed.
     fn end_of(mut child: Child, limit: Duration, context: &str) -> Ran {
         let begin = Instant::now();
         while child.try_wait().unwrap().is_none() {
@@ -188,7 +191,7 @@ impl Ran {
         child.wait_with_output().unwrap().into()
     }
 
-    /// The exit code; 0 and above only when the run was not ended by a signal.
+    /// The exit code; -1 if a signal ended the run.
     fn code(&self) -> i32 {
         self.status.code().unwrap_or(-1)
     }
@@ -218,7 +221,7 @@ fn shard_name(number: usize) -> String {
     format!("model-{number:05}-of-{SHARDS:05}.safetensors")
 }
 
-/// The command that is disturbed, in a process group of its own.
+/// The command that is disturbed, in its own process group.
 fn prune(dir: &Path, out: &str) -> Command {
     let mut command = Command::new(program());
     let arguments = ["prune", "model", "--out", out, "--threads", "1"];
@@ -226,7 +229,7 @@ fn prune(dir: &Path, out: &str) -> Command {
     command
 }
 
-/// Directory, pipes, and a process group, so that a whole tree can be ended.
+/// Sets directory, pipes, and a process group, so that a whole tree can be killed.
 fn prepare(command: &mut Command, dir: &Path) {
     command.current_dir(dir).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
 }
@@ -249,7 +252,7 @@ fn files(dir: &Path) -> Files {
 }
 
 fn signal(child: &Child, name: &str) {
-    // A child that is over but not waited for can still be signalled.
+    // A child that has ended can be signalled until it is waited for.
     let status = Command::new("kill").args([name, &child.id().to_string()]).status().unwrap();
     assert!(status.success(), "kill {name}");
 }

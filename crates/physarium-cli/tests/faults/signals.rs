@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM stop a run in order, and the command it names finishes the work.
+//! SIGINT and SIGTERM stop a run cleanly, and the command that it prints resumes the run.
 
 use std::fs;
 use std::process::Command;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{Fixture, JOURNAL, Ran, program, signal};
 
-/// The promise is 2 s; a loaded machine gets more.
+/// The documented limit is 2 s; a loaded machine needs more.
 const LIMIT: Duration = Duration::from_secs(5);
 
 #[test]
@@ -15,21 +15,21 @@ fn a_signal_stops_the_run_and_keeps_its_shards() {
     for (name, number) in [("-INT", 2), ("-TERM", 15)] {
         for shards in 0..3 {
             let context = format!("{name} after {shards} shards");
-            // A run that has only its last step before it ends without looking: again then.
+            // A run in its last step ends without checking for signals: try again.
             let ran = (0..100).find_map(|_| stop(&fixture, name, shards));
-            let ran = ran.unwrap_or_else(|| panic!("{context}: never came in time"));
+            let ran = ran.unwrap_or_else(|| panic!("{context}: never in time"));
             assert_eq!(ran.code(), 128 + number, "{context}: {}", ran.stderr);
             assert_eq!(ran.stdout, "", "{context}");
-            let command = command_to_go_on(&ran, &context);
+            let command = resume_command(&ran, &context);
             assert!(fixture.staging().join(JOURNAL).exists(), "{context}: staging is gone");
             assert!(!fixture.path().join("out.lock").exists(), "{context}: the lock is left");
             assert!(ran.stderr.contains(".out.physarium-partial"), "{context}: {}", ran.stderr);
-            go_on(&fixture, &command, &context);
+            resume(&fixture, &command, &context);
         }
     }
 }
 
-/// Sends a signal to a run with so many shards finished; `None` when it came too late.
+/// Sends a signal to a run with so many finished shards; `None` if the signal came too late.
 fn stop(fixture: &Fixture, name: &str, shards: usize) -> Option<Ran> {
     let child = fixture.stopped_when(|| {
         fixture.staging().join(JOURNAL).exists() && fixture.journalled_shards() >= shards
@@ -40,17 +40,17 @@ fn stop(fixture: &Fixture, name: &str, shards: usize) -> Option<Ran> {
     (!fixture.check(name)).then_some(ran)
 }
 
-/// What stands on the one line that names the command.
-fn command_to_go_on(ran: &Ran, context: &str) -> String {
+/// The command in the one line that says how to resume.
+fn resume_command(ran: &Ran, context: &str) -> String {
     let lines: Vec<_> =
-        ran.stderr.lines().filter_map(|line| line.strip_prefix("to go on: ")).collect();
+        ran.stderr.lines().filter_map(|line| line.strip_prefix("to resume: ")).collect();
     let [command] = lines[..] else { panic!("{context}: no command in {}", ran.stderr) };
     assert!(command.starts_with(program()) && command.contains("prune model --out out"));
     command.to_owned()
 }
 
-/// Runs the very text that was printed.
-fn go_on(fixture: &Fixture, command: &str, context: &str) {
+/// Runs the printed command.
+fn resume(fixture: &Fixture, command: &str, context: &str) {
     let kept = fixture.journalled_shards();
     let ran = Ran::of(Command::new("sh").args(["-c", command]).current_dir(fixture.path()));
     assert_eq!(ran.code(), 0, "{context}: {}", ran.stderr);
@@ -59,9 +59,9 @@ fn go_on(fixture: &Fixture, command: &str, context: &str) {
     fixture.nothing_is_left(context);
 }
 
-/// A signal while an earlier run's shards are hashed again is no different.
+/// A signal while a resumed run hashes the earlier run's shards has the same effect.
 #[test]
-fn a_signal_while_a_run_is_continued() {
+fn a_signal_while_a_run_is_resumed() {
     let fixture = Fixture::new(256);
     fixture.killed_after(2);
     let journal = fs::read(fixture.staging().join(JOURNAL)).unwrap();
@@ -70,29 +70,29 @@ fn a_signal_while_a_run_is_continued() {
         let child = super::prune(fixture.path(), "out").spawn().unwrap();
         std::thread::sleep(Duration::from_micros(micros));
         signal(&child, "-TERM");
-        let ran = Ran::end_of(child, LIMIT, "continued");
-        if fixture.check("continued") {
+        let ran = Ran::end_of(child, LIMIT, "resumed");
+        if fixture.check("resumed") {
             break;
         }
-        // Before it watches for signals, the system's own way ends it.
+        // Before its handlers are installed, the signal kills the process.
         if ran.status.code().is_some() {
             assert_eq!(ran.code(), 143, "{}", ran.stderr);
-            command_to_go_on(&ran, "continued");
+            resume_command(&ran, "resumed");
             stopped += 1;
         }
         let now = fs::read(fixture.staging().join(JOURNAL)).unwrap();
         assert!(now.len() >= journal.len() || fixture.journalled_shards() >= 2, "shards are lost");
     }
-    eprintln!("{stopped} continued runs stopped in order");
-    fixture.settle("continued");
+    eprintln!("{stopped} resumed runs stopped cleanly");
+    fixture.settle("resumed");
 }
 
-/// The second signal ends the run at once, with the same code and nothing published.
+/// The second signal ends the run at once, with the same code and no output.
 #[test]
 fn two_signals() {
     let fixture = Fixture::new(256);
     let child = fixture.stopped_when(|| fixture.staging().join(JOURNAL).exists());
-    // Delivered together when it goes on: the handler of one sees what the other raised.
+    // Both are delivered when the run continues: one handler sees what the other raised.
     signal(&child, "-INT");
     signal(&child, "-TERM");
     signal(&child, "-CONT");

@@ -1,9 +1,8 @@
-//! Every file operation of a run fails once, or is where the run is killed (`strace` injects it).
-//! Without strace, or where tracing is not permitted, these tests say so and do nothing.
+//! Every file operation of a run fails once, or the run is killed there (`strace` injects the fault). Without
+//! strace, or if tracing is not permitted, these tests are skipped with a message.
 //!
-//! `when=K` counts the calls of each thread by itself, so a run may meet a fault in more than one
-//! thread. Faults in later shards and in recovery are reached by starting from what an earlier,
-//! killed run left.
+//! `when=K` counts the calls of each thread separately, so a run may meet a fault in more than one thread. To
+//! reach faults in later shards and in recovery, runs start from the remains of an earlier, killed run.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +11,7 @@ use std::time::Duration;
 
 use super::{Fixture, Ran, prepare, program};
 
-/// Whether strace can be used here.
+/// Whether strace can be used.
 pub(super) fn strace_works() -> bool {
     let probe = Command::new("strace").args(["-o", "/dev/null", "true"]).output();
     let works = probe.is_ok_and(|output| output.status.success());
@@ -29,7 +28,7 @@ pub(super) fn strace(dir: &Path, log: &Path) -> Command {
     command
 }
 
-/// What a run begins with.
+/// What exists when a run begins.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Start {
     /// Nothing.
@@ -38,14 +37,14 @@ enum Start {
     AfterOneShard,
     /// A run killed before its last step.
     BeforePublishing,
-    /// A finished output, which is replaced.
+    /// A finished output, to be replaced.
     Forced,
 }
 
 const STARTS: [Start; 4] =
     [Start::Fresh, Start::AfterOneShard, Start::BeforePublishing, Start::Forced];
 
-/// One fixture and the directories that its runs begin with.
+/// A fixture and the directories that its runs begin with.
 struct Bench {
     fixture: Fixture,
     points: u32,
@@ -78,7 +77,7 @@ impl Bench {
         }
     }
 
-    /// A run with one injection, and whether that came to pass.
+    /// A run with one injection, and whether the fault occurred.
     fn run(fixture: &Fixture, call: &str, inject: &str, arguments: &[&str]) -> (Ran, bool) {
         let log = fixture.path().join("strace.log");
         let mut command = strace(fixture.path(), &log);
@@ -92,8 +91,8 @@ impl Bench {
         (ran, text.contains("(INJECTED)") || text.contains("killed by SIGKILL"))
     }
 
-    /// Whatever comes of one injection, nothing half-done may be there, and the same command must
-    /// finish the work. Returns whether there was such a call.
+    /// Injects a fault: no incomplete output may appear, and the same command must then finish the run. Returns
+    /// whether there was such a call.
     fn inject(&self, start: Start, call: &str, fault: &str, nth: u32) -> bool {
         self.begin(start);
         let inject = format!("{call}:{fault}:when={nth}");
@@ -101,9 +100,9 @@ impl Bench {
         let forced = start == Start::Forced;
         let arguments: &[&str] = if forced { &["--force"] } else { &[] };
         let (ran, injected) = Bench::run(&self.fixture, call, &inject, arguments);
-        // The system's loader makes calls too: then the program has not begun.
+        // The dynamic loader makes calls too: the program has not begun then.
         let not_begun = ran.code() == 127 || ran.stderr.contains("shared libraries");
-        // The standard library takes it that closing a directory cannot fail, which is so on Linux.
+        // The standard library assumes that closing a directory cannot fail, which is true on Linux.
         let closedir = call == "close" && ran.stderr.contains("unexpected error during closedir");
         if !fault.starts_with("signal") && !not_begun && !closedir {
             assert!(matches!(ran.code(), 0 | 2), "{context}: {}: {}", ran.status, ran.stderr);
@@ -125,7 +124,7 @@ impl Bench {
         injected
     }
 
-    /// Fails the first, second, third … call until a run has no such call.
+    /// Fails every `step`th call in turn, until a run has no such call.
     fn sweep(&mut self, start: Start, call: &str, fault: &str, step: u32) {
         let mut nth = 1;
         while self.inject(start, call, fault, nth) {
@@ -157,7 +156,7 @@ fn full() -> bool {
     std::env::var("PHYSARIUM_FAULT_SWEEP").is_ok_and(|v| v == "full")
 }
 
-/// Calls with the errors that a disk really gives for them, and every how manyth is tried.
+/// Calls with errors that disks return for them, and the step between the calls that are tried.
 const LIKELY: [(&str, &str, u32); 15] = [
     ("write", "error=ENOSPC", 7),
     ("write", "error=EIO", 11),
@@ -176,7 +175,7 @@ const LIKELY: [(&str, &str, u32); 15] = [
     ("getdents64", "error=EIO", 2),
 ];
 
-/// All calls of a run that touch files.
+/// All calls of a run that access files.
 const CALLS: [&str; 18] = [
     "write",
     "pwrite64",
@@ -240,9 +239,9 @@ fn killed_at_every_step_of_the_protocol() {
     assert!(bench.points > 25, "{}", bench.points);
 }
 
-/// A run that cannot have its threads ends like any other that the machine lets down.
+/// A run that cannot start its threads ends with an error like any other.
 #[test]
-fn no_thread_to_be_had() {
+fn threads_that_cannot_be_started() {
     if !strace_works() {
         return;
     }
@@ -254,7 +253,7 @@ fn no_thread_to_be_had() {
     }
 }
 
-/// All calls, all errors, all starts: minutes. `PHYSARIUM_FAULT_SWEEP=full` asks for it.
+/// All calls, all errors, all starts; takes minutes. Runs with `PHYSARIUM_FAULT_SWEEP=full`.
 #[test]
 fn every_call_fails_once() {
     if !full() || !strace_works() {

@@ -1,10 +1,13 @@
 /*!
-What an earlier program wrote: the same bytes come out, and what it recorded is still read.
+Runs of an earlier version, recorded: the same bytes are written, and its records are still read.
 
 `weights-only.sha256` and one file per processor hold the SHA-256 of shards, journal, manifest and packed file
-of every kind of run on the demo model, as commit 3a5b65b wrote them. `schema-1` holds the journal and the
-manifest of three of those runs. A new version of the program has another name in its records: then
-`PHYSARIUM_RECORD=1` writes the files anew, and the shards in them must not have changed.
+of every kind of run on the demo model, as commit 3a5b65b wrote them. One digest is newer: `target.physpack`
+stores a tensor named with `--target` as a mask, which that commit stored dense. `schema-1` holds the journal and
+the manifest of three of those runs.
+
+Records state the version of the program: after a change of version, `PHYSARIUM_RECORD=1` records again, and the
+digests of the shards must not change.
 */
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
@@ -19,7 +22,7 @@ use physarium::model::{Compute, Instructions, VectorKind};
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../demo/model");
 const RECORDED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/recorded");
 
-/// Runs by magnitudes, which give the same bytes on every machine.
+/// Runs of magnitude methods, which give the same bytes on every machine.
 const WEIGHTS_ONLY: [(&str, &str); 7] = [
     ("flow", ""),
     ("flow-b64", "--block-size 64 --iterations 20 --beta 3 --inflow 4"),
@@ -40,7 +43,7 @@ const CALIBRATED: [(&str, &str); 5] = [
 ];
 const CALIBRATION: &str = "--calibration-tokens 4096 --window 256";
 
-/// Where `schema-1/act` was recorded.
+/// The processor that `schema-1/act` was recorded on.
 const RECORDED_ON: &str = "avx512-AuthenticAMD-25-17.sha256";
 
 /// Digests by run and file.
@@ -75,7 +78,7 @@ fn run(work: &Path, name: &str, options: &str) -> Digests {
     digests
 }
 
-/// Compares with a file of `sha256sum`, or writes it where that is asked for.
+/// Compares with a file of `sha256sum`, or writes the file if PHYSARIUM_RECORD is set.
 fn compare(file: &str, digests: &Digests) {
     let path = Path::new(RECORDED).join(file);
     let lines: String =
@@ -90,12 +93,12 @@ fn compare(file: &str, digests: &Digests) {
     assert_eq!(lines.lines().count(), recorded.lines().count(), "{file}: runs");
 }
 
-/// The file of this machine, if there is one: the order of float32 sums depends on the instructions and, where
-/// products are divided by the size of caches, on the processor.
+/// The file of this machine, if there is one. The order of float32 sums depends on the instructions and, because
+/// products are divided by cache size, on the processor.
 fn of_this_machine() -> Option<String> {
     let instructions = match Compute::new(1).unwrap().instructions() {
-        Instructions::Amx => "amx",
         Instructions::Portable => VectorKind::detect().name(),
+        tiles => tiles.name(),
     };
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let field = |name: &str| {
@@ -129,7 +132,7 @@ fn activation_aware_methods_write_the_recorded_bytes_of_this_processor() {
     compare(&file, &CALIBRATED.iter().flat_map(one).collect());
 }
 
-/// The output of a recorded run, with the records that were written then.
+/// Repeats a recorded run, and puts the recorded journal and manifest into the output.
 fn recorded_run(work: &Path, name: &str) -> PathBuf {
     let records = Path::new(RECORDED).join("schema-1").join(name);
     let (out, recipe) = (work.join(name), records.join("physarium.manifest.json"));
@@ -145,12 +148,12 @@ fn recorded_run(work: &Path, name: &str) -> PathBuf {
 fn a_recorded_run_is_repeated_verified_and_audited() {
     let work = tempfile::tempdir().unwrap();
     let mut names = vec!["flow", "pattern"];
-    // Recorded on this processor; on another one a repetition has other bytes.
+    // On another processor a repetition has other bytes.
     names.extend(of_this_machine().filter(|file| file == RECORDED_ON).map(|_| "act"));
     for name in names {
         let out = recorded_run(work.path(), name);
         let out = out.to_str().unwrap();
-        // Exit code 0: every digest and count of the record is that of the repeated run's bytes.
+        // Exit code 0: every recorded digest and count matches the bytes of the repeated run.
         let verified = physarium(&["verify", MODEL, out, "--quiet"]);
         assert!(verified.contains("verified"), "{name}: {verified}");
         let audited = physarium(&["audit", out, "--against", MODEL, "--format", "json", "--quiet"]);
