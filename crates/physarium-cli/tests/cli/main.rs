@@ -27,7 +27,7 @@ struct Ran {
 impl Work {
     fn new() -> Work {
         let work = Work(tempfile::tempdir().unwrap());
-        work.write("model", &llama_tensors(Kind::Bf16, 2, 32, 16, 48), 2);
+        work.write("model", &llama_tensors(Kind::Bf16, 2, [32, 16, 48]), 2);
         work
     }
 
@@ -230,7 +230,7 @@ fn unprunable_models_are_refused_with_the_reason() {
     let fp8 = [Tensor::new("model.layers.0.mlp.up_proj.weight", Kind::Bytes("F8_E4M3"), &[4, 4])];
     work.write("fp8", &fp8, 1);
     work.fails(2, "prune fp8 --out out", &["nothing to prune", "1 projections", "F8_E4M3"]);
-    let mut mixed = llama_tensors(Kind::Bf16, 1, 16, 8, 16);
+    let mut mixed = llama_tensors(Kind::Bf16, 1, [16, 8, 16]);
     mixed.extend(fp8);
     mixed.last_mut().unwrap().name = "model.layers.1.mlp.up_proj.weight".to_owned();
     work.write("mixed", &mixed, 1);

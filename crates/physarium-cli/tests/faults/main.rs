@@ -41,7 +41,7 @@ impl Fixture {
     fn new(hidden: u64) -> Fixture {
         let dir = tempfile::tempdir().unwrap();
         let model = dir.path().join("model");
-        let tensors = llama_tensors(Kind::Bf16, 3, hidden, hidden / 2, 3 * hidden);
+        let tensors = llama_tensors(Kind::Bf16, 3, [hidden, hidden / 2, 3 * hidden]);
         write_checkpoint(&model, &tensors, SHARDS, Fill::Gaussian(8)).unwrap();
         fs::write(model.join("tokenizer.json"), vec![7; 100_000]).unwrap();
         fs::create_dir_all(model.join("original/deep")).unwrap();

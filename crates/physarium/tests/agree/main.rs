@@ -64,8 +64,8 @@ fn methods() -> Vec<(&'static str, Method)> {
 
 /// Mixed element types, shapes that no tile or group divides, an FP8 projection, a mask with NaN.
 fn tensors() -> Vec<Tensor> {
-    let mut tensors = llama_tensors(Kind::Bf16, 2, 48, 24, 70);
-    tensors.extend(llama_tensors(Kind::F32, 1, 33, 7, 50).into_iter().map(|mut tensor| {
+    let mut tensors = llama_tensors(Kind::Bf16, 2, [48, 24, 70]);
+    tensors.extend(llama_tensors(Kind::F32, 1, [33, 7, 50]).into_iter().map(|mut tensor| {
         tensor.name = tensor.name.replace("layers.0", "layers.7").replace("model.", "model.b.");
         tensor.name = tensor.name.replace("lm_head", "other_head");
         tensor

@@ -11,7 +11,7 @@ use super::{Work, audit_of, audit_with, by_tensor, counted, findings};
 #[test]
 fn a_model_that_another_tool_pruned_is_audited() {
     let work = Work::new();
-    let model = work.model("model", &llama_tensors(Kind::Bf16, 2, 32, 16, 40), 2);
+    let model = work.model("model", &llama_tensors(Kind::Bf16, 2, [32, 16, 40]), 2);
     // Re-saved in one file, half of one projection zeroed as -0.0, one norm changed, one weight
     // changed otherwise, one tensor lost.
     let mut tensors = by_tensor(&model);
@@ -23,7 +23,7 @@ fn a_model_that_another_tool_pruned_is_audited() {
     tensors.get_mut("model.norm.weight").unwrap()[0] ^= 1;
     tensors.remove("model.layers.1.input_layernorm.weight");
     let shapes: BTreeMap<String, Vec<u64>> =
-        llama_tensors(Kind::Bf16, 2, 32, 16, 40).into_iter().map(|t| (t.name, t.shape)).collect();
+        llama_tensors(Kind::Bf16, 2, [32, 16, 40]).into_iter().map(|t| (t.name, t.shape)).collect();
     let list: Vec<Tensor> =
         tensors.keys().map(|name| Tensor::new(name, Kind::Bf16, &shapes[name])).collect();
     let other = work.path("other");
@@ -77,7 +77,7 @@ fn a_model_that_another_tool_pruned_is_audited() {
 
     // A target that the original has in another shape cannot be compared: the count is unknown.
     let wider = work.path("wider");
-    let mut list = llama_tensors(Kind::Bf16, 2, 32, 16, 40);
+    let mut list = llama_tensors(Kind::Bf16, 2, [32, 16, 40]);
     list.iter_mut().find(|tensor| tensor.name == q).unwrap().shape = vec![16, 64];
     write_checkpoint(&wider, &list, 1, Fill::Gaussian(5)).unwrap();
     let found = audit_of(&wider, Some(&model));
