@@ -1,7 +1,7 @@
-"""Reads what physarium wrote with safetensors' own reader and judges it with numpy.
+"""Reads physarium's outputs with the safetensors package for Python and checks them with numpy.
 
-In: a folder with model, flow, flow-single, half and pattern. Out: nothing; fails on the first
-difference. A literal magnitude flow (one tube per weight) is run on some tiles.
+In: the folder in which `.ci/acceptance` ran physarium on SmolLM2-135M, and the shared folder with the reference
+values of transformers. Out: one line for each group of checks; fails on the first difference.
 """
 
 import json
@@ -17,7 +17,7 @@ KINDS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_p
 
 
 def bits(folder):
-    """Every tensor of a checkpoint as bit patterns, read through the index when there is one."""
+    """The bits of every tensor of a checkpoint, as unsigned 16-bit integers."""
     tensors = {}
     for shard in sorted((WORK / folder).glob("*.safetensors")):
         raw = np.fromfile(shard, dtype="<u1")
@@ -43,7 +43,7 @@ def floats(pattern):
 
 
 def literal_flow(tile, iterations=30, inflow=5.16):
-    """Which weights of a tile die, by the equations of docs/ALGORITHM.md."""
+    """The weights of a tile that the magnitude flow prunes, by the equations of docs/ALGORITHM.md."""
     food = np.abs(floats(tile)).ravel()
     distinct, counts = np.unique(food, return_counts=True)
     conductance = np.ones_like(distinct)
@@ -57,7 +57,8 @@ def literal_flow(tile, iterations=30, inflow=5.16):
     return np.isin(food, dead).reshape(tile.shape) & (floats(tile) != 0)
 
 
-def main():
+def check_pruned():
+    """Pruned weights are +0.0, sparsities are as requested, nothing else changed; the audit agrees."""
     model, flow, single = bits("model"), bits("flow"), bits("flow-single")
     half, pattern = bits("half"), bits("pattern")
     assert model.keys() == flow.keys() == single.keys() == half.keys() == pattern.keys()
@@ -107,7 +108,7 @@ def main():
 
 
 def check_eval():
-    """NLL of single tokens and their mean, against transformers in float32."""
+    """The NLL of each token and their mean, compared with transformers in float32."""
     golden = json.loads((SHARED / "reference/smollm2-nll.json").read_text())
     found = [json.loads(line) for line in (WORK / "tokens.jsonl").read_text().splitlines()]
     assert [score["token"] for score in found] == golden["token_ids"][1:]
@@ -120,7 +121,7 @@ def check_eval():
 
 
 def read_packed(path, original):
-    """A packed file by the words of docs/FORMATS.md; compares each projection with the directory's."""
+    """Reads a packed file as docs/FORMATS.md describes it and compares each tensor with the original."""
     from itertools import combinations
 
     header_len = int.from_bytes(path.open("rb").read(8), "little")
@@ -160,18 +161,18 @@ def read_packed(path, original):
 
 
 def check_packed():
-    """Packed files by another reader, and what packed models say and measure."""
+    """Packed files, read independently; the perplexity of a packed model, and generated text."""
     for name, kind in ("half", "mask"), ("pattern", "groups"), ("act", "mask"):
         forms = read_packed(WORK / f"{name}.physpack", bits(name))
         assert forms == {kind, "dense"}, (name, forms)
     nll = {run: json.loads((WORK / f"{run}.json").read_text())["mean_nll_nats"] for run in ("act", "packed")}
     assert nll["act"] == nll["packed"], nll
     said = json.loads((WORK / "dense-run.json").read_text())["text"]
-    # What transformers 5.23 says in float32 and bfloat16, greedily.
+    # What transformers 5.23 generates greedily, in float32 and in bfloat16.
     assert said.startswith(" Paris.\n\nThe answer is: 2018-01"), said
     print("packed files: another reader finds the same bits, and both forms measure the same")
 
 
-main()
+check_pruned()
 check_eval()
 check_packed()

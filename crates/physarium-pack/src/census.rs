@@ -1,4 +1,4 @@
-//! What a tensor's masks look like, and the smallest form for it.
+//! The masks of a tensor, and its smallest form.
 
 use crate::contents::Form;
 use crate::groups::{Coder, Groups, SIZES};
@@ -19,7 +19,7 @@ impl Census {
         self.masks.iter().map(|mask| u64::from(mask.count_ones())).sum()
     }
 
-    /// The form of the fewest bytes; of equals the one named first: dense, mask, groups.
+    /// The form of the fewest bytes; among equals the first of dense, mask, groups.
     pub(crate) fn form(&self) -> Form {
         let values = self.values();
         let mut best = (self.layout.size_bytes(), Form::Dense);
@@ -40,7 +40,7 @@ impl Census {
         best.1
     }
 
-    /// The tightest pattern of this group size, if rows are whole groups.
+    /// The pattern of this group size that keeps the fewest, if rows consist of whole groups.
     fn groups(&self, of: u32) -> Option<Groups> {
         if !self.layout.cols.is_multiple_of(u64::from(of)) {
             return None;
@@ -51,10 +51,10 @@ impl Census {
         };
         let keep = self.masks.iter().filter_map(fullest).max().unwrap_or(0).max(1);
         let groups = Groups { keep, of };
-        groups.is_known().then_some(groups)
+        groups.has_codes().then_some(groups)
     }
 
-    /// Gives each group its full number of places.
+    /// Adds ones to each group until it has as many as the pattern keeps.
     pub(crate) fn fill(&mut self, coder: &Coder) {
         let words = self.layout.words() as usize;
         let rest = self.layout.cols % 32;
@@ -62,7 +62,7 @@ impl Census {
             for word in &mut *row {
                 *word = coder.fill(*word);
             }
-            // No places beyond the row's end.
+            // No ones after the end of a row.
             if let (Some(last), true) = (row.last_mut(), rest > 0) {
                 *last &= (1 << rest) - 1;
             }

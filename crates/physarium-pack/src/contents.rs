@@ -1,4 +1,4 @@
-//! What is in a packed file: the record that its last blob but one holds.
+//! The record of a packed file's contents, which its second to last blob holds.
 
 use std::collections::BTreeMap;
 
@@ -10,28 +10,29 @@ use crate::mask_layout::MaskLayout;
 
 /// Name and version of the format.
 pub(crate) const SCHEMA: &str = "physarium.physpack/1";
-/// Blob that holds the contents as JSON.
+/// Name of the blob that holds the contents as JSON.
 pub(crate) const CONTENTS: &str = "physarium.physpack/1:contents";
-/// Blob that seals header and contents: SHA-256 of the header with its length, BLAKE3 of the contents.
+/// Name of the blob with the digests of header and contents: SHA-256 of the header with its length, BLAKE3 of the
+/// contents.
 pub(crate) const SEAL: &str = "physarium.physpack/1:seal";
-/// How the names of both begin, in every version.
+/// Beginning of both names in every version of the format.
 pub(crate) const ANY_VERSION: &str = "physarium.physpack/";
-/// Blobs begin at multiples of this, from the start of the file.
+/// Blobs begin at multiples of this many bytes from the start of the file.
 pub(crate) const ALIGNMENT: u64 = 64;
 
-/// The record.
+/// The record of a packed file's contents.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Contents {
     pub schema: String,
-    /// Program and version that packed.
+    /// Program that packed, with its version.
     pub tool: String,
     pub files: Vec<FileRecord>,
     /// All other blobs by name.
     pub blobs: BTreeMap<String, BlobRecord>,
 }
 
-/// A file of the directory.
+/// A file of the packed directory.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct FileRecord {
@@ -39,7 +40,7 @@ pub(crate) struct FileRecord {
     pub path: String,
     pub size_bytes: u64,
     pub sha256: Digest,
-    /// For a shard: what follows its header, in the order of its bytes.
+    /// The tensors of a shard, in the order of their bytes; absent for other files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tensors: Option<Vec<TensorRecord>>,
 }
@@ -62,23 +63,23 @@ pub struct TensorRecord {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Form {
-    /// Its bytes.
+    /// Its bytes, unchanged.
     Dense,
-    /// A bit for each element, and the elements that have a one.
+    /// A bit for each element, and the elements whose bit is one.
     Mask {
-        /// Number of those.
+        /// Number of those elements.
         values: u64,
     },
-    /// Codes of groups of elements, and `keep` elements of each group.
+    /// A code for each group of `of` elements, and `keep` elements of each group.
     Groups {
-        /// Elements of a group that are stored.
+        /// Elements of a group that are stored (N).
         keep: u32,
-        /// Elements of a group.
+        /// Elements of a group (M).
         of: u32,
     },
 }
 
-/// What a blob holds before it is filled up with noughts.
+/// Size without padding, and digest with padding, of a blob. The padding is zeros.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct BlobRecord {
@@ -86,14 +87,14 @@ pub(crate) struct BlobRecord {
     pub blake3: Digest,
 }
 
-/// The kinds of blobs; a blob's name is its kind, a colon, and the name of what it is of.
+/// The kinds of blobs. The name of a blob is its kind, a colon, and the name of its file or tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BlobKind {
-    /// A file that is no shard.
+    /// A file that is not a shard.
     File,
     /// A shard's bytes before its tensors.
     Header,
-    /// A tensor as it is.
+    /// A tensor, unchanged.
     Dense,
     Mask,
     Groups,
@@ -101,6 +102,7 @@ pub(crate) enum BlobKind {
 }
 
 impl BlobKind {
+    /// The name of the blob of this kind, for a file or tensor of this name.
     pub(crate) fn of(self, name: &str) -> String {
         let kind = match self {
             BlobKind::File => "file",
@@ -115,7 +117,7 @@ impl BlobKind {
 }
 
 impl TensorRecord {
-    /// Its blobs with their sizes in bytes; `None` where form, shape and dtype do not go together.
+    /// Its blobs with their sizes in bytes; `None` if form, shape and dtype are inconsistent.
     pub(crate) fn blobs(&self) -> Option<Vec<(BlobKind, u64)>> {
         let layout = || MaskLayout::of(self.dtype, &self.shape);
         Some(match self.form {
@@ -131,7 +133,7 @@ impl TensorRecord {
             }
             Form::Groups { keep, of } => {
                 let (layout, groups) = (layout()?, Groups { keep, of });
-                if !groups.is_known() || !layout.cols.is_multiple_of(u64::from(of)) {
+                if !groups.has_codes() || !layout.cols.is_multiple_of(u64::from(of)) {
                     return None;
                 }
                 let values = layout.rows * (layout.cols / u64::from(of)) * u64::from(keep);
@@ -141,7 +143,7 @@ impl TensorRecord {
         })
     }
 
-    /// Bytes of its blobs.
+    /// Bytes of its blobs, without padding.
     pub fn stored_bytes(&self) -> u64 {
         self.blobs().map_or(0, |blobs| blobs.iter().map(|(_, bytes)| bytes).sum())
     }
@@ -153,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_record_of_the_documentation_is_read() {
+    fn the_example_in_the_documentation_is_read() {
         let text = include_str!("../../../docs/FORMATS.md");
         let begin = text.find("```json physpack\n").unwrap() + "```json physpack\n".len();
         let example = &text[begin..begin + text[begin..].find("```").unwrap()];

@@ -1,27 +1,27 @@
-//! N:M patterns: the places of N values among M, as the number of the combination.
+//! N:M patterns: the positions of N values among M, as the rank of the combination.
 
-/// Group sizes that are looked for, all of which divide a word of mask.
+/// Supported group sizes, all of which divide a word of a mask.
 pub(crate) const SIZES: [u32; 3] = [4, 8, 16];
 
-/// N of each M consecutive inputs have a value.
+/// A pattern of N values in each group of M consecutive elements of a row.
 ///
-/// The code of a group is the rank of its mask among all masks of M bits with N ones, in the order of
-/// their values as numbers; it takes ⌈log₂ (M choose N)⌉ bits.
+/// The code of a group is the rank of its mask among all masks of M bits with N ones, ordered as numbers. It takes
+/// ⌈log₂ (M choose N)⌉ bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Groups {
-    /// Values in each group.
+pub(crate) struct Groups {
+    /// Values in each group (N).
     pub keep: u32,
-    /// Inputs of a group.
+    /// Elements of a group (M).
     pub of: u32,
 }
 
 impl Groups {
-    /// Whether there are codes for it.
-    pub fn is_known(self) -> bool {
+    /// Whether the format has codes for this pattern.
+    pub(crate) fn has_codes(self) -> bool {
         SIZES.contains(&self.of) && (1..self.of).contains(&self.keep)
     }
 
-    /// The masks of all codes, in their order.
+    /// The masks of all codes, in the order of the codes.
     pub(crate) fn masks(self) -> Vec<u16> {
         (0..1u32 << self.of)
             .filter(|mask| mask.count_ones() == self.keep)
@@ -36,17 +36,17 @@ impl Groups {
         (combinations - 1).max(1).ilog2() + 1
     }
 
-    /// Bytes of the codes of a row; each row begins at a byte.
+    /// Bytes of the codes of a row; each row begins at a byte boundary.
     pub(crate) fn row_bytes(self, cols: u64) -> u64 {
         (cols / u64::from(self.of) * u64::from(self.code_bits())).div_ceil(8)
     }
 }
 
-/// Codes to masks and back.
+/// Encoder of masks as codes, and decoder.
 pub(crate) struct Coder {
     groups: Groups,
     masks: Vec<u16>,
-    /// Code of each mask of M bits that has one.
+    /// The code of each mask of M bits; zero for masks without a code.
     codes: Vec<u16>,
 }
 
@@ -60,10 +60,10 @@ impl Coder {
         Coder { groups, masks, codes }
     }
 
-    /// Adds ones to a word's groups, lowest places first, until each has N.
+    /// Adds ones to each group of a word, at the lowest positions first, until it has N.
     ///
     /// # Panics
-    /// If a group has more.
+    /// If a group has more than N.
     pub(crate) fn fill(&self, word: u32) -> u32 {
         let Groups { keep, of } = self.groups;
         let mut filled = 0;
@@ -78,7 +78,7 @@ impl Coder {
         filled
     }
 
-    /// The codes of a row's `groups` groups.
+    /// Appends the codes of the `groups` groups of a row.
     pub(crate) fn encode(&self, words: &[u32], groups: usize, codes: &mut Vec<u8>) {
         let of = self.groups.of;
         let per_word = (32 / of) as usize;
@@ -99,8 +99,8 @@ impl Coder {
         }
     }
 
-    /// The masks of a row's `groups` groups; `None` for a code that stands for no mask, or bits behind
-    /// the last one.
+    /// Decodes the masks of the `groups` groups of a row into `words`; `None` if a code has no mask, or if there are
+    /// too few bytes or ones after the last code.
     pub(crate) fn decode(&self, codes: &[u8], groups: usize, words: &mut [u32]) -> Option<()> {
         let of = self.groups.of;
         let (per_word, code_bits) = ((32 / of) as usize, self.groups.code_bits());
@@ -122,7 +122,7 @@ impl Coder {
     }
 }
 
-/// A group's bits.
+/// The ones of a whole group.
 fn group_mask(of: u32) -> u32 {
     (1 << of) - 1
 }
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_are_dense_and_come_back() {
+    fn codes_are_as_short_as_possible_and_decode_to_their_masks() {
         for of in SIZES {
             for keep in 1..of {
                 let groups = Groups { keep, of };
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn codes_of_no_mask_are_refused() {
+    fn codes_without_a_mask_are_refused() {
         let coder = Coder::new(Groups { keep: 2, of: 4 });
         let mut words = [0];
         assert_eq!(coder.decode(&[0b101], 1, &mut words), Some(()));

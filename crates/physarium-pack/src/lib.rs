@@ -1,16 +1,17 @@
 /*!
-A checkpoint in one file that is as small as its noughts allow, and the same checkpoint back.
+A checkpoint packed into one file without its zeros, and unpacked again.
 
-In: a checkpoint directory. Out: a `.physpack` file, a safetensors container of blobs: projections as
-masks (or, where a pattern allows it, denser [`Groups`]) and the values that are there, in their own
-dtype; everything else as it is. [`unpack`] gives the directory back byte for byte; [`Packed`] reads one
-tensor or file at a time. The format is written down in `docs/FORMATS.md`.
+In: a checkpoint directory. Out: a `.physpack` file, which is a safetensors container of blobs. Targets are stored
+as masks (or, if they have an N:M pattern, as shorter codes) and nonzero values in their own dtype; everything else
+is stored unchanged. [`unpack`] restores the directory byte for byte; [`Packed`] reads one tensor or file at a time.
+`docs/FORMATS.md` describes the format.
 
-No maths: a weight is nought if all its bits are. −0.0, NaN and everything else is a value.
+A weight is a zero if all its bits are zero. −0.0, NaN and everything else is a value.
 */
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
 
+mod blob_reader;
 mod census;
 mod contents;
 mod groups;
@@ -20,7 +21,6 @@ mod packed;
 mod unpack;
 
 pub use contents::{Form, TensorRecord};
-pub use groups::Groups;
 pub use pack::{PackRequest, PackSummary, TensorSizes, pack};
 pub use packed::Packed;
 pub use unpack::{UnpackSummary, unpack};
@@ -28,5 +28,5 @@ pub use unpack::{UnpackSummary, unpack};
 /// Result of this crate's functions.
 type Result<T, E = physarium_checkpoint::Error> = std::result::Result<T, E>;
 
-/// Ending of the names of packed files.
+/// Extension of the names of packed files.
 pub const EXTENSION: &str = "physpack";

@@ -1,14 +1,14 @@
-//! How elements lie under their masks: rows of elements of one size.
+//! Masks of rows of elements: computed, and applied to select values or to place them.
 
 use physarium_checkpoint::Dtype;
 
-/// Elements that a word of mask stands for.
+/// Elements per word of a mask.
 pub(crate) const WORD: u64 = 32;
-/// Bytes of dense rows that are worked on at once, where a row is not longer.
+/// Bytes of dense rows that are processed at once, unless a single row is longer.
 const BAND_BYTES: u64 = 1 << 20;
-/// Longest row that is packed, in bytes: at least one row is in memory.
+/// Longest row that is packed, in bytes: a whole row must be in memory.
 const MAX_ROW_BYTES: u64 = 64 << 20;
-/// Largest tensor that is packed, in bytes; sizes of its parts cannot overflow then.
+/// Largest tensor that is packed, in bytes, so that the sizes of its parts cannot overflow.
 const MAX_BYTES: u64 = 1 << 56;
 
 /// A tensor `[…, cols]` as rows of `cols` elements.
@@ -21,7 +21,7 @@ pub(crate) struct MaskLayout {
 }
 
 impl MaskLayout {
-    /// The layout of a shape, if a tensor of it can be packed.
+    /// The layout of a tensor; `None` if it can only be stored dense.
     pub(crate) fn of(dtype: Dtype, shape: &[u64]) -> Option<MaskLayout> {
         let [leading @ .., cols] = shape else { return None };
         let width = dtype.bits() / 8;
@@ -41,7 +41,7 @@ impl MaskLayout {
         self.rows * self.row_bytes()
     }
 
-    /// Words of mask of a row.
+    /// Words of the mask of a row.
     pub(crate) fn words(self) -> u64 {
         self.cols.div_ceil(WORD)
     }
@@ -51,13 +51,13 @@ impl MaskLayout {
         self.rows * self.words() * (WORD / 8)
     }
 
-    /// Rows that are worked on at once.
+    /// Rows that are processed at once.
     pub(crate) fn band_rows(self) -> u64 {
         (BAND_BYTES / self.row_bytes()).max(1)
     }
 }
 
-/// Appends the masks of dense rows: ones where an element has a bit that is one.
+/// Appends the masks of dense rows: a one for each element that is not all zero bits.
 pub(crate) fn masks_of(layout: MaskLayout, rows: &[u8], masks: &mut Vec<u32>) {
     match layout.width {
         1 => masks_of_width::<1>(layout, rows, masks),
@@ -80,7 +80,7 @@ fn masks_of_width<const W: usize>(layout: MaskLayout, rows: &[u8], masks: &mut V
     }
 }
 
-/// Appends the elements that the masks have ones for.
+/// Appends the elements whose bits in the masks are ones.
 pub(crate) fn select(layout: MaskLayout, masks: &[u32], rows: &[u8], values: &mut Vec<u8>) {
     match layout.width {
         1 => select_width::<1>(layout, masks, rows, values),
@@ -100,24 +100,24 @@ fn select_width<const W: usize>(
     for row in rows.chunks_exact(layout.row_bytes() as usize) {
         for word in row.chunks(WORD as usize * W) {
             let mask = *masks.next().expect("a mask for each word");
-            let mut there = [[0; W]; WORD as usize];
+            let mut selected = [[0; W]; WORD as usize];
             let mut count = 0;
-            // Each element is written; the next one overwrites it where it does not belong.
+            // Without a branch: each element is written, and overwritten by the next if its bit is zero.
             for (at, element) in word.as_chunks::<W>().0.iter().enumerate() {
-                there[count] = *element;
+                selected[count] = *element;
                 count += (mask >> at & 1) as usize;
                 count &= WORD as usize - 1;
             }
             let count = mask.count_ones() as usize;
-            values.extend_from_slice(there[..count].as_flattened());
+            values.extend_from_slice(selected[..count].as_flattened());
         }
     }
 }
 
-/// Writes dense rows from masks and the values that they have ones for.
+/// Writes dense rows from masks and the values of their ones.
 ///
 /// # Panics
-/// If there are fewer values.
+/// If there are fewer values than ones.
 pub(crate) fn place(layout: MaskLayout, masks: &[u32], values: &[u8], rows: &mut [u8]) {
     match layout.width {
         1 => place_width::<1>(layout, masks, values, rows),

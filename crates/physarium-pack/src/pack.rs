@@ -1,10 +1,10 @@
 /*!
-Packing: a checkpoint directory to one file.
+Packing a checkpoint directory into one file.
 
-Each shard is read from front to back; a target is read twice, once for its masks, which stay in
-memory, and once for its values. Targets are the default projections and, in an output of `prune`, what its
-recipe names. The header comes first in the file and is written last, into room that was left for it; the
-file gets its name when everything is in it.
+Each shard is read in order. A target is read twice: once for its masks, which are kept in memory, and once for its
+values. Targets are the default projections and, in an output of `prune`, the targets of its recipe. The header is at
+the beginning of the file and is written last, into space reserved for it. The file is renamed to its own name when
+it is complete.
 */
 
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use std::path::Path;
 
 use physarium_checkpoint::manifest::{self, Manifest};
 use physarium_checkpoint::{
-    Blake3, Checkpoint, Digest, Disposition, Dtype, LinkPolicy, Named, NewFile, Overwrite, Purpose,
+    Blake3, Checkpoint, Digest, Disposition, Dtype, LinkPolicy, NewFile, Overwrite, Purpose,
     Selection, Sha256, Shard, Sidecar, Source, TargetNames, TensorInfo,
 };
 
@@ -25,28 +25,28 @@ use crate::contents::{
 use crate::groups::{Coder, Groups};
 use crate::mask_layout::{MaskLayout, masks_of, select};
 
-/// Bytes that the header's entry of a blob takes beside its name.
+/// Most bytes of a blob's entry in the header, without its name.
 const ENTRY_BYTES: u64 = 120;
 
-/// What is packed where.
+/// What to pack where.
 #[derive(Debug)]
 pub struct PackRequest<'a> {
-    /// The directory.
+    /// The checkpoint.
     pub checkpoint: &'a Checkpoint,
-    /// The file.
+    /// The packed file.
     pub out: &'a Path,
-    /// What to do with a file that is in the way.
+    /// What to do with an existing file at that path.
     pub overwrite: Overwrite,
-    /// What to do with links out of the directory.
+    /// What to do with links to files outside the directory.
     pub links: LinkPolicy,
-    /// Program and version, for the record.
+    /// Program and version, which are recorded in the file.
     pub tool: &'a str,
 }
 
-/// Bytes of some tensors before and after.
+/// Number and bytes of some tensors, before and after packing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct TensorSizes {
-    /// Tensors.
+    /// Number of tensors.
     pub tensors: u64,
     /// Their bytes in the checkpoint.
     pub dense: u64,
@@ -62,20 +62,22 @@ pub struct PackSummary {
     pub input_bytes: u64,
     /// Bytes of the packed file.
     pub output_bytes: u64,
-    /// Projections stored as masks and values.
+    /// Targets stored as masks and values.
     pub masked: TensorSizes,
-    /// Projections stored as groups and values.
+    /// Targets stored as codes of groups and values.
     pub grouped: TensorSizes,
-    /// Projections that would not have become smaller.
+    /// Targets stored unchanged, because no other form is smaller.
     pub dense_projections: TensorSizes,
     /// Files that are not in the packed file, with the reason.
     pub left_out: Vec<(String, &'static str)>,
 }
 
-/// Packs. `on_bytes` is told of bytes of the input that are done; it stops the work by an error.
+/// Packs a checkpoint. `on_bytes` is called with the number of input bytes packed since the last call; an error that
+/// it returns stops the work.
 ///
 /// # Errors
-/// `Output`, `Locked`, `NoSpace`, `Io`, `InputChanged`; nothing has appeared under the name then.
+/// `Output`, `Locked`, `NoSpace`, `Io`, `InputChanged`, and what `on_bytes` returns. No file of that name is created
+/// or replaced then.
 pub fn pack(
     request: &PackRequest<'_>,
     on_bytes: &mut dyn FnMut(u64) -> Result<()>,
@@ -99,7 +101,7 @@ pub fn pack(
     }
     let mut left_out = Vec::new();
     for sidecar in &sidecars {
-        // Names that are not UTF-8 are left out when files are listed.
+        // Files whose names are not UTF-8 are listed as left out.
         let path = sidecar.path.to_string_lossy().into_owned();
         match sidecar.disposition {
             Disposition::Copy => records.push(packer.file(checkpoint.dir(), path)?),
@@ -115,19 +117,18 @@ pub fn pack(
         left_out,
     };
     for tensor in records.iter().flat_map(|file| file.tensors.iter().flatten()) {
-        summary.count(tensor);
+        summary.count(tensor, &packer.targets);
     }
     summary.output_bytes = packer.publish(request.tool, records)?;
     Ok(summary)
 }
 
 impl PackSummary {
-    fn count(&mut self, tensor: &TensorRecord) {
-        let is_projection = Named::of_default_target(&tensor.name).is_some();
+    fn count(&mut self, tensor: &TensorRecord, targets: &Targets) {
         let sizes = match tensor.form {
             Form::Mask { .. } => &mut self.masked,
             Form::Groups { .. } => &mut self.grouped,
-            Form::Dense if is_projection => &mut self.dense_projections,
+            Form::Dense if targets.contain(&tensor.name) => &mut self.dense_projections,
             Form::Dense => return,
         };
         sizes.tensors += 1;
@@ -136,7 +137,7 @@ impl PackSummary {
     }
 }
 
-/// Bytes that the header takes at most, with its length.
+/// Most bytes that the header can take, with its length.
 fn header_room(checkpoint: &Checkpoint, sidecars: &[Sidecar]) -> u64 {
     let entry = |name: &str| serde_json::Value::from(name).to_string().len() as u64 + ENTRY_BYTES;
     let tensors = checkpoint.tensors().map(|(_, tensor)| 2 * entry(&tensor.name));
@@ -147,25 +148,26 @@ fn header_room(checkpoint: &Checkpoint, sidecars: &[Sidecar]) -> u64 {
     (total + ENTRY_BYTES).next_multiple_of(ALIGNMENT)
 }
 
-/// The tensors that may hold many zeros, by their names.
+/// The names of the tensors that may have many zeros.
 struct Targets {
-    by_default: TargetNames,
+    default_projections: TargetNames,
+    /// Of the run that wrote the checkpoint.
     of_recipe: Option<TargetNames>,
 }
 
 impl Targets {
-    /// The default projections, and what the recipe of a pruned checkpoint targets. Without a readable
-    /// manifest there is no recipe: other tensors are then stored dense.
+    /// The default projections, and the targets of the recipe in the checkpoint's manifest. Without a valid manifest
+    /// all other tensors are stored dense.
     fn of(checkpoint: &Checkpoint) -> Result<Targets> {
         let manifest = Manifest::read(&checkpoint.dir().join(manifest::FILE_NAME));
         let selection = manifest.ok().map(|manifest| manifest.recipe.selection());
         let of_recipe = selection.map(|selection| TargetNames::new(&selection)).transpose()?;
-        Ok(Targets { by_default: TargetNames::new(&Selection::default())?, of_recipe })
+        Ok(Targets { default_projections: TargetNames::new(&Selection::default())?, of_recipe })
     }
 
     fn contain(&self, name: &str) -> bool {
-        let of_recipe = self.of_recipe.as_ref();
-        self.by_default.named(name).is_some() || of_recipe.is_some_and(|r| r.named(name).is_some())
+        let mut names = std::iter::once(&self.default_projections).chain(&self.of_recipe);
+        names.any(|names| names.named(name).is_some())
     }
 }
 
@@ -173,9 +175,9 @@ impl Targets {
 struct Packer<'a> {
     targets: Targets,
     out: NewFile,
-    /// Bytes left for the header.
+    /// Bytes reserved for the header.
     room: u64,
-    /// Names and padded bounds of blobs, from the end of the header on, in their order.
+    /// Names of the blobs, in the order of their bytes, with their bounds in the file including padding.
     entries: Vec<(String, [u64; 2])>,
     blobs: BTreeMap<String, BlobRecord>,
     on_bytes: &'a mut dyn FnMut(u64) -> Result<()>,
@@ -208,7 +210,7 @@ impl<'a> Packer<'a> {
         self.out.append(bytes)
     }
 
-    /// Fills a blob up to where the next one may begin.
+    /// Ends a blob and pads it to the alignment.
     fn end_blob(&mut self, mut blob: Blob) -> Result<()> {
         let size_bytes = self.out.written() - blob.begin;
         let padding = size_bytes.next_multiple_of(ALIGNMENT) - size_bytes;
@@ -225,7 +227,7 @@ impl<'a> Packer<'a> {
         self.end_blob(blob)
     }
 
-    /// A file as it is.
+    /// Packs a file that is not a shard.
     fn file(&mut self, dir: &Path, path: String) -> Result<FileRecord> {
         let source = Source::open(&dir.join(&path))?;
         let mut sha256 = Sha256::default();
@@ -240,7 +242,7 @@ impl<'a> Packer<'a> {
         Ok(FileRecord { path, size_bytes: source.len(), sha256: sha256.finish(), tensors: None })
     }
 
-    /// A shard: its header, then its tensors in the order of their bytes.
+    /// Packs a shard: its header, then its tensors in the order of their bytes.
     fn shard(&mut self, shard: &Shard) -> Result<FileRecord> {
         let source = shard.reopen()?;
         let mut sha256 = Sha256::default();
@@ -270,6 +272,7 @@ impl<'a> Packer<'a> {
         })
     }
 
+    /// Packs a tensor unchanged; `sha256` is the digest of its file, unless that has its bytes already.
     fn dense(
         &mut self,
         source: &Source,
@@ -282,14 +285,14 @@ impl<'a> Packer<'a> {
                 sha256.update(piece);
             }
             self.append(&mut blob, piece)?;
-            // Nothing more is done, but a large tensor may be interrupted.
+            // No progress is reported for a part of a tensor, but the work may be stopped.
             (self.on_bytes)(0)
         })?;
         self.end_blob(blob)?;
         Ok(Form::Dense)
     }
 
-    /// A target in the form that takes the fewest bytes.
+    /// Packs a target in the form that takes the fewest bytes.
     fn target(
         &mut self,
         source: &Source,
@@ -336,7 +339,7 @@ impl<'a> Packer<'a> {
         Ok(form)
     }
 
-    /// Writes contents, seal and header, and has the file appear. Returns its size in bytes.
+    /// Writes contents, seal and header, and publishes the file. Returns its size in bytes.
     fn publish(mut self, tool: &str, files: Vec<FileRecord>) -> Result<u64> {
         let contents = Contents {
             schema: SCHEMA.to_owned(),
@@ -364,7 +367,7 @@ impl<'a> Packer<'a> {
         Ok(bytes)
     }
 
-    /// The header with its length, filled up with blanks to the room that was left for it.
+    /// The header with its length, padded with spaces to the reserved size.
     fn header(&self) -> Vec<u8> {
         let mut entries = serde_json::Map::new();
         let metadata = serde_json::json!({ "format": SCHEMA });
@@ -379,7 +382,7 @@ impl<'a> Packer<'a> {
         }
         let mut text = serde_json::Value::Object(entries).to_string().into_bytes();
         let length = self.room - 8;
-        assert!(text.len() as u64 <= length, "room for the header");
+        assert!(text.len() as u64 <= length, "the reserved space is enough for the header");
         text.resize(length as usize, b' ');
         [&length.to_le_bytes(), &text[..]].concat()
     }

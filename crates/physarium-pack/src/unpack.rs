@@ -1,4 +1,4 @@
-//! Unpacking: the directory back, byte for byte, each file proven by its digest before any appears.
+//! Unpacking: restores the directory byte for byte, and verifies the digest of every file before it is published.
 
 use std::path::Path;
 
@@ -7,23 +7,24 @@ use physarium_checkpoint::{Malformed, NewDirectory, NewInside, Sha256, Source};
 use crate::Result;
 use crate::contents::{BlobKind, FileRecord, Form, TensorRecord};
 use crate::mask_layout::{MaskLayout, place};
-use crate::packed::{MaskReader, Packed};
+use crate::packed::Packed;
 
 /// What was unpacked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct UnpackSummary {
-    /// Files of the directory.
+    /// Number of files in the directory.
     pub files: usize,
     /// Their bytes.
     pub bytes: u64,
 }
 
-/// Unpacks. `on_bytes` is told of bytes of the output that are done; it stops the work by an error.
+/// Unpacks a checkpoint. `on_bytes` is called with the number of output bytes written since the last call; an error
+/// that it returns stops the work.
 ///
 /// # Errors
-/// `Malformed` for a damaged file, `Output`, `Locked`, `NoSpace`, `Io`, `InputChanged`; nothing has
-/// appeared under the name then.
+/// `Malformed` for a damaged file; `Output`, `Locked`, `NoSpace`, `Io`, `InputChanged`, and what `on_bytes` returns.
+/// No directory of that name is created then.
 pub fn unpack(
     packed: &Packed,
     out: &Path,
@@ -51,7 +52,7 @@ pub fn unpack(
     Ok(UnpackSummary { files: packed.files().len(), bytes })
 }
 
-/// One file on its way out.
+/// A file while it is unpacked.
 struct Unpacker<'a> {
     packed: &'a Packed,
     source: &'a Source,
@@ -61,37 +62,40 @@ struct Unpacker<'a> {
 }
 
 impl Unpacker<'_> {
+    /// Appends bytes to the file.
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.sha256.update(bytes);
         self.file.append(bytes)?;
         (self.on_bytes)(bytes.len() as u64)
     }
 
+    /// Appends a whole blob.
     fn blob(&mut self, kind: BlobKind, name: &str) -> Result<()> {
         let (packed, source) = (self.packed, self.source);
         packed.read_pieces(source, kind, name, |piece| self.write(piece))
     }
 
+    /// Appends the bytes of a tensor.
     fn tensor(&mut self, tensor: &TensorRecord) -> Result<()> {
         let layout = match (tensor.form, MaskLayout::of(tensor.dtype, &tensor.shape)) {
             (Form::Mask { .. } | Form::Groups { .. }, Some(layout)) => layout,
             _ => return self.blob(BlobKind::Dense, &tensor.name),
         };
         let (packed, source) = (self.packed, self.source);
-        let mut masks = MaskReader::new(packed, source, tensor, layout)?;
+        let mut masks = packed.mask_reader(source, tensor, layout)?;
         let mut values = packed.reader(source, BlobKind::Values, &tensor.name)?;
-        let (mut words, mut there, mut rows) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut words, mut band_values, mut rows) = (Vec::new(), Vec::new(), Vec::new());
         let mut row = 0;
         while row < layout.rows {
             let count = layout.band_rows().min(layout.rows - row);
             words.resize((count * layout.words()) as usize, 0);
             masks.next(&mut words)?;
             let ones: usize = words.iter().map(|word| word.count_ones() as usize).sum();
-            there.resize(ones * layout.width as usize, 0);
-            values.next(&mut there)?;
+            band_values.resize(ones * layout.width as usize, 0);
+            values.next(&mut band_values)?;
             rows.resize((count * layout.row_bytes()) as usize, 0);
             self.check_ends(layout, &words, tensor)?;
-            place(layout, &words, &there, &mut rows);
+            place(layout, &words, &band_values, &mut rows);
             self.write(&rows)?;
             row += count;
         }
@@ -99,12 +103,12 @@ impl Unpacker<'_> {
         values.finish()
     }
 
-    /// Masks may have no ones behind a row's end.
+    /// Fails if a mask has ones after the end of its row.
     fn check_ends(&self, layout: MaskLayout, words: &[u32], tensor: &TensorRecord) -> Result<()> {
         let rest = layout.cols % 32;
         let beyond = |row: &[u32]| row.last().is_some_and(|last| rest > 0 && last >> rest != 0);
         if words.chunks_exact(layout.words() as usize).any(beyond) {
-            let (what, expected) = ("mask", "no ones behind the end of a row");
+            let (what, expected) = ("invalid mask", "no ones after the end of a row");
             return Err(Malformed::new(self.packed.path(), what, expected, "some")
                 .with_tensor(&tensor.name)
                 .into());
@@ -112,14 +116,14 @@ impl Unpacker<'_> {
         Ok(())
     }
 
-    /// Proves that the file is the one that was packed.
+    /// Checks that the file is the one that was packed, and makes it durable.
     fn finish(self, record: &FileRecord) -> Result<()> {
         let found = self.sha256.finish();
         if found != record.sha256 {
             let expected = format!("SHA-256 {}", record.sha256);
             return Err(Malformed::new(
                 self.packed.path(),
-                "unpacked file",
+                "unpacked file does not match its digest",
                 expected,
                 found.to_string(),
             )

@@ -1,4 +1,4 @@
-//! Any checkpoint, packed and unpacked, is the same bytes; a damaged file is refused.
+//! Packing and unpacking restores the bytes of any checkpoint; a damaged file is an error.
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use physarium_fixtures::with_length;
 use physarium_pack::{Form, PackRequest, PackSummary, Packed, pack, unpack};
 use proptest::prelude::*;
 
-/// A tensor of a checkpoint that a test makes up.
+/// A tensor of a random checkpoint.
 #[derive(Debug, Clone)]
 struct Tensor {
     name: &'static str,
@@ -19,15 +19,15 @@ struct Tensor {
     bytes: Vec<u8>,
 }
 
-/// What the elements of a tensor are.
+/// The elements of a tensor.
 #[derive(Debug, Clone, Copy)]
 enum Fill {
-    Noughts,
-    /// Bits of any kind: NaN payloads, infinities, subnormals.
+    Zeros,
+    /// Random bits: NaN payloads, infinities, subnormals.
     Any,
-    /// As many of a hundred elements are nought, or have only the bit of the sign.
+    /// This percentage of the elements is zero; some have only the sign bit.
     Sparse(u8),
-    /// N values in each M elements.
+    /// N values in each group of M elements.
     Pattern(usize, usize),
 }
 
@@ -50,7 +50,7 @@ fn tensors() -> impl Strategy<Value = Vec<Tensor>> {
         1 => Just(vec![]),
     ];
     let fill = prop_oneof![
-        Just(Fill::Noughts),
+        Just(Fill::Zeros),
         Just(Fill::Any),
         (0u8..101).prop_map(Fill::Sparse),
         prop::sample::select(vec![(2, 4), (1, 4), (4, 8), (7, 16)])
@@ -84,8 +84,8 @@ fn elements_of(dtype: Dtype, elements: u64, fill: Fill, seed: u64) -> Vec<u8> {
     }
     let mut bytes = Vec::new();
     for element in 0..elements as usize {
-        let nought = match fill {
-            Fill::Noughts => true,
+        let is_zero = match fill {
+            Fill::Zeros => true,
             Fill::Any => false,
             Fill::Sparse(share) => next() % 100 < u64::from(share),
             Fill::Pattern(n, m) => element % m >= n,
@@ -93,7 +93,7 @@ fn elements_of(dtype: Dtype, elements: u64, fill: Fill, seed: u64) -> Vec<u8> {
         let mut value = next().to_le_bytes().to_vec();
         value.extend(next().to_le_bytes());
         value.truncate(width);
-        if nought {
+        if is_zero {
             value.fill(0);
             if matches!(fill, Fill::Sparse(_)) && next() % 50 == 0 {
                 *value.last_mut().unwrap() = 0x80;
@@ -117,12 +117,12 @@ fn shard(tensors: &[Tensor]) -> Vec<u8> {
     [with_length(serde_json::Value::Object(header).to_string()), data].concat()
 }
 
-/// Writes a checkpoint of one shard or two, with files of all sorts beside.
+/// Writes a checkpoint of one shard or two, with other files of several kinds.
 fn write(dir: &Path, tensors: &[Tensor], shards: usize) {
     fs::create_dir_all(dir.join("extra/deeper")).unwrap();
     fs::write(dir.join("config.json"), "{\"model_type\": \"llama\"}\n").unwrap();
     fs::write(dir.join("empty"), "").unwrap();
-    fs::write(dir.join("physarium.manifest.json"), "of an earlier run").unwrap();
+    fs::write(dir.join("physarium.manifest.json"), "invalid").unwrap();
     fs::write(dir.join("extra/deeper/weights.bin"), [0, 255, 10, 13]).unwrap();
     if shards == 1 {
         fs::write(dir.join("model.safetensors"), shard(tensors)).unwrap();
@@ -154,7 +154,7 @@ fn unpack_to(packed: &Path, out: &Path) -> Result<(), Error> {
     unpack(&Packed::open(packed)?, out, &mut |_| Ok(())).map(|_| ())
 }
 
-/// All files below a directory with their bytes.
+/// All files in a directory and its subdirectories, with their bytes.
 fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut dirs = vec![dir.to_owned()];
@@ -171,7 +171,7 @@ fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     found
 }
 
-/// Nothing but these names is in a directory: no partial outputs, no locks.
+/// Asserts that a directory has only these names: no partial outputs, no locks.
 fn assert_names(dir: &Path, expected: &[&str]) {
     let mut names: Vec<String> = fs::read_dir(dir)
         .unwrap()
@@ -185,7 +185,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn unpacking_gives_the_same_bytes(tensors in tensors(), shards in 1usize..3) {
+    fn unpacking_restores_the_same_bytes(tensors in tensors(), shards in 1usize..3) {
         let temp = tempfile::tempdir().unwrap();
         let [dir, file, back] = ["in", "model.physpack", "out"].map(|name| temp.path().join(name));
         write(&dir, &tensors, if tensors.is_empty() { 1 } else { shards });
@@ -194,7 +194,7 @@ proptest! {
         unpack_to(&file, &back).unwrap();
         prop_assert_eq!(files(&dir), files(&back));
         assert_names(temp.path(), &["in", "model.physpack", "out"]);
-        // A safetensors container to the reference implementation, with none of our tensors' names.
+        // The reference implementation reads the container, in which no blob has the name of a tensor.
         let bytes = fs::read(&file).unwrap();
         let container = safetensors::SafeTensors::deserialize(&bytes).unwrap();
         prop_assert!(NAMES.iter().all(|name| container.tensor(name).is_err()));
@@ -205,7 +205,7 @@ proptest! {
     }
 }
 
-/// Masks and values of a BF16 projection with this share of noughts, or of a pattern.
+/// A packed checkpoint with one BF16 projection of these elements.
 fn one_projection(fill: Fill) -> (tempfile::TempDir, PathBuf, PackSummary) {
     let temp = tempfile::tempdir().unwrap();
     let (dir, file) = (temp.path().join("in"), temp.path().join("model.physpack"));
@@ -217,7 +217,7 @@ fn one_projection(fill: Fill) -> (tempfile::TempDir, PathBuf, PackSummary) {
 }
 
 #[test]
-fn sizes_are_those_of_the_format() {
+fn sizes_are_as_documented() {
     let (_temp, file, summary) = one_projection(Fill::Pattern(2, 4));
     let form = Packed::open(&file).unwrap().tensors().next().unwrap().form;
     assert_eq!(form, Form::Groups { keep: 2, of: 4 });
@@ -234,7 +234,7 @@ fn sizes_are_those_of_the_format() {
 }
 
 #[test]
-fn the_test_vectors_of_the_format_hold() {
+fn the_documented_test_vectors_hold() {
     let temp = tempfile::tempdir().unwrap();
     let (dir, file) = (temp.path().join("in"), temp.path().join("model.physpack"));
     let one = |name, values: &[u16]| {
@@ -251,7 +251,7 @@ fn the_test_vectors_of_the_format_hold() {
     let blob = |kind: &str, name: &str| container.tensor(&format!("{kind}:{name}")).unwrap().data();
     assert_eq!(blob("mask", NAMES[0])[..4], [0b0000_1001, 0b1000_0000, 0, 0]);
     assert_eq!(blob("values", NAMES[0])[..6], [0x80, 0x3f, 0x00, 0x80, 0xc1, 0x7f]);
-    // Ranks 0, 2, 5 and 3 of 0011, 0101, 0110, 1001, 1010, 1100, three bits each, lowest first.
+    // Ranks 0, 2, 5 and 3 among 0011, 0101, 0110, 1001, 1010, 1100; three bits each, lowest first.
     assert_eq!(blob("groups", NAMES[1])[..2], [0b0101_0000, 0b0000_0111]);
     assert_eq!(blob("values", NAMES[1])[..4], [1, 0, 2, 0]);
 }
@@ -292,7 +292,7 @@ fn every_damaged_byte_and_every_truncation_is_refused() {
 }
 
 #[test]
-fn other_files_and_versions_are_refused_by_name() {
+fn other_formats_and_versions_are_errors_that_name_them() {
     let (temp, file, _) = one_projection(Fill::Sparse(50));
     let open = |path: &Path| Packed::open(path).unwrap_err().to_string();
     let dense = open(&temp.path().join("in/model.safetensors"));
@@ -308,7 +308,7 @@ fn other_files_and_versions_are_refused_by_name() {
 }
 
 #[test]
-fn outputs_in_the_way_are_kept() {
+fn existing_outputs_are_kept() {
     let (temp, file, _) = one_projection(Fill::Sparse(50));
     let before = fs::read(&file).unwrap();
     let error = pack_dir(&temp.path().join("in"), &file).unwrap_err().to_string();
@@ -322,7 +322,7 @@ fn outputs_in_the_way_are_kept() {
 }
 
 #[test]
-fn what_a_killed_run_leaves_is_made_again() {
+fn what_a_killed_run_left_is_replaced() {
     let (temp, file, _) = one_projection(Fill::Sparse(50));
     let whole = fs::read(&file).unwrap();
     fs::rename(&file, temp.path().join(".model.physpack.physarium-partial")).unwrap();
@@ -337,7 +337,7 @@ fn what_a_killed_run_leaves_is_made_again() {
 }
 
 #[test]
-fn a_caller_that_stops_leaves_nothing() {
+fn a_stopped_run_leaves_nothing() {
     let (temp, file, _) = one_projection(Fill::Sparse(50));
     let checkpoint = Checkpoint::open(&temp.path().join("in")).unwrap();
     let out = temp.path().join("stopped.physpack");

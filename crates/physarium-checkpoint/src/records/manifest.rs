@@ -20,6 +20,9 @@ pub const FILE_NAME: &str = "physarium.manifest.json";
 /// Schema of the manifest.
 pub const SCHEMA: &str = "physarium.manifest/1";
 
+/// Largest manifest that is read, in bytes; one takes some 150 bytes per tensor.
+const MAX_MANIFEST_BYTES: u64 = 1 << 30;
+
 /// The contents of an output directory, and the recipe that produced them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -96,10 +99,10 @@ impl Manifest {
     /// Reads a manifest and verifies its check.
     ///
     /// # Errors
-    /// `Record` when the text is not exactly what physarium writes; `Malformed` when it is not a regular
-    /// file; `Io`.
+    /// `Record` when the text is not exactly what physarium writes; `Malformed` when it is not a regular file, or
+    /// larger than 1 GiB; `Io`.
     pub fn read(path: &Path) -> Result<Manifest> {
-        let bytes = Source::open(path)?.read_all(u64::MAX)?;
+        let bytes = Source::open(path)?.read_all(MAX_MANIFEST_BYTES)?;
         let fault = |expected: &str, found: String| Error::Record {
             path: path.to_owned(),
             what: "manifest".to_owned(),

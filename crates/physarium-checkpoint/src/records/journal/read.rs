@@ -9,6 +9,9 @@ use crate::error::{Error, Result};
 use crate::escape::printable;
 use crate::open::source::Source;
 
+/// Largest journal that is read, in bytes; one takes some 500 bytes per tensor or expert.
+const MAX_JOURNAL_BYTES: u64 = 1 << 30;
+
 /// The records of a journal.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Journal {
@@ -36,9 +39,10 @@ impl Journal {
     /// Reads a complete journal.
     ///
     /// # Errors
-    /// `Record` with the first invalid line; `Malformed` when it is not a regular file; `Io`.
+    /// `Record` with the first invalid line; `Malformed` when it is not a regular file, or larger than
+    /// 1 GiB; `Io`.
     pub fn read(path: &Path, checks: Checks) -> Result<Journal> {
-        let bytes = Source::open(path)?.read_all(u64::MAX)?;
+        let bytes = Source::open(path)?.read_all(MAX_JOURNAL_BYTES)?;
         Journal::parse(path, &bytes, checks)
     }
 
