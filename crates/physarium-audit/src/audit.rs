@@ -84,15 +84,24 @@ fn plan_targets(
     checkpoint: &Checkpoint,
 ) -> Result<(JournalClaim, TargetPlan)> {
     let journal = find_journal(request)?;
-    let selection = request.selection.clone().unwrap_or_else(|| {
-        journal.usable().map_or_else(Selection::default, |journal| journal.run.recipe.selection())
-    });
-    let plan = TargetPlan::new(checkpoint, &selection)?;
-    Ok((journal, plan))
+    if let Some(selection) = &request.selection {
+        return Ok((journal, TargetPlan::new(checkpoint, selection)?));
+    }
+    let recipe = journal.usable().map(|journal| journal.run.recipe.selection());
+    match (recipe.map(|selection| TargetPlan::new(checkpoint, &selection)), &request.evidence) {
+        (Some(Ok(plan)), _) => Ok((journal, plan)),
+        (Some(Err(e)), Evidence::Journal(_)) => Err(e.into()),
+        (Some(Err(e)), Evidence::Bytes) => {
+            let reason = format!("the journal cannot be used: its recipe does not fit: {e}");
+            let plan = TargetPlan::new(checkpoint, &Selection::default())?;
+            Ok((JournalClaim::Unusable(reason), plan))
+        }
+        (None, _) => Ok((journal, TargetPlan::new(checkpoint, &Selection::default())?)),
+    }
 }
 
-/// Finds the journal to compare with. An unreadable journal is an error only if the user names it; the one
-/// in the directory is a false claim.
+/// Finds the journal to compare with. A journal that cannot be used is an error only if the user names it;
+/// the one in the directory is a false claim.
 fn find_journal(request: &AuditRequest<'_>) -> Result<JournalClaim> {
     if let Evidence::Journal(path) = &request.evidence {
         return Ok(JournalClaim::Usable(Box::new(read_journal(path, Checks::IfPresent)?)));
@@ -115,6 +124,7 @@ fn report(sources: &Sources<'_>, warnings: Vec<String>) -> Audit {
     let sum = |field: fn(&Tensor) -> Option<u64>| tensors.iter().map(field).sum::<Option<u64>>();
     let among_targets = |elements| Changed { elements, of_target: target.share(elements) };
     let processed = |elements| Counted {
+        basis: if sources.journal.usable().is_some() { Basis::Journal } else { Basis::Bytes },
         tensors: tensors.iter().filter(|t| t.processed.is_some_and(|n| n > 0)).count() as u64,
         elements,
         of_target: target.share(elements),

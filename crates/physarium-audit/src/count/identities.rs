@@ -15,7 +15,7 @@ impl Sources<'_> {
         let mut all = count_identities(audit);
         match self.journal {
             JournalClaim::Absent => {}
-            JournalClaim::Unusable(_) => all.push(Identity::new("journal is readable", 0, 1)),
+            JournalClaim::Unusable(_) => all.push(Identity::new("journal is usable", 0, 1)),
             JournalClaim::Usable(journal) => {
                 all.extend(self.record_identities(journal, audit));
                 all.push(totals_identity(journal));
@@ -138,8 +138,17 @@ fn tile_identities(audit: &Audit) -> Vec<Identity> {
     ]
 }
 
-/// Whether the recount of a target equals what the journal states.
+/// Whether the recount of a target and of each of its matrices equals what the journal states.
 fn counts_equal(tensor: &Tensor, done: Option<&Processed>) -> bool {
-    let (pruned, zeros) = done.map_or((0, 0), |d| (d.pruned, d.pruned + d.already_zero));
-    zeros == tensor.zero && tensor.pruned.is_none_or(|counted| counted == pruned)
+    let equal = |[zero, pruned]: [u64; 2], counted_zero: u64, counted_pruned: Option<u64>| {
+        zero == counted_zero && counted_pruned.is_none_or(|counted| counted == pruned)
+    };
+    let Some(done) = done else { return equal([0, 0], tensor.zero, tensor.pruned) };
+    let matrices = tensor.matrices.iter().zip(&done.matrices);
+    equal([done.pruned + done.already_zero, done.pruned], tensor.zero, tensor.pruned)
+        && tensor.changed.is_none_or(|counted| counted == done.refitted)
+        && matrices.into_iter().all(|(matrix, stated)| {
+            let zero = stated.pruned + stated.already_zero;
+            equal([zero, stated.pruned], matrix.zero, matrix.pruned)
+        })
 }

@@ -52,8 +52,7 @@ pub struct Audit {
     pub model: Model,
     /// The tensors selected for pruning.
     pub target: Target,
-    /// Weights that were processed: as the journal records them, or without a journal the targets that
-    /// differ from the original. `None` without either.
+    /// Processed weights; `None` without a journal and an original.
     pub processed: Option<Counted>,
     /// Weights of the targets that are zero for any reason.
     pub zero: Changed,
@@ -128,6 +127,8 @@ impl Target {
 /// Processed weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Counted {
+    /// Where the count is from: what the journal records, or the targets whose bytes differ from the original.
+    pub basis: Basis,
     /// Tensors.
     pub tensors: u64,
     /// Elements.
@@ -241,6 +242,14 @@ pub struct Tensor {
 }
 
 impl Tensor {
+    /// Number of experts stacked in it; 0 if it is not a stack. Only stacks have three dimensions.
+    pub(crate) fn experts(&self) -> u64 {
+        match self.shape[..] {
+            [experts, _, _] => experts,
+            _ => 0,
+        }
+    }
+
     /// The sparsity of each of its matrices; that of the tensor if its matrices are not known.
     pub(crate) fn sparsities(&self) -> Vec<f64> {
         if self.matrices.is_empty() {

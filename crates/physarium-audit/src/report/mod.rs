@@ -1,6 +1,7 @@
 //! From counts to reports: the fields of an audit, shares, identities, tables, inspection.
 
 pub(crate) mod audit;
+mod experts;
 pub(crate) mod identity;
 pub(crate) mod inspection;
 pub(crate) mod judgement;

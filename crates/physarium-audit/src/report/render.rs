@@ -3,6 +3,7 @@
 use physarium_checkpoint::printable;
 
 use super::audit::{Audit, Base, Basis, Projection};
+use super::experts::expert_lines;
 use super::judgement::Verdict;
 use super::share::{Share, grouped};
 use super::summary::{SummaryRow, summary};
@@ -20,7 +21,8 @@ const PROJECTION_COLUMNS: [&str; 6] = [
 
 /// Tables to paste into a report or a model card.
 ///
-/// A matrix is the tensor of a projection; in a stack, one expert of it.
+/// A matrix is the tensor of a projection, or one expert of a stack. Under the table of projections, a line
+/// for each projection with stacked experts names the least and the most pruned of them.
 pub fn markdown(audit: &Audit) -> String {
     let mut out = String::from("# Pruning audit\n\n");
     out += &format!("Counted from {}. ", basis(audit));
@@ -35,6 +37,11 @@ pub fn markdown(audit: &Audit) -> String {
     out += &markdown_row(&PROJECTION_COLUMNS.map(str::to_owned));
     out += "|---|---:|---:|---:|---:|---:|\n";
     projections(audit).iter().for_each(|row| out += &markdown_row(row));
+    let experts = expert_lines(audit);
+    if !experts.is_empty() {
+        out += "\n";
+        experts.iter().for_each(|line| out += &format!("- {line}\n"));
+    }
     if !audit.claims.is_empty() {
         out += "\n## Claims\n\n| id | claimed | verdict | should say |\n|---|---|---|---|\n";
         for claim in &audit.claims {
@@ -62,9 +69,14 @@ pub fn text(audit: &Audit) -> String {
     out += "\n";
     let header = PROJECTION_COLUMNS.map(str::to_owned).to_vec();
     out += &aligned(std::iter::once(header).chain(projections(audit)));
+    let experts = expert_lines(audit);
+    if !experts.is_empty() {
+        out += "\n";
+        experts.iter().for_each(|line| out += &format!("{line}\n"));
+    }
     if let Some(tiles) = audit.tiles {
         out += &format!(
-            "\ntiles of {0} x {0}: {1} expected by shape; by the journal {2} visited, with {3} weights\n",
+            "\ntiles of {0} x {0}: {1} expected; by the journal {2} visited, with {3} weights\n",
             tiles.block_size,
             grouped(tiles.expected),
             grouped(tiles.visited),
@@ -99,7 +111,7 @@ fn basis(audit: &Audit) -> &'static str {
         (Basis::Journal, _) => "headers and journal (no weights were read)",
         (Basis::Bytes, Base::Original) => "the bytes of the checkpoint and of its original",
         (Basis::Bytes, Base::Journal) => {
-            "the bytes of the checkpoint (zeros from before pruning are counted by its journal)"
+            "the bytes of the checkpoint; its journal gives the count of weights that were zero before"
         }
         (Basis::Bytes, Base::None) => {
             "the bytes of the checkpoint (pruned weights are unknown without --against)"

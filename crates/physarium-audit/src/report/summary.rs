@@ -1,6 +1,6 @@
 //! The summary of an audit: one row per count of the whole model.
 
-use super::audit::{Audit, Model, Target};
+use super::audit::{Audit, Basis, Model, Target};
 use super::share::{Share, grouped};
 
 /// A row of a summary; a cell without a value stays empty.
@@ -45,7 +45,10 @@ impl Target {
 pub(super) fn summary(audit: &Audit) -> Vec<Vec<String>> {
     let mut rows = vec![audit.model.row(), audit.target.row()];
     rows.extend(audit.processed.as_ref().map(|processed| SummaryRow {
-        what: "processed",
+        what: match processed.basis {
+            Basis::Bytes => "processed",
+            Basis::Journal => "processed (journal)",
+        },
         tensors: Some(processed.tensors),
         elements: processed.elements,
         of_target: Some(&processed.of_target),
