@@ -1,31 +1,31 @@
-//! Stopping a run from outside, between two pieces of work.
+//! Stopping a run from outside.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::Result;
 
-/// A flag that a signal handler, or another thread, raises to stop a run.
+/// A flag that another thread, or a signal handler, raises to stop a run. Clones share the flag.
 #[derive(Debug, Clone, Default)]
 pub struct Cancel(Arc<AtomicBool>);
 
 impl Cancel {
-    /// A token that watches an existing flag (one that a signal handler raises, say).
+    /// A `Cancel` that watches an existing flag, such as one that a signal handler raises.
     pub fn watching(flag: Arc<AtomicBool>) -> Cancel {
         Cancel(flag)
     }
 
-    /// Asks every run that holds this token to stop.
+    /// Stops every run that was given this `Cancel` or a clone of it, between two pieces of work.
     pub fn raise(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the run shall stop.
+    /// Whether the flag is raised.
     pub fn is_raised(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Fails once the run shall stop.
+    /// Fails once the flag is raised.
     pub(crate) fn check(&self) -> Result<(), physarium_checkpoint::Error> {
         if self.is_raised() { Err(physarium_checkpoint::Error::Interrupted) } else { Ok(()) }
     }

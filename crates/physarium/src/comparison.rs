@@ -1,9 +1,9 @@
 /*!
-Several ways to prune one model, side by side.
+Comparison of several recipes on one model.
 
-In: a model, recipes, a text to calibrate on and a text to measure on. Out: one row for each recipe, with how far
-the result is from the dense model ([`ComparedRun`]). Outputs are pruned and measured one after the other, as `prune`
-and `eval` would.
+In: a dense model, recipes, a calibration text and an evaluation text. Out: for each recipe a [`ComparedRun`], with
+the pruned model measured against the dense one. Recipes run one after the other, exactly as [`Surgery::prune`] and
+[`evaluate`] run by themselves.
 */
 
 use std::path::Path;
@@ -21,67 +21,67 @@ use crate::peak;
 use crate::progress::{Event, Progress};
 use crate::surgery::{Options, Output, Surgery};
 
-/// A way to prune.
+/// A recipe that takes part in a comparison.
 #[derive(Debug, Clone)]
 pub struct Contender {
-    /// Its name in the table and of its directory.
+    /// Its name in the table, and the name of its output directory.
     pub name: String,
-    /// What it does.
+    /// The recipe.
     pub recipe: Recipe,
 }
 
-/// What becomes of pruned models once they are measured.
+/// What to do with a pruned model once it is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outputs {
-    /// They are removed.
+    /// Remove it.
     Discard,
-    /// They stay.
+    /// Keep it.
     Keep,
 }
 
-/// What is compared, and how.
+/// What to compare, and how.
 #[derive(Debug)]
 pub struct ComparisonRequest<'a> {
-    /// The contenders, in the order of the table.
+    /// The recipes, in the order of the table.
     pub contenders: &'a [Contender],
-    /// What activation-aware methods calibrate on.
+    /// Calibration text of activation-aware methods.
     pub calibration: &'a CalibrationText,
-    /// How results are measured: `model` is the dense model, `against` is not looked at.
+    /// How results are measured. `model` is the dense model; `against` is ignored.
     pub eval: EvalRequest<'a>,
-    /// Where pruned models are made, each in a directory of its contender's name; it is there.
+    /// Directory for the pruned models, one sub-directory per contender. It must exist.
     pub dir: &'a Path,
-    /// What becomes of them.
+    /// What to do with pruned models once they are measured.
     pub outputs: Outputs,
-    /// How pruning runs.
+    /// Options of the pruning runs.
     pub options: Options,
 }
 
-/// One contender's result.
+/// The result of one contender.
 #[derive(Debug, Clone, Serialize)]
 pub struct ComparedRun {
-    /// The contender.
+    /// The contender's name.
     pub name: String,
-    /// Its recipe.
+    /// The contender's recipe.
     pub recipe: Recipe,
-    /// What was done, in counts.
+    /// Counts over all tensors.
     pub totals: Totals,
-    /// Weights of the targets.
+    /// Number of weights of the targets.
     pub target: u64,
-    /// Mean over the targets of the relative square error of their outputs; null unless the method is
+    /// Mean over the targets of the relative square error of their outputs; `None` unless the method is
     /// activation-aware.
     pub output_error: Option<f64>,
     /// Seconds that pruning took, from planning to the published output.
     pub prune_seconds: f64,
-    /// Most memory that was resident while pruning, where the system tells.
+    /// Peak resident memory of the process while pruning, if the system reports it.
     pub prune_peak_rss_bytes: Option<u64>,
-    /// Against the dense model.
+    /// The pruned model, evaluated against the dense one.
     pub evaluation: Evaluation,
 }
 
-/// Prunes and measures each contender, and hands over each as soon as it is done.
+/// Prunes and measures each contender. Calls `done` with each result as soon as it is there.
 ///
 /// # Errors
-/// As [`Surgery::prune`] and [`evaluate`]; `Stopped` when `cancel` is raised.
+/// As [`Surgery::prune`] and [`evaluate`]; `Interrupted` or `Stopped` when `cancel` is raised.
 pub fn compare(
     request: &ComparisonRequest<'_>,
     cancel: &Cancel,

@@ -1,4 +1,4 @@
-//! What stops a run, with its kind.
+//! Errors of this crate.
 
 use std::path::PathBuf;
 
@@ -9,14 +9,14 @@ use crate::recipe_error::RecipeError;
 /// Result of this crate's functions.
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What stops a run.
+/// An error that stops a run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The checkpoint, the output or the machine.
+    /// A fault of the checkpoint, the output or the machine.
     #[error(transparent)]
     Checkpoint(physarium_checkpoint::Error),
-    /// A target holds weights that are no numbers.
+    /// A target holds NaN or infinite weights.
     #[error(
         "{}: tensor {}: NaN or infinite weights, expected finite ones, found {count}, the first at row {row}, column {column}\nhint: --allow-nonfinite keeps them as they are and prunes around them",
         file.display(), printable(tensor)
@@ -26,45 +26,46 @@ pub enum Error {
         file: PathBuf,
         /// The tensor.
         tensor: String,
-        /// How many there are in the tensor.
+        /// Number of such weights in the tensor.
         count: u64,
         /// Row of the first.
         row: u64,
         /// Column of the first.
         column: u64,
     },
-    /// A checkpoint that cannot be run.
+    /// A checkpoint that the decoder cannot run.
     #[error(transparent)]
     Model(#[from] physarium_model::Error),
-    /// The operating system has no threads to give.
+    /// The operating system cannot start more threads.
     #[error(transparent)]
     Threads(#[from] physarium_model::ThreadsUnavailable),
-    /// A projection cannot be solved by what passes through it.
+    /// A target whose weights or activations an activation-aware method cannot use.
     #[error("tensor {}: {what}", printable(tensor))]
     Unsolvable {
         /// The tensor.
         tensor: String,
-        /// What is in the way.
+        /// What was expected and what was found.
         what: String,
     },
-    /// A model whose logits are NaN.
-    #[error("{}: logits are NaN after {tokens} tokens: the weights are damaged, or overflow float32", model.display())]
+    /// The model computes NaN.
+    #[error("{}: logits are NaN after {tokens} tokens: the weights are damaged or overflow float32", model.display())]
     NonFiniteLogits {
         /// The model.
         model: PathBuf,
-        /// Tokens that it had seen.
+        /// Tokens that it had processed.
         tokens: usize,
     },
-    /// The user stopped a run that keeps nothing.
+    /// The run was cancelled before it had a result; there is nothing to resume.
     #[error("interrupted before there was a result")]
     Stopped,
     /// A parameter is out of range.
     #[error("{0}")]
     Usage(String),
-    /// Options that do not make a recipe.
+    /// Options that cannot be combined into a recipe.
     #[error(transparent)]
     Recipe(#[from] RecipeError),
-    /// A pattern along the inputs was asked of a tensor stored the other way round.
+    /// A method that works along the inputs cannot prune a target that is not known to be stored
+    /// `[out_features, in_features]`.
     #[error(
         "{}: tensor {}: {found}, expected [out_features, in_features]: this method works along the inputs",
         file.display(), printable(tensor)
@@ -77,16 +78,16 @@ pub enum Error {
         /// How it is stored.
         found: &'static str,
     },
-    /// The user stopped the run; it can be resumed.
+    /// The run was cancelled; it can be resumed.
     #[error("interrupted; the finished shards are kept in {}", staging.display())]
     Interrupted {
-        /// Where they are kept.
+        /// The directory that holds the finished shards.
         staging: PathBuf,
     },
 }
 
 impl Error {
-    /// Which of the reasons behind exit code 2 this is.
+    /// The kind of error.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Error::Checkpoint(e) => e.kind(),

@@ -74,7 +74,9 @@ pub use cancel::Cancel;
 pub use comparison::{ComparedRun, ComparisonRequest, Contender, Outputs, compare};
 pub use engine::MemoryPlan;
 pub use error::Error;
-pub use eval::{Against, EvalRequest, Evaluation, Protocol, TokenScore, evaluate};
+pub use eval::{
+    Against, EvalRequest, Evaluation, Protocol, TextUsed, TokenComparison, TokenScore, evaluate,
+};
 pub use generate::{GenerateRequest, Generated, Prompt, Sampling, Stopped, generate};
 pub use physarium_audit as audit;
 pub use physarium_checkpoint as checkpoint;

@@ -1,6 +1,6 @@
-//! The most memory that this process had resident, as Linux tells.
+//! Peak memory of this process, as Linux reports it.
 
-/// Since the process began, or since [`reset`]; `None` where the system does not tell.
+/// Peak resident bytes since the process began, or since [`reset`]; `None` if the system does not report them.
 pub(crate) fn resident_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
@@ -8,7 +8,7 @@ pub(crate) fn resident_bytes() -> Option<u64> {
     Some(kilobytes * 1024)
 }
 
-/// Counts anew. Where the system does not allow it, the next figure includes what was before.
+/// Starts a new peak. If the system does not allow that, the next figure includes earlier memory.
 pub(crate) fn reset() {
     let _ = std::fs::write("/proc/self/clear_refs", "5");
 }

@@ -1,53 +1,53 @@
-//! What a run tells while it works. How it is shown is decided at the edge.
+//! Events of a run while it works. The caller decides how they are shown.
 
-/// Something that happened.
+/// An event of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// Work of this size begins.
+    /// Work on bytes begins.
     Started {
-        /// What is done, as a verb: `prune`, `audit`, `verify`.
+        /// The task, as a verb: `prune`, `audit`, `verify`.
         task: &'static str,
-        /// Bytes to go through.
+        /// Bytes to process.
         bytes: u64,
-        /// Tensors to go through.
+        /// Tensors to process.
         tensors: u64,
     },
-    /// Work on so many tokens begins.
+    /// Work on tokens begins.
     TokensStarted {
-        /// What is done, as a verb: `eval`.
+        /// The task: `calibrate`, `gradients`, `eval`.
         task: &'static str,
-        /// Tokens to go through.
+        /// Tokens to process; each counts once for every pass over it.
         tokens: u64,
     },
-    /// So many more tokens are done.
+    /// This many more tokens are done.
     Tokens(u64),
-    /// Shards of an earlier run were proven and are kept.
+    /// Shards of an interrupted run were verified and are kept.
     Resumed {
-        /// How many.
+        /// Number of kept shards.
         shards: usize,
-        /// Of how many.
+        /// Number of all shards.
         of: usize,
     },
-    /// A step before the counted work that may take long.
+    /// A step that may take long and is not counted, by its description.
     Step(&'a str),
-    /// So many more bytes are done.
+    /// This many more bytes are done.
     Bytes(u64),
-    /// A tensor is done.
+    /// A tensor is done, by its name.
     Tensor(&'a str),
-    /// A shard is durable.
+    /// A shard is on disk, by its name.
     Shard(&'a str),
-    /// All is done.
+    /// The task is done.
     Finished,
 }
 
-/// Is told what happens.
+/// A receiver of events.
 pub trait Progress {
-    /// Something happened.
+    /// Receives an event. A run calls this from the thread that it was called on.
     fn event(&mut self, event: Event<'_>);
 }
 
-/// Says nothing.
+/// Discards all events.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Silent;
 

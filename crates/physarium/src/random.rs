@@ -1,6 +1,6 @@
-//! Reproducible numbers.
+//! Seeded random numbers, the same on every machine.
 
-/// SplitMix64 (Steele et al. 2014).
+/// The generator SplitMix64 (Steele et al. 2014).
 pub(crate) struct SplitMix(u64);
 
 impl SplitMix {
@@ -17,7 +17,7 @@ impl SplitMix {
         z ^ (z >> 31)
     }
 
-    /// A number of 0 ≤ x < 1.
+    /// A number x, 0 ≤ x < 1.
     pub(crate) fn unit(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }

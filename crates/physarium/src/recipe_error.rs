@@ -1,11 +1,11 @@
-//! Options that do not make a recipe, and why.
+//! Names of methods and options, and errors of options that cannot be combined into a recipe.
 
 use std::fmt;
 
 /// A pruning method by its name.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum MethodName {
-    /// Conductances adapt under a conserved flow in each tile; uses magnitudes only.
+    /// Conductances adapt under a conserved flow in each tile. Uses magnitudes only.
     #[default]
     MagnitudeFlow,
     /// The smallest magnitudes.
@@ -20,7 +20,7 @@ pub enum MethodName {
 }
 
 impl MethodName {
-    /// As it is typed.
+    /// Its name on the command line and in records.
     pub fn text(self) -> &'static str {
         match self {
             MethodName::MagnitudeFlow => "magnitude-flow",
@@ -31,7 +31,7 @@ impl MethodName {
         }
     }
 
-    /// Whether it takes statistics from a calibration text.
+    /// Whether it uses activations on a calibration text.
     pub fn is_activation_aware(self) -> bool {
         matches!(self, MethodName::Wanda | MethodName::SparseGpt | MethodName::ActivationFlow)
     }
@@ -85,49 +85,49 @@ impl RecipeOption {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NoEffect {
-    /// The method does not use activations.
+    /// The method does not use calibration.
     WeightsOnly,
-    /// The method has no such parameter.
+    /// The method does not have this option.
     OtherMethod(MethodName),
-    /// Another option sets the sparsity, and no flow runs.
+    /// This option sets the sparsity, and no flow runs.
     SetBy(RecipeOption),
-    /// Only with a sparsity.
+    /// It applies to a sparsity only.
     WithoutSparsity,
-    /// There are no tiles.
+    /// The method does not use tiles.
     NoTiles,
-    /// A recipe file decides.
+    /// The recipe comes from a file, and its method does not use calibration.
     RecipeFile,
 }
 
-/// Options that do not make a recipe.
+/// Options that cannot be combined into a recipe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RecipeError {
-    /// An option would be ignored.
+    /// An option would have no effect.
     NoEffect {
         /// The option.
         option: RecipeOption,
         /// Why.
         why: NoEffect,
     },
-    /// Only one of two options can be given.
+    /// Two options exclude each other.
     Conflict {
-        /// One.
+        /// One of them.
         option: RecipeOption,
         /// The other.
         with: RecipeOption,
     },
-    /// A method needs one of some options.
+    /// A method needs an option that is not given.
     Missing {
         /// The method.
         method: MethodName,
-        /// The options.
+        /// The options that would do.
         one_of: &'static [RecipeOption],
     },
 }
 
 impl RecipeError {
-    /// The error with options spelled as `spell` does.
+    /// The message, with the name of each option as `spell` gives it.
     pub fn message(&self, spell: impl Fn(RecipeOption) -> String) -> String {
         match self {
             RecipeError::NoEffect { option, why } => {

@@ -1,10 +1,10 @@
 /*!
-How many weights of each target become zero, when the budget is that of the whole model: more where predictions
-depend on them less.
+The number of zeros of each target under one model-wide budget: more where predictions depend less on the weights.
 
-A weight's importance is the estimated loss from removing it alone, to second order: w² E[x²] F, with x its
-input and F the Fisher information of its output ([`physarium_model::Sensitivity`]). One threshold is put to the
-importances of all targets; a target's count is the number of its weights below it.
+The importance of a weight is the estimated loss from removing it alone, to second order: w² E[x²] F, where x is its
+input and F the Fisher information of its output ([`physarium_model::Sensitivity`]). One threshold applies to
+all targets; a target loses as many weights as it has below the threshold. Here weights are only counted; the
+method chooses them.
 */
 
 use std::collections::BTreeMap;
@@ -14,26 +14,26 @@ use physarium_model::{Compute, Decoder, Linear, Sensitivity};
 
 use crate::error::Result;
 
-/// Targets by their place in the decoder, in the order of the data.
+/// Targets by their place in the decoder, in data-flow order.
 pub(super) type TargetsBySite<'a> = BTreeMap<Site, &'a PlannedTensor>;
 /// Number of zeros of each target.
 pub(super) type ZerosBySite = BTreeMap<Site, u64>;
 
-/// How far a target's share may be from the model's.
+/// How far the sparsity of a target may be from the model's.
 const REACH: f64 = 0.2;
-/// Low bits of an importance, as a float32, that its bin ignores: 64 bins for each doubling.
+/// Low bits of an importance, as a float32, that a bin ignores. This leaves 64 bins for each factor of two.
 const IGNORED_BITS: u32 = 17;
-/// Bins for the other bits but the sign.
+/// Number of bins: one for each value of the other bits, without the sign.
 const BINS: usize = 1 << (31 - IGNORED_BITS);
 
-/// The importances of all targets' weights.
+/// Histograms of the importances of all targets.
 pub(super) struct Allocation {
-    /// In the order of the data.
+    /// In data-flow order.
     targets: Vec<(Site, Importances)>,
 }
 
 impl Allocation {
-    /// Reads all targets; `sensitivities` holds those of each of them.
+    /// Reads the weights of all targets. `sensitivities` has an entry for each.
     ///
     /// # Errors
     /// `Model` if weights cannot be read.
@@ -58,13 +58,13 @@ impl Allocation {
         Ok(Allocation { targets: all })
     }
 
-    /// Zeros of each target that add up to a share of the elements of all of them.
+    /// Zeros of each target, which add up to this share of all targets' elements.
     pub fn by_sparsity(self, sparsity: Sparsity) -> ZerosBySite {
         let (sites, all): (Vec<Site>, Vec<Importances>) = self.targets.into_iter().unzip();
         sites.into_iter().zip(share(&all, sparsity)).collect()
     }
 
-    /// Zeros of each target below `price` times the mean importance.
+    /// Zeros of each target: its weights below `price` times the mean importance.
     pub fn by_price(self, price: Price) -> ZerosBySite {
         let all = self.targets.iter().map(|(_, of_target)| of_target);
         let (sum, elements) = all.fold((0.0, 0), |(s, n), t| (s + t.sum, n + t.elements));
@@ -75,22 +75,22 @@ impl Allocation {
     }
 }
 
-/// The importances of a target's weights.
+/// Histogram of the importances of one target.
 struct Importances {
     elements: u64,
     sum: f64,
-    /// How many are in each bin.
+    /// Number of weights in each bin.
     bins: Vec<u64>,
 }
 
 fn bin(importance: f32) -> usize {
-    // A NaN may have a sign.
+    // The sign of a NaN is arbitrary.
     (importance.abs().to_bits() >> IGNORED_BITS) as usize
 }
 
 impl Importances {
     fn of(compute: &Compute, map: &Linear, sensitivity: &Sensitivity) -> Importances {
-        /// Rows that a task looks at.
+        /// Rows of one task.
         const ROWS: usize = 256;
         let cols = map.inputs();
         let inputs: Vec<f32> = sensitivity.inputs.iter().map(|power| *power as f32).collect();
@@ -118,18 +118,19 @@ impl Importances {
         all
     }
 
-    /// How many are in bins before `bin`.
+    /// Number of weights in the bins before `bin`.
     fn below(&self, bin: usize) -> u64 {
         self.bins[..bin].iter().sum()
     }
 }
 
-/// Counts that add up to the share of all elements, each within [`REACH`] of the share.
+/// Zeros of each target, which add up to `sparsity` of all elements. The sparsity of each target is within
+/// [`REACH`] of it.
 fn share(targets: &[Importances], sparsity: Sparsity) -> Vec<u64> {
     let zeros = sparsity.count(targets.iter().map(|target| target.elements).sum());
     let share = f64::from(sparsity);
     let reach = REACH.min(share).min(1.0 - share);
-    // Rounded as cumulative sums, so that nothing is left over.
+    // Cumulative sums are rounded, so that rounding errors do not add up.
     let floors = exact_parts(targets, share - reach);
     let ceilings = exact_parts(targets, share + reach);
     let at = |threshold: usize| -> Vec<u64> {
@@ -139,7 +140,7 @@ fn share(targets: &[Importances], sparsity: Sparsity) -> Vec<u64> {
     };
     let thresholds: Vec<usize> = (0..=BINS).collect();
     let first = thresholds.partition_point(|at_bin| at(*at_bin).iter().sum::<u64>() <= zeros);
-    // All below the last bin are pruned, and the same part of those in it everywhere.
+    // Weights below the last bin are pruned, and in the last bin the same fraction of every target's weights.
     let (below, until) = (at(first.saturating_sub(1)), at(first.min(BINS)));
     let left = zeros - below.iter().sum::<u64>();
     let gaps: Vec<u64> = until.iter().zip(&below).map(|(until, below)| until - below).collect();
@@ -154,7 +155,7 @@ fn share(targets: &[Importances], sparsity: Sparsity) -> Vec<u64> {
     parts.collect()
 }
 
-/// The same share of each, adding up to the share of all.
+/// This share of each target's elements, rounded so that the sum is the share of all elements.
 fn exact_parts(targets: &[Importances], share: f64) -> Vec<u64> {
     let (mut so_far, mut spent) = (0, 0);
     let part = |target: &Importances| {
@@ -171,7 +172,7 @@ fn exact_parts(targets: &[Importances], share: f64) -> Vec<u64> {
 mod tests {
     use super::*;
 
-    /// So many weights, of importance `scale` · 1, 2, 3, …
+    /// Weights of importance `scale` · 1, 2, 3, …, `elements` of them.
     fn importances(elements: u64, scale: f32) -> Importances {
         let mut bins = vec![0; BINS];
         (1..=elements).for_each(|i| bins[bin(scale * i as f32)] += 1);

@@ -1,9 +1,10 @@
 /*!
-Solving targets by their activations, layer by layer, before shards are written.
+Solves the targets of an activation-aware method, layer by layer, before shards are written.
 
-In: a model, windows of calibration tokens, the plan. Out: for each target, solved weights in its own dtype in
-the file of its layer ([`SolvedWeights`]). A resumed run takes the layers whose files are complete without
-solving them again.
+In: a model, windows of calibration tokens, the plan. Out: for each target, solved weights in its own dtype, in the
+file of its layer ([`SolvedWeights`]). A resumed run reuses the files that are complete.
+
+[`LayerSolver::solution`] is the only place that distinguishes the activation-aware methods.
 */
 
 use std::collections::BTreeMap;
@@ -15,7 +16,7 @@ use physarium_checkpoint::{
     TargetPlan, printable,
 };
 use physarium_flow::activation::{
-    ActivationFlow, Keep, Problem, activation_flow, sparsegpt, wanda,
+    ActivationFlow, Keep, Problem, Solution, activation_flow, sparsegpt, wanda,
 };
 use physarium_model::{
     Capture, Compute, Config, Decoder, Dense, Gram, Labelled, Labels, Residency, Sensitivity,
@@ -28,35 +29,35 @@ use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::progress::{Event, Progress};
 
-/// Calibration tokens that gradients are taken at: enough for means over them, few enough that all their
-/// activations fit into memory.
+/// Calibration tokens of the pass over gradients: enough for means over them, few enough that all their activations
+/// fit in memory.
 pub(crate) const GRADIENT_TOKENS: usize = 8192;
 
-/// What is solved.
+/// The targets to solve, and what they are solved with.
 pub(crate) struct Solving<'a> {
     pub model: &'a Path,
     pub plan: &'a TargetPlan,
     pub recipe: &'a Recipe,
     pub windows: &'a [Vec<u32>],
     pub threads: usize,
-    /// Where the files of layers are kept.
+    /// Directory for the files of solved weights.
     pub dir: PathBuf,
 }
 
 impl Solving<'_> {
-    /// Fails if a target is not one map of a decoder layer, whose activations can be captured.
+    /// Checks that every target is a map of a decoder layer, so that its activations can be captured.
     ///
     /// # Errors
-    /// `Usage` naming the tensor.
+    /// `Usage` for the first target that is not.
     pub fn check(plan: &TargetPlan) -> Result<()> {
         plan.targets().try_for_each(|target| map_site(plan, target).map(|_| ()))
     }
 
-    /// Solves all layers whose files are not complete yet.
+    /// Solves all layers that have no complete file.
     ///
     /// # Errors
     /// `Usage` for a target that the decoder does not have; `Model` and `Checkpoint` for faults in files;
-    /// `Unsolvable` for statistics that no method can work with.
+    /// `Unsolvable` for weights or activations that the method cannot use.
     pub fn run(&self, cancel: &Cancel, progress: &mut dyn Progress) -> Result<SolvedWeights> {
         let files = LayerFiles::new(self.dir.clone())?;
         let decoder = Decoder::open(self.model, Residency::Streamed)?;
@@ -65,13 +66,13 @@ impl Solving<'_> {
         let windows: Vec<&[u32]> = self.windows.iter().map(Vec::as_slice).collect();
         let longest = windows.iter().map(|window| window.len()).max().unwrap_or(0);
         let workspace = Workspace::new(&compute, decoder.config(), longest);
-        let (method, needs) = (self.recipe.method, self.recipe.needs());
+        let needs = self.recipe.needs();
         let calibration = needs.calibration.expect("only activation-aware methods are solved");
+        let mut watch = Watch { cancel, progress };
         let sensitivities = match needs.gradients {
             true => {
                 let labels = Labels::Drawn { seed: calibration.seed };
-                let watch = &mut Watch { cancel, progress };
-                Some(self.sensitivities(&decoder, &workspace, labels, watch)?)
+                Some(self.sensitivities(&decoder, &workspace, labels, &mut watch)?)
             }
             false => None,
         };
@@ -80,23 +81,13 @@ impl Solving<'_> {
             let sensitivities = sensitivities.expect("a model-wide budget needs gradients");
             Allocation::new(&decoder, &compute, &targets, sensitivities)
         };
-        let zeros = match method.amount() {
-            Amount::Sparsity { sparsity, scope: Scope::Model } => {
-                allocation()?.by_sparsity(sparsity)
-            }
-            Amount::Sparsity { sparsity, .. } => {
-                let zeros = |target: &PlannedTensor| sparsity.count(target.input.elements);
-                targets.iter().map(|(site, target)| (site.clone(), zeros(target))).collect()
-            }
-            Amount::Price(price) => allocation()?.by_price(price),
-            // A pattern says itself how many weights of a group stay.
-            _ => ZerosBySite::new(),
-        };
+        let zeros = self.zeros(&targets, allocation)?;
         let tokens: usize = windows.iter().map(|window| window.len()).sum();
         let steps = decoder.config().layers() * decoder.config().stages().len();
-        progress.event(Event::TokensStarted { task: "calibrate", tokens: (steps * tokens) as u64 });
+        let tokens = (steps * tokens) as u64;
+        watch.progress.event(Event::TokensStarted { task: "calibrate", tokens });
         let mut solver = LayerSolver {
-            method,
+            method: self.recipe.method,
             dense_stream: needs.dense_stream,
             calibration,
             compute: &compute,
@@ -107,13 +98,36 @@ impl Solving<'_> {
             kept: None,
             solved: Vec::new(),
             files,
-            watch: Watch { cancel, progress },
+            watch,
         };
         walk(&decoder, &windows, &workspace, &mut solver)?;
         Ok(solver.files.finish())
     }
 
-    /// The targets by site, each of them a map of the decoder.
+    /// Number of zeros of each target; empty for a pattern, which fixes them itself. `allocation` is called
+    /// for a model-wide budget only.
+    fn zeros(
+        &self,
+        targets: &TargetsBySite<'_>,
+        allocation: impl FnOnce() -> Result<Allocation>,
+    ) -> Result<ZerosBySite> {
+        Ok(match self.recipe.method.amount() {
+            Amount::Sparsity { sparsity, scope: Scope::Model } => {
+                allocation()?.by_sparsity(sparsity)
+            }
+            Amount::Sparsity { sparsity, .. } => {
+                let zeros = |target: &PlannedTensor| sparsity.count(target.input.elements);
+                targets.iter().map(|(site, target)| (site.clone(), zeros(target))).collect()
+            }
+            Amount::Price(price) => allocation()?.by_price(price),
+            Amount::Pattern(_) | Amount::Emergent => ZerosBySite::new(),
+        })
+    }
+
+    /// The targets by site.
+    ///
+    /// # Errors
+    /// `Usage` for a target that the decoder does not have.
     fn targets(&self, config: &Config) -> Result<TargetsBySite<'_>> {
         let layers = config.layers() as u64;
         let stages = config.stages();
@@ -130,8 +144,8 @@ impl Solving<'_> {
         Ok(targets)
     }
 
-    /// Measures how much the model's predictions depend on outputs, on windows from all over the calibration
-    /// text.
+    /// Measures how much the model's predictions depend on the outputs of each target, on windows spread over the
+    /// calibration text.
     fn sensitivities(
         &self,
         decoder: &Decoder,
@@ -156,7 +170,7 @@ impl Solving<'_> {
     }
 }
 
-/// Who may stop a run, and who is told how far it is.
+/// Cancellation and progress of a run.
 struct Watch<'a> {
     cancel: &'a Cancel,
     progress: &'a mut dyn Progress,
@@ -170,7 +184,7 @@ fn map_site<'a>(plan: &TargetPlan, target: &'a PlannedTensor) -> Result<&'a Site
         Map::Q | Map::K | Map::V | Map::O | Map::Gate | Map::Up | Map::Down => true,
         Map::Qkv | Map::GateUp | Map::Other(_) => false,
     };
-    // Another tensor's name may have the same site where a checkpoint holds several models.
+    // If a checkpoint holds several models, another tensor can have the same site; the decoder has one of them.
     let name = plan.naming.of_site(site) + ".weight";
     let is_map = is_known && site.expert.is_none() && view.orientation == Orientation::OutIn;
     if is_map && name == target.input.name { Ok(site) } else { Err(no_activations(target)) }
@@ -188,19 +202,19 @@ fn no_activations(target: &PlannedTensor) -> Error {
 #[derive(Default)]
 struct StageSums {
     tokens: usize,
-    /// XᵀX of the pruned stream; absent before the first window.
+    /// XᵀX `[inputs, inputs]` of the pruned stream; absent before the first window.
     gram: Option<Gram>,
-    /// X_denseᵀX `[inputs, inputs]`; empty where the dense stream is not looked at.
+    /// X_denseᵀX `[inputs, inputs]`; empty if the method does not use the dense stream.
     cross_gram: Vec<f32>,
 }
 
-/// Means over the tokens at a stage, `[inputs, inputs]`; empty where there are no sums.
+/// Means over the tokens at a stage, `[inputs, inputs]` each; empty if there are no sums.
 struct Statistics {
     gram: Vec<f32>,
     cross_gram: Vec<f32>,
 }
 
-/// Collects statistics stage by stage, solves, and keeps a file per layer.
+/// Collects statistics and solves targets stage by stage, and writes a file per layer.
 struct LayerSolver<'a> {
     method: Method,
     dense_stream: bool,
@@ -208,12 +222,12 @@ struct LayerSolver<'a> {
     compute: &'a Compute,
     targets: TargetsBySite<'a>,
     zeros: ZerosBySite,
-    /// How much predictions depend on outputs, where that decides.
+    /// How much predictions depend on outputs, for methods that use gradients.
     sensitivities: Option<BTreeMap<Site, Sensitivity>>,
     sums: StageSums,
-    /// The weights of the layer at hand, where an earlier run has solved it.
+    /// Solved weights of the current layer, if an interrupted run left its file.
     kept: Option<BTreeMap<Site, Dense>>,
-    /// The maps of the layer at hand that this run has solved.
+    /// Maps of the current layer that this run has solved.
     solved: Vec<SolvedMap<'a>>,
     files: LayerFiles,
     watch: Watch<'a>,
@@ -294,6 +308,7 @@ impl StageSums {
 }
 
 impl<'a> LayerSolver<'a> {
+    /// Solves one target from the statistics of its stage.
     fn solve(
         &self,
         site: &Site,
@@ -315,9 +330,7 @@ impl<'a> LayerSolver<'a> {
         if wide.iter().any(|weight| !weight.is_finite()) {
             return Err(unsolvable("expected finite weights, found NaN or infinite ones"));
         }
-        let costs = self.sensitivities.as_ref().map(|all| &all[site].outputs);
-        let costs: Option<Vec<f32>> =
-            costs.map(|costs| costs.iter().map(|cost| *cost as f32).collect());
+        let costs = self.output_costs(site);
         let cross_gram = &statistics.cross_gram;
         let problem = Problem {
             weights: &wide,
@@ -326,36 +339,50 @@ impl<'a> LayerSolver<'a> {
             cross_gram: (!cross_gram.is_empty()).then_some(&cross_gram[..]),
             output_costs: costs.as_deref(),
         };
-        let keep = match self.method.amount() {
-            Amount::Pattern(pattern) => {
-                Keep::Pattern { keep: pattern.keep(), group: pattern.group() }
-            }
-            _ => Keep::AllBut(self.zeros[site] as usize),
-        };
-        let solution = match self.method.criterion() {
-            Criterion::Wanda(_) => wanda(&problem, keep),
-            Criterion::SparseGpt(_) => {
-                sparsegpt(self.compute, &problem, keep).ok_or_else(|| {
-                    unsolvable("expected a positive definite Gram matrix, found none after damping")
-                })?
-            }
-            Criterion::ActivationFlow(_) => {
-                activation_flow(self.compute, &problem, keep, &ActivationFlow::default())
-            }
-            other => unreachable!("{} does not use activations", other.name()),
-        };
+        let solution = self.solution(&problem, self.keep(site)).ok_or_else(|| {
+            unsolvable("expected a positive definite Gram matrix, found none after damping")
+        })?;
         let weights = narrow(&solution.weights, weights);
-        // The error is that of the rounded weights, which the model will compute with.
+        // The error of the rounded weights, which the model computes with.
         let mut pruned = solution.weights;
         weights.widen(0, &mut pruned);
         let output_error = problem.output_error(self.compute, &pruned);
         let stats = SolutionStats { dead_inputs: solution.dead_inputs as u64, output_error };
         Ok(SolvedMap { target, weights, stats })
     }
+
+    /// Solves a problem by the recipe's method. `None` if the Gram matrix is not positive definite even after
+    /// damping, for a method that needs that.
+    fn solution(&self, problem: &Problem<'_>, keep: Keep) -> Option<Solution> {
+        match self.method.criterion() {
+            Criterion::Wanda(_) => Some(wanda(problem, keep)),
+            Criterion::SparseGpt(_) => sparsegpt(self.compute, problem, keep),
+            Criterion::ActivationFlow(_) => {
+                Some(activation_flow(self.compute, problem, keep, &ActivationFlow::default()))
+            }
+            other => unreachable!("{} does not use activations", other.name()),
+        }
+    }
+
+    /// Which weights of a target the amount keeps.
+    fn keep(&self, site: &Site) -> Keep {
+        match self.method.amount() {
+            Amount::Pattern(pattern) => {
+                Keep::Pattern { keep: pattern.keep(), group: pattern.group() }
+            }
+            _ => Keep::AllBut(self.zeros[site] as usize),
+        }
+    }
+
+    /// How much predictions depend on each output of a target, for methods that use gradients.
+    fn output_costs(&self, site: &Site) -> Option<Vec<f32>> {
+        let costs = &self.sensitivities.as_ref()?[site].outputs;
+        Some(costs.iter().map(|cost| *cost as f32).collect())
+    }
 }
 
-/// Rounds to the dtype of `like`, to nearest even. Zeros become +0.0; weights that the solver did not
-/// change keep their bits.
+/// Rounds to the dtype of `like`, to nearest even. Zeros become +0.0; weights that the solver left unchanged keep
+/// their bits.
 fn narrow(weights: &[f32], like: &Dense) -> Dense {
     let positive = |weight: f32| if weight == 0.0 { 0.0 } else { weight };
     match like {

@@ -1,47 +1,46 @@
-//! How much memory a run takes, decided before it begins.
+//! The memory plan: worker threads and resident memory of a run, decided before it begins.
 
 use physarium_checkpoint::{Checkpoint, MatrixView, Recipe, TargetPlan};
 use physarium_model::Config;
 
 use super::calibrated::GRADIENT_TOKENS;
-
 use super::pieces::PieceSizes;
 use super::solve::TileSolver;
 use super::tiles::{Grid, RowMajor};
 
-/// Bytes that the pieces in flight may take together.
+/// Bytes for all pieces in flight together.
 const PIECES_BUDGET: u64 = 192 << 20;
-/// Bytes that the workers' scratch may take together.
+/// Bytes for the scratch of all workers together.
 const SCRATCH_BUDGET: u64 = 128 << 20;
-/// What a run takes beside pieces, scratch and headers: the program, its stacks, small buffers.
+/// Bytes of everything else: the program, its stacks, small buffers.
 const BASE: u64 = 32 << 20;
-/// Bytes that a tensor's header entries, plan and records take, beside its name and shape.
+/// Bytes of a tensor's header entry, plan and record, beside its name and shape.
 const PER_TENSOR: u64 = 1024;
-/// Pieces in flight beside those that workers hold: being read, waiting, hashed, written.
+/// Pieces in flight beside those of workers: read, waiting, hashed, written.
 const SPARE_PIECES: u64 = 4;
 
-/// How many threads work and how much memory they take.
+/// Threads and memory of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryPlan {
-    /// Threads that decide tiles: at most as many as asked for, fewer where memory bounds them.
+    /// Worker threads: as many as requested, or fewer to bound memory.
     pub workers: usize,
-    /// Pieces in flight at once.
-    pub pieces: usize,
-    /// Resident bytes for everything: at most, or with an activation-aware method, about.
+    /// Pieces of shards in flight at once.
+    pub(crate) pieces: usize,
+    /// Resident bytes of the whole run: an upper bound, or with an activation-aware method an estimate.
     pub resident_bytes: u64,
 }
 
-/// What an activation-aware method works on.
+/// The activations that an activation-aware method works on.
 pub(crate) struct Activations<'a> {
     pub config: &'a Config,
     pub windows: &'a [Vec<u32>],
-    /// Whether gradients are taken before the streams begin.
+    /// Whether a pass over gradients comes first.
     pub gradients: bool,
 }
 
 impl MemoryPlan {
-    /// The plan for pruning `checkpoint` with `threads`.
-    pub fn new(
+    /// The plan for pruning `checkpoint` on at most `threads` workers.
+    pub(crate) fn new(
         checkpoint: &Checkpoint,
         plan: &TargetPlan,
         recipe: &Recipe,
@@ -71,7 +70,7 @@ impl MemoryPlan {
         MemoryPlan { workers: workers as usize, pieces: pieces as usize, resident_bytes }
     }
 
-    /// The same run with an activation-aware method before it, which solves the targets of `plan`.
+    /// The plan of the same run with an activation-aware method, which first solves the targets of `plan`.
     pub(crate) fn with(self, activations: &Activations<'_>, plan: &TargetPlan) -> MemoryPlan {
         let Activations { config, windows, gradients } = activations;
         let most = |size: fn(&MatrixView) -> u64| plan.matrices().map(|(_, view)| size(view)).max();
@@ -81,15 +80,16 @@ impl MemoryPlan {
         let tokens: u64 = windows.iter().map(|window| window.len() as u64).sum();
         let window = windows.iter().map(|window| window.len() as u64).max().unwrap_or(0);
         let (width, depth) = (config.hidden as u64, config.layers() as u64);
-        // Two residual streams; before them, where gradients decide, those of fewer tokens at all layers.
+        // Two residual streams. A pass over gradients, which ends before them, keeps the streams of fewer tokens
+        // at all layers.
         let gradients = match gradients {
             true => (GRADIENT_TOKENS as u64).min(tokens) * depth * width * 4,
             false => 0,
         };
         let streams = (2 * tokens * width * 4).max(gradients);
-        // Two Gram matrices and what a solver makes of them; the solver's rows.
+        // Two Gram matrices, the solver's matrices of the same size, and its rows.
         let statistics = 6 * inputs * inputs * 4 + 8 * largest * 4;
-        // Two layers of weights, each twice; a window's activations.
+        // Weights of two layers, each in two streams; activations of a window.
         let layers = 2 * 2 * 3 * largest * 2;
         let activations = 8 * window * widest * 4;
         let resident_bytes = self.resident_bytes + streams + statistics + layers + activations;

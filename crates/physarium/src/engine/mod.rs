@@ -1,12 +1,15 @@
 /*!
-The surgery itself: a shard goes through read, decide, hash and write, in pieces, on a few threads.
+The engine: reads, prunes, hashes and writes a shard in pieces, on several threads, in bounded memory.
 
-`treatment` says what is done to a piece, `pieces` how a tensor is divided into pieces, `solve` decides
-tiles, `search` finds cuts that span more than a tile, `memory` says what all of it needs, `prepared` is what
-all shards of a run share, `pipeline` moves one shard through.
+In: shards, a plan and a recipe. Out: the bytes of pruned shards, and what was done to each tensor.
 
-An activation-aware method comes before: `allocation` says how many weights of each target are pruned,
-`calibrated` solves layer by layer, `solved` keeps the results until shards are written.
+* `prepared` is what all shards of a run share; `pipeline` runs one shard.
+* `tiles` divides a matrix into tiles, `pieces` a tensor into pieces, `treatment` processes a piece.
+* `solve` decides tiles; `search` finds cuts over a tensor or the model.
+* `memory` plans threads and memory.
+
+For an activation-aware method, three modules run before: `allocation` decides how many weights of each target are
+pruned, `calibrated` solves layer by layer, and `solved` keeps the solved weights until shards are written.
 */
 
 mod allocation;

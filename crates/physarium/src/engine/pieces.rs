@@ -1,9 +1,9 @@
 /*!
-A tensor as the pieces in which it is read, treated and written.
+Division of a tensor into pieces, which are read, processed and written as a whole.
 
-A piece is as long as memory allows and no longer: whole bands of tiles, or, where one band is too
-wide, whole rows or parts of rows whose tiles were decided beforehand (by reading the band once
-more, a few tile columns at a time).
+Pieces have a bounded size. A piece holds whole bands of tiles. If a single band is too large, its tiles are decided
+beforehand, by reading the band once more a few tile columns at a time; its pieces then hold any consecutive
+weights.
 */
 
 use std::sync::Arc;
@@ -16,12 +16,12 @@ use super::tiles::{Grid, RowMajor};
 use super::treatment::Treatment;
 use crate::error::Result;
 
-/// How large pieces are, in bytes.
+/// Sizes of pieces, in bytes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PieceSizes {
-    /// What a piece is made of bands to reach.
+    /// Size of a piece, if bands of tiles allow it.
     pub wanted: u64,
-    /// What no piece exceeds; a band above it is decided beforehand.
+    /// Largest size of a piece. A larger band is decided beforehand.
     pub most: u64,
 }
 
@@ -30,24 +30,24 @@ impl PieceSizes {
     pub const DEFAULT: PieceSizes = PieceSizes { wanted: 4 << 20, most: 32 << 20 };
 }
 
-/// Consecutive bytes of a shard that are read, treated and written as one.
+/// Consecutive bytes of a shard that are read, processed and written as a whole.
 #[derive(Debug, Clone)]
 pub(crate) struct Piece {
     /// First byte in the shard.
     pub offset: u64,
     /// Bytes.
     pub length: usize,
-    /// What is done to it.
+    /// How it is processed.
     pub treatment: Treatment,
 }
 
-/// Bytes from `offset` on that are copied. At least one piece, so that a tensor without elements has its
-/// turn too.
+/// Pieces of `length` bytes from `offset` on that are copied. There is at least one piece, so that a tensor
+/// without elements is recorded too.
 pub(crate) fn copied(offset: u64, length: u64, sizes: PieceSizes) -> Vec<Piece> {
     Cutting { offset, length, size: sizes.wanted }.pieces(|_| Treatment::Copy)
 }
 
-/// A matrix in a shard, to be divided into pieces.
+/// A matrix in a shard.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Extent {
     /// Its first byte in the shard.
@@ -56,7 +56,7 @@ pub(crate) struct Extent {
     pub sizes: PieceSizes,
 }
 
-/// How the tiles of a matrix are decided one by one.
+/// How the tiles of a matrix are decided, one by one.
 #[derive(Clone, Copy)]
 pub(crate) struct Tiling<'a> {
     /// The shard.
@@ -64,7 +64,7 @@ pub(crate) struct Tiling<'a> {
     /// Side length of a tile.
     pub edge: u64,
     pub rule: TileRule,
-    /// Threads that decide bands too wide for memory.
+    /// Threads that decide bands too large for a piece.
     pub workers: usize,
 }
 
@@ -99,14 +99,14 @@ impl Extent {
         Ok(pieces)
     }
 
-    /// Pieces of a matrix whose cut is known.
+    /// Pieces of a matrix with a known cut.
     pub fn cut(self, cut: Cut) -> Vec<Piece> {
         let matrix = self.matrix;
         let treat = |at| Treatment::ApplyCut { matrix, cut, first: at / matrix.element_bytes() };
         self.whole(self.sizes.wanted).pieces(treat)
     }
 
-    /// Pieces of a matrix whose weights were solved before: they begin at byte `at` of `solved`.
+    /// Pieces of a matrix whose solved weights begin at byte `at` of `solved`.
     pub fn solved(self, solved: &Arc<Source>, at: u64) -> Vec<Piece> {
         let matrix = self.matrix;
         let replace =
@@ -114,7 +114,7 @@ impl Extent {
         self.whole(self.sizes.wanted).pieces(replace)
     }
 
-    /// Pieces of a matrix pruned N:M: whole rows, or whole groups of one row.
+    /// Pieces of a matrix pruned to a pattern: whole rows, or whole groups of one row.
     pub fn patterned(self, pattern: NmPattern) -> Vec<Piece> {
         let matrix = self.matrix;
         let row_bytes = matrix.row_bytes();
@@ -138,7 +138,7 @@ impl Extent {
     }
 }
 
-/// Bytes of a shard that are divided into pieces of `size` at most.
+/// Bytes of a shard, to be divided into pieces of at most `size`.
 struct Cutting {
     offset: u64,
     length: u64,
@@ -146,7 +146,7 @@ struct Cutting {
 }
 
 impl Cutting {
-    /// The pieces, each treated by its offset from the first byte.
+    /// The pieces; `treat` gives the treatment of each by its offset from the first byte.
     fn pieces(self, treat: impl Fn(u64) -> Treatment) -> Vec<Piece> {
         let count = self.length.div_ceil(self.size).max(1);
         let piece = |i: u64| {
@@ -161,7 +161,7 @@ impl Cutting {
     }
 }
 
-/// A band that does not fit in memory.
+/// A band that is too large for a piece.
 struct WideBand<'a> {
     extent: Extent,
     grid: Grid,
@@ -170,7 +170,7 @@ struct WideBand<'a> {
 }
 
 impl WideBand<'_> {
-    /// Decides the band's tiles, a few tile columns at a time; the cuts from left to right.
+    /// Decides the band's tiles, a few tile columns at a time. Returns the cuts from left to right.
     fn decide(&self, rule: TileRule, workers: usize) -> Result<Vec<Cut>> {
         let rows = self.grid.band_rows(self.band);
         let element_bytes = self.grid.matrix.element_bytes();
@@ -195,7 +195,7 @@ impl WideBand<'_> {
         Ok(decided.into_iter().flat_map(|(_, cuts)| cuts).collect())
     }
 
-    /// Decides some neighbouring tiles, which are read into `buffer`.
+    /// Reads neighbouring tiles into `buffer` and decides them.
     fn decide_window(
         &self,
         tiles: std::ops::Range<u64>,

@@ -1,10 +1,9 @@
 /*!
-One shard through the surgery: read → decide → hash → write.
+The pipeline that prunes one shard: read → process → hash → write.
 
-One thread reads and hashes the input, workers treat pieces in any order, one thread puts them in
-order again and hashes the output, the calling thread writes and journals. A fixed number of
-buffers goes round, which bounds memory. Whichever stage fails, the others find their neighbour
-gone and end; nothing waits for ever.
+One thread reads and hashes the input, workers process pieces in any order, one thread restores their order and
+hashes the output, and the calling thread writes. A fixed number of buffers is recycled, which bounds memory. If a
+stage fails, its channels close, and the other stages end; no stage waits forever.
 */
 
 use std::collections::BTreeMap;
@@ -31,16 +30,16 @@ pub(crate) struct ShardRun<'a> {
     pub tensors: &'a [PlannedTensor],
 }
 
-/// A tensor whose bytes have been written.
+/// A tensor whose bytes are written.
 pub(crate) struct TensorDone<'a> {
     pub planned: &'a PlannedTensor,
-    /// What was done to each of its matrices; one entry for a tensor that is copied.
+    /// What was done to each matrix; one entry for a tensor that is copied.
     pub matrices: Vec<Done>,
     pub output_blake3: Digest,
 }
 
 impl TensorDone<'_> {
-    /// What was done to all of the tensor.
+    /// What was done to the whole tensor.
     pub fn sum(&self) -> Done {
         let mut sum = Done::default();
         self.matrices.iter().for_each(|done| sum.add(*done));
@@ -48,29 +47,31 @@ impl TensorDone<'_> {
     }
 }
 
-/// A piece on its way.
-struct Item {
+/// A piece in the pipeline.
+struct InFlight {
+    /// Position in the shard's order of pieces.
     sequence: u64,
     /// Index of its tensor in the shard; `None` for the header.
     tensor: Option<usize>,
     /// Index of its matrix in the tensor.
     matrix: usize,
-    /// Whether its tensor ends with it.
+    /// Whether it is the last piece of its tensor.
     last: bool,
     piece: Piece,
     data: Vec<u8>,
     done: Done,
 }
 
-/// A piece ready to be written, and the digest of its tensor if that ends with it.
-type Hashed = (Item, Option<Digest>);
+/// A piece to write, with the digest of its tensor if it is the last piece.
+type Hashed = (InFlight, Option<Digest>);
 
 impl ShardRun<'_> {
-    /// Prunes the shard into `part`. `written` is told of every piece's bytes and of every tensor
-    /// that is complete. Returns the digests of input and output.
+    /// Prunes the shard into `part`. Calls `written` for each piece, with its size in bytes and, after the last
+    /// piece of a tensor, with that tensor. Returns the digests of input and output.
     ///
     /// # Errors
-    /// What the stages give; the first stage's error where several fail.
+    /// The error of the first stage that failed. `NonFinite` for NaN and infinite weights, unless the recipe keeps
+    /// them; `Checkpoint` for reading, writing and cancellation.
     pub fn run(
         &self,
         part: &mut PartFile,
@@ -82,18 +83,18 @@ impl ShardRun<'_> {
             free_in.send(Vec::new()).expect("both ends are here");
         }
         let (work_in, work_out) = bounded(self.engine.memory.pieces);
-        let (treated_in, treated_out) = bounded(self.engine.memory.pieces);
+        let (processed_in, processed_out) = bounded(self.engine.memory.pieces);
         let (hashed_in, hashed_out) = bounded(self.engine.memory.pieces);
         let digests = std::thread::scope(|scope| {
-            // Whichever cannot be started: the channels' other ends go, and the rest end.
+            // If a thread cannot start, its channels close, and the other threads end.
             let reader = start_thread(scope, || self.read(&source, free_out, work_in))?;
             for _ in 0..self.engine.memory.workers {
-                let (work, treated) = (work_out.clone(), treated_in.clone());
-                start_thread(scope, || self.treat(&source, work, treated))?;
+                let (work, processed) = (work_out.clone(), processed_in.clone());
+                start_thread(scope, || self.process(&source, work, processed))?;
             }
-            // Only the workers' ends may stay open.
-            drop((work_out, treated_in));
-            let hasher = start_thread(scope, || self.hash(treated_out, hashed_in))?;
+            // Only workers may keep these ends open.
+            drop((work_out, processed_in));
+            let hasher = start_thread(scope, || self.hash(processed_out, hashed_in))?;
             let write = self.write(part, hashed_out, free_in, written);
             let input = reader.join().unwrap_or_else(|panic| resume_unwind(panic));
             let output = hasher.join().unwrap_or_else(|panic| resume_unwind(panic));
@@ -105,12 +106,12 @@ impl ShardRun<'_> {
         Ok(digests)
     }
 
-    /// Reads pieces in file order. `None` when the next stage is gone.
+    /// Reads pieces in file order. `None` if the next stage has ended early.
     fn read(
         &self,
         source: &Source,
         free: Receiver<Vec<u8>>,
-        work: Sender<Item>,
+        work: Sender<InFlight>,
     ) -> Result<Option<Digest>> {
         let mut hasher = Sha256::default();
         let mut sequence = 0;
@@ -127,7 +128,7 @@ impl ShardRun<'_> {
                 source.read_exact_at(&mut data, piece.offset)?;
                 hasher.update(&data);
                 let (last, done) = (i + 1 == count, Done::default());
-                let item = Item { sequence, tensor, matrix, last, piece, data, done };
+                let item = InFlight { sequence, tensor, matrix, last, piece, data, done };
                 if work.send(item).is_err() {
                     return Ok(None);
                 }
@@ -141,9 +142,14 @@ impl ShardRun<'_> {
         Ok(Some(hasher.finish()))
     }
 
-    /// Treats pieces until there are no more. A panic is carried on as a value, so that the stages
-    /// after it end instead of waiting for the lost piece.
-    fn treat(&self, source: &Source, work: Receiver<Item>, treated: Sender<Caught<Result<Item>>>) {
+    /// Processes pieces until there are no more. A panic is passed on as a value, so that the next stages end
+    /// instead of waiting for the lost piece.
+    fn process(
+        &self,
+        source: &Source,
+        work: Receiver<InFlight>,
+        processed: Sender<Caught<Result<InFlight>>>,
+    ) {
         let mut solver = TileSolver::default();
         for mut item in work {
             let result = catch_unwind(AssertUnwindSafe(|| {
@@ -151,31 +157,31 @@ impl ShardRun<'_> {
                 self.refuse_non_finite(source, &item)?;
                 Ok(item)
             }));
-            if treated.send(result).is_err() {
+            if processed.send(result).is_err() {
                 return;
             }
         }
     }
 
-    fn refuse_non_finite(&self, source: &Source, item: &Item) -> Result<()> {
+    fn refuse_non_finite(&self, source: &Source, item: &InFlight) -> Result<()> {
         if item.done.counts.non_finite == 0 || self.engine.non_finite == NonFinite::Keep {
             return Ok(());
         }
-        let tensor = &self.tensors[item.tensor.expect("the header is not treated")];
+        let tensor = &self.tensors[item.tensor.expect("the header is only copied")];
         Err(describe_non_finite(source, tensor)?)
     }
 
-    /// Puts pieces in order and hashes them. `None` when a neighbour is gone.
+    /// Restores the order of pieces and hashes them. `None` if another stage has ended early.
     fn hash(
         &self,
-        treated: Receiver<Caught<Result<Item>>>,
+        processed: Receiver<Caught<Result<InFlight>>>,
         hashed: Sender<Hashed>,
     ) -> Result<Option<Digest>> {
         let mut file = Sha256::default();
         let mut tensor = Blake3::default();
         let mut waiting = BTreeMap::new();
         let mut sequence = 0;
-        for result in treated {
+        for result in processed {
             let item = result.unwrap_or_else(|panic| resume_unwind(panic))?;
             waiting.insert(item.sequence, item);
             while let Some(item) = waiting.remove(&sequence) {
@@ -193,7 +199,7 @@ impl ShardRun<'_> {
         Ok(waiting.is_empty().then(|| file.finish()))
     }
 
-    /// Writes pieces as they come and gives their buffers back.
+    /// Writes pieces and recycles their buffers.
     fn write(
         &self,
         part: &mut PartFile,
@@ -214,16 +220,16 @@ impl ShardRun<'_> {
                 output_blake3,
             });
             written(item.data.len() as u64, complete)?;
-            // The reader may be done and gone; the buffer is then dropped with the error.
+            // If the reader has ended, the buffer is dropped with the error.
             let _ = free.send(item.data);
         }
         Ok(())
     }
 }
 
-/// The error for a target that holds NaN or infinite weights: their number and the first.
+/// The error for a target with NaN or infinite weights: how many there are, and where the first is.
 fn describe_non_finite(source: &Source, tensor: &PlannedTensor) -> Result<Error> {
-    let view = tensor.views.first().expect("only targets are treated");
+    let view = tensor.views.first().expect("a target has a matrix");
     let matrix = RowMajor::of(view, tensor.input.dtype);
     let (mut count, mut first, mut position) = (0, None, 0);
     source.read_pieces(tensor.input.begin..tensor.input.end, |piece| -> Result<()> {
@@ -235,7 +241,7 @@ fn describe_non_finite(source: &Source, tensor: &PlannedTensor) -> Result<Error>
         Ok(())
     })?;
     let first = first.expect("the worker saw one");
-    // Row and column of the whole tensor, its leading dimensions taken together.
+    // Row and column in the whole tensor, with its leading dimensions merged into rows.
     Ok(Error::NonFinite {
         file: source.path().to_owned(),
         tensor: tensor.input.name.clone(),

@@ -1,4 +1,4 @@
-//! What is the same for all shards of a run: the recipe's rule, ready to be applied.
+//! The part of a run that all shards share: the recipe's rule, ready to be applied.
 
 use std::collections::HashMap;
 
@@ -17,25 +17,24 @@ use super::tiles::{Grid, RowMajor};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 
-/// How weights are chosen, ready to be applied.
+/// How weights are pruned.
 enum Rule {
     /// Each tile is decided by itself.
-    Tiles {
-        edge: u64,
-        rule: TileRule,
-    },
-    /// This share of each matrix.
+    Tiles { edge: u64, rule: TileRule },
+    /// Each matrix is pruned to this sparsity.
     Matrix(Sparsity),
-    /// Cuts of the matrices of each target by its name.
+    /// One threshold over the model was found: the cut of each matrix of a target, by the target's name.
     Model(HashMap<String, Vec<Cut>>),
+    /// Each group of consecutive inputs is pruned to this pattern.
     Pattern(NmPattern),
+    /// An activation-aware method has solved the targets.
     Solved(SolvedWeights),
 }
 
-/// Largest tile edge; bounds the memory of one worker.
+/// Largest side length of a tile, which bounds the memory of a worker.
 const MAX_BLOCK_SIZE: u64 = 1024;
 
-/// Everything that is the same for all shards of a run.
+/// Prunes the shards of one run.
 pub(crate) struct Engine<'a> {
     checkpoint: &'a Checkpoint,
     rule: Rule,
@@ -45,20 +44,20 @@ pub(crate) struct Engine<'a> {
     pub(super) cancel: &'a Cancel,
 }
 
-/// What a run is prepared from.
+/// What an engine is prepared from.
 pub(crate) struct Preparation<'a> {
     pub checkpoint: &'a Checkpoint,
     pub plan: &'a TargetPlan,
     pub recipe: &'a Recipe,
     pub memory: MemoryPlan,
-    /// What an activation-aware method has made of the targets.
+    /// The targets as an activation-aware method has solved them.
     pub solved: Option<SolvedWeights>,
 }
 
-/// Checks the numbers of a recipe.
+/// Checks the block size and the flow parameters of a recipe.
 ///
 /// # Errors
-/// `Usage`.
+/// `Usage` for a number out of range.
 pub(crate) fn check_recipe(recipe: &Recipe) -> Result<()> {
     if let Some(edge) = recipe.needs().tile_edge
         && !(1..=MAX_BLOCK_SIZE).contains(&edge)
@@ -73,10 +72,10 @@ pub(crate) fn check_recipe(recipe: &Recipe) -> Result<()> {
 }
 
 impl<'a> Engine<'a> {
-    /// Prepares a run; over the whole model, this reads all targets.
+    /// Prepares a run. For a sparsity of the whole model, this reads all targets.
     ///
     /// # Errors
-    /// `Usage`, or what reading gives.
+    /// `Usage` for a number out of range; `Checkpoint` for targets that cannot be read.
     pub fn prepare(preparation: Preparation<'a>, cancel: &'a Cancel) -> Result<Engine<'a>> {
         let Preparation { checkpoint, plan, recipe, memory, solved } = preparation;
         check_recipe(recipe)?;
@@ -97,14 +96,17 @@ impl<'a> Engine<'a> {
             },
             (_, Criterion::Magnitude, Amount::Pattern(pattern)) => Rule::Pattern(pattern),
             (None, criterion, amount) => {
-                unreachable!("{} with {amount} is solved before", criterion.name())
+                unreachable!("{} with {amount} has solved weights", criterion.name())
             }
         };
         let (non_finite, sizes) = (recipe.non_finite, PieceSizes::DEFAULT);
         Ok(Engine { checkpoint, rule, non_finite, memory, sizes, cancel })
     }
 
-    /// The pieces of one tensor, whose shard `source` is, each with the index of its matrix.
+    /// The pieces of a tensor of the shard `source`, each with the index of its matrix.
+    ///
+    /// # Errors
+    /// `Checkpoint` for weights that cannot be read.
     pub(super) fn pieces(
         &self,
         source: &Source,
@@ -152,7 +154,7 @@ impl<'a> Engine<'a> {
         })
     }
 
-    /// What is known of a target's solution; `None` unless the method is activation-aware.
+    /// Figures of a target's solution; `None` unless the method is activation-aware.
     pub fn stats(&self, tensor: &PlannedTensor) -> Option<SolutionStats> {
         match &self.rule {
             Rule::Solved(weights) => Some(weights.of(&tensor.input.name).stats),
@@ -160,7 +162,7 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// Tiles that a target is divided into; `None` when the rule has no tiles.
+    /// Number of tiles of a target; `None` if the rule has no tiles.
     pub fn tiles(&self, tensor: &PlannedTensor) -> Option<u64> {
         let Rule::Tiles { edge, .. } = self.rule else { return None };
         let dtype = tensor.input.dtype;
@@ -178,7 +180,7 @@ struct ModelSearch<'a> {
 }
 
 impl ModelSearch<'_> {
-    /// The cuts of each target's matrices; ties are pruned in the order of the tensors' names.
+    /// The cuts of the matrices of each target, by its name. Ties are pruned in the order of the names.
     fn cuts(&self, sparsity: Sparsity) -> Result<HashMap<String, Vec<Cut>>> {
         let mut tensors: Vec<&PlannedTensor> = self.plan.targets().collect();
         tensors.sort_by(|a, b| a.input.name.cmp(&b.input.name));

@@ -1,10 +1,9 @@
 /*!
-Cuts over whole tensors, or over all targets of the model: found before anything is written, in
-passes over the weights.
+Search for cuts over a whole matrix, or over all targets of the model, in passes over the weights.
 
-Two passes find the magnitude (`MagnitudeSearch`), a third, where the line falls among equal
-magnitudes, finds the position of the last one that dies. Ties die in the order in which the targets
-are given, then in row-major order.
+Two passes find the magnitude of the cut (`MagnitudeSearch`). If only some of the weights of that magnitude are pruned,
+a third pass finds the position of the last one. Ties are pruned in the order of the targets, then in row-major
+order.
 */
 
 use physarium_checkpoint::{Shard, Source, Tasks};
@@ -14,10 +13,10 @@ use super::tiles::RowMajor;
 use crate::cancel::Cancel;
 use crate::error::Result;
 
-/// Bytes read at once; a multiple of every element size.
+/// Bytes to read at once; a multiple of every element size.
 const READ_BYTES: u64 = 4 << 20;
 
-/// A matrix whose weights take part in a search.
+/// A matrix that takes part in a search.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SearchTarget<'a> {
     pub shard: &'a Shard,
@@ -30,12 +29,15 @@ pub(crate) struct SearchTarget<'a> {
 #[derive(Debug, Clone, Copy)]
 struct Chunk {
     target: usize,
-    /// Byte offset in the target.
+    /// Its first byte in the target.
     begin: u64,
     length: usize,
 }
 
-/// The cut of each target such that `zeros` of all their weights are zero.
+/// The cuts of `targets` after which `zeros` of all their weights are zero.
+///
+/// # Errors
+/// `Checkpoint` for weights that cannot be read, and for cancellation.
 pub(crate) fn find_cuts(
     targets: &[SearchTarget<'_>],
     zeros: u64,
@@ -78,7 +80,7 @@ struct Scan<'a> {
 }
 
 impl Scan<'_> {
-    /// One pass of the search.
+    /// One pass: the magnitudes of all weights, counted.
     fn count(&self, pass: &MagnitudeSearch) -> Result<MagnitudeSearch> {
         let mut total = pass.fork();
         let new = || (pass.fork(), Census::default());
@@ -90,7 +92,7 @@ impl Scan<'_> {
         Ok(total)
     }
 
-    /// For each target, the position after the last tie that dies.
+    /// Sets `ends` of each target to the position after its last tie that is pruned.
     fn end_ties(&self, found: FoundCut, ends: &mut [u64]) -> Result<()> {
         let ties = self.ties_of_chunks(found)?;
         let mut left = found.ties;
@@ -116,7 +118,7 @@ impl Scan<'_> {
         Ok(())
     }
 
-    /// How many ties each chunk holds.
+    /// Number of ties in each chunk.
     fn ties_of_chunks(&self, found: FoundCut) -> Result<Vec<u64>> {
         let parts =
             self.over_chunks(Vec::new, |counted: &mut Vec<(usize, u64)>, index, bytes| {
@@ -137,8 +139,8 @@ impl Scan<'_> {
         Ok(())
     }
 
-    /// Reads every chunk once, in some order, on all threads; each thread has a state of its own. `visit`
-    /// is given the chunk's index and its bytes.
+    /// Reads every chunk once, in any order, on all threads, and returns the state of each thread. `visit`
+    /// receives the thread's state, the chunk's index and its bytes.
     fn over_chunks<S: Send>(
         &self,
         new: impl Fn() -> S + Sync,
@@ -167,7 +169,7 @@ impl Scan<'_> {
     }
 }
 
-/// What one thread has open, and what it has found.
+/// A thread's open shard, its buffer and its state.
 struct Reader<'a, S> {
     open: Option<(&'a str, Source)>,
     buffer: Vec<u8>,

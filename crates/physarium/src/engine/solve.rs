@@ -1,4 +1,4 @@
-//! Deciding tiles: which of their weights die.
+//! Decides tiles: finds the cut below which weights are pruned.
 
 use physarium_checkpoint::{FlowRecipe, Sparsity};
 use physarium_flow::{Census, Conductance, Counts, Cut, FlowParams, TileView, exact_cut};
@@ -8,9 +8,9 @@ use super::tiles::{Grid, RowMajor, apply_band};
 /// How one tile is decided.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum TileRule {
-    /// What dies in the flow.
+    /// The magnitude flow decides.
     Flow(FlowParams),
-    /// This share of the tile.
+    /// The tile is pruned to this sparsity.
     Exact(Sparsity),
 }
 
@@ -18,13 +18,13 @@ impl TileRule {
     /// The rule of a flow recipe.
     ///
     /// # Errors
-    /// A sentence, when a parameter is out of range.
+    /// A sentence for a parameter out of range.
     pub fn flow(recipe: FlowRecipe) -> Result<TileRule, String> {
         FlowParams::new(recipe.iterations, recipe.beta, recipe.inflow).map(TileRule::Flow)
     }
 }
 
-/// One worker's scratch.
+/// Decides tiles, with the scratch of one worker.
 #[derive(Default)]
 pub(crate) struct TileSolver {
     census: [Census; Conductance::LANES],
@@ -33,7 +33,7 @@ pub(crate) struct TileSolver {
 }
 
 impl TileSolver {
-    /// Decides tiles of one tensor and appends their cuts.
+    /// Decides tiles of one matrix and appends their cuts to `cuts`.
     pub fn decide(&mut self, tiles: &[TileView<'_>], rule: TileRule, cuts: &mut Vec<Cut>) {
         let params = match rule {
             TileRule::Flow(params) => params,
@@ -56,8 +56,7 @@ impl TileSolver {
         }
     }
 
-    /// Decides and prunes whole bands, the first of which is `band`. Returns the counts and the
-    /// number of tiles visited.
+    /// Decides and prunes whole bands, the first of which is `band`. Returns the counts and the number of tiles.
     pub fn prune_bands(
         &mut self,
         data: &mut [u8],
@@ -95,7 +94,7 @@ impl TileSolver {
         (counts, visited)
     }
 
-    /// Scratch of one worker at most, in bytes, for the tiles of `grid`.
+    /// Most bytes of scratch of one worker for the tiles of `grid`.
     pub fn scratch_bytes(grid: &Grid) -> u64 {
         let RowMajor { format, rows, cols } = grid.matrix;
         let elements = grid.edge.min(rows) * grid.edge.min(cols);

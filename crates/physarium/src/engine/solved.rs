@@ -1,10 +1,10 @@
 /*!
-Files of solved weights, one for each layer: made durable when the layer is done, so that a crash costs one
-layer.
+Files of solved weights, one for each layer. A file is durable once its layer is solved, so that an interrupted run
+loses at most one layer.
 
-A file is in the safetensors format. It holds the layer's targets under their own names, in their own dtypes
-and shapes. In its metadata are `stats`, a JSON object with the [`SolutionStats`] of each target, and `blake3`,
-the digest of the targets' bytes in the order of the data, then of `stats`.
+A file is in the safetensors format. It holds the layer's targets under their own names, in their own dtypes and
+shapes. Its metadata holds `stats`, a JSON object with the [`SolutionStats`] of each target, and `blake3`, the digest
+of the targets' bytes in data-flow order, then of `stats`.
 */
 
 use std::collections::{BTreeMap, HashMap};
@@ -23,27 +23,27 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 
-/// Bytes of the field that says how long a header is.
+/// Bytes of a header's length field.
 const LENGTH_BYTES: usize = 8;
 /// Keys of the metadata.
 const STATS: &str = "stats";
 const BLAKE3: &str = "blake3";
 
-/// Solved weights of all targets, in files.
+/// Solved weights of all targets.
 pub(crate) struct SolvedWeights {
     tensors: HashMap<String, SolvedTensor>,
 }
 
-/// Figures of a solution, beside its weights.
+/// Figures of a target's solution.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) struct SolutionStats {
-    /// Inputs that were zero on all of the calibration text.
+    /// Inputs that are always zero on the calibration text.
     pub dead_inputs: u64,
     /// As [`Problem::output_error`](physarium_flow::activation::Problem::output_error).
     pub output_error: f64,
 }
 
-/// Where a target's solved weights are.
+/// The place of a target's solved weights.
 #[derive(Clone)]
 pub(crate) struct SolvedTensor {
     /// The file of its layer.
@@ -61,20 +61,20 @@ impl SolvedWeights {
     }
 }
 
-/// A target's map after it was solved.
+/// A target with its solved weights.
 pub(super) struct SolvedMap<'a> {
     pub target: &'a PlannedTensor,
     pub weights: Dense,
     pub stats: SolutionStats,
 }
 
-/// The files of a run.
+/// Reads and writes the files of a run.
 pub(super) struct LayerFiles {
     dir: PathBuf,
     tensors: HashMap<String, SolvedTensor>,
 }
 
-/// The header of a layer's file, as far as it is read here.
+/// The metadata in the header of a layer's file.
 #[derive(Deserialize)]
 struct Header {
     #[serde(rename = "__metadata__")]
@@ -88,21 +88,21 @@ struct FileMetadata {
 }
 
 impl LayerFiles {
-    /// In `dir`, which is made if it does not exist.
+    /// The files in `dir`, which is created if missing.
     ///
     /// # Errors
-    /// `Checkpoint` if it cannot be made.
+    /// `Checkpoint` if it cannot be created.
     pub fn new(dir: PathBuf) -> Result<LayerFiles> {
         fs::create_dir_all(&dir).map_err(|e| CheckpointError::io(&dir, "create", e))?;
         Ok(LayerFiles { dir, tensors: HashMap::new() })
     }
 
-    /// Takes the solved weights of a layer's targets, if an earlier run left them complete: in the order of
-    /// `targets`, which is that of the data. A file that is torn or altered, or that holds other tensors, is
-    /// as good as none.
+    /// The solved weights of a layer's targets, if an interrupted run left a complete file. `targets` and the
+    /// result are in data-flow order. A file that is incomplete or damaged, or that holds other tensors, counts
+    /// as none.
     ///
     /// # Errors
-    /// `Checkpoint` if a file cannot be read.
+    /// `Checkpoint` if the file cannot be read.
     pub fn take(&mut self, layer: usize, targets: &[&PlannedTensor]) -> Result<Option<Vec<Dense>>> {
         let path = self.path(layer);
         if path.symlink_metadata().is_err() {
@@ -138,10 +138,10 @@ impl LayerFiles {
         Ok(Some(weights))
     }
 
-    /// Makes a layer's solved maps durable; they are in the order of the data.
+    /// Writes the file of a layer and makes it durable. `maps` are in data-flow order.
     ///
     /// # Errors
-    /// `Checkpoint` if they cannot be written.
+    /// `Checkpoint` if it cannot be written.
     pub fn keep(&mut self, layer: usize, maps: &[SolvedMap<'_>]) -> Result<()> {
         let path = self.path(layer);
         write_whole_with(&path, |part| write(part, maps))?;
@@ -153,7 +153,7 @@ impl LayerFiles {
         Ok(())
     }
 
-    /// All weights that were taken and kept.
+    /// The solved weights of all layers that were taken or kept.
     pub fn finish(self) -> SolvedWeights {
         SolvedWeights { tensors: self.tensors }
     }
@@ -162,7 +162,7 @@ impl LayerFiles {
         self.dir.join(format!("layer-{layer:05}.safetensors"))
     }
 
-    /// Notes where the solved weights of a layer are.
+    /// Remembers the place of a layer's solved weights.
     fn remember(&mut self, stored: &[&TensorInfo], stats: &[SolutionStats], file: Source) {
         let file = Arc::new(file);
         for (info, stats) in stored.iter().zip(stats) {
@@ -172,7 +172,7 @@ impl LayerFiles {
     }
 }
 
-/// Writes the file of a layer, without making it durable.
+/// Writes the file of a layer; the caller makes it durable.
 fn write(path: &Path, maps: &[SolvedMap<'_>]) -> Result<()> {
     let stats: BTreeMap<&str, SolutionStats> =
         maps.iter().map(|map| (map.target.input.name.as_str(), map.stats)).collect();
@@ -194,7 +194,7 @@ fn write(path: &Path, maps: &[SolvedMap<'_>]) -> Result<()> {
         .map_err(|e| failed(io::Error::other(e)).into())
 }
 
-/// The tensors of a layer's file, one for each target; `None` if it holds others.
+/// The tensors of a layer's file, one for each target; `None` if it does not hold exactly these.
 fn find<'a>(shard: &'a Shard, targets: &[&PlannedTensor]) -> Option<Vec<&'a TensorInfo>> {
     let of = |target: &&PlannedTensor| {
         shard.tensors.iter().find(|info| {
@@ -207,7 +207,7 @@ fn find<'a>(shard: &'a Shard, targets: &[&PlannedTensor]) -> Option<Vec<&'a Tens
     (found.len() == shard.tensors.len()).then_some(found)
 }
 
-/// The metadata of a layer's file; `None` if it is not that of one.
+/// The metadata of a layer's file; `None` if it is malformed.
 fn metadata(shard: &Shard, file: &Source) -> Result<Option<FileMetadata>> {
     let mut header = vec![0; shard.data_begin as usize];
     file.read_exact_at(&mut header, 0)?;
@@ -286,20 +286,20 @@ mod tests {
             }
         }
 
-        assert!(take(dir.path(), &both[..1]).is_none(), "another tensor is in the file");
+        assert!(take(dir.path(), &both[..1]).is_none(), "the file holds another tensor too");
         let other = target("q", Dtype::BF16, [3, 2]);
-        assert!(take(dir.path(), &[&other, both[1]]).is_none(), "of another shape");
+        assert!(take(dir.path(), &[&other, both[1]]).is_none(), "a target of another shape");
         let path = dir.path().join("layer-00003.safetensors");
         let whole = fs::read(&path).expect("the file");
         for end in 0..whole.len() {
             fs::write(&path, &whole[..end]).expect("written");
-            assert!(take(dir.path(), &both).is_none(), "cut after {end} bytes");
+            assert!(take(dir.path(), &both).is_none(), "truncated after {end} bytes");
         }
         for at in 0..whole.len() {
             let mut bytes = whole.clone();
             bytes[at] ^= 1;
             fs::write(&path, bytes).expect("written");
-            assert!(take(dir.path(), &both).is_none(), "byte {at} is another");
+            assert!(take(dir.path(), &both).is_none(), "byte {at} is changed");
         }
     }
 }

@@ -1,8 +1,8 @@
 /*!
-How a matrix is divided into tiles, and the tiles of consecutive weights of it.
+Division of a matrix into tiles.
 
-Tiles do not overlap: weight (row, col) is in the tile of band `row / edge` and column `col / edge`,
-and nowhere else. A *band* is the row of tiles that spans the matrix's width.
+Tiles do not overlap: weight (row, col) is in the tile of band `row / edge` and tile column `col / edge`, and in no
+other. A *band* is a row of tiles that spans the width of the matrix.
 */
 
 use std::ops::Range;
@@ -10,7 +10,7 @@ use std::ops::Range;
 use physarium_checkpoint::{Dtype, MatrixView};
 use physarium_flow::{Counts, Cut, FloatFormat, apply_cut};
 
-/// A matrix view as bytes: rows one after the other.
+/// The layout of a matrix's bytes: row after row, without gaps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RowMajor {
     pub format: FloatFormat,
@@ -19,7 +19,10 @@ pub(crate) struct RowMajor {
 }
 
 impl RowMajor {
-    /// A view of a target's weights, which are of this dtype.
+    /// The layout of a matrix of a target with this dtype.
+    ///
+    /// # Panics
+    /// For a dtype that no target has.
     pub fn of(view: &MatrixView, dtype: Dtype) -> RowMajor {
         let format = match dtype {
             Dtype::BF16 => FloatFormat::Bf16,
@@ -44,11 +47,11 @@ impl RowMajor {
     }
 }
 
-/// A matrix seen as tiles.
+/// A matrix divided into tiles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Grid {
     pub matrix: RowMajor,
-    /// Rows and columns of a tile that no edge clips.
+    /// Side length of a tile; the last tiles of rows and columns may be smaller.
     pub edge: u64,
 }
 
@@ -65,7 +68,7 @@ impl Grid {
         self.bands() * self.tile_columns()
     }
 
-    /// Bytes of a band that the bottom edge does not clip.
+    /// Bytes of a band; the last one may be smaller.
     pub fn band_bytes(&self) -> u64 {
         self.matrix.row_bytes() * self.edge.min(self.matrix.rows)
     }
@@ -81,8 +84,8 @@ impl Grid {
     }
 }
 
-/// Applies one cut per tile to weights of one band, the first of which has row-major position
-/// `first` in the matrix. `cuts` are those of the band's tiles, left to right.
+/// Applies the cuts of a band's tiles, left to right, to some consecutive weights of the band. The first weight has
+/// row-major position `first` in the matrix.
 pub(crate) fn apply_band(data: &mut [u8], grid: &Grid, first: u64, cuts: &[Cut]) -> Counts {
     let RowMajor { format, cols, .. } = grid.matrix;
     let size = format.size_bytes();

@@ -1,4 +1,4 @@
-//! What is done to the bytes of one tensor, and the pieces in which it is done.
+//! How a piece is processed: copied, pruned or replaced by solved weights.
 
 use std::sync::Arc;
 
@@ -9,25 +9,25 @@ use super::solve::{TileRule, TileSolver};
 use super::tiles::{Grid, RowMajor, apply_band};
 use crate::error::Result;
 
-/// What is done to a piece of a shard. `first` is the row-major position of its first weight.
+/// How a piece is processed. `first` is the row-major position of its first weight in the matrix.
 #[derive(Debug, Clone)]
 pub(crate) enum Treatment {
-    /// Nothing: the bytes are copied.
+    /// The bytes are copied.
     Copy,
-    /// Whole bands are decided and pruned where they are; the first is `band`.
+    /// Whole bands, the first of which is `band`, are decided and pruned.
     DecideBands { grid: Grid, rule: TileRule, band: u64 },
-    /// Part of a band too wide for memory: its tiles were decided before. `tiles` are counted with
-    /// this piece (all of the band's with its first).
+    /// Part of a band that is too large for a piece is pruned by the cuts of its tiles. The band's first piece
+    /// counts all of its `tiles`, other pieces none.
     ApplyBand { grid: Grid, cuts: Arc<[Cut]>, first: u64, tiles: u64 },
-    /// The tensor's cut was found before.
+    /// The matrix is pruned by one cut.
     ApplyCut { matrix: RowMajor, cut: Cut, first: u64 },
-    /// N:M within rows; the piece begins at a group.
+    /// Rows are pruned to an N:M pattern. The piece begins at a group.
     Pattern { matrix: RowMajor, pattern: NmPattern, first: u64 },
-    /// The weights were solved before: these are replaced by those from byte `at` of `solved` on.
+    /// The weights are replaced by solved ones, from byte `at` of `solved` on.
     Replace { matrix: RowMajor, solved: Arc<Source>, at: u64 },
 }
 
-/// What was found and done in a piece.
+/// Counts over a piece, a matrix or a tensor.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Done {
     pub elements: u64,
@@ -46,20 +46,20 @@ impl Done {
 }
 
 impl Treatment {
-    /// Does it.
+    /// Processes a piece in place.
     ///
     /// # Errors
-    /// What reading weights that were solved before gives.
+    /// `Checkpoint` for solved weights that cannot be read.
     pub fn run(&self, data: &mut [u8], solver: &mut TileSolver) -> Result<Done> {
         let mut refitted = 0;
         let (format, counts, tiles) = match self {
             Treatment::Copy => return Ok(Done::default()),
             Treatment::Replace { matrix, solved, at } => {
-                let mut now = vec![0; data.len()];
-                solved.read_exact_at(&mut now, *at)?;
+                let mut after = vec![0; data.len()];
+                solved.read_exact_at(&mut after, *at)?;
                 let counts;
-                (counts, refitted) = count_changes(data, &now, matrix.format.size_bytes());
-                data.copy_from_slice(&now);
+                (counts, refitted) = count_changes(data, &after, matrix.format.size_bytes());
+                data.copy_from_slice(&after);
                 (matrix.format, counts, 0)
             }
             Treatment::DecideBands { grid, rule, band } => {
@@ -81,24 +81,24 @@ impl Treatment {
     }
 }
 
-/// What became of finite weights, and how many are neither zero nor what they were.
-fn count_changes(before: &[u8], now: &[u8], size: usize) -> (Counts, u64) {
+/// Counts of finite weights that were replaced, and the number of those that are neither zero nor unchanged.
+fn count_changes(before: &[u8], after: &[u8], size: usize) -> (Counts, u64) {
     let is_zero = |weight: &[u8]| {
         let (last, rest) = weight.split_last().expect("an element has bytes");
         last & 0x7f == 0 && rest.iter().all(|byte| *byte == 0)
     };
     let (mut counts, mut refitted) = (Counts::default(), 0);
-    for (before, now) in before.chunks_exact(size).zip(now.chunks_exact(size)) {
-        match (is_zero(before), is_zero(now)) {
+    for (before, after) in before.chunks_exact(size).zip(after.chunks_exact(size)) {
+        match (is_zero(before), is_zero(after)) {
             (true, true) => counts.already_zero += 1,
             (false, true) => counts.pruned += 1,
-            (_, false) => refitted += u64::from(before != now),
+            (_, false) => refitted += u64::from(before != after),
         }
     }
     (counts, refitted)
 }
 
-/// Applies a pattern to the rows, or parts of rows, that `data` holds from position `first` on.
+/// Applies a pattern to consecutive weights, the first of which has position `first` in the matrix.
 fn prune_rows(data: &mut [u8], matrix: &RowMajor, first: u64, pattern: NmPattern) -> Counts {
     let size = matrix.format.size_bytes();
     let mut counts = Counts::default();

@@ -1,9 +1,9 @@
 /*!
-Perplexity of a checkpoint on a text, and how far it is from another checkpoint.
+Evaluation: perplexity of a model on a text, and its distance from another model.
 
-In: a checkpoint, a text, a protocol ([`EvalRequest`]). Out: an [`Evaluation`], which has the protocol
-in it. The text becomes tokens ([`tokens`]), tokens become windows ([`windows`]), a batch of windows
-goes through the layers, and every scored position gets its negative log-likelihood ([`score`]).
+In: a model, a text and a protocol ([`EvalRequest`]). Out: an [`Evaluation`], which includes the protocol. The text
+becomes tokens ([`tokens`]), the tokens become windows ([`windows`]), batches of windows pass through the layers, and
+each scored position gets its negative log-likelihood ([`score`]).
 */
 
 mod report;
@@ -23,46 +23,46 @@ use crate::error::{Error, Result};
 use crate::progress::{Event, Progress};
 
 pub use report::{Against, Evaluation, Protocol};
-pub use score::TokenScore;
+pub use score::{TokenComparison, TokenScore};
+pub use text::TextUsed;
 
-use report::Totals;
+use report::Scored;
 use score::Scorer;
 pub(crate) use text::Text;
 pub(crate) use tokens::Tokens;
+use windows::Window;
 
-/// Window in tokens where none is asked for and the model allows it.
+/// Default window in tokens, where the model supports as many.
 const DEFAULT_WINDOW: usize = 2048;
-/// Tokens whose states are in memory at once.
-const BATCH_TOKENS: usize = 8192;
 
 /// What to evaluate, and how.
 #[derive(Debug, Clone, Copy)]
 pub struct EvalRequest<'a> {
     /// The checkpoint directory, or a packed file.
     pub model: &'a Path,
-    /// Another checkpoint, usually the dense one, to compare it with.
+    /// Another model to compare with, usually the dense one.
     pub against: Option<&'a Path>,
-    /// Plain text, or JSON Lines.
+    /// File with plain text or JSON Lines.
     pub text: &'a Path,
-    /// Field of the JSON objects that holds the text; makes any file JSON Lines.
+    /// Field of the JSON objects that holds the text. If given, any file is read as JSON Lines.
     pub field: Option<&'a str>,
-    /// Tokens that the model sees at once; 2048 or what the model is made for when `None`.
+    /// Tokens of a window, the context of the model. Default: 2048, or the model's maximum.
     pub window: Option<usize>,
-    /// Tokens from one window to the next; a whole window when `None`.
+    /// Tokens from the beginning of one window to that of the next. Default: the window.
     pub stride: Option<usize>,
-    /// Tokens of the text to use, from its beginning; all when `None`.
+    /// Tokens to use from the beginning of the text. Default: all.
     pub limit: Option<usize>,
-    /// Threads that compute.
+    /// Threads to compute on.
     pub threads: usize,
 }
 
-/// Scores a text.
+/// Evaluates a model on a text.
 ///
-/// Stopped by `cancel`, it returns what it has, marked partial, once a batch of windows is done.
+/// If `cancel` is raised, it returns what it has after the current batch of windows, marked as partial.
 ///
 /// # Errors
-/// `Checkpoint` and `Model` for what is wrong with files, `Usage` for a window that does not fit,
-/// `Stopped` when `cancel` comes before there is anything to return.
+/// `Checkpoint` and `Model` for faults in files; `Usage` for a window or stride out of range, and for models whose
+/// vocabularies differ in size; `Stopped` if `cancel` is raised before the first batch is done.
 pub fn evaluate(
     request: &EvalRequest<'_>,
     cancel: &Cancel,
@@ -71,81 +71,115 @@ pub fn evaluate(
     let began = Instant::now();
     let decoder = Decoder::open(request.model, Residency::Streamed)?;
     let other = request.against.map(|dir| Decoder::open(dir, Residency::Streamed)).transpose()?;
-    let window = window(request, &[Some(&decoder), other.as_ref()])?;
-    let stride = request.stride.unwrap_or(window);
-    if stride > window {
-        let what = format!("--stride {stride}: expected at most the window of {window} tokens");
-        return Err(Error::Usage(what));
-    }
-    let text = Text::read(request.text, request.field)?;
-    progress.event(Event::Step("tokenizing"));
-    let tokens = Tokens::of(decoder.files(), &text, request.limit)?;
-    if let Some(other) = &other {
-        tokens.refuse_other_tokenizer(&text, request.limit, other.files())?;
-    }
-    let windows = windows::cut(tokens.ids.len(), window, stride);
-    let Some(last) = windows.last() else {
-        let expected = format!("at least one window of {window} tokens");
-        let found = format!("{} tokens", tokens.ids.len());
-        let hint = "a smaller --window, a larger --limit or a longer text";
-        return Err(Malformed::new(request.text, "text too short", expected, found)
-            .with_hint(hint)
-            .into());
-    };
-    let tail = tokens.ids.len() - last.tokens.end;
-
+    let text = WindowedText::read(request, &decoder, other.as_ref(), progress)?;
     let compute = Compute::new(request.threads)?;
-    let mut scorer = Scorer::new(&compute, &decoder, other.as_ref(), window)?;
-    let mut totals = Totals::default();
+    let mut scorer = Scorer::new(&compute, &decoder, other.as_ref(), text.spacing.window)?;
     let computing = Instant::now();
-    progress.event(Event::TokensStarted { task: "eval", tokens: (windows.len() * window) as u64 });
-    let batch = (BATCH_TOKENS / window).max(1);
-    for windows in windows.chunks(batch) {
-        match scorer.batch(windows, &tokens, cancel, progress) {
-            Ok(scored) => totals.add(scored),
-            Err(Error::Stopped) if !totals.is_empty() => break,
-            Err(e) => return Err(e),
-        }
-    }
+    let windows = scorer.score(&text.windows, &text.tokens, cancel, progress)?;
     progress.event(Event::Finished);
-    let protocol = Protocol {
-        text: text.describe(),
-        tokenizer_sha256: tokens.tokenizer_sha256.clone(),
-        bos: tokens.bos.clone(),
-        window,
-        stride,
-        limit: request.limit,
-        tail_rule: "tokens after the last whole window are dropped",
-        tail_tokens: tail,
-        scored: "every token that a window is the first to hold, but for the text's first",
-        weights: decoder.dtype()?,
-        arithmetic: compute.instructions().arithmetic(),
-        instructions: compute.instructions().name(),
-        threads: compute.threads(),
-        version: env!("CARGO_PKG_VERSION"),
-    };
-    let protocol = Protocol {
-        scored: if stride == window {
-            "all but the first token of each window"
-        } else {
-            protocol.scored
-        },
-        ..protocol
-    };
-    Ok(totals.finish(protocol, windows.len(), computing.elapsed(), began.elapsed()))
+    let protocol = text.protocol(request, &decoder, &compute)?;
+    let scored = Scored { windows, planned: text.windows.len(), computing: computing.elapsed() };
+    Ok(scored.evaluation(protocol, began.elapsed()))
 }
 
-/// The window: what is asked for, if the models are made for it.
-fn window(request: &EvalRequest<'_>, decoders: &[Option<&Decoder>]) -> Result<usize> {
-    let limits = decoders.iter().flatten().filter_map(|decoder| decoder.config().max_positions);
-    let most = limits.min().unwrap_or(usize::MAX);
-    let window = request.window.unwrap_or(DEFAULT_WINDOW.min(most));
-    if window > most {
-        let what = format!("--window {window}: the model is made for at most {most} positions");
-        return Err(Error::Usage(what));
+/// A text as windows of tokens.
+struct WindowedText {
+    text: Text,
+    tokens: Tokens,
+    spacing: Spacing,
+    windows: Vec<Window>,
+}
+
+impl WindowedText {
+    /// Reads a request's text with the tokenizer of `decoder`.
+    ///
+    /// # Errors
+    /// As [`evaluate`].
+    fn read(
+        request: &EvalRequest<'_>,
+        decoder: &Decoder,
+        other: Option<&Decoder>,
+        progress: &mut dyn Progress,
+    ) -> Result<WindowedText> {
+        let spacing = Spacing::of(request, &[Some(decoder), other])?;
+        let text = Text::read(request.text, request.field)?;
+        progress.event(Event::Step("tokenizing"));
+        let tokens = Tokens::of(decoder.files(), &text, request.limit)?;
+        if let Some(other) = other {
+            tokens.refuse_other_tokenizer(&text, request.limit, other.files())?;
+        }
+        let windows = windows::cut(tokens.ids.len(), spacing.window, spacing.stride);
+        if windows.is_empty() {
+            let expected = format!("at least one window of {} tokens", spacing.window);
+            let found = format!("{} tokens", tokens.ids.len());
+            let hint = "a smaller --window, a larger --limit or a longer text";
+            return Err(Malformed::new(request.text, "text too short", expected, found)
+                .with_hint(hint)
+                .into());
+        }
+        Ok(WindowedText { text, tokens, spacing, windows })
     }
-    if window < 2 {
-        return Err(Error::Usage(format!("--window {window}: expected at least 2 tokens")));
+
+    /// Everything that the result depends on.
+    fn protocol(
+        &self,
+        request: &EvalRequest<'_>,
+        decoder: &Decoder,
+        compute: &Compute,
+    ) -> Result<Protocol> {
+        let Spacing { window, stride } = self.spacing;
+        let end = self.windows.last().map_or(0, |last| last.tokens.end);
+        Ok(Protocol {
+            text: self.text.describe(),
+            tokenizer_sha256: self.tokens.tokenizer_sha256.clone(),
+            bos: self.tokens.bos.clone(),
+            window,
+            stride,
+            limit: request.limit,
+            tail_rule: "tokens after the last whole window are dropped",
+            tail_tokens: self.tokens.ids.len() - end,
+            scored: if stride == window {
+                "all but the first token of each window"
+            } else {
+                "each token once, except the first of the text"
+            },
+            weights: decoder.dtype()?,
+            arithmetic: compute.instructions().arithmetic(),
+            instructions: compute.instructions().name(),
+            threads: compute.threads(),
+            version: env!("CARGO_PKG_VERSION"),
+        })
     }
-    Ok(window)
+}
+
+/// Size and distance of windows, in tokens.
+#[derive(Clone, Copy)]
+struct Spacing {
+    window: usize,
+    stride: usize,
+}
+
+impl Spacing {
+    /// The window and stride of a request.
+    ///
+    /// # Errors
+    /// `Usage` for a window that one of the models does not support, and for a stride beyond the window.
+    fn of(request: &EvalRequest<'_>, decoders: &[Option<&Decoder>]) -> Result<Spacing> {
+        let limits = decoders.iter().flatten().filter_map(|decoder| decoder.config().max_positions);
+        let most = limits.min().unwrap_or(usize::MAX);
+        let window = request.window.unwrap_or(DEFAULT_WINDOW.min(most));
+        if window > most {
+            let what = format!("--window {window}: the model supports at most {most} positions");
+            return Err(Error::Usage(what));
+        }
+        if window < 2 {
+            return Err(Error::Usage(format!("--window {window}: expected at least 2 tokens")));
+        }
+        let stride = request.stride.unwrap_or(window);
+        if stride > window {
+            let what = format!("--stride {stride}: expected at most the window of {window} tokens");
+            return Err(Error::Usage(what));
+        }
+        Ok(Spacing { window, stride })
+    }
 }

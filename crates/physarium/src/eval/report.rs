@@ -1,4 +1,4 @@
-//! What an evaluation found, with the protocol that makes it a number to compare.
+//! The result of an evaluation, with the protocol that it depends on.
 
 use std::time::Duration;
 
@@ -10,110 +10,100 @@ use super::text::TextUsed;
 use crate::peak;
 use crate::tokenizer::BosRule;
 
-/// How the numbers came about. Numbers of two evaluations compare where these agree.
+/// Everything that the numbers depend on. Two evaluations are comparable if their protocols agree, except in
+/// `threads`.
 #[derive(Debug, Clone, Serialize)]
 pub struct Protocol {
     /// The text.
     pub text: TextUsed,
     /// Digest of `tokenizer.json`.
     pub tokenizer_sha256: String,
-    /// How the text begins.
+    /// Whether the text begins with a special token.
     pub bos: BosRule,
-    /// Tokens that the model sees at once.
+    /// Tokens of a window, the context of the model.
     pub window: usize,
-    /// Tokens from one window to the next.
+    /// Tokens from the beginning of one window to that of the next.
     pub stride: usize,
-    /// Tokens of the text that were to be used.
+    /// Tokens requested from the beginning of the text; `None` for all.
     pub limit: Option<usize>,
-    /// What becomes of an incomplete last window.
+    /// What is done with an incomplete last window.
     pub tail_rule: &'static str,
-    /// Tokens that this left out.
+    /// Tokens that this drops.
     pub tail_tokens: usize,
     /// Which positions are scored.
     pub scored: &'static str,
     /// Element type of the projections.
     pub weights: Dtype,
-    /// What is computed with.
+    /// Precision of matrix products.
     pub arithmetic: &'static str,
-    /// What products run on; the order of float32 sums depends on it.
+    /// Instruction set of matrix products, which the order of float32 sums depends on.
     pub instructions: &'static str,
-    /// Threads; no number depends on them.
+    /// Threads that computed; no number depends on them.
     pub threads: usize,
     /// Version of physarium.
     pub version: &'static str,
 }
 
-/// What an evaluation found.
+/// The result of an evaluation.
 #[derive(Debug, Clone, Serialize)]
 pub struct Evaluation {
     /// `physarium.eval/1`.
     pub schema: &'static str,
-    /// exp of the mean NLL.
+    /// exp of `mean_nll_nats`.
     pub perplexity: f64,
     /// Mean negative log-likelihood of a scored token, in nats.
     pub mean_nll_nats: f64,
-    /// NLL in bits per byte of the text that the scored tokens stand for; comparable across
-    /// tokenizers.
+    /// Negative log-likelihood in bits per byte of the text of the scored tokens; comparable across tokenizers.
     pub bits_per_byte: Option<f64>,
     /// Tokens scored.
     pub tokens_scored: usize,
     /// Windows scored.
     pub windows: usize,
-    /// Whether the evaluation was stopped before all windows were scored.
+    /// Whether the evaluation was cancelled before all windows were scored.
     pub partial: bool,
-    /// How the numbers came about.
+    /// Everything that the numbers depend on.
     pub protocol: Protocol,
     /// The comparison with another model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub against: Option<Against>,
-    /// Seconds for everything.
+    /// Seconds of the whole evaluation.
     pub seconds: f64,
-    /// Tokens that went through the model, or through both, per second of computing.
+    /// Tokens that passed through the model, or through both, per second of computing.
     pub tokens_per_second: f64,
-    /// Most memory that was resident, where the system tells.
+    /// Peak resident memory of the process, if the system reports it.
     pub peak_rss_bytes: Option<u64>,
-    /// Each scored token.
+    /// The score of each scored token, in the order of the text.
     #[serde(skip)]
     pub tokens: Vec<TokenScore>,
 }
 
-/// The same positions seen by another model.
+/// The comparison with another model at the same positions.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Against {
-    /// Its perplexity.
+    /// The other model's perplexity.
     pub perplexity: f64,
-    /// The model's perplexity ÷ the other's.
+    /// The model's perplexity ÷ the other model's.
     pub ratio: f64,
-    /// Standard error of the ratio over windows; none for a single window.
+    /// Standard error of the ratio over windows; `None` for a single window.
     pub ratio_stderr: Option<f64>,
-    /// Mean Kullback–Leibler divergence of the model's distributions from the other's, in nats.
+    /// Mean Kullback–Leibler divergence of the model's distributions from the other model's, in nats.
     pub kl_nats: f64,
-    /// Share of scored positions at which both put the same token first.
+    /// Share of scored positions at which both models predict the same token.
     pub top1_agreement: f64,
 }
 
-/// Sums over windows.
-#[derive(Default)]
-pub(crate) struct Totals {
-    windows: Vec<ScoredWindow>,
+/// The scores of windows.
+pub(crate) struct Scored {
+    pub(crate) windows: Vec<ScoredWindow>,
+    /// Number of windows of the text.
+    pub(crate) planned: usize,
+    /// Time that computing the scores took.
+    pub(crate) computing: Duration,
 }
 
-impl Totals {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.windows.is_empty()
-    }
-
-    pub(crate) fn add(&mut self, scored: Vec<ScoredWindow>) {
-        self.windows.extend(scored);
-    }
-
-    pub(crate) fn finish(
-        self,
-        protocol: Protocol,
-        planned: usize,
-        computing: Duration,
-        all: Duration,
-    ) -> Evaluation {
+impl Scored {
+    /// The result, after `all` time.
+    pub(crate) fn evaluation(self, protocol: Protocol, all: Duration) -> Evaluation {
         let scores = || self.windows.iter().flat_map(|window| &window.scores);
         let count = scores().count();
         let nll: f64 = scores().map(|score| score.nll).sum();
@@ -127,18 +117,18 @@ impl Totals {
             bits_per_byte: (bytes > 0).then(|| nll / std::f64::consts::LN_2 / bytes as f64),
             tokens_scored: count,
             windows: self.windows.len(),
-            partial: self.windows.len() < planned,
+            partial: self.windows.len() < self.planned,
             protocol,
             against: against(&self.windows),
             seconds: all.as_secs_f64(),
-            tokens_per_second: tokens as f64 / computing.as_secs_f64(),
+            tokens_per_second: tokens as f64 / self.computing.as_secs_f64(),
             peak_rss_bytes: peak::resident_bytes(),
             tokens: scores().copied().collect(),
         }
     }
 }
 
-/// The comparison, if the windows hold one.
+/// The comparison, if all windows hold one.
 fn against(windows: &[ScoredWindow]) -> Option<Against> {
     let scores = || windows.iter().flat_map(|window| &window.scores);
     let compared: Vec<_> =
@@ -156,8 +146,8 @@ fn against(windows: &[ScoredWindow]) -> Option<Against> {
     })
 }
 
-/// Standard error over windows of the mean difference of NLL, each window weighing as many tokens as
-/// it scores.
+/// Standard error over windows of the mean difference of negative log-likelihoods. The weight of a window is the
+/// number of tokens that it scores.
 fn stderr_of_mean(windows: &[ScoredWindow]) -> Option<f64> {
     let difference = |window: &ScoredWindow| {
         let of = |score: &TokenScore| score.nll - score.against.map_or(f64::NAN, |o| o.nll);
@@ -179,7 +169,7 @@ fn stderr_of_mean(windows: &[ScoredWindow]) -> Option<f64> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 mod tests {
-    use super::super::score::Comparison;
+    use super::super::score::TokenComparison;
     use super::*;
 
     #[test]
@@ -187,7 +177,7 @@ mod tests {
         let window = |differences: &[f64]| {
             let scores = differences.iter().map(|d| TokenScore {
                 nll: 2.0 + d,
-                against: Some(Comparison { nll: 2.0, kl: 0.25, agree: *d < 0.3 }),
+                against: Some(TokenComparison { nll: 2.0, kl: 0.25, agree: *d < 0.3 }),
                 ..TokenScore::default()
             });
             ScoredWindow { scores: scores.collect(), bytes: 9, tokens: 3 }

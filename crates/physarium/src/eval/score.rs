@@ -1,4 +1,4 @@
-//! From windows of tokens to the negative log-likelihood of each.
+//! The negative log-likelihood of each scored token.
 
 use std::sync::Arc;
 
@@ -11,12 +11,14 @@ use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::progress::{Event, Progress};
 
-/// Bytes that the logits of one model may take.
+/// Bytes for the logits of one model.
 const LOGITS_BYTES: usize = 64 << 20;
+/// Tokens whose states are in memory together.
+const BATCH_TOKENS: usize = 8192;
 /// Most rows of logits at once.
 const LOGITS_ROWS: usize = 256;
 
-/// What is known of a scored token.
+/// The score of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct TokenScore {
     /// Its position in the text.
@@ -25,45 +27,49 @@ pub struct TokenScore {
     pub token: u32,
     /// Negative log-likelihood in nats.
     pub nll: f64,
-    /// The same and more by the model that it is compared with.
-    pub against: Option<Comparison>,
+    /// The comparison with another model, if there is one.
+    pub against: Option<TokenComparison>,
 }
 
-/// How two models see the same position.
+/// The comparison of two models at a position.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Comparison {
+pub struct TokenComparison {
     /// Negative log-likelihood by the other model, in nats.
     pub nll: f64,
     /// Kullback–Leibler divergence of the model's distribution from the other's, in nats.
     pub kl: f64,
-    /// Whether both put the same token first.
+    /// Whether both models predict the same token.
     pub agree: bool,
 }
 
 /// A window with its scores.
 pub(crate) struct ScoredWindow {
     pub(crate) scores: Vec<TokenScore>,
-    /// Bytes of text that the scored tokens stand for.
+    /// Bytes of the text of the scored tokens.
     pub(crate) bytes: usize,
+    /// Tokens of the window, scored or not.
     pub(crate) tokens: usize,
 }
 
-/// One or two models that look at the same windows.
+/// Scores windows by one model or two.
 pub(crate) struct Scorer<'a> {
     subjects: Vec<Subject<'a>>,
     compute: &'a Compute,
     rows: usize,
 }
 
-/// A model at work.
+/// A model with its memory.
 struct Subject<'a> {
     decoder: &'a Decoder,
-    run: Workspace<'a>,
+    workspace: Workspace<'a>,
     logits: Buffer,
 }
 
 impl<'a> Scorer<'a> {
-    /// For windows of at most `window` tokens.
+    /// A scorer for windows of at most `window` tokens.
+    ///
+    /// # Errors
+    /// `Usage` for models whose vocabularies differ in size.
     pub(crate) fn new(
         compute: &'a Compute,
         decoder: &'a Decoder,
@@ -73,21 +79,46 @@ impl<'a> Scorer<'a> {
         let vocabulary = decoder.config().vocabulary;
         if let Some(other) = against.filter(|other| other.config().vocabulary != vocabulary) {
             return Err(Error::Usage(format!(
-                "the models have vocabularies of {vocabulary} and {} tokens, and cannot be compared",
+                "the two models have vocabularies of {vocabulary} and {} tokens and cannot be compared",
                 other.config().vocabulary
             )));
         }
         let subject = |decoder: &'a Decoder| {
-            let run = Workspace::new(compute, decoder.config(), window);
-            Subject { decoder, run, logits: Buffer::default() }
+            let workspace = Workspace::new(compute, decoder.config(), window);
+            Subject { decoder, workspace, logits: Buffer::default() }
         };
         let subjects = std::iter::once(decoder).chain(against).map(subject).collect();
         let rows = (LOGITS_BYTES / (4 * vocabulary)).clamp(1, LOGITS_ROWS);
         Ok(Scorer { subjects, compute, rows })
     }
 
-    /// Scores windows, whose states are in memory together.
-    pub(crate) fn batch(
+    /// Scores windows. Returns the batches that are done if `cancel` is raised.
+    ///
+    /// # Errors
+    /// `Model` for weights that cannot be read; `Stopped` if `cancel` is raised before a batch is done.
+    pub(crate) fn score(
+        &mut self,
+        windows: &[Window],
+        tokens: &Tokens,
+        cancel: &Cancel,
+        progress: &mut dyn Progress,
+    ) -> Result<Vec<ScoredWindow>> {
+        let total = windows.iter().map(|window| window.tokens.len() as u64).sum();
+        progress.event(Event::TokensStarted { task: "eval", tokens: total });
+        let per_batch = windows.first().map_or(1, |window| BATCH_TOKENS / window.tokens.len());
+        let mut scored = Vec::new();
+        for batch in windows.chunks(per_batch.max(1)) {
+            match self.batch(batch, tokens, cancel, progress) {
+                Ok(windows) => scored.extend(windows),
+                Err(Error::Stopped) if !scored.is_empty() => break,
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(scored)
+    }
+
+    /// Scores windows that are in memory together.
+    fn batch(
         &mut self,
         windows: &[Window],
         tokens: &Tokens,
@@ -118,7 +149,7 @@ impl<'a> Scorer<'a> {
         Ok(scored)
     }
 
-    /// Scores one window from the last states of each model.
+    /// Scores a window from the last states of each model, `[tokens, hidden]`.
     fn window(
         &mut self,
         window: &Window,
@@ -132,10 +163,10 @@ impl<'a> Scorer<'a> {
             let here = at..(at + self.rows).min(window.scored.end);
             for ((subject, head), states) in self.subjects.iter_mut().zip(heads).zip(states) {
                 let width = subject.decoder.config().hidden;
-                // A token is predicted by the position before it.
+                // The position before a token predicts it.
                 let first = here.start - 1 - window.tokens.start;
                 let rows = &states[first * width..(first + here.len()) * width];
-                head.logits(&subject.run, rows, &mut subject.logits);
+                head.logits(&subject.workspace, rows, &mut subject.logits);
             }
             let mut rows: Vec<TokenScore> = here
                 .clone()
@@ -159,7 +190,7 @@ impl<'a> Scorer<'a> {
     }
 }
 
-/// Fills in a score from row `row` of the logits of one model or two.
+/// Fills in a score from row `row` of each model's logits.
 fn judge(logits: &[&[f32]], row: usize, vocabulary: usize, score: &mut TokenScore) {
     let row = row * vocabulary..(row + 1) * vocabulary;
     let own = &logits[0][row.clone()];
@@ -167,7 +198,7 @@ fn judge(logits: &[&[f32]], row: usize, vocabulary: usize, score: &mut TokenScor
     score.nll = vector::LogSum::of(own).nll(own[token]);
     score.against = logits.get(1).map(|other| {
         let other = &other[row.clone()];
-        Comparison {
+        TokenComparison {
             nll: vector::LogSum::of(other).nll(other[token]),
             kl: vector::kl(other, own),
             agree: vector::argmax(own) == vector::argmax(other),
@@ -176,7 +207,7 @@ fn judge(logits: &[&[f32]], row: usize, vocabulary: usize, score: &mut TokenScor
 }
 
 impl Subject<'_> {
-    /// The last states `[tokens, hidden]` of each window; a layer is read once for all of them.
+    /// The last states `[tokens, hidden]` of each window. Each layer is read once for all windows.
     fn states(
         &self,
         windows: &[Window],
@@ -189,14 +220,14 @@ impl Subject<'_> {
         let mut layer = self.decoder.layer(0)?;
         for next in 1..=layers {
             layer = std::thread::scope(|scope| -> Result<_> {
-                // The next layer is read meanwhile.
+                // The next layer is read in the meantime.
                 let decoder = self.decoder;
                 let read =
                     move || if next < layers { decoder.layer(next).map(Some) } else { Ok(None) };
                 let reader = start_thread(scope, read)?;
-                layer.prepare(self.run.compute());
-                self.run.compute().each_chunk(&mut states, 1, |_, hidden| {
-                    layer.forward(&self.run, &mut hidden[0]);
+                layer.prepare(self.workspace.compute());
+                self.workspace.compute().each_chunk(&mut states, 1, |_, hidden| {
+                    layer.forward(&self.workspace, &mut hidden[0]);
                 });
                 let read = reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
                 Ok(read?.unwrap_or_else(|| Arc::clone(&layer)))
@@ -207,7 +238,7 @@ impl Subject<'_> {
     }
 }
 
-/// Spreads tokens over the steps that a batch takes, for the progress.
+/// Spreads the tokens of a batch over its steps, for progress.
 struct Steps {
     tokens: usize,
     steps: usize,
@@ -219,7 +250,7 @@ impl Steps {
         Steps { tokens, steps, done: 0 }
     }
 
-    /// Tokens that the next step counts for.
+    /// Tokens of the next step.
     fn next(&mut self) -> u64 {
         let until = |done| self.tokens * done / self.steps;
         let before = until(self.done);

@@ -1,4 +1,4 @@
-//! The text that a model is measured on: plain, or the documents of a JSON Lines file.
+//! Texts for calibration and evaluation: plain text, or the documents of a JSON Lines file.
 
 use std::path::{Path, PathBuf};
 
@@ -8,48 +8,49 @@ use serde_json::Value;
 
 use crate::error::Result;
 
-/// Largest text that is read, in bytes.
+/// Largest file that is read, in bytes.
 const MAX_BYTES: u64 = 4 << 30;
-/// What stands between two documents.
+/// Separator of documents.
 const BETWEEN_DOCUMENTS: &str = "\n\n";
-/// Field that holds the text of a document where none is named.
+/// Default field of the text in a JSON Lines file.
 const DEFAULT_FIELD: &str = "text";
 
 /// A text in memory.
 #[derive(Debug)]
-pub struct Text {
-    /// Its characters; documents are joined by an empty line.
-    pub characters: String,
+pub(crate) struct Text {
+    /// Its characters. An empty line separates documents.
+    pub(crate) characters: String,
     path: PathBuf,
     digest: Digest,
     field: Option<String>,
 }
 
-/// What a report says of a text.
+/// The text of an evaluation, as reports name it.
 #[derive(Debug, Clone, Serialize)]
 pub struct TextUsed {
     /// File name.
     pub file: String,
     /// SHA-256 of the file.
     pub sha256: String,
-    /// Bytes of text.
+    /// Bytes of the text.
     pub bytes: usize,
-    /// Field of the JSON objects, for JSON Lines.
+    /// Field of the JSON objects that holds the text, for JSON Lines.
     pub field: Option<String>,
 }
 
 impl Text {
-    /// A text that is not in a file; `name` stands for one.
-    pub fn of(characters: String, name: &str) -> Text {
+    /// A text that is not in a file. `name` stands for the file in messages.
+    pub(crate) fn of(characters: String, name: &str) -> Text {
         let digest = Sha256::of(characters.as_bytes());
         Text { characters, path: PathBuf::from(name), digest, field: None }
     }
 
-    /// Reads a file: JSON Lines where a field is named or the name ends in `.jsonl`, else plain text.
+    /// Reads a file: JSON Lines if `field` is given or the name ends in `.jsonl`, else plain text.
     ///
     /// # Errors
-    /// `Malformed` for bytes that are not UTF-8, lines without the field, an empty text; `Io`.
-    pub fn read(path: &Path, field: Option<&str>) -> Result<Text> {
+    /// `Checkpoint` for a file that cannot be read, bytes that are not UTF-8, lines without the field, and an empty
+    /// text.
+    pub(crate) fn read(path: &Path, field: Option<&str>) -> Result<Text> {
         let bytes = Source::open(path)?.read_all(MAX_BYTES)?;
         let digest = Sha256::of(&bytes);
         let characters = String::from_utf8(bytes).map_err(|e| {
@@ -69,17 +70,17 @@ impl Text {
         Ok(Text { characters, path: path.to_owned(), digest, field })
     }
 
-    /// Digest of its file.
+    /// Digest of the file.
     pub(crate) fn digest(&self) -> Digest {
         self.digest
     }
 
-    /// Its file.
+    /// Path of the file.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What a report says of it.
+    /// The text as reports name it.
     pub(crate) fn describe(&self) -> TextUsed {
         let name = self.path.file_name().unwrap_or(self.path.as_os_str());
         TextUsed {
@@ -91,13 +92,13 @@ impl Text {
     }
 }
 
-/// The texts of a JSON Lines file; empty lines are passed over.
+/// The texts of a JSON Lines file. Empty lines are skipped.
 fn documents(path: &Path, lines: &str, field: &str) -> Result<Vec<String>> {
     let mut documents = Vec::new();
     for (number, line) in lines.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let mut value: Value = serde_json::from_str(line).map_err(|e| {
             let found = format!("line {}: {e}", number + 1);
-            Malformed::new(path, "JSON Lines", "a JSON object a line", found)
+            Malformed::new(path, "JSON Lines", "a JSON object per line", found)
         })?;
         match value.get_mut(field).map(Value::take) {
             Some(Value::String(text)) => documents.push(text),

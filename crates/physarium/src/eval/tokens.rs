@@ -1,4 +1,4 @@
-//! A text as the tokens of a checkpoint's own tokenizer.
+//! Tokens of a text, by the model's own tokenizer.
 
 use physarium_checkpoint::Malformed;
 use physarium_model::ModelFiles;
@@ -8,34 +8,33 @@ use super::text::Text;
 use crate::error::Result;
 use crate::tokenizer::{self, BosRule, TokenizerConfig};
 
-/// Bytes of text that a token is first taken to have when only some tokens are wanted.
+/// First guess of the bytes per token, if only the first tokens of a text are wanted.
 const BYTES_PER_TOKEN: usize = 8;
-/// Tokens at the end of a piece of text that may come out otherwise when more text follows.
+/// Tokens at the end of a piece of text that may change if more text follows.
 const UNSETTLED: usize = 256;
 
 /// Tokens of a text.
 #[derive(Debug)]
-pub struct Tokens {
+pub(crate) struct Tokens {
     /// Their ids.
-    pub ids: Vec<u32>,
-    /// For each token, one past the last byte of the text that it stands for.
-    pub ends: Vec<usize>,
-    /// How the text begins.
-    pub bos: BosRule,
+    pub(crate) ids: Vec<u32>,
+    /// For each token, the end of its bytes in the text (exclusive).
+    pub(crate) ends: Vec<usize>,
+    /// Whether the text begins with a special token.
+    pub(crate) bos: BosRule,
     /// Digest of `tokenizer.json`.
-    pub tokenizer_sha256: String,
+    pub(crate) tokenizer_sha256: String,
 }
 
 impl Tokens {
-    /// Tokenizes a text with the tokenizer of a model, the first `limit` tokens of it.
+    /// The first `limit` tokens of a text, or all, by the tokenizer of a model.
     ///
-    /// A token for the beginning of text is put first where `tokenizer_config.json` says so
-    /// (`add_bos_token`), or, where it is silent, where the tokenizer's post-processor does. No other
-    /// special token is added.
+    /// The first token is the one for the beginning of a text if `add_bos_token` in `tokenizer_config.json` says so,
+    /// or, if it is absent, if the tokenizer's post-processor adds one. No other special token is added.
     ///
     /// # Errors
-    /// `Checkpoint` when the tokenizer is missing or cannot be read, or fails on the text.
-    pub fn of(files: &ModelFiles, text: &Text, limit: Option<usize>) -> Result<Tokens> {
+    /// `Checkpoint` if the tokenizer is missing, malformed, or fails on the text.
+    pub(crate) fn of(files: &ModelFiles, text: &Text, limit: Option<usize>) -> Result<Tokens> {
         let (tokenizer, digest) = tokenizer::read(files)?;
         let (bos, first) = tokenizer::bos(&TokenizerConfig::read(files)?, &tokenizer)?;
         let wanted = limit.unwrap_or(usize::MAX).saturating_sub(first.iter().len());
@@ -49,8 +48,11 @@ impl Tokens {
         })
     }
 
-    /// Fails if the tokenizer of `other` makes other tokens of the same text. One
-    /// without a tokenizer is taken at its vocabulary.
+    /// Fails if the tokenizer of `other` gives other tokens for the same text. A model without a tokenizer passes;
+    /// only the size of its vocabulary is compared.
+    ///
+    /// # Errors
+    /// `Checkpoint` for other tokens.
     pub(crate) fn refuse_other_tokenizer(
         &self,
         text: &Text,
@@ -63,9 +65,9 @@ impl Tokens {
         {
             return Ok(());
         }
-        let expected = "the same tokens as the model's own tokenizer makes";
-        Err(Malformed::new(&other.path_of(tokenizer::FILE_NAME), "tokenizer", expected, "others")
-            .into())
+        let what = "the two models use different tokenizers";
+        let path = other.path_of(tokenizer::FILE_NAME);
+        Err(Malformed::new(&path, what, "the same tokens for this text", "others").into())
     }
 }
 

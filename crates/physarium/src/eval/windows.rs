@@ -1,20 +1,19 @@
-//! Windows of a text: what the model sees at once, and what is scored of it.
+//! Windows of a text: the context of the model, and the positions that are scored in it.
 
 use std::ops::Range;
 
-/// A run of tokens that the model sees at once.
+/// Consecutive tokens that the model processes together.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Window {
+pub(crate) struct Window {
     /// Positions in the text.
-    pub tokens: Range<usize>,
-    /// Positions whose token is scored: predicted from those before it in the window.
-    pub scored: Range<usize>,
+    pub(crate) tokens: Range<usize>,
+    /// Positions whose token is scored. A token is predicted from those before it in the window.
+    pub(crate) scored: Range<usize>,
 }
 
 /// All whole windows of a text of `tokens` tokens, `stride` apart.
 ///
-/// Every token is scored in the first window that holds it, but for tokens that have none before
-/// them in theirs.
+/// A token is scored in the first window that holds it, unless it is the first of that window.
 pub(crate) fn cut(tokens: usize, window: usize, stride: usize) -> Vec<Window> {
     let begins = (0..).step_by(stride).take_while(|begin| begin + window <= tokens);
     let cut = |begin: usize| {

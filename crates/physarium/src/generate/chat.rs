@@ -1,4 +1,4 @@
-//! What a user says, in the form that a chat model was trained on: its own template, by `minijinja`.
+//! The prompt of a chat model: a user's message in the model's own template, rendered by `minijinja`.
 
 use std::io::{self, Write};
 
@@ -17,30 +17,35 @@ use crate::tokenizer::TokenizerConfig;
 
 /// Largest template that is read, in bytes.
 const MAX_BYTES: u64 = 16 << 20;
-/// The file of a template.
+/// File name of a template.
 const TEMPLATE: &str = "chat_template.jinja";
-/// Tokens that templates name.
+/// Special tokens that templates use.
 const TOKENS: [&str; 5] = ["bos_token", "eos_token", "pad_token", "unk_token", "sep_token"];
 
-/// The text of a conversation in which a user has said `says`, up to where the model answers.
+/// A conversation with one message of the user, up to the model's answer.
 ///
 /// The template is `chat_template.jinja`, or else the default one of `tokenizer_config.json`.
 ///
 /// # Errors
-/// `Malformed` for a model without a template, or one that fails.
-pub(crate) fn render(files: &ModelFiles, config: &TokenizerConfig, says: &str) -> Result<String> {
+/// `Checkpoint` for a model without a template, and for a template that fails.
+pub(crate) fn render(
+    files: &ModelFiles,
+    config: &TokenizerConfig,
+    message: &str,
+) -> Result<String> {
     let (name, template) = template(files, config)?;
     let tokens = TOKENS.into_iter().filter_map(|name| Some((name, config.token(name)?)));
-    apply(&template, says, tokens).map_err(|e| {
+    apply(&template, message, tokens).map_err(|e| {
         let found = printable(&format!("{e:#}"));
-        Malformed::new(&files.path_of(name), "chat template", "one that renders", found).into()
+        Malformed::new(&files.path_of(name), "chat template", "a template that renders", found)
+            .into()
     })
 }
 
-/// Renders, in an environment that is set up as transformers sets Jinja up.
+/// Renders a template in an environment like the one that transformers sets up.
 fn apply<'a>(
     template: &str,
-    says: &str,
+    message: &str,
     tokens: impl Iterator<Item = (&'a str, &'a str)>,
 ) -> Result<String, minijinja::Error> {
     let mut environment = Environment::new();
@@ -52,7 +57,7 @@ fn apply<'a>(
         Err(minijinja::Error::new(ErrorKind::InvalidOperation, what))
     });
     environment.add_template("chat", template)?;
-    let message = Value::from_pairs([("role", "user"), ("content", says)]);
+    let message = Value::from_pairs([("role", "user"), ("content", message)]);
     let mut context = vec![
         ("messages", Value::from(vec![message])),
         ("add_generation_prompt", Value::from(true)),
@@ -61,15 +66,15 @@ fn apply<'a>(
     environment.get_template("chat")?.render(Value::from_pairs(context))
 }
 
-/// JSON as Python writes it: blanks after commas and colons, nothing escaped for HTML.
+/// JSON as Python writes it: spaces after commas and colons, no escapes for HTML.
 fn to_json(value: &Value, options: Kwargs) -> Result<Value, minijinja::Error> {
     let indent: Option<usize> = options.get("indent")?;
     options.assert_all_used()?;
     let mut text = Vec::new();
     let written = match indent {
-        Some(blanks) => {
-            let blanks = " ".repeat(blanks);
-            let formatter = PrettyFormatter::with_indent(blanks.as_bytes());
+        Some(spaces) => {
+            let spaces = " ".repeat(spaces);
+            let formatter = PrettyFormatter::with_indent(spaces.as_bytes());
             value.serialize(&mut Serializer::with_formatter(&mut text, formatter))
         }
         None => value.serialize(&mut Serializer::with_formatter(&mut text, OneLine)),
@@ -80,7 +85,7 @@ fn to_json(value: &Value, options: Kwargs) -> Result<Value, minijinja::Error> {
     Ok(Value::from_safe_string(text))
 }
 
-/// Python's separators.
+/// A formatter with Python's separators.
 struct OneLine;
 
 impl Formatter for OneLine {
@@ -97,7 +102,7 @@ impl Formatter for OneLine {
     }
 }
 
-/// The template, and the file that it is in.
+/// The file name and the text of the template.
 fn template(files: &ModelFiles, config: &TokenizerConfig) -> Result<(&'static str, String)> {
     if let Some(bytes) = files.find(TEMPLATE, MAX_BYTES)? {
         let text = String::from_utf8(bytes).map_err(|e| {
@@ -114,7 +119,7 @@ fn template(files: &ModelFiles, config: &TokenizerConfig) -> Result<(&'static st
         None => {
             let expected = format!("{TEMPLATE}, or chat_template in tokenizer_config.json");
             Err(Malformed::new(files.path(), "no chat template", expected, "none")
-                .with_hint("without --chat the prompt is the beginning of a text to go on with")
+                .with_hint("without --chat the prompt is the beginning of a text to continue")
                 .into())
         }
     }
@@ -125,23 +130,23 @@ fn template(files: &ModelFiles, config: &TokenizerConfig) -> Result<(&'static st
 mod tests {
     use super::apply;
 
-    /// What templates of chat models do, and what transformers 5.23 makes of it.
+    /// Features that templates of chat models use; transformers 5.23 gives the same text.
     #[test]
     fn templates_render_as_in_transformers() {
-        let says = "  What is a slime mould? ";
+        let message = "  What is a slime mould? ";
         let tokens = || [("bos_token", "<s>"), ("eos_token", "</s>")].into_iter();
         let simple = "{% for m in messages %}{{ '<|' + m['role'] + '|>\n' + m.content + '<|end|>\n' }}\
                       {% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}";
         let expected = "<|user|>\n  What is a slime mould? <|end|>\n<|assistant|>\n";
-        assert_eq!(apply(simple, says, tokens()).unwrap(), expected);
+        assert_eq!(apply(simple, message, tokens()).unwrap(), expected);
         let blocks = include_str!("../../tests/chat/blocks.jinja");
         let expected = "<s><<SYS>>\nBe of use.\n<</SYS>>\n[1/1] WHAT IS A SLIME MOULD?</s>words: 8 \
                         {\"role\": \"user\", \"deep\": [1, 2.5, null, true]}\nanswer: ";
-        assert_eq!(apply(blocks, says, tokens()).unwrap(), expected);
+        assert_eq!(apply(blocks, message, tokens()).unwrap(), expected);
     }
 
     #[test]
-    fn a_template_that_refuses_says_why() {
+    fn the_error_of_a_template_is_passed_on() {
         let refuses = "{{ raise_exception('no users here') }}";
         let error = apply(refuses, "x", [].into_iter()).unwrap_err().to_string();
         assert!(error.contains("no users here"), "{error}");

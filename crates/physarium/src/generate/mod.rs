@@ -1,20 +1,21 @@
 /*!
-Text out of a model, token by token.
+Text generation, token by token.
 
-In: a checkpoint directory or a packed file, and a prompt ([`GenerateRequest`]). Out: the text, as it
-comes, and what it took ([`Generated`]). The same request gives the same text; greedily, a packed file
-gives the text of the directory that it was packed from, since the sums are the same bits.
+In: a checkpoint directory or a packed file, and a prompt ([`GenerateRequest`]). Out: the text while it is generated,
+and at the end the text with its figures ([`Generated`]). The same request gives the same text. At temperature 0 a
+packed file gives the same text as the directory that it was packed from.
 */
 
 mod chat;
 mod sampling;
 mod stop;
 
+use std::panic::resume_unwind;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use physarium_checkpoint::printable;
-use physarium_model::{Compute, Decoder, Generation, Residency};
+use physarium_checkpoint::{printable, start_thread};
+use physarium_model::{Compute, Decoder, Generation, ModelFiles, Residency};
 use tokenizers::Tokenizer;
 
 use crate::cancel::Cancel;
@@ -25,183 +26,236 @@ pub use sampling::Sampling;
 
 use sampling::Sampler;
 
-/// Tokens of a prompt that are read before anyone can stop it.
+/// Tokens of a prompt that are processed at once; cancellation is checked in between.
 const PROMPT_TOKENS: usize = 256;
 
-/// What the model is given.
+/// The prompt of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Prompt<'a> {
-    /// The beginning of a text to go on with.
+    /// The beginning of a text to continue.
     Text(&'a str),
-    /// What a user says, put into the model's own chat template.
+    /// A user's message, which is put into the model's own chat template.
     Chat(&'a str),
 }
 
 /// What to generate, and how.
 #[derive(Debug, Clone, Copy)]
 pub struct GenerateRequest<'a> {
-    /// Checkpoint directory or packed file.
+    /// The checkpoint directory, or a packed file.
     pub model: &'a Path,
-    /// What it goes on with.
+    /// The text to continue, or the message to answer.
     pub prompt: Prompt<'a>,
-    /// Most tokens that are generated; fewer where the model says that it is done, or is made for no
-    /// more positions.
+    /// Most tokens to generate. Fewer are generated if the model ends the text or reaches its context limit.
     pub max_tokens: usize,
     /// How tokens are chosen.
     pub sampling: Sampling,
-    /// Threads that compute; the text does not depend on it.
+    /// Threads to compute on. The text does not depend on their number.
     pub threads: usize,
 }
 
 /// Why generation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stopped {
-    /// The model said that the text is complete.
+    /// The model ended the text.
     EndOfText,
-    /// As many tokens as were asked for.
+    /// The requested number of tokens is generated.
     MaxTokens,
-    /// No position is left that the model is made for.
+    /// The model's context limit is reached.
     Positions,
-    /// The caller asked to stop.
+    /// The run was cancelled.
     Cancelled,
 }
 
-/// What was generated, and what it took.
+/// Generated text, and figures of its generation.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Generated {
     /// The text, without the prompt and special tokens.
     pub text: String,
-    /// Why it ended.
+    /// Why generation ended.
     pub stopped: Stopped,
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
-    /// Tokens that were generated, one for the end of the text among them.
+    /// Tokens generated, including one that ends the text.
     pub generated_tokens: usize,
-    /// Bytes of weights that one token reads.
+    /// Bytes of weights that are read for each token.
     pub weights_bytes: usize,
-    /// Reading weights and tokenizer.
+    /// Time for reading weights and tokenizer.
     pub load: Duration,
-    /// The prompt through the layers.
+    /// Time from then to the first token, for processing the prompt.
     pub prompt: Duration,
-    /// From the call to the first token.
+    /// Time from the call to the first token.
     pub first_token: Duration,
-    /// All tokens after the first.
+    /// Time for all tokens after the first.
     pub generation: Duration,
 }
 
-/// Generates. `on_text` is told of text as soon as its characters are complete; it stops the work by an
-/// error.
+/// Generates text. Calls `on_text` with each piece of text as soon as its characters are complete; an error from it
+/// stops the run.
+///
+/// If `cancel` is raised, it returns what it has.
 ///
 /// # Errors
-/// `Checkpoint` and `Model` for what is wrong with files, `Usage` for a prompt of no tokens or too many,
-/// and sampling parameters out of range, `NonFiniteLogits` for a model that computes NaN.
+/// `Checkpoint` and `Model` for faults in files; `Usage` for a prompt that is empty or too long, and for sampling
+/// parameters out of range; `NonFiniteLogits` for a model that computes NaN; what `on_text` returns.
 pub fn generate(
     request: &GenerateRequest<'_>,
     cancel: &Cancel,
     on_text: &mut dyn FnMut(&str) -> Result<()>,
 ) -> Result<Generated> {
     let began = Instant::now();
-    let mut sampler = Sampler::new(request.sampling)?;
+    let sampler = Sampler::new(request.sampling)?;
     let decoder = Decoder::open(request.model, Residency::Resident)?;
     let compute = Compute::new(request.threads)?.sparing_memory();
-    // The tokenizer is read beside the weights.
-    let (read, loaded) = std::thread::scope(|scope| {
-        let reader = physarium_checkpoint::start_thread(scope, || read_prompt(&decoder, request));
-        let loaded = decoder.load(&compute);
-        let read = reader
-            .map(|reader| reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-        (read, loaded)
-    });
-    let (tokenizer, config, prompt) = read??;
-    loaded?;
-    let ends = stop::tokens(decoder.files(), &tokenizer, &config)?;
+    let Loaded { tokenizer, ends, prompt } = Loaded::read(&decoder, &compute, request)?;
     let room = decoder.config().max_positions.unwrap_or(usize::MAX);
     if prompt.is_empty() || prompt.len() >= room {
-        let most = room - 1;
-        let found = prompt.len();
+        let (found, most) = (prompt.len(), room - 1);
         return Err(Error::Usage(format!("a prompt of {found} tokens: expected 1 to {most}")));
     }
     let most = request.max_tokens.min(room - prompt.len());
-    let mut generation = Generation::new(&compute, &decoder, prompt.len() + most)?;
-    let load = began.elapsed();
-    let mut stream = tokenizer.decode_stream(true);
-    let mut done = Generated {
+    let generation = Generation::new(&compute, &decoder, prompt.len() + most)?;
+    let generated = Generated {
         text: String::new(),
         stopped: if most < request.max_tokens { Stopped::Positions } else { Stopped::MaxTokens },
         prompt_tokens: prompt.len(),
         generated_tokens: 0,
         weights_bytes: generation.weights_bytes(),
-        load,
+        load: began.elapsed(),
         prompt: Duration::ZERO,
         first_token: Duration::ZERO,
         generation: Duration::ZERO,
     };
-    // A long prompt can be stopped on the way.
-    let begin = (prompt.len() - 1) / PROMPT_TOKENS * PROMPT_TOKENS;
-    for tokens in prompt[..begin].chunks(PROMPT_TOKENS) {
-        if cancel.is_raised() {
-            return Ok(Generated { stopped: Stopped::Cancelled, ..done });
-        }
-        generation.feed(tokens)?;
-    }
-    let mut next = prompt[begin..].to_vec();
-    let mut first = Instant::now();
-    while done.generated_tokens < most {
-        let logits = generation.feed(&next)?;
-        if logits.iter().any(|logit| logit.is_nan()) {
-            let tokens = generation.seen();
-            return Err(Error::NonFiniteLogits { model: request.model.to_owned(), tokens });
-        }
-        let token = sampler.choose(logits);
-        if done.generated_tokens == 0 {
-            done.first_token = began.elapsed();
-            done.prompt = done.first_token - load;
-            first = Instant::now();
-        }
-        done.generated_tokens += 1;
-        if ends.contains(&token) {
-            done.stopped = Stopped::EndOfText;
-            break;
-        }
-        let text = stream.step(token);
-        let text = text.map_err(|e| tokenizer::fault(decoder.files(), &e.to_string()))?;
-        if let Some(text) = text {
-            on_text(&text)?;
-            done.text += &text;
-        }
-        if cancel.is_raised() {
-            done.stopped = Stopped::Cancelled;
-            break;
-        }
-        next = vec![token];
-    }
-    done.generation = first.elapsed();
-    Ok(done)
+    let session = Session {
+        model: request.model,
+        files: decoder.files(),
+        tokenizer: &tokenizer,
+        ends,
+        most,
+        cancel,
+        generation,
+        sampler,
+        began,
+        generated,
+    };
+    session.run(&prompt, on_text)
 }
 
-/// The model's tokenizer, what its config says, and the prompt's tokens.
-fn read_prompt(
-    decoder: &Decoder,
-    request: &GenerateRequest<'_>,
-) -> Result<(Tokenizer, TokenizerConfig, Vec<u32>)> {
-    let files = decoder.files();
-    let (tokenizer, _) = tokenizer::read(files)?;
-    let config = TokenizerConfig::read(files)?;
-    let encode = |text: &str| {
-        let encoding = tokenizer.encode(text, false);
-        let encoding = encoding.map_err(|e| {
-            tokenizer::fault(files, &format!("on the prompt: {}", printable(&e.to_string())))
-        })?;
-        Ok::<_, Error>(encoding.get_ids().to_vec())
-    };
-    let tokens = match request.prompt {
-        Prompt::Text(text) => {
-            let (_, first) = tokenizer::bos(&config, &tokenizer)?;
-            first.into_iter().chain(encode(text)?).collect()
+/// What the model's files and the request give: a tokenizer, the tokens that end a text, and the prompt's tokens.
+struct Loaded {
+    tokenizer: Tokenizer,
+    ends: Vec<u32>,
+    prompt: Vec<u32>,
+}
+
+impl Loaded {
+    /// Reads the tokenizer while another thread reads the weights.
+    fn read(decoder: &Decoder, compute: &Compute, request: &GenerateRequest<'_>) -> Result<Loaded> {
+        let (loaded, weights) = std::thread::scope(|scope| {
+            let reader = start_thread(scope, || Loaded::read_prompt(decoder, request));
+            let weights = decoder.load(compute);
+            let loaded =
+                reader.map(|reader| reader.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            (loaded, weights)
+        });
+        let loaded = loaded??;
+        weights?;
+        Ok(loaded)
+    }
+
+    fn read_prompt(decoder: &Decoder, request: &GenerateRequest<'_>) -> Result<Loaded> {
+        let files = decoder.files();
+        let (tokenizer, _) = tokenizer::read(files)?;
+        let config = TokenizerConfig::read(files)?;
+        let encode = |text: &str| {
+            let encoding = tokenizer.encode(text, false);
+            let encoding = encoding.map_err(|e| {
+                tokenizer::fault(files, &format!("on the prompt: {}", printable(&e.to_string())))
+            })?;
+            Ok::<_, Error>(encoding.get_ids().to_vec())
+        };
+        let prompt = match request.prompt {
+            Prompt::Text(text) => {
+                let (_, first) = tokenizer::bos(&config, &tokenizer)?;
+                first.into_iter().chain(encode(text)?).collect()
+            }
+            // The template writes its special tokens itself.
+            Prompt::Chat(text) => encode(&chat::render(files, &config, text)?)?,
+        };
+        let ends = stop::tokens(files, &tokenizer, &config)?;
+        Ok(Loaded { tokenizer, ends, prompt })
+    }
+}
+
+/// A run in progress.
+struct Session<'a> {
+    model: &'a Path,
+    files: &'a ModelFiles,
+    tokenizer: &'a Tokenizer,
+    /// Tokens that end the text.
+    ends: Vec<u32>,
+    /// Most tokens to generate.
+    most: usize,
+    cancel: &'a Cancel,
+    generation: Generation<'a>,
+    sampler: Sampler,
+    began: Instant,
+    generated: Generated,
+}
+
+impl Session<'_> {
+    /// Generates until the text ends, the limit is reached, or the run is cancelled.
+    fn run(
+        mut self,
+        prompt: &[u32],
+        on_text: &mut dyn FnMut(&str) -> Result<()>,
+    ) -> Result<Generated> {
+        // All but the last part of a long prompt, so that the run can be cancelled in between.
+        let begin = (prompt.len() - 1) / PROMPT_TOKENS * PROMPT_TOKENS;
+        for tokens in prompt[..begin].chunks(PROMPT_TOKENS) {
+            if self.cancel.is_raised() {
+                return Ok(Generated { stopped: Stopped::Cancelled, ..self.generated });
+            }
+            self.generation.feed(tokens)?;
         }
-        // The template writes its special tokens itself.
-        Prompt::Chat(text) => encode(&chat::render(files, &config, text)?)?,
-    };
-    Ok((tokenizer, config, tokens))
+        let mut next = prompt[begin..].to_vec();
+        let mut stream = self.tokenizer.decode_stream(true);
+        let mut first = Instant::now();
+        while self.generated.generated_tokens < self.most {
+            let token = self.token_after(&next)?;
+            if self.generated.generated_tokens == 0 {
+                self.generated.first_token = self.began.elapsed();
+                self.generated.prompt = self.generated.first_token - self.generated.load;
+                first = Instant::now();
+            }
+            self.generated.generated_tokens += 1;
+            if self.ends.contains(&token) {
+                self.generated.stopped = Stopped::EndOfText;
+                break;
+            }
+            let text = stream.step(token);
+            let text = text.map_err(|e| tokenizer::fault(self.files, &e.to_string()))?;
+            if let Some(text) = text {
+                on_text(&text)?;
+                self.generated.text += &text;
+            }
+            if self.cancel.is_raised() {
+                self.generated.stopped = Stopped::Cancelled;
+                break;
+            }
+            next = vec![token];
+        }
+        self.generated.generation = first.elapsed();
+        Ok(self.generated)
+    }
+
+    /// Feeds tokens and chooses the next one.
+    fn token_after(&mut self, tokens: &[u32]) -> Result<u32> {
+        let logits = self.generation.feed(tokens)?;
+        if logits.iter().any(|logit| logit.is_nan()) {
+            let tokens = self.generation.seen();
+            return Err(Error::NonFiniteLogits { model: self.model.to_owned(), tokens });
+        }
+        Ok(self.sampler.choose(logits))
+    }
 }

@@ -1,4 +1,4 @@
-//! From logits to a token.
+//! Choice of the next token from logits.
 
 use physarium_model::vector;
 
@@ -8,29 +8,31 @@ use crate::random::SplitMix;
 /// How a token is chosen.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sampling {
-    /// What logits are divided by; 0 always takes the likeliest token.
+    /// Divisor of the logits. At 0 the most likely token is always chosen.
     pub temperature: f64,
-    /// Only the likeliest tokens that together have this probability are drawn from (nucleus sampling,
-    /// Holtzman et al. 2020); 1 for all.
+    /// Only the most likely tokens that together have this probability are candidates (nucleus sampling, Holtzman et
+    /// al. 2020); 1 for all tokens.
     pub top_p: f64,
-    /// Where the random numbers begin.
+    /// Seed of the random choice.
     pub seed: u64,
 }
 
 impl Default for Sampling {
-    /// The likeliest token.
+    /// The most likely token.
     fn default() -> Self {
         Sampling { temperature: 0.0, top_p: 1.0, seed: 0 }
     }
 }
 
-/// Chooses one token after another.
+/// Chooses tokens.
 pub(crate) struct Sampler {
     sampling: Sampling,
     random: SplitMix,
 }
 
 impl Sampler {
+    /// # Errors
+    /// `Usage` for parameters out of range.
     pub(crate) fn new(sampling: Sampling) -> Result<Sampler> {
         let Sampling { temperature, top_p, seed } = sampling;
         if !temperature.is_finite() || temperature < 0.0 {
@@ -43,6 +45,7 @@ impl Sampler {
         Ok(Sampler { sampling, random: SplitMix::new(seed) })
     }
 
+    /// The next token, by its logits.
     pub(crate) fn choose(&mut self, logits: &[f32]) -> u32 {
         if self.sampling.temperature == 0.0 {
             return vector::argmax(logits) as u32;
@@ -53,7 +56,7 @@ impl Sampler {
             logits.iter().map(weight).zip(0u32..).filter(|(weight, _)| *weight > 0.0).collect();
         let mut total: f64 = weights.iter().map(|(weight, _)| weight).sum();
         if self.sampling.top_p < 1.0 {
-            // Likelier ones first, of equals the first ids.
+            // The most likely tokens first; equally likely ones in the order of their ids.
             weights.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
             let wanted = self.sampling.top_p * total;
             let mut sum = 0.0;
@@ -72,7 +75,7 @@ impl Sampler {
                 return *token;
             }
         }
-        // Rounding may leave a little; NaN logits leave nothing to draw from.
+        // Rounding can leave a small rest; NaN logits leave no candidate.
         weights.last().map_or(0, |(_, token)| *token)
     }
 }
@@ -91,30 +94,30 @@ mod tests {
     }
 
     #[test]
-    fn tokens_are_drawn_as_often_as_they_are_likely() {
+    fn tokens_are_chosen_with_their_probabilities() {
         let all = Sampling { temperature: 1.0, top_p: 1.0, seed: 1 };
         let [two, three, one] = counts(all, 60_000);
         assert!(two.abs_diff(20_000) < 600 && three.abs_diff(30_000) < 600);
         assert!(one.abs_diff(10_000) < 600);
-        // The two likeliest have five sixths.
+        // The two most likely tokens have a probability of five sixths.
         let [two, three, one] = counts(Sampling { top_p: 0.8, ..all }, 50_000);
         assert!(one == 0 && two.abs_diff(20_000) < 600 && three.abs_diff(30_000) < 600);
         assert_eq!(counts(Sampling { top_p: 0.4, ..all }, 100), [0, 100, 0]);
         assert_eq!(counts(Sampling::default(), 100), [0, 100, 0]);
-        // The square of each share.
+        // Half the temperature squares each probability.
         let [two, three, one] = counts(Sampling { temperature: 0.5, ..all }, 14_000);
         assert!(two.abs_diff(4000) < 300 && three.abs_diff(9000) < 300 && one.abs_diff(1000) < 200);
     }
 
     #[test]
-    fn a_seed_is_a_sequence() {
+    fn a_seed_fixes_the_sequence() {
         let draw = |seed| counts(Sampling { temperature: 1.0, top_p: 0.9, seed }, 1000);
         assert_eq!(draw(7), draw(7));
         assert_ne!(draw(7), draw(8));
     }
 
     #[test]
-    fn what_is_out_of_range_is_refused() {
+    fn parameters_out_of_range_are_refused() {
         for (temperature, top_p) in [(-1.0, 1.0), (f64::NAN, 1.0), (1.0, 0.0), (1.0, 1.1)] {
             assert!(Sampler::new(Sampling { temperature, top_p, seed: 0 }).is_err());
         }

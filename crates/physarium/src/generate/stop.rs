@@ -1,4 +1,4 @@
-//! The tokens by which a model says that a text is complete.
+//! The tokens that end a text.
 
 use physarium_checkpoint::{Malformed, printable};
 use physarium_model::ModelFiles;
@@ -11,8 +11,10 @@ use crate::tokenizer::TokenizerConfig;
 /// Largest config that is read, in bytes.
 const MAX_BYTES: u64 = 16 << 20;
 
-/// `eos_token_id` of `generation_config.json`, or else of `config.json`, and the tokenizer's own
-/// `eos_token`.
+/// The `eos_token_id` of `generation_config.json`, or else of `config.json`, and the tokenizer's `eos_token`.
+///
+/// # Errors
+/// `Checkpoint` for a file or a field that is malformed.
 pub(crate) fn tokens(
     files: &ModelFiles,
     tokenizer: &Tokenizer,
@@ -26,7 +28,7 @@ pub(crate) fn tokens(
     Ok(tokens)
 }
 
-/// `eos_token_id` of a file: a number, or a list of them.
+/// The `eos_token_id` of a file: a number, or a list of numbers. `None` without file or field.
 fn ids(files: &ModelFiles, name: &str) -> Result<Option<Vec<u32>>> {
     let Some(bytes) = files.find(name, MAX_BYTES)? else { return Ok(None) };
     let fault = |expected, found: &str| {
@@ -41,6 +43,6 @@ fn ids(files: &ModelFiles, name: &str) -> Result<Option<Vec<u32>>> {
         Value::Array(all) => all.iter().map(id).collect(),
         one => id(one).map(|id| vec![id]),
     };
-    let expected = "a token's id, or a list of them";
+    let expected = "a token id, or a list of token ids";
     Ok(Some(ids.ok_or_else(|| fault(expected, &field.to_string()))?))
 }
