@@ -168,9 +168,23 @@ fn conflicting_options_and_options_without_effect_are_refused() {
         ("--threads 0", "threads"),
         ("--target nothing*", "matches no tensor"),
         ("--skip [", "not a valid pattern"),
+        ("--quiet --progress json", "cannot be used with"),
         ("--colour", "unexpected argument"),
     ] {
         work.fails(2, &format!("prune model --out out {options}"), &[needle]);
+        work.nothing_was_written("out");
+    }
+    let no_weights_are_read = "audit model --from-journal journal.jsonl --threads 2";
+    work.fails(2, no_weights_are_read, &["--threads", "cannot be used with"]);
+    let compare = "compare model --out out --text text.txt";
+    for (options, needle) in [
+        ("", "at least one --sparsity S"),
+        ("--methods magnitude --sparsity 0.5 --allocation flow", "--allocation has no effect"),
+        ("--methods magnitude --sparsity 0.5 --window 64", "--window has no effect"),
+        ("--methods magnitude --pattern 2:4 --calibration c.txt", "--calibration has no effect"),
+        ("--pattern 2:4 --allocation flow", "--allocation has no effect without --sparsity"),
+    ] {
+        work.fails(2, &format!("{compare} {options}"), &["error: ", needle]);
         work.nothing_was_written("out");
     }
 }

@@ -109,7 +109,7 @@ fn of_this_machine() -> Option<String> {
     let file = format!("{instructions}-{processor}.sha256");
     let known = Path::new(RECORDED).join(&file).is_file();
     if !known && std::env::var_os("PHYSARIUM_RECORD").is_none() {
-        println!("skipped: no bytes are recorded for {file}");
+        eprintln!("skipped: no bytes are recorded for {file}");
         return None;
     }
     Some(file)
