@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use physarium_checkpoint::{ErrorKind, printable};
 
-use crate::recipe_error::RecipeError;
+use crate::recipe::error::RecipeError;
 
 /// Result of this crate's functions.
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;

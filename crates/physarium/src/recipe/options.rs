@@ -16,7 +16,7 @@ use physarium_flow::FlowParams;
 
 use crate::calibration::{CalibrationText, default_window};
 use crate::error::Error;
-use crate::recipe_error::{MethodName, NoEffect, RecipeError, RecipeOption};
+use crate::recipe::error::{MethodName, NoEffect, RecipeError, RecipeOption};
 
 /// Side length of a tile unless the user says otherwise, in weights.
 const DEFAULT_BLOCK_SIZE: u64 = 256;

@@ -1,0 +1,4 @@
+//! From what a user asks for to a recipe.
+
+pub(crate) mod error;
+pub(crate) mod options;
