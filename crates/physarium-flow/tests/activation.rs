@@ -278,3 +278,32 @@ fn outputs_of_higher_cost_keep_more_weights() {
     let equal = Problem { output_costs: Some(&costs), ..case.problem() };
     assert_eq!(kept(&equal), kept(&case.problem()));
 }
+
+/// The most weights kept in a group of a row.
+fn fullest_group(weights: &[f32], cols: usize, group: usize) -> usize {
+    let rows = weights.chunks_exact(cols);
+    let kept = |group: &[f32]| group.iter().filter(|weight| **weight != 0.0).count();
+    rows.flat_map(|row| row.chunks(group).map(kept)).max().unwrap()
+}
+
+#[test]
+fn patterns_hold_where_groups_do_not_divide_a_block_of_sparsegpt() {
+    let case = case([3, 260], 5, Inputs::Alive);
+    let compute = Compute::new(1).unwrap();
+    for (keep, group) in [(1, 3), (2, 5), (30, 63)] {
+        let solution = sparsegpt(&compute, &case.problem(), Keep::Pattern { keep, group }).unwrap();
+        assert_eq!(fullest_group(&solution.weights, 260, group), keep, "{keep}:{group}");
+    }
+}
+
+#[test]
+fn a_pattern_holds_in_a_projection_that_is_smaller_than_a_group() {
+    let case = case([1, 3], 2, Inputs::Alive);
+    let compute = Compute::new(1).unwrap();
+    let flow = |keep| {
+        let keep = Keep::Pattern { keep, group: 4 };
+        activation_flow(&compute, &case.problem(), keep, &ActivationFlow::default()).weights
+    };
+    assert_eq!(zeros(&flow(2)), 1);
+    assert_eq!(flow(3), case.weights);
+}

@@ -63,7 +63,9 @@ pub fn activation_flow(
     let mut flow = scaled.flow_of(problem.weights);
     let zeros = match keep {
         Keep::AllBut(zeros) => zeros,
-        Keep::Pattern { keep, group } => flow.len() / group * (group - keep),
+        Keep::Pattern { keep, group } => {
+            problem.rows() * (cols / group * (group - keep) + (cols % group).saturating_sub(keep))
+        }
     };
     let (mut conductance, mut unmet) = (vec![0.0; flow.len()], vec![0.0; flow.len()]);
     if zeros > 0 {

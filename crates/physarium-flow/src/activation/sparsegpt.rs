@@ -42,8 +42,16 @@ pub fn sparsegpt(compute: &Compute, problem: &Problem<'_>, keep: Keep) -> Option
         row.iter_mut().zip(&dead).filter(|(_, dead)| **dead).for_each(|(w, _)| *w = 0.0);
     }
     let mut pruned = 0;
-    for begin in (0..cols).step_by(BLOCK) {
-        let columns = begin..(begin + BLOCK).min(cols);
+    // Whole groups: one that two blocks shared would be decided twice.
+    let width = match keep {
+        Keep::AllBut(_) => BLOCK,
+        Keep::Pattern { group, .. } => {
+            assert!(group <= BLOCK, "groups of {group}, at most {BLOCK}");
+            BLOCK / group * group
+        }
+    };
+    for begin in (0..cols).step_by(width) {
+        let columns = begin..(begin + width).min(cols);
         let block = Block { factor: &factor, cols, columns: columns.clone() };
         match keep {
             Keep::AllBut(zeros) => {
@@ -102,8 +110,8 @@ impl Block<'_> {
     fn by_group(&self, keep: Keep, group: usize) -> impl FnMut(&[f32], usize) -> bool {
         let mut mask: Vec<bool> = Vec::new();
         move |row, column| {
-            if column % group == 0 || mask.is_empty() {
-                let end = (column - column % group + group).min(self.cols);
+            if column % group == 0 {
+                let end = (column + group).min(self.cols);
                 let scores: Vec<f32> = (column..end).map(|c| self.score(row, c)).collect();
                 mask = keep.mask(&scores, end - column);
             }
