@@ -215,7 +215,7 @@ pub enum Error {
     /// The output path is not usable.
     #[error("{}: {what}, expected {expected}, found {found}", show(path))]
     Output {
-        /// The output, or the file or directory that is in the way.
+        /// The output, or another file or directory that prevents writing it.
         path: PathBuf,
         /// What is wrong with it.
         what: &'static str,

@@ -84,7 +84,7 @@ impl Tasks {
     }
 }
 
-/// Makes all workers stop when it is dropped by an error or a panic.
+/// Makes all workers stop when it is dropped, also by an error or a panic.
 struct StopOnDrop<'a>(&'a AtomicBool);
 
 impl StopOnDrop<'_> {

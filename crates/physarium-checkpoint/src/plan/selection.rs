@@ -56,8 +56,8 @@ impl TargetNames {
         })
     }
 
-    /// What the name of a tensor says, if a `target` glob matches it or, without any, if it is that of a default
-    /// projection. `skip` globs are not applied.
+    /// What the name of a tensor says; `None` if no `target` glob matches it or, without such globs, if it is not the
+    /// name of a default projection. `skip` globs are not applied.
     pub fn named(&self, name: &str) -> Option<Named> {
         if self.target.is_empty() {
             return Named::of_default_target(name);

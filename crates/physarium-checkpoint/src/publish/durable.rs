@@ -30,7 +30,7 @@ pub fn write_whole_with<E: From<Error>>(
     write: impl FnOnce(&Path) -> Result<(), E>,
 ) -> Result<(), E> {
     let part = part_name(path);
-    // An interrupted run may have left a file, and anyone a link, which must not be written through.
+    // Left by an interrupted run; or a link, which must not be written through.
     remove_file_if_exists(&part)?;
     let renamed = write(&part).and_then(|()| Ok(sync_and_rename(&part, path)?));
     if renamed.is_err() {

@@ -152,7 +152,7 @@ impl Lister<'_> {
         if kind.is_file() { Disposition::Copy } else { left_out("not a regular file") }
     }
 
-    /// Whether the output has a file of this name of its own, whatever it is in the input.
+    /// Whether a run writes a file of this name itself.
     fn is_own_record(&self, name: &str) -> bool {
         let own = name == journal::FILE_NAME || name == manifest::FILE_NAME;
         own && self.purpose == Purpose::NewWeights

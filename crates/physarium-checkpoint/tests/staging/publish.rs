@@ -19,7 +19,7 @@ fn a_published_output_is_complete_and_nothing_else_remains() {
         .into_keys()
         .filter(|name| !name.starts_with("model/") && !name.starts_with("out/"))
         .collect();
-    assert!(names.is_empty(), "left beside the output: {names:?}");
+    assert!(names.is_empty(), "left next to the output: {names:?}");
 
     let mut output = tree(&work.out());
     let manifest = Manifest::read(&work.out().join(manifest::FILE_NAME)).unwrap();
