@@ -182,7 +182,7 @@ fn counts_that_agree_with_each_other_are_compared_with_the_weights() {
         ("pruned", "pruned weights, expected"),
         ("already_zero", "weights zero before, expected"),
         ("non_finite", "infinite and NaN weights, expected 1, found 0"),
-        ("processed", "record: not as headers and recipe say"),
+        ("processed", "record: differs from headers and recipe"),
     ];
     for (field, needle) in fields {
         let out = work.path(field);
@@ -190,7 +190,7 @@ fn counts_that_agree_with_each_other_are_compared_with_the_weights() {
         forge_count(&out, field, 1);
         let found = findings(&model, &out);
         assert!(found.iter().any(|finding| finding.contains(needle)), "{field}: {found:?}");
-        assert!(!found.iter().any(|finding| finding.contains("not as in the journal")));
+        assert!(!found.iter().any(|finding| finding.contains("differs from the journal")));
         // The audit counts too. It does not look for infinite weights.
         let audit = audit_of(&out, Some(&model));
         assert_eq!(audit.denominator_correct, field == "non_finite", "{field}");

@@ -63,7 +63,7 @@ fn tampering_is_named() {
         manifest.totals.pruned += 1;
         fs::write(&path, manifest.encode()).unwrap();
     };
-    tampered("forge", &forge, "totals: not as in the journal");
+    tampered("forge", &forge, "totals: differs from the journal");
     let weight = |out: &Path| {
         let checkpoint = Checkpoint::open(out).unwrap();
         let (shard, tensor) = checkpoint
@@ -88,8 +88,8 @@ fn tampering_is_named() {
             fs::copy(other.join(name), out.join(name)).unwrap();
         }
     };
-    tampered("journal", &take(JOURNAL), "recipe: not as in the journal");
-    tampered("manifest", &take(MANIFEST), "recipe: not as in the journal");
+    tampered("journal", &take(JOURNAL), "recipe: differs from the journal");
+    tampered("manifest", &take(MANIFEST), "recipe: differs from the journal");
     tampered("shard", &take(second), "SHA-256 of the output, expected");
     let remove = |name: &'static str| move |out: &Path| fs::remove_file(out.join(name)).unwrap();
     tampered("no-journal", &remove(JOURNAL), "physarium.journal.jsonl: file is missing");
