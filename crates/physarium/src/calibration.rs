@@ -50,15 +50,16 @@ impl CalibrationText {
     }
 
     /// Whether it is the bundled text.
-    pub fn is_bundled(&self) -> bool {
+    pub(crate) fn is_bundled(&self) -> bool {
         self.origin == Origin::Bundled
     }
 
     /// Tokens of the text in whole windows, with the tokenizer of the checkpoint in `model`.
     ///
     /// # Errors
-    /// `Checkpoint` for a missing or malformed tokenizer.
+    /// `Checkpoint` for a missing or malformed tokenizer; `Usage` for a window of less than 2 tokens.
     pub(crate) fn available(&self, model: &Path, window: u64) -> Result<u64> {
+        check_window(window)?;
         let tokens = Tokens::of(&ModelFiles::open(model)?, &self.text, None)?.ids.len() as u64;
         Ok(tokens / window * window)
     }
@@ -97,8 +98,9 @@ impl CalibrationText {
             );
             return Err(fault.into());
         }
+        check_window(wanted.window)?;
         let (window, count) = (wanted.window as usize, (wanted.tokens / wanted.window) as usize);
-        if window < 2 || count == 0 {
+        if count == 0 {
             let (tokens, window) = (wanted.tokens, wanted.window);
             let what =
                 format!("{tokens} calibration tokens: expected at least a window of {window}");
@@ -121,6 +123,14 @@ impl CalibrationText {
         }
         let chosen = draw(windows.len(), count, wanted.seed);
         Ok(chosen.into_iter().map(|index| windows[index].to_vec()).collect())
+    }
+}
+
+/// A token is predicted from those before it in its window.
+fn check_window(window: u64) -> Result<()> {
+    match window {
+        0 | 1 => Err(Error::Usage(format!("--window {window}: expected at least 2 tokens"))),
+        _ => Ok(()),
     }
 }
 

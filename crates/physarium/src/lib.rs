@@ -1,18 +1,20 @@
 /*!
-physarium prunes language models with an algorithm inspired by the slime mould Physarum polycephalum, and
-verifies the result.
+physarium prunes language models with an algorithm inspired by the slime mould *Physarum polycephalum*, and verifies
+the result.
 
-This crate is the library; the program `physarium` (package `physarium-cli`) is a thin shell around it.
+This crate is the library. The program `physarium` (package `physarium-cli`) adds a command line to it.
 
-* [`RecipeOptions`] turns what a user asks for into a [`Recipe`](checkpoint::Recipe).
+* [`RecipeOptions`] makes a [`Recipe`](checkpoint::Recipe): the method, how much it prunes, and which tensors.
 * [`Surgery`] plans a run, then prunes a checkpoint in Hugging Face layout into a new directory.
-* [`audit`] recounts and verifies the result from its bytes. It never uses the pruner's code.
-* [`evaluate`] measures perplexity, [`compare`] several methods side by side.
-* [`pack`] stores a pruned checkpoint without its zeros; [`generate`] runs either.
-* [`checkpoint`], [`flow`] and [`model`] are the layers below: files, maths, decoder.
+* [`audit`] counts the result again from its bytes and verifies it, without the code of the pruner.
+* [`evaluate`] measures perplexity; [`compare`] does so for several recipes.
+* [`pack`] stores a pruned checkpoint without its zeros; [`generate()`] generates text from either form.
+* [`checkpoint`], [`flow`] and [`model`] are the layers below: files, mathematics, decoder.
 
-Nothing here reads the command line, writes to a terminal or handles signals: progress goes to a
-[`Progress`], and a [`Cancel`] stops a run between two pieces of work.
+An activation-aware recipe also needs a [`CalibrationText`], given to [`Surgery::calibrate`].
+
+The library does not read the command line, write to a terminal, or handle signals. A
+[`Progress`] receives the events of a run, and a [`Cancel`] stops it.
 
 # Example
 
@@ -26,13 +28,15 @@ let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../../demo/model").as_ref();
 let work = tempfile::tempdir()?;
 let out = &work.path().join("pruned");
 
-let recipe = RecipeOptions { sparsity: Some("0.5".parse()?), ..RecipeOptions::default() };
-let surgery = Surgery::plan(model, recipe.recipe(model, None)?, Options::default())?;
+// Half of the weights of each tile, by magnitude.
+let options = RecipeOptions { sparsity: Some("0.5".parse()?), ..RecipeOptions::default() };
+let surgery = Surgery::plan(model, options.recipe(model, None)?, Options::default())?;
 println!("{} of {} elements are targets", surgery.plan.target_elements(), surgery.plan.model_elements());
 
 let summary = surgery.prune(Output::new(out), &Cancel::default(), &mut Silent)?;
 assert_eq!(summary.totals.processed, surgery.plan.target_elements());
 
+// The audit reads both checkpoints and counts every weight again.
 let request = AuditRequest {
     dir: out,
     against: Some(model),
@@ -42,13 +46,16 @@ let request = AuditRequest {
 };
 let report = audit(&request, &mut |_| Ok(()))?;
 assert!(report.denominator_correct);
-let pruned = report.pruned.expect("known beside the original");
+let pruned = report.pruned.expect("counted against the original");
 println!("{} = {}", pruned.elements, pruned.of_target.sentence());
 
+// Only the pruned weights differ from the original.
 let verification = verify(model, out, &mut |_| Ok(()))?;
 assert!(verification.findings.is_empty());
 # Ok::<(), Box<dyn std::error::Error>>(())
 ```
+
+The programs in `examples/` prune one tensor in memory and audit a directory.
 */
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
@@ -77,10 +84,15 @@ pub use eval::{
     Against, EvalRequest, Evaluation, Protocol, TextUsed, TokenComparison, TokenScore, evaluate,
 };
 pub use generate::{GenerateRequest, Generated, Prompt, Sampling, Stopped, generate};
+#[doc(inline)]
 pub use physarium_audit as audit;
+#[doc(inline)]
 pub use physarium_checkpoint as checkpoint;
+#[doc(inline)]
 pub use physarium_flow as flow;
+#[doc(inline)]
 pub use physarium_model as model;
+#[doc(inline)]
 pub use physarium_pack as pack;
 pub use progress::{Event, Progress, Silent};
 pub use recipe::error::{MethodName, NoEffect, RecipeError, RecipeOption};

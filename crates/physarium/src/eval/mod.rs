@@ -163,7 +163,7 @@ impl Spacing {
     /// The window and stride of a request.
     ///
     /// # Errors
-    /// `Usage` for a window that one of the models does not support, and for a stride beyond the window.
+    /// `Usage` for a window that one of the models does not support, and for a stride of zero or beyond the window.
     fn of(request: &EvalRequest<'_>, decoders: &[Option<&Decoder>]) -> Result<Spacing> {
         let limits = decoders.iter().flatten().filter_map(|decoder| decoder.config().max_positions);
         let most = limits.min().unwrap_or(usize::MAX);
@@ -176,8 +176,8 @@ impl Spacing {
             return Err(Error::Usage(format!("--window {window}: expected at least 2 tokens")));
         }
         let stride = request.stride.unwrap_or(window);
-        if stride > window {
-            let what = format!("--stride {stride}: expected at most the window of {window} tokens");
+        if !(1..=window).contains(&stride) {
+            let what = format!("--stride {stride}: expected 1 to {window} tokens, the window");
             return Err(Error::Usage(what));
         }
         Ok(Spacing { window, stride })

@@ -1,9 +1,9 @@
 /*!
-From what a user asks for to a recipe: defaults, and which options go together.
+Options of a recipe: their defaults, and which of them can be combined.
 
-In: options by the names that the command line and other programs use, each absent unless the user gave it.
-Out: a [`Recipe`], or a [`RecipeError`] that names the option at fault. An option that would have no effect
-is an error, never ignored.
+In: options by the names that the command line and other programs use, each absent unless the user gave it. Out: a
+[`Recipe`], or a [`RecipeError`] that names the option at fault. An option that would have no effect is an error; it
+is never ignored.
 */
 
 use std::path::Path;
@@ -18,23 +18,23 @@ use crate::calibration::{CalibrationText, default_window};
 use crate::error::Error;
 use crate::recipe::error::{MethodName, NoEffect, RecipeError, RecipeOption};
 
-/// Side length of a tile unless the user says otherwise, in weights.
+/// Default side length of a tile, in weights.
 const DEFAULT_BLOCK_SIZE: u64 = 256;
-/// Tokens that statistics come from unless the user says otherwise.
+/// Default number of calibration tokens.
 const DEFAULT_CALIBRATION_TOKENS: u64 = 131_072;
-/// Price of a weight where nothing else sets the sparsity.
+/// Default price of the activation flow, if nothing else sets the sparsity.
 const DEFAULT_PRICE: f64 = 0.02;
 
-/// How one sparsity is spread over the targets.
+/// How a sparsity is spread over the targets of an activation-aware method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Allocation {
-    /// The same share of each tensor.
+    /// The same sparsity for each tensor.
     Uniform,
-    /// One budget for the model, spent where predictions suffer least.
+    /// One model-wide budget, spent where predictions suffer least.
     Flow,
 }
 
-/// Over what an exact sparsity is taken, by its name.
+/// The scope of an exact sparsity, by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ScopeName {
     /// Each tile by itself.
@@ -45,56 +45,56 @@ pub enum ScopeName {
     Model,
 }
 
-/// What a user may ask for. `None` and empty: nothing was asked.
+/// Options of a recipe. `None` and empty lists stand for options that the user did not give.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct RecipeOptions {
     /// Pruning method.
     pub method: MethodName,
     /// Fraction of weights to zero.
     pub sparsity: Option<Sparsity>,
-    /// N kept of each M consecutive inputs.
+    /// Pattern N:M: N weights are kept of each M consecutive inputs.
     pub pattern: Option<NmPattern>,
-    /// How the sparsity is spread over the targets.
+    /// How the sparsity is spread over the targets of an activation-aware method. Default: uniform.
     pub allocation: Option<Allocation>,
-    /// Importance threshold where neither sparsity nor pattern is given.
+    /// Importance threshold, as a multiple of the mean, of an activation-aware method. Default for the activation
+    /// flow without sparsity and pattern: 0.02.
     pub price: Option<Price>,
-    /// Over what the sparsity is taken.
+    /// Scope of the sparsity. Default: tile for the magnitude flow, tensor for magnitude.
     pub scope: Option<ScopeName>,
-    /// Side length of the tiles.
+    /// Side length of the tiles, in weights. Default: 256.
     pub block_size: Option<u64>,
-    /// Steps of the magnitude flow.
+    /// Steps of the magnitude flow. Default: 30.
     pub iterations: Option<u32>,
-    /// Exponent of the magnitude flow's response.
+    /// Exponent of the magnitude flow's response. Default: 2.
     pub beta: Option<f64>,
-    /// Mean flow per tube of the magnitude flow.
+    /// Mean flow per tube of the magnitude flow. Default: 5.16.
     pub inflow: Option<f64>,
-    /// What of the calibration text is used.
+    /// Part of the calibration text that an activation-aware method uses.
     pub calibration: CalibrationOptions,
-    /// Globs on tensor names; empty means the default projections.
+    /// Globs on the names of tensors to prune. Default: the projections of attention and MLP.
     pub target: Vec<String>,
-    /// Globs on tensor names that are left alone.
+    /// Globs on the names of tensors to leave unchanged.
     pub skip: Vec<String>,
-    /// What NaN and infinite weights do; refused unless the user says otherwise.
+    /// What to do with NaN and infinite weights. Default: refuse the checkpoint.
     pub non_finite: Option<NonFinite>,
 }
 
-/// What of a calibration text is used.
+/// The part of a calibration text that an activation-aware method uses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CalibrationOptions {
-    /// Tokens, in whole windows.
+    /// Tokens to use, in whole windows. Default: 131,072, or all of the bundled text.
     pub tokens: Option<u64>,
-    /// Tokens of a window.
+    /// Tokens of a window. Default: 2048, or the model's maximum.
     pub window: Option<u64>,
-    /// Seed of the choice of windows.
+    /// Seed of the choice of windows, if the text has more than needed. Default: 0.
     pub seed: Option<u64>,
 }
 
 impl CalibrationOptions {
-    /// What of `text` is used for the checkpoint in `model`: by default 131,072 tokens, of the bundled text all
-    /// that it has, in windows of 2048 or the model's maximum.
+    /// The options with their defaults for `text` and the checkpoint in `model`.
     ///
     /// # Errors
-    /// What is wrong with the model's config or tokenizer.
+    /// `Model` and `Checkpoint` for faults in the model's config and tokenizer.
     pub fn resolve(&self, model: &Path, text: &CalibrationText) -> Result<Calibration, Error> {
         let window = match self.window {
             Some(window) => window,
@@ -110,7 +110,7 @@ impl CalibrationOptions {
         Ok(text.calibration(tokens, window, self.seed.unwrap_or(0)))
     }
 
-    /// The first option that was given.
+    /// The first option that the user gave.
     pub fn given(&self) -> Option<RecipeOption> {
         first_given(&[
             (RecipeOption::CalibrationTokens, self.tokens.is_some()),
@@ -125,55 +125,61 @@ fn first_given(options: &[(RecipeOption, bool)]) -> Option<RecipeOption> {
 }
 
 impl RecipeOptions {
-    /// The recipe for the checkpoint in `model`. An activation-aware method is calibrated on `text`, which
-    /// [`Surgery::calibrate`](crate::Surgery::calibrate) is given too.
+    /// The recipe for the checkpoint in `model`.
+    ///
+    /// An activation-aware method needs `text`, which [`Surgery::calibrate`](crate::Surgery::calibrate) is given
+    /// too. Other methods do not use it.
     ///
     /// # Errors
-    /// `Recipe` for options that do not go together; what is wrong with the model's config or tokenizer.
-    ///
-    /// # Panics
-    /// If an activation-aware method is given no text.
+    /// `Recipe` for options that cannot be combined; `Model` and `Checkpoint` for faults in the model's config and
+    /// tokenizer.
     pub fn recipe(&self, model: &Path, text: Option<&CalibrationText>) -> Result<Recipe, Error> {
-        if !self.method.is_activation_aware() {
-            return Ok(self.build(None)?);
-        }
-        let text = text.expect("an activation-aware method has a calibration text");
-        // Options first: reading a tokenizer takes a second.
-        self.refuse_conflicts()?;
-        self.calibrated_amount()?;
-        Ok(self.build(Some(self.calibration.resolve(model, text)?))?)
+        let calibration = match text {
+            Some(text) if self.method.is_activation_aware() => {
+                // Options first: reading a tokenizer takes a second.
+                self.refuse_conflicts()?;
+                self.calibrated_amount()?;
+                Some(self.calibration.resolve(model, text)?)
+            }
+            _ => None,
+        };
+        Ok(self.build(calibration)?)
     }
 
-    /// The recipe, with what an activation-aware method is calibrated on.
+    /// The recipe with this calibration, which an activation-aware method needs. Other methods do not use it.
     ///
     /// # Errors
-    /// For options that do not go together, or have no effect.
-    ///
-    /// # Panics
-    /// If an activation-aware method is given no calibration.
+    /// `Conflict` for options that exclude each other, `NoEffect` for an option that the method does not use,
+    /// `Missing` for an option that it needs.
     pub fn build(&self, calibration: Option<Calibration>) -> Result<Recipe, RecipeError> {
         self.refuse_conflicts()?;
-        let (criterion, amount) = match self.method {
-            MethodName::MagnitudeFlow | MethodName::Magnitude => self.weights_only()?,
-            MethodName::Wanda | MethodName::SparseGpt | MethodName::ActivationFlow => {
-                let calibration = calibration.expect("an activation-aware method is calibrated");
-                let criterion = match self.method {
-                    MethodName::Wanda => Criterion::Wanda(calibration),
-                    MethodName::SparseGpt => Criterion::SparseGpt(calibration),
-                    _ => Criterion::ActivationFlow(calibration),
-                };
-                (criterion, self.calibrated_amount()?)
+        let criterion: fn(Calibration) -> Criterion = match self.method {
+            MethodName::MagnitudeFlow | MethodName::Magnitude => {
+                let (criterion, amount) = self.weights_only()?;
+                return Ok(self.with(criterion, amount));
             }
+            MethodName::Wanda => Criterion::Wanda,
+            MethodName::SparseGpt => Criterion::SparseGpt,
+            MethodName::ActivationFlow => Criterion::ActivationFlow,
         };
-        Ok(Recipe {
+        let amount = self.calibrated_amount()?;
+        let one_of = &[RecipeOption::Calibration];
+        let missing = RecipeError::Missing { method: self.method, one_of };
+        Ok(self.with(criterion(calibration.ok_or(missing)?), amount))
+    }
+
+    /// The recipe of a criterion and an amount, with the options that all methods share.
+    fn with(&self, criterion: Criterion, amount: Amount) -> Recipe {
+        Recipe {
             method: Method::new(criterion, amount)
                 .expect("options give each criterion its amounts"),
             target: self.target.clone(),
             skip: self.skip.clone(),
             non_finite: self.non_finite.unwrap_or(NonFinite::Refuse),
-        })
+        }
     }
 
+    /// Fails for options that exclude each other, and for options of a sparsity without one.
     fn refuse_conflicts(&self) -> Result<(), RecipeError> {
         let conflicts = [
             (RecipeOption::Sparsity, self.sparsity.is_some()),
@@ -196,7 +202,7 @@ impl RecipeOptions {
         }
     }
 
-    /// A method that uses magnitudes only.
+    /// Criterion and amount of a method that uses magnitudes only.
     fn weights_only(&self) -> Result<(Criterion, Amount), RecipeError> {
         let given = self.calibration.given().or(first_given(&[
             (RecipeOption::Allocation, self.allocation.is_some()),
@@ -226,7 +232,7 @@ impl RecipeOptions {
         }
     }
 
-    /// How much an activation-aware method is asked for.
+    /// The amount of an activation-aware method.
     fn calibrated_amount(&self) -> Result<Amount, RecipeError> {
         self.refuse_flow_options(NoEffect::OtherMethod(self.method))?;
         self.refuse_block_size()?;
@@ -257,6 +263,7 @@ impl RecipeOptions {
         }
     }
 
+    /// The scope of a sparsity by magnitudes.
     fn exact_scope(&self) -> Result<Scope, RecipeError> {
         let by_default = match self.method {
             MethodName::MagnitudeFlow => ScopeName::Tile,
@@ -271,6 +278,7 @@ impl RecipeOptions {
         Ok(scope)
     }
 
+    /// The magnitude flow with its parameters.
     fn flow(&self) -> Criterion {
         let flow = FlowRecipe {
             iterations: self.iterations.unwrap_or(FlowParams::DEFAULT_ITERATIONS),
@@ -311,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_asked_for_is_the_magnitude_flow() {
+    fn the_default_is_the_magnitude_flow() {
         let recipe = RecipeOptions::default().build(None).expect("a recipe");
         assert_eq!(recipe.needs().tile_edge, Some(256));
         assert!(matches!(recipe.method.criterion(), Criterion::MagnitudeFlow { .. }));

@@ -7,6 +7,7 @@ mod methods;
 mod other_tools;
 mod tampering;
 mod tiles;
+mod views;
 
 use std::collections::BTreeMap;
 use std::fs;
