@@ -1,4 +1,4 @@
-//! Claims: what is refused, and what is judged how, by an audit whose every number is known.
+//! Claims: which files are rejected, and how claims are judged by an audit with known numbers.
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 use std::fs;
@@ -18,7 +18,7 @@ const CROSS_Q: &str = "model.layers.0.cross_attn.q_proj.weight";
 type Bits = u16;
 const ONE: Bits = 0x3f80;
 
-/// An original and what became of it:
+/// An original and its pruned copy:
 ///
 /// | | elements | pruned | already zero |
 /// |---|---|---|---|
@@ -48,7 +48,7 @@ impl Known {
         audit_of(&self.path("out"), Some(&self.path("base")))
     }
 
-    /// Reads and judges claims written in TOML; an error as the user sees it.
+    /// Reads and judges claims in TOML; an error is the message that users see.
     fn judge(&self, toml: impl AsRef<[u8]>, audit: &Audit) -> Result<Vec<Judgement>, String> {
         let file = self.path("claims.toml");
         fs::write(&file, toml).unwrap();
@@ -76,7 +76,7 @@ fn audit_of(dir: &Path, against: Option<&Path>) -> Audit {
     audit(&request, &mut |_| Ok(())).unwrap()
 }
 
-/// A claim; `value` and `of` as they stand in TOML, `of` empty for none.
+/// A claim in TOML; without a denominator if `of` is empty.
 fn claim(id: &str, count: &str, value: &str, of: &str) -> String {
     let of = if of.is_empty() { String::new() } else { format!("of = \"{of}\"\n") };
     format!(
@@ -92,7 +92,7 @@ fn judge_one(known: &Known, count: &str, value: &str, of: &str) -> Judgement {
 }
 
 #[test]
-fn the_fixture_is_as_its_table_says() {
+fn the_fixture_has_the_numbers_of_its_table() {
     let audit = Known::new().audit();
     assert!(audit.denominator_correct, "{:#?}", audit.identities);
     assert_eq!((audit.model.elements, audit.target.elements), (40, 24));
@@ -101,7 +101,7 @@ fn the_fixture_is_as_its_table_says() {
 }
 
 #[test]
-fn files_that_are_not_claims_are_refused() {
+fn malformed_claims_files_are_rejected() {
     let known = Known::new();
     let good = |rest: &str| {
         format!("[[claim]]\nid = \"a\"\nsource = \"s\"\nsentence = \"t\"\n{rest}\n").into_bytes()
@@ -169,7 +169,7 @@ fn files_that_are_not_claims_are_refused() {
 #[test]
 fn percentages_are_true_when_the_exact_share_rounds_to_them() {
     let known = Known::new();
-    // Target: 3 of 24 = 12.5 % exactly. Model: 3 of 40 = 7.5 % exactly. Ties round both ways.
+    // Target: 3 of 24 = 12.5 % exactly. Model: 3 of 40 = 7.5 % exactly. Ties round to both values.
     let correct = [
         ("12.5 %", "target"),
         ("12.5%", "target"),
@@ -196,7 +196,7 @@ fn percentages_are_true_when_the_exact_share_rounds_to_them() {
         let say = judged.should_say.unwrap();
         assert!(say.starts_with("12.50") && say.ends_with(" % of target (3 of 24)"), "{say}");
     }
-    // What it should say has as many decimals as were claimed, and two at least.
+    // The correction has as many decimals as the claim, at least two.
     let say = |value: &str| judge_one(&known, "pruned", value, "model").should_say.unwrap();
     assert_eq!(say("\"1 %\""), "7.50 % of model (3 of 40)");
     assert_eq!(say("\"1.0000 %\""), "7.5000 % of model (3 of 40)");
@@ -205,7 +205,7 @@ fn percentages_are_true_when_the_exact_share_rounds_to_them() {
 }
 
 #[test]
-fn a_wrong_or_missing_denominator_is_told_from_a_wrong_number() {
+fn a_wrong_or_missing_denominator_is_distinguished_from_a_wrong_number() {
     let known = Known::new();
     let swapped = judge_one(&known, "pruned", "\"7.5 %\"", "target");
     assert_eq!((swapped.verdict, &*swapped.true_of), (Verdict::Denominator, &["model".into()][..]));
@@ -233,7 +233,7 @@ fn a_wrong_or_missing_denominator_is_told_from_a_wrong_number() {
 }
 
 #[test]
-fn projections_go_by_their_full_or_short_name() {
+fn projections_are_named_in_full_or_by_their_last_part() {
     let known = Known::new();
     for of in ["self_attn.q_proj", "q_proj"] {
         let judged = judge_one(&known, "pruned", "2", of);
@@ -250,7 +250,7 @@ fn projections_go_by_their_full_or_short_name() {
         );
         assert!(error.contains(&said), "{error}");
     }
-    // A short name that two projections share is not a denominator.
+    // A last part that two projections share is not a denominator.
     let weights = vec![ONE; 8];
     write(&known.path("two"), &[(Q, weights.clone()), (CROSS_Q, weights)]);
     let audit = audit_of(&known.path("two"), Some(&known.path("two")));
@@ -261,7 +261,7 @@ fn projections_go_by_their_full_or_short_name() {
 }
 
 #[test]
-fn integers_are_counts_of_what_is_in_the_denominator() {
+fn integers_count_within_the_denominator() {
     let known = Known::new();
     let counts = [
         ("pruned", "", 3),
@@ -278,7 +278,7 @@ fn integers_are_counts_of_what_is_in_the_denominator() {
         ("zero", "q_proj", 3),
         ("untouched", "", 16),
         ("untouched", "model", 16),
-        // What is untouched is no target.
+        // Untouched tensors are not targets.
         ("untouched", "target", 0),
         ("untouched", "q_proj", 0),
         ("tensors", "", 2),
@@ -321,9 +321,9 @@ fn every_count_has_its_own_share() {
 }
 
 #[test]
-fn what_was_not_measured_is_not_judged() {
+fn claims_about_counts_that_the_audit_lacks_are_errors() {
     let known = Known::new();
-    // Neither an original nor a journal: zeros are known, pruned weights are not.
+    // Neither an original nor a journal: zeros are counted, pruned weights are unknown.
     let audit = audit_of(&known.path("out"), None);
     for count in ["pruned", "processed", "already_zero", "tensors"] {
         for value in ["0", "\"0 %\""] {
@@ -340,7 +340,7 @@ fn what_was_not_measured_is_not_judged() {
 }
 
 #[test]
-fn judgements_are_reported_in_order_and_survive_json() {
+fn judgements_keep_their_order_and_are_the_same_after_json() {
     let known = Known::new();
     let toml = [
         claim("one", "pruned", "\"12.5 %\"", "target"),

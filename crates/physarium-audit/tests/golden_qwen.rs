@@ -1,5 +1,5 @@
-//! The reference run of the project's history: Qwen2.5-7B's exact shapes, and a journal that says
-//! what was pruned of each kind. It must give the true shares, and judge what was once claimed.
+//! The reference run: the exact shapes of Qwen2.5-7B, and a journal with the pruned weights of each projection.
+//! The audit must give the true shares and judge the claims that were published about the run.
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 use std::fs;
@@ -12,7 +12,7 @@ use physarium_checkpoint::{Checkpoint, Selection, TargetPlan};
 use physarium_fixtures::{Fill, Tensor, qwen2_5_7b_tensors, write_checkpoint};
 use serde_json::{Value, json};
 
-/// Kind, elements, pruned, per cent of the kind.
+/// Projection, elements, pruned elements, percentage of the projection.
 const KINDS: [(&str, u64, u64, &str); 7] = [
     ("mlp.down_proj", 1_901_068_288, 426_068_415, "22.41"),
     ("mlp.gate_proj", 1_901_068_288, 421_099_975, "22.15"),
@@ -32,8 +32,7 @@ struct Golden {
 }
 
 impl Golden {
-    /// Headers in sparse files, and the journal's records without checks, as somebody would put
-    /// them together from another tool's log.
+    /// Headers in sparse files, and journal records without checks, as assembled from another tool's log.
     fn new() -> Golden {
         let dir = tempfile::tempdir().unwrap();
         let tensors = qwen2_5_7b_tensors(28);
@@ -82,7 +81,7 @@ impl Golden {
     }
 }
 
-/// What the journal says of a tensor: its kind's total spread over 28 layers.
+/// The journal's record of a tensor; the total of its projection is spread over 28 layers.
 fn record(tensor: &Tensor) -> Value {
     let mut record = json!({
         "record": "tensor", "name": tensor.name, "shard": "model.safetensors", "dtype": "BF16",
@@ -158,7 +157,7 @@ fn the_journal_gives_the_reference_shares() {
         assert!(found.sparsity_max >= found.sparsity_mean && found.sparsity_max - mean <= one);
     }
     assert_eq!(audit.projections.len(), 7);
-    // What only bytes can tell is not claimed.
+    // Counts that need the weights are absent.
     assert!(audit.sign_bit_zero.is_none() && audit.changed.is_none() && !audit.untouched.compared);
     for report in [text(&audit), markdown(&audit)] {
         assert!(report.contains("1,450,103,613") && report.contains("22.22 %"), "{report}");
@@ -166,7 +165,7 @@ fn the_journal_gives_the_reference_shares() {
 }
 
 #[test]
-fn what_was_once_claimed_is_judged() {
+fn published_claims_are_judged() {
     let golden = Golden::new();
     let file = golden.dir.path().join("claims.toml");
     let claim = |id: &str, sentence: &str, count: &str, value: &str, of: &str| {
@@ -218,7 +217,7 @@ const SUMS: &str = "journal: totals equal the sums of its records";
 const NO_TOTALS: &str = "journal: has a totals record";
 const TILES: &str = "tiles visited = tiles expected";
 
-/// What is changed in the journal, and the identities that then fail: these and no others.
+/// Changes the journal and asserts which identities fail: these and no others.
 fn broken(change: impl Fn(&mut Golden), says: &[&str]) {
     let mut golden = Golden::new();
     change(&mut golden);
@@ -237,7 +236,7 @@ fn add(value: &mut Value, by: i64) {
 }
 
 #[test]
-fn a_journal_that_does_not_add_up_is_found() {
+fn inconsistent_numbers_in_a_journal_are_found() {
     let q = "model.layers.3.self_attn.q_proj.weight";
     let norm = "model.layers.3.input_layernorm.weight";
     // One number of one record at a time.
@@ -254,7 +253,7 @@ fn a_journal_that_does_not_add_up_is_found() {
     broken(|g| g.tensor(q)["projection"] = json!("self_attn.k_proj"), &[AGREE]);
     broken(|g| g.tensor(q)["layer"] = json!(4), &[AGREE]);
     broken(|g| g.tensor("lm_head.weight")["name"] = json!("other"), &[AGREE]);
-    // A target that is said to be skipped.
+    // A target that is recorded as skipped.
     let skip = |g: &mut Golden| {
         let record = g.tensor(q).as_object_mut().unwrap();
         record.retain(|key, _| {
@@ -266,7 +265,7 @@ fn a_journal_that_does_not_add_up_is_found() {
 }
 
 #[test]
-fn totals_that_are_not_the_sums_are_found() {
+fn wrong_totals_are_found() {
     for field in [
         "tensors",
         "elements",
@@ -282,7 +281,7 @@ fn totals_that_are_not_the_sums_are_found() {
 }
 
 #[test]
-fn lost_and_repeated_records_are_found() {
+fn missing_and_repeated_records_are_found() {
     let q = "model.layers.3.self_attn.q_proj.weight";
     let norm = "model.norm.weight";
     let lose = |name: &'static str| move |g: &mut Golden| g.records.retain(|r| r["name"] != name);
@@ -296,7 +295,7 @@ fn lost_and_repeated_records_are_found() {
     };
     broken(repeat(q), &[ELEMENTS, ONCE, PROCESSED, SUMS]);
     broken(repeat(norm), &[ELEMENTS, ONCE, SUMS]);
-    // One lost, its double beside another record: the number of records is right again.
+    // One record replaced by a copy of another: the number of records is right.
     let instead = |g: &mut Golden| {
         let twice = g.tensor("model.layers.4.self_attn.q_proj.weight").clone();
         *g.tensor(q) = twice;
@@ -305,9 +304,9 @@ fn lost_and_repeated_records_are_found() {
 }
 
 #[test]
-fn sums_that_agree_do_not_hide_single_records() {
+fn wrong_records_are_found_although_the_sums_agree() {
     let tensor = |layer: u64| format!("model.layers.{layer}.self_attn.q_proj.weight");
-    // One tensor visited once too often, another once too rarely.
+    // One weight too many in one tensor, one too few in another.
     let shift = |field: &'static str| {
         move |g: &mut Golden| {
             add(&mut g.tensor(&tensor(3))[field], 1);
@@ -323,7 +322,7 @@ fn sums_that_agree_do_not_hide_single_records() {
     broken(more, &[AGREE]);
 }
 
-/// Tiles of 256 x 256 on every target, as a journal of physarium tells of them.
+/// Adds tiles of 256 x 256 to every target, as physarium records them.
 fn add_tiles(golden: &mut Golden) {
     for record in golden.records.iter_mut().filter(|r| r["status"] == "processed") {
         let [rows, cols] = [0, 1].map(|i| record["shape"][i].as_u64().unwrap().div_ceil(256));
@@ -360,7 +359,7 @@ fn tiles_are_counted_by_the_auditors_geometry() {
 }
 
 #[test]
-fn a_journal_with_impossible_numbers_is_refused() {
+fn a_journal_with_impossible_numbers_is_rejected() {
     let refused = |change: &dyn Fn(&mut Golden), needle: &str| {
         let mut golden = Golden::new();
         change(&mut golden);

@@ -1,38 +1,39 @@
 /*!
-Two streams through a model, shown stage by stage to a [`Capture`], which may change the weights.
+A walk through a model, stage by stage, that shows activations to a [`Capture`], which may replace weights.
 
-The dense stream is what the model computes as it is; the pruned stream is what it computes with the weights
-replaced so far. In: a decoder and windows of tokens. Out: for each layer and each stage in the order of the
-data, the inputs of its maps in both streams.
+Two residual streams are computed: the dense one with the original weights, and the pruned one with the
+weights replaced so far. In: a decoder and windows of tokens. Out: for each layer and each stage in forward
+order, the inputs of its maps in both streams.
 */
 
 use physarium_kernels::Buffer;
 
 use crate::decoder::Decoder;
 use crate::error::Error;
-use crate::layer::Layer;
-use crate::stages::{Stage, StageKind};
-use crate::workspace::Workspace;
+use crate::layers::layer::Layer;
+use crate::layers::stages::Stage;
+use crate::layers::workspace::Workspace;
+use crate::open::shapes::StageKind;
 
-/// Looks at the inputs of linear maps, and replaces maps.
+/// Receives the inputs of linear maps and may replace maps.
 pub trait Capture {
-    /// What stops the walk, beside the decoder.
+    /// The error that stops a walk.
     type Error: From<Error>;
 
-    /// Whether the dense stream is looked at; where it is not, it is not computed.
+    /// Whether the capture needs the dense stream; if not, it is not computed.
     fn wants_dense(&self) -> bool;
 
-    /// A layer begins.
+    /// Called before the first stage of a layer.
     ///
     /// # Errors
-    /// Whatever stops the walk.
+    /// Any error stops the walk.
     fn begin_layer(&mut self, layer: usize) -> Result<(), Self::Error>;
 
-    /// The inputs `[tokens, inputs]` of the maps of `stage` for one window, in the dense stream (if it is
-    /// wanted) and in the pruned one. Everything before `stage` is pruned in the second.
+    /// Called for each window with the inputs `[tokens, inputs]` of the maps of `stage`, in the dense stream
+    /// (if it is needed) and in the pruned one, in which all earlier stages are finished.
     ///
     /// # Errors
-    /// Whatever stops the walk.
+    /// Any error stops the walk.
     fn inputs(
         &mut self,
         stage: &Stage,
@@ -40,23 +41,23 @@ pub trait Capture {
         pruned: &[f32],
     ) -> Result<(), Self::Error>;
 
-    /// All windows have passed `stage`: its maps may be replaced now.
+    /// Called after the last window of `stage`; may replace its maps.
     ///
     /// # Errors
-    /// Whatever stops the walk.
+    /// Any error stops the walk.
     fn finish(&mut self, stage: &mut Stage) -> Result<(), Self::Error>;
 
-    /// All stages of a layer are finished.
+    /// Called after the last stage of a layer.
     ///
     /// # Errors
-    /// Whatever stops the walk.
+    /// Any error stops the walk.
     fn finish_layer(&mut self, layer: usize) -> Result<(), Self::Error>;
 }
 
-/// Walks the windows through the model, layer by layer and stage by stage.
+/// Runs the windows through the model, layer by layer and stage by stage.
 ///
-/// Memory holds the residual streams of all windows, two layers of weights, and what `capture` keeps. What
-/// the pruned stream puts into `o` and `down` is computed twice instead of being kept.
+/// Memory holds the residual streams of all windows, two layers of weights, and what `capture` keeps. In the
+/// pruned stream, the inputs of `o` and `down` are computed twice instead of being kept.
 ///
 /// # Errors
 /// Those of the decoder and of `capture`.
@@ -73,7 +74,7 @@ pub fn walk<C: Capture>(
         let whole = decoder.layer(index)?;
         whole.prepare(workspace.compute());
         capture.begin_layer(index)?;
-        // A layer for the capture to change; it shares nothing that changes.
+        // The capture changes this copy; the dense layer stays as it is.
         let mut changed = Layer::clone(&whole);
         for at in 0..changed.stages.len() {
             let kind = changed.stages[at].kind;
@@ -86,7 +87,7 @@ pub fn walk<C: Capture>(
                 }
                 capture.inputs(&changed.stages[at], dense.as_ref().map(|_| &a[..]), &b)?;
                 if let (Some(dense), true) = (dense, kind.adds_to_stream()) {
-                    // The dense layer does not change: its stream can advance at once.
+                    // The dense layer does not change, so its stream can advance immediately.
                     whole.add_outputs(kind, workspace, &a, dense);
                 }
             }
@@ -100,7 +101,7 @@ pub fn walk<C: Capture>(
     Ok(())
 }
 
-/// Adds the outputs of a stage to the residual stream of every window; windows run side by side.
+/// Adds the outputs of a stage to the residual stream of every window, in parallel over windows.
 fn add(layer: &Layer, stage: StageKind, workspace: &Workspace<'_>, streams: &mut [Vec<f32>]) {
     layer.prepare(workspace.compute());
     workspace.compute().each_chunk(streams, 1, |_, hidden| {

@@ -1,9 +1,9 @@
 /*!
 A model that can be run.
 
-In: a checkpoint directory or a packed file. Out: embeddings of tokens, layers and the head, read when they
-are requested. All shapes are checked when the model is opened, so that a long run cannot fail late for a
-missing tensor.
+In: a checkpoint directory or a packed file. Out: embeddings of tokens, layers and the head, read on request.
+All shapes are checked when the model is opened, so that a long run does not fail late because of a missing
+tensor.
 */
 
 use std::path::Path;
@@ -12,19 +12,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use physarium_checkpoint::Dtype;
 use physarium_kernels::{Compute, Linear};
 
-use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::files::ModelFiles;
-use crate::head::Head;
-use crate::layer::Layer;
-use crate::weights::{Tensor, Weights};
+use crate::layers::head::Head;
+use crate::layers::layer::Layer;
+use crate::open::config::Config;
+use crate::open::files::ModelFiles;
+use crate::open::weights::{Tensor, Weights};
 
-/// Where weights are between two uses.
+/// Where weights are kept between uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Residency {
-    /// On disk: a layer is read each time that it is requested.
+    /// On disk: a layer is read each time it is requested.
     Streamed,
-    /// In memory, from their first use on.
+    /// In memory, after their first use.
     Resident,
 }
 
@@ -32,9 +32,9 @@ pub enum Residency {
 pub struct Decoder {
     config: Config,
     weights: Weights,
-    /// The embedding of a packed model, whose rows cannot be verified one by one.
+    /// The embedding of a packed model: its digest covers all rows, so it is read as a whole.
     embedding: Mutex<Option<Arc<Linear>>>,
-    /// Kept layers, in their order; empty when streamed.
+    /// Kept layers by index; empty if layers are streamed.
     kept: Vec<Mutex<Option<Arc<Layer>>>>,
     kept_head: Option<Mutex<Option<Arc<Head>>>>,
 }
@@ -68,7 +68,7 @@ impl Decoder {
         Ok(Decoder { config, weights, embedding: Mutex::default(), kept, kept_head })
     }
 
-    /// Its shape.
+    /// The shape of the model.
     pub fn config(&self) -> &Config {
         &self.config
     }
@@ -78,7 +78,7 @@ impl Decoder {
         self.weights.files()
     }
 
-    /// The element type of the first map of the first layer, which stands for all in reports.
+    /// The element type of the first map of the first layer, which reports give as the model's.
     ///
     /// # Errors
     /// None after a successful [`Decoder::open`].
@@ -88,11 +88,11 @@ impl Decoder {
         Ok(self.weights.find(&name, &[first.outputs, first.inputs])?.dtype())
     }
 
-    /// Embeddings `[tokens, hidden]`. Of a checkpoint directory only the rows of the tokens are read; of a
-    /// packed model the whole embedding is kept in memory.
+    /// Embeddings `[tokens, hidden]`. From a checkpoint directory, only the rows of the tokens are read; the
+    /// embedding of a packed model is kept in memory.
     ///
     /// # Errors
-    /// `Token` for an id beyond the vocabulary; `Checkpoint` when the file cannot be read.
+    /// `Token` for an id outside the vocabulary; `Checkpoint` if the file cannot be read.
     pub fn embed(&self, tokens: &[u32]) -> Result<Vec<f32>> {
         let (vocabulary, width) = (self.config.vocabulary, self.config.hidden);
         if let Some(&token) = tokens.iter().find(|token| **token as usize >= vocabulary) {
@@ -115,18 +115,18 @@ impl Decoder {
         Ok(rows)
     }
 
-    /// The whole embedding `[vocabulary, hidden]`, kept from its first use on.
+    /// The whole embedding `[vocabulary, hidden]`, kept after its first use.
     fn embedding(&self) -> Result<Arc<Linear>> {
         kept(Some(&self.embedding), || self.of_vocabulary(&self.weights.naming().embedding()))
     }
 
-    /// A map `[vocabulary, hidden]` by its tensor's name.
+    /// The map `[vocabulary, hidden]` with this tensor's weights.
     fn of_vocabulary(&self, tensor: &str) -> Result<Arc<Linear>> {
         let size = [self.config.vocabulary, self.config.hidden];
         Ok(Arc::new(self.weights.matrix(tensor, size)?))
     }
 
-    /// Reads everything that is kept, on all threads.
+    /// Reads all weights that are kept, on all threads.
     ///
     /// # Errors
     /// As [`Decoder::layer`].
@@ -148,7 +148,7 @@ impl Decoder {
     /// The weights of a layer.
     ///
     /// # Errors
-    /// `Checkpoint` when they cannot be read or the file has changed.
+    /// `Checkpoint` if they cannot be read or the file has changed.
     pub fn layer(&self, index: usize) -> Result<Arc<Layer>> {
         let read = || Ok(Arc::new(Layer::read(&self.weights, &self.config, index)?));
         kept(self.kept.get(index), read)
@@ -172,7 +172,7 @@ impl Decoder {
     }
 }
 
-/// What is kept in `slot`; if nothing is, what `read` returns, which is then kept where there is a slot.
+/// The value in `slot`. An empty slot is filled by `read`; without a slot, the value is read and not kept.
 fn kept<T>(
     slot: Option<&Mutex<Option<Arc<T>>>>,
     read: impl Fn() -> Result<Arc<T>>,

@@ -11,13 +11,13 @@ pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The checkpoint disagrees with its format or its own config, or cannot be read.
+    /// The checkpoint violates its format, does not match its config, or cannot be read.
     #[error(transparent)]
     Checkpoint(#[from] physarium_checkpoint::Error),
     /// The checkpoint is valid, but this decoder does not support it.
     #[error("{}: {field} {} is not supported, expected one of: {supported}", file.display(), printable(found))]
     Unsupported {
-        /// The file that says so.
+        /// The file with the unsupported value.
         file: PathBuf,
         /// The field in that file.
         field: &'static str,
@@ -26,7 +26,7 @@ pub enum Error {
         /// The values that are supported.
         supported: String,
     },
-    /// A token that the model has no embedding for.
+    /// A token without an embedding.
     #[error(
         "token {token} is outside the vocabulary of {vocabulary}: tokenizer and model do not match"
     )]
@@ -39,7 +39,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Which of the reasons behind exit code 2 this is.
+    /// The reason behind exit code 2.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Error::Checkpoint(e) => e.kind(),

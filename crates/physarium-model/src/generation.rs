@@ -1,4 +1,4 @@
-//! Token-by-token decoding: keys and values of earlier tokens are kept.
+//! Token-by-token decoding with cached keys and values.
 
 use std::sync::Arc;
 
@@ -6,11 +6,11 @@ use physarium_kernels::{Buffer, Compute};
 
 use crate::decoder::Decoder;
 use crate::error::Result;
-use crate::head::Head;
-use crate::layer::{KeysValues, Layer};
-use crate::workspace::Workspace;
+use crate::layers::head::Head;
+use crate::layers::layer::{KeysValues, Layer};
+use crate::layers::workspace::Workspace;
 
-/// A text that is decoded token by token.
+/// Token-by-token decoding of one text.
 pub struct Generation<'a> {
     decoder: &'a Decoder,
     workspace: Workspace<'a>,
@@ -22,11 +22,11 @@ pub struct Generation<'a> {
 }
 
 impl<'a> Generation<'a> {
-    /// For a text of at most `positions` tokens. Reads all weights, and keeps them where the decoder is
+    /// Prepares for a text of at most `positions` tokens. Reads all weights; the decoder keeps them if it is
     /// [`Resident`](crate::decoder::Residency::Resident).
     ///
     /// # Errors
-    /// `Checkpoint` when weights cannot be read, or differ from their digests.
+    /// `Checkpoint` if weights cannot be read or differ from their digests.
     pub fn new(
         compute: &'a Compute,
         decoder: &'a Decoder,
@@ -46,28 +46,32 @@ impl<'a> Generation<'a> {
         })
     }
 
-    /// Tokens seen so far.
+    /// Number of tokens processed so far.
     pub fn seen(&self) -> usize {
         self.seen
     }
 
-    /// Bytes of weights that a token reads.
+    /// Size in bytes of the weights that each token reads.
     pub fn weights_bytes(&self) -> usize {
         let layers = self.layers.iter().map(|(layer, _)| layer.weights_bytes());
         layers.sum::<usize>() + self.head.map.weights_bytes()
     }
 
-    /// Takes the next tokens, which pass the layers together: memory grows with their number. Returns the
-    /// logits `[vocabulary]` for the token after the last of them.
+    /// Processes the next tokens together; memory grows with their number. Returns the logits `[vocabulary]` of
+    /// the token that follows them.
     ///
     /// # Errors
-    /// `Token` for an id beyond the vocabulary; `Checkpoint` when embeddings cannot be read.
+    /// `Token` for an id outside the vocabulary; `Checkpoint` if embeddings cannot be read.
     ///
     /// # Panics
-    /// For no tokens, or for more than there are positions.
+    /// If there are no tokens, or more than the remaining positions.
     pub fn feed(&mut self, tokens: &[u32]) -> Result<&[f32]> {
         assert!(!tokens.is_empty(), "no tokens");
-        assert!(self.seen + tokens.len() <= self.positions, "more than {}", self.positions);
+        assert!(
+            self.seen + tokens.len() <= self.positions,
+            "more than {} positions",
+            self.positions
+        );
         let mut hidden = self.decoder.embed(tokens)?;
         let (workspace, layers) = (&self.workspace, &mut self.layers);
         workspace.compute().within(|| {

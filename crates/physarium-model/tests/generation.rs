@@ -1,4 +1,4 @@
-//! Token after token with keys and values kept, against the same tokens at once.
+//! Token-by-token decoding with cached keys and values gives the results of transformers.
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ fn golden(name: &str) -> (PathBuf, Vec<u32>, Vec<f64>) {
     (dir, tokens, nll)
 }
 
-/// NLL of each token but the first, fed in pieces of these lengths and then one by one.
+/// NLL of each token but the first. Tokens are fed in pieces of these lengths, then one by one.
 fn nll(decoder: &Decoder, compute: &Compute, tokens: &[u32], pieces: &[usize]) -> Vec<Option<f64>> {
     let mut generation = Generation::new(compute, decoder, tokens.len()).unwrap();
     let mut found = vec![None; tokens.len() - 1];
@@ -34,7 +34,7 @@ fn nll(decoder: &Decoder, compute: &Compute, tokens: &[u32], pieces: &[usize]) -
 }
 
 #[test]
-fn every_family_gives_the_numbers_of_transformers_token_by_token() {
+fn every_family_matches_transformers_token_by_token() {
     for name in MODELS {
         let (dir, tokens, expected) = golden(name);
         let decoder = Decoder::open(&dir, Residency::Resident).unwrap();
@@ -52,7 +52,7 @@ fn every_family_gives_the_numbers_of_transformers_token_by_token() {
 }
 
 #[test]
-fn threads_and_vectors_change_no_bit_of_a_token() {
+fn logits_do_not_depend_on_threads_or_vectors() {
     let (dir, tokens, _) = golden("qwen2");
     let decoder = Decoder::open(&dir, Residency::Resident).unwrap();
     let logits = |compute: Compute| {
@@ -69,7 +69,7 @@ fn threads_and_vectors_change_no_bit_of_a_token() {
 
 #[test]
 #[should_panic(expected = "more than 3")]
-fn positions_are_not_exceeded() {
+fn more_tokens_than_positions_are_refused() {
     let (dir, tokens, _) = golden("llama");
     let decoder = Decoder::open(&dir, Residency::Streamed).unwrap();
     let compute = Compute::new(1).unwrap();

@@ -1,4 +1,4 @@
-//! The decoder against transformers, on tiny random models of each family (`reference/decoder_golden.py`).
+//! The decoder gives the results of transformers on tiny random models of each family (`reference/decoder_golden.py`).
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 const MODELS: [&str; 7] =
     ["llama", "llama3-rope", "mistral", "mistral-linear", "qwen2", "qwen2-yarn", "qwen3"];
-/// Nats that a token's NLL may be off.
+/// Maximum error of a token's NLL, in nats.
 const TOLERANCE: f64 = 1e-4;
 
 struct Golden {
@@ -50,7 +50,7 @@ fn nll(logits: &[f32], vocabulary: usize, tokens: &[u32]) -> Vec<f64> {
 }
 
 #[test]
-fn every_family_gives_the_numbers_of_transformers() {
+fn every_family_matches_transformers() {
     for name in MODELS {
         let golden = golden(name);
         let decoder = Decoder::open(&golden.dir, Residency::Streamed).unwrap();
@@ -76,7 +76,7 @@ fn every_family_gives_the_numbers_of_transformers() {
 }
 
 #[test]
-fn threads_and_residency_change_no_bit() {
+fn results_do_not_depend_on_threads_or_residency() {
     for name in MODELS {
         let golden = golden(name);
         let logits_of = |residency, threads| {
@@ -92,7 +92,7 @@ fn threads_and_residency_change_no_bit() {
     }
 }
 
-/// Keeps what it sees, and replaces maps by what `change` makes of them.
+/// Records what it receives, and replaces the maps for which `change` returns another one.
 struct Seen<F> {
     stages: Vec<(Vec<Site>, usize)>,
     differs: Vec<(usize, StageKind)>,
@@ -155,7 +155,7 @@ impl<F: FnMut(&Site) -> Option<Linear>> Capture for Seen<F> {
 }
 
 #[test]
-fn a_walk_shows_each_stage_and_the_pruned_stream_follows_what_is_replaced() {
+fn a_walk_visits_every_stage_and_replaced_maps_change_the_pruned_stream_only() {
     let golden = golden("qwen3");
     let decoder = Decoder::open(&golden.dir, Residency::Streamed).unwrap();
     let compute = Compute::new(2).unwrap();
@@ -180,8 +180,8 @@ fn a_walk_shows_each_stage_and_the_pruned_stream_follows_what_is_replaced() {
     let seen = expected.iter().step_by(2).flat_map(|(sites, _)| sites).map(|site| &site.map);
     assert!(seen.eq((0..config.layers()).flat_map(|_| &order)));
 
-    // A map of zeros in place of the first layer's o: later stages see another stream, earlier ones do not,
-    // and the dense stream is the same.
+    // The o of the first layer is replaced by zeros: the pruned stream of later stages changes, that of earlier
+    // ones and the dense stream do not.
     let first = Site { layer: Some(0), map: Map::O, expert: None };
     let [outputs, inputs] = [config.hidden, config.attention_width()];
     let zeros = Linear::new(outputs, inputs, Dense::F32(vec![0.0; outputs * inputs]), None);

@@ -1,4 +1,4 @@
-//! Checkpoints that cannot be run: each is refused with file, tensor or field, expected and found.
+//! Invalid and unsupported checkpoints: each error names file, tensor or field, expected and found.
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use physarium_model::{Decoder, Residency};
 use serde_json::{Value, json};
 
-/// A copy of a golden model to spoil.
+/// A copy of a golden model to corrupt.
 struct Copy {
     dir: tempfile::TempDir,
     config: Value,
@@ -23,7 +23,7 @@ impl Copy {
         Copy { dir, config: serde_json::from_str(&config).unwrap() }
     }
 
-    /// What opening says of a config with one field changed; `Null` takes it out.
+    /// The error of opening it with one field of the config changed; `Null` removes the field.
     fn says(&self, field: &str, value: Value) -> String {
         let mut config = self.config.clone();
         match value {
@@ -64,7 +64,7 @@ fn has(text: &str, needles: &[&str]) {
 }
 
 #[test]
-fn unknown_kinds_are_named_with_the_known_ones() {
+fn unsupported_values_are_named_with_the_supported_ones() {
     let copy = Copy::of("qwen2");
     let says = copy.says("model_type", json!("mamba"));
     has(&says, &["config.json", "model_type mamba", "llama, mistral, qwen2, qwen3"]);
@@ -84,7 +84,7 @@ fn unknown_kinds_are_named_with_the_known_ones() {
 }
 
 #[test]
-fn every_field_that_is_not_as_it_has_to_be_is_named() {
+fn every_invalid_field_is_named() {
     let copy = Copy::of("qwen2");
     let cases = [
         ("hidden_size", json!(null), "nothing"),
@@ -118,7 +118,7 @@ fn every_field_that_is_not_as_it_has_to_be_is_named() {
 }
 
 #[test]
-fn tensors_that_do_not_fit_the_config_are_named() {
+fn tensors_that_do_not_match_the_config_are_named() {
     let copy = Copy::of("qwen3");
     let says = copy.says("intermediate_size", json!(50));
     has(&says, &["model.safetensors", "gate_proj.weight", "[50, 32] by config.json", "[48, 32]"]);
@@ -139,7 +139,7 @@ fn tensors_that_do_not_fit_the_config_are_named() {
 }
 
 #[test]
-fn no_cut_and_no_flipped_byte_of_a_config_panics() {
+fn truncated_and_corrupted_configs_do_not_panic() {
     let copy = Copy::of("qwen2-yarn");
     let text = copy.config.to_string();
     for end in 0..text.len() {
@@ -153,7 +153,7 @@ fn no_cut_and_no_flipped_byte_of_a_config_panics() {
 }
 
 #[test]
-fn tokens_beyond_the_vocabulary_are_an_error() {
+fn tokens_outside_the_vocabulary_are_an_error() {
     let decoder = Decoder::open(&golden("llama"), Residency::Streamed).unwrap();
     let says = decoder.embed(&[1, 80]).unwrap_err().to_string();
     has(&says, &["token 80", "vocabulary of 80"]);

@@ -1,4 +1,4 @@
-//! Checkpoints whose tensors have other names than `model.layers.…`.
+//! Checkpoints with other tensor names than `model.layers.…`.
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
 }
 
-/// A copy of a golden model in which tensors have other names.
+/// A copy of a golden model with renamed tensors.
 fn renamed(name: &str, rename: impl Fn(&str) -> String) -> tempfile::TempDir {
     let (from, dir) = (golden(name), tempfile::tempdir().unwrap());
     std::fs::copy(from.join("config.json"), dir.path().join("config.json")).unwrap();
@@ -36,7 +36,7 @@ fn logits(dir: &Path) -> Vec<f32> {
 }
 
 #[test]
-fn the_prefix_of_names_changes_no_bit() {
+fn logits_do_not_depend_on_the_prefix_of_names() {
     for name in ["llama", "qwen3"] {
         let expected = logits(&golden(name));
         for prefix in ["", "model.language_model."] {
@@ -51,7 +51,7 @@ fn the_prefix_of_names_changes_no_bit() {
 }
 
 #[test]
-fn a_missing_tensor_is_named_in_the_spelling_of_the_checkpoint() {
+fn a_missing_tensor_is_named_as_the_checkpoint_would_spell_it() {
     let copy = renamed("llama", |name| {
         name.replacen("model.", "", 1).replace("layers.1.mlp.up_proj", "layers.1.mlp.other")
     });

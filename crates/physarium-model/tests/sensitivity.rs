@@ -1,4 +1,4 @@
-//! Gradients against autograd (`reference/sensitivity_golden.py`), and how labels are drawn.
+//! Gradients against autograd (`reference/sensitivity_golden.py`), and how labels are sampled.
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 use std::collections::BTreeMap;
@@ -40,7 +40,7 @@ fn measure(name: &str, compute: &Compute, labels: Labels) -> BTreeMap<Site, Sens
 }
 
 #[test]
-fn every_family_gives_the_gradients_of_autograd() {
+fn every_family_matches_autograd() {
     for name in MODELS {
         let golden = json(dir(name).join("sensitivity.json"));
         for compute in [Compute::new(2).unwrap(), Compute::portable(1).unwrap()] {
@@ -64,7 +64,7 @@ fn every_family_gives_the_gradients_of_autograd() {
 }
 
 #[test]
-fn drawn_labels_depend_on_the_seed_and_not_on_threads() {
+fn sampled_labels_depend_on_the_seed_and_not_on_threads() {
     let draw =
         |seed, threads| measure("llama", &Compute::new(threads).unwrap(), Labels::Drawn { seed });
     let one = draw(1, 1);

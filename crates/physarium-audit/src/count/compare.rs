@@ -104,7 +104,7 @@ pub(crate) fn non_finite(bytes: &[u8], dtype: Dtype) -> u64 {
     bytes.chunks(size).filter(|weight| bits(weight) & exponent == exponent).count() as u64
 }
 
-/// Index of the first weight that is neither the original value nor +0.0. Slow; used only after [`tally`] has
+/// Index of the first weight that is neither the original value nor +0.0. Slow; used only after [`tally()`] has
 /// counted one.
 pub(crate) fn first_illegal(now: &[u8], before: &[u8], element_bytes: usize) -> Option<u64> {
     let pairs = now.chunks(element_bytes).zip(before.chunks(element_bytes));
@@ -112,7 +112,7 @@ pub(crate) fn first_illegal(now: &[u8], before: &[u8], element_bytes: usize) -> 
     pairs.into_iter().position(illegal).map(|at| at as u64)
 }
 
-/// Index of the first weight that is -0.0 and was not. Slow; used only after [`tally`] has counted one.
+/// Index of the first weight that is -0.0 and was not. Slow; used only after [`tally()`] has counted one.
 pub(crate) fn first_negative_zero(now: &[u8], before: &[u8], element_bytes: usize) -> Option<u64> {
     let pairs = now.chunks(element_bytes).zip(before.chunks(element_bytes));
     let negative = |weight: &[u8]| {

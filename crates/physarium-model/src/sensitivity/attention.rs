@@ -1,10 +1,10 @@
-//! Gradients of attention: from those of the mixed values to those of queries, keys and values.
+//! The backward pass of attention: from the gradients of its outputs to those of queries, keys and values.
 
 use physarium_kernels::{Compute, Left, Output, Right, multiply, vector};
 
-use crate::attention::{QUERIES, Queries, Shape};
+use crate::layers::attention::{QUERIES, Queries, Shape};
 
-/// What attention was computed from.
+/// The inputs of attention.
 #[derive(Clone, Copy)]
 pub(super) struct Forward<'a> {
     pub shape: Shape,
@@ -88,17 +88,17 @@ fn copy_columns(from: &[f32], cols: usize, to: &mut [f32], stride: usize) {
     }
 }
 
-/// One head of a run of queries. `dq` is set in rows of the group's width; `dk` and `dv` are added to.
-fn head(run: Queries, [q, k, v]: [&[f32]; 3], dmixed: &[f32], [dq, dk, dv]: [&mut [f32]; 3]) {
-    let Shape { heads, kv_heads, head_dim, .. } = run.shape;
+/// One head of a block of queries. Writes `dq`, in rows of the group's width; adds to `dk` and `dv`.
+fn head(block: Queries, [q, k, v]: [&[f32]; 3], dmixed: &[f32], [dq, dk, dv]: [&mut [f32]; 3]) {
+    let Shape { heads, kv_heads, head_dim, .. } = block.shape;
     let (width, kv_width) = (heads * head_dim, kv_heads * head_dim);
-    let (count, keys) = (run.count, run.keys().len());
+    let (count, keys) = (block.count, block.keys().len());
     let mut weights = vec![0.0; count * keys];
-    let parts = run.numerators([q, k], &mut weights);
+    let parts = block.numerators([q, k], &mut weights);
     for (row, part) in weights.chunks_exact_mut(keys).zip(parts) {
         vector::scale(row, part);
     }
-    // The gradients of the weights, then of the scores: w (dw − Σ w dw) / √head_dim.
+    // Gradients of the weights, then of the scores: w (dw − Σ w dw) / √head_dim.
     let mut scores = vec![0.0; count * keys];
     let outputs = Left { data: dmixed, stride: width };
     let values = Right::Transposed { data: v, stride: kv_width };

@@ -1,4 +1,4 @@
-//! Gradients through a layer: from those of the residual stream after it to those of the stream before it.
+//! The backward pass of a layer: from the gradient of the residual stream after it to that before it.
 
 use std::collections::BTreeMap;
 
@@ -8,11 +8,11 @@ use physarium_kernels::{Buffer, Linear, forward_all};
 
 use super::attention;
 use super::sums::{Rows, Sums};
-use crate::layer::{Heads, Layer, ROWS};
-use crate::stages::StageKind;
-use crate::workspace::Workspace;
+use crate::layers::layer::{Heads, Layer, ROWS};
+use crate::layers::workspace::Workspace;
+use crate::open::shapes::StageKind;
 
-/// A layer with what its gradients pass through.
+/// A layer prepared for the backward pass.
 pub(super) struct Backward<'a> {
     layer: &'a Layer,
     workspace: &'a Workspace<'a>,
@@ -20,7 +20,7 @@ pub(super) struct Backward<'a> {
     transposed: BTreeMap<Site, Linear>,
 }
 
-/// A norm of the residual stream, with the stream that it was applied to.
+/// A norm of the residual stream, with its input.
 struct NormOf<'a> {
     norm: &'a [f32],
     /// `[tokens, hidden]`.
@@ -33,10 +33,10 @@ impl<'a> Backward<'a> {
         Backward { layer, workspace, transposed: transposed.collect() }
     }
 
-    /// Turns the gradient of the residual stream after the layer into that before it, for one window.
+    /// Replaces the gradient of the residual stream after the layer by that before it, for one window.
     ///
-    /// `hidden`: the stream before the layer, `[tokens, hidden]`, as `gradient`. The squares of the maps'
-    /// inputs and of the gradients at their outputs are added to `sums`.
+    /// `hidden` is the stream before the layer; both are `[tokens, hidden]`. Adds the squares of the maps' inputs
+    /// and of the gradients at their outputs to `sums`.
     pub(super) fn pass(&self, hidden: &[f32], gradient: &mut [f32], sums: &mut Sums) {
         let mut middle = hidden.to_vec();
         let mut mixed = Buffer::default();
@@ -46,7 +46,7 @@ impl<'a> Backward<'a> {
         self.attention(hidden, &mixed, gradient, sums);
     }
 
-    /// Adds to `gradient` the part that passes through the MLP.
+    /// Adds the gradient through the MLP to `gradient`.
     fn mlp(&self, hidden: &[f32], gradient: &mut [f32], sums: &mut Sums) {
         let (layer, compute) = (self.layer, self.workspace.compute());
         let mut normed = Buffer::default();
@@ -59,7 +59,7 @@ impl<'a> Backward<'a> {
         let mut gated = gates.clone();
         vector::silu_times(&mut gated, &ups);
         sums.add(layer.site(Map::Down), Rows { tokens, inputs: &gated, gradients: gradient });
-        // The gated values are overwritten by their gradient.
+        // The gradient of the gated values overwrites them.
         self.transposed(Map::Down).forward(compute, gradient, &mut gated);
         vector::silu_times_gradient(&mut gates, &mut ups, &gated);
         let of_outputs = [(Map::Gate, &gates[..]), (Map::Up, &ups[..])];
@@ -69,7 +69,7 @@ impl<'a> Backward<'a> {
         self.add_through_norm(NormOf { norm: &layer.mlp_norm, hidden }, &of_outputs, gradient);
     }
 
-    /// Adds to `gradient` the part that passes through attention.
+    /// Adds the gradient through attention to `gradient`.
     fn attention(&self, hidden: &[f32], mixed: &[f32], gradient: &mut [f32], sums: &mut Sums) {
         let (layer, workspace, compute) = (self.layer, self.workspace, self.workspace.compute());
         let tokens = hidden.len() / layer.attention_norm.len();
@@ -102,7 +102,7 @@ impl<'a> Backward<'a> {
         self.add_through_norm(norm, &of_outputs, gradient);
     }
 
-    /// Turns gradients of rotated (and normed) heads into those of the map's outputs `x`.
+    /// Replaces gradients of rotated (and normalised) heads by those of the map's outputs `x`.
     fn rotate_back(&self, heads: Heads<'_>, x: &[f32], gradient: &mut [f32]) {
         let head_dim = self.layer.shape.head_dim;
         let width = heads.count * head_dim;
@@ -126,8 +126,8 @@ impl<'a> Backward<'a> {
         });
     }
 
-    /// Adds to `gradient` the part that passes through maps and the norm before them; `of_outputs` are the
-    /// gradients of the maps' outputs.
+    /// Adds the gradient through maps and the norm before them to `gradient`; `of_outputs` are the gradients of
+    /// the maps' outputs.
     fn add_through_norm(
         &self,
         before: NormOf<'_>,

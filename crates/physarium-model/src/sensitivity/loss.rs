@@ -2,34 +2,34 @@
 
 use physarium_kernels::{Buffer, vector};
 
-use crate::head::Head;
-use crate::workspace::Workspace;
+use crate::layers::head::Head;
+use crate::layers::workspace::Workspace;
 
-/// Tokens whose logits are computed at once.
+/// Tokens whose logits are computed together.
 const TOKENS: usize = 256;
 
-/// What the loss is taken at.
+/// The labels that the loss is computed for.
 #[derive(Debug, Clone, Copy)]
 pub enum Labels {
-    /// Drawn at every position from the model's own predictions; the same for the same seed.
+    /// Sampled at every position from the model's own predictions; the same seed gives the same labels.
     Drawn {
-        /// Seed of the draw.
+        /// Random seed.
         seed: u64,
     },
     /// The text's next token; the last position of a window has none.
     Next,
 }
 
-/// Windows of tokens, and the labels at their positions.
+/// Windows of tokens with the labels at their positions.
 #[derive(Debug, Clone, Copy)]
 pub struct Labelled<'a> {
     /// At least one; none is empty.
     pub windows: &'a [&'a [u32]],
-    /// The label at each of their positions.
+    /// The labels at their positions.
     pub labels: Labels,
 }
 
-/// Turns each window's last residual stream into the gradient of the summed loss there.
+/// Replaces each window's last residual stream by the gradient of the summed loss with respect to it.
 pub(super) fn last_gradients(
     head: &Head,
     workspace: &Workspace<'_>,
@@ -56,7 +56,7 @@ pub(super) fn last_gradients(
     }
 }
 
-/// Turns a position's logits into the gradient of its loss: the probabilities, minus one at the label.
+/// Replaces a position's logits by the gradient of its loss: the probabilities, minus 1 at the label.
 fn loss_gradient(logits: &mut [f32], labels: Labels, next: Option<u32>, position: u64) {
     let total = vector::softmax_numerators(logits, 1.0);
     let label = match labels {

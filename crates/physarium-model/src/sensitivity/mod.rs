@@ -2,17 +2,17 @@
 How much a model's predictions depend on the outputs of its linear maps.
 
 In: a decoder and windows of tokens. Out: for each map the mean square of its inputs and of the loss's gradient
-at its outputs ([`Sensitivity`]). With labels drawn from the model's own predictions the latter is the
-diagonal of the Fisher information (Amari 1998; Martens 2014, arXiv 1412.1193): to second order an error e of
+at its outputs ([`Sensitivity`]). With labels sampled from the model's own predictions, the latter is the
+diagonal F of the Fisher information (Amari 1998; Martens 2014, arXiv 1412.1193): to second order, an error e of
 an output costs F e² / 2 nats of KL divergence from the unpruned model.
 
-First a forward pass that keeps the residual stream before each layer, then a backward pass layer by layer.
+A forward pass keeps the residual stream before each layer; then a backward pass goes through the layers.
 */
 
 mod attention;
 mod layer;
-mod loss;
-mod sums;
+pub(crate) mod loss;
+pub(crate) mod sums;
 
 use std::collections::BTreeMap;
 
@@ -20,15 +20,13 @@ use physarium_checkpoint::Site;
 
 use crate::decoder::Decoder;
 use crate::error::Error;
-use crate::layer::Layer;
-use crate::workspace::Workspace;
+use crate::layers::layer::Layer;
+use crate::layers::workspace::Workspace;
 use layer::Backward;
-use loss::last_gradients;
-pub use loss::{Labelled, Labels};
-pub use sums::Sensitivity;
-use sums::Sums;
+use loss::{Labelled, last_gradients};
+use sums::{Sensitivity, Sums};
 
-/// Measures all maps of all layers.
+/// Measures the sensitivity of all maps of all layers.
 ///
 /// Memory holds the residual streams of all windows before all layers, two copies of a layer, and one of the
 /// head. `step` is called for each window at each layer, forward and backward: 2 · layers · windows times.
@@ -37,7 +35,7 @@ use sums::Sums;
 /// Those of the decoder and of `step`.
 ///
 /// # Panics
-/// Without windows, or with an empty one.
+/// If there are no windows, or one is empty.
 pub fn sensitivities<E: From<Error>>(
     decoder: &Decoder,
     text: Labelled<'_>,

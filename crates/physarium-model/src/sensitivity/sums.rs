@@ -1,16 +1,16 @@
-//! Sums of squares at the maps of a layer, and the means that they become.
+//! Sums of squares at the maps of a layer, and their means.
 
 use std::collections::BTreeMap;
 
 use physarium_checkpoint::Site;
 use physarium_kernels::vector;
 
-/// Means of squares over tokens at a map.
+/// Mean squares over tokens at a map.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sensitivity {
-    /// Of each input.
+    /// Mean square of each input.
     pub inputs: Vec<f64>,
-    /// Of the gradient of a token's loss, in nats, at each output.
+    /// Mean square of the gradient of a token's loss, in nats, at each output.
     pub outputs: Vec<f64>,
 }
 
@@ -25,7 +25,7 @@ struct Squares {
     outputs: Vec<f64>,
 }
 
-/// Rows that pass one map: `[tokens, inputs]`, and gradients `[tokens, outputs]` of what it makes of them.
+/// Activations at one map: its inputs `[tokens, inputs]`, and the gradients at its outputs `[tokens, outputs]`.
 pub(super) struct Rows<'a> {
     pub tokens: usize,
     pub inputs: &'a [f32],
@@ -33,7 +33,7 @@ pub(super) struct Rows<'a> {
 }
 
 impl Sums {
-    /// Adds the squares of rows that pass the map at `site`.
+    /// Adds the squares of the activations at `site`.
     pub fn add(&mut self, site: Site, rows: Rows<'_>) {
         let Squares { inputs, outputs } = self.0.entry(site).or_default();
         inputs.resize(rows.inputs.len() / rows.tokens, 0.0);

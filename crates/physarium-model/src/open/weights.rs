@@ -7,9 +7,9 @@ use physarium_checkpoint::{Dtype, Malformed, Naming, Shard, Source, TensorInfo};
 use physarium_kernels::{Dense, Linear, Sparse, Weights as MapWeights, large_zeroed};
 use physarium_pack::{Form, Packed, TensorRecord};
 
+use super::files::ModelFiles;
+use super::shapes::MapShape;
 use crate::error::Result;
-use crate::files::ModelFiles;
-use crate::stages::MapShape;
 
 /// The tensors of a model by name.
 pub(crate) struct Weights {
@@ -18,7 +18,7 @@ pub(crate) struct Weights {
     locations: HashMap<String, Location>,
 }
 
-/// Where a tensor is.
+/// The location of a tensor.
 enum Location {
     Shard {
         /// Index of the shard in the checkpoint.
@@ -59,10 +59,10 @@ impl Weights {
         &self.naming
     }
 
-    /// The tensor of this name, with its shape and dtype proven.
+    /// The tensor of this name, after a check of its shape and dtype.
     ///
     /// # Errors
-    /// `Malformed` when it is missing, of another shape, or of a dtype that is not computed with.
+    /// `Malformed` if it is missing, or has another shape or an unsupported dtype.
     pub(crate) fn find(&self, name: &str, shape: &[usize]) -> Result<Tensor<'_>> {
         let tensor = match (self.locations.get(name), &self.files) {
             (Some(Location::Shard { shard, tensor }), ModelFiles::Directory(checkpoint)) => {
@@ -104,7 +104,7 @@ impl Weights {
         Ok(Linear::new(outputs, inputs, weights, None))
     }
 
-    /// The map of a module: `module.weight` and, where it has one, `module.bias`.
+    /// The map of a module: `module.weight` and, if it has a bias, `module.bias`.
     pub(crate) fn linear(&self, module: &str, shape: &MapShape) -> Result<Linear> {
         let size @ [outputs, inputs] = [shape.outputs, shape.inputs];
         let weights = self.find(&format!("{module}.weight"), &size)?.matrix(size)?;
@@ -120,19 +120,19 @@ pub(crate) enum Tensor<'a> {
     Packed { packed: &'a Packed, record: &'a TensorRecord },
 }
 
-/// A tensor in a shard, of which parts can be read.
+/// A tensor in a shard; parts of it can be read.
 pub(crate) struct Stored<'a> {
     shard: &'a Shard,
     info: &'a TensorInfo,
 }
 
 impl Stored<'_> {
-    /// Opens its file, proven unchanged.
+    /// Opens its file after a check that it has not changed.
     pub(crate) fn open(&self) -> Result<Source> {
         Ok(self.shard.reopen()?)
     }
 
-    /// Reads `len` elements from `begin` on.
+    /// Reads `len` elements, the first of which is `begin`.
     pub(crate) fn read(&self, source: &Source, begin: usize, len: usize) -> Result<Dense> {
         let offset = self.info.begin + begin as u64 * (self.info.dtype.bits() / 8);
         elements(self.info.dtype, len, |bytes| Ok(source.read_exact_at(bytes, offset)?))
@@ -173,7 +173,7 @@ impl Tensor<'_> {
         }
     }
 
-    /// Reads a matrix in the form in which it is stored.
+    /// Reads a matrix in its stored form.
     fn matrix(&self, [outputs, inputs]: [usize; 2]) -> Result<MapWeights> {
         let (packed, record) = match self {
             Tensor::Packed { packed, record } if record.form != Form::Dense => (packed, record),
@@ -184,20 +184,20 @@ impl Tensor<'_> {
         let mut masks = large_zeroed(packed.mask_words(record).unwrap_or(0) as usize);
         packed.masks(record, &mut masks)?;
         let sparse = Sparse::new([outputs, inputs], masks, values).map_err(|fault| {
-            let expected = "a value for each one in the masks".to_owned();
+            let expected = "one value for each 1 in the masks".to_owned();
             self.fault("mask and value counts differ", expected, fault.to_string())
         })?;
         Ok(sparse.into())
     }
 }
 
-/// `len` elements of a dtype that is computed with; `read` fills in their bytes.
+/// Reads `len` elements of a supported dtype; `read` fills in their bytes.
 fn elements(dtype: Dtype, len: usize, read: impl FnOnce(&mut [u8]) -> Result<()>) -> Result<Dense> {
     fn of<T: bytemuck::Pod>(
         len: usize,
         read: impl FnOnce(&mut [u8]) -> Result<()>,
     ) -> Result<Vec<T>> {
-        // A sparse matrix pads its values: leave room for that.
+        // A sparse matrix pads its values; this reserves the space.
         let mut elements = large_zeroed(len + Sparse::SPARE);
         elements.truncate(len);
         read(bytemuck::cast_slice_mut(&mut elements))?;

@@ -1,19 +1,19 @@
 /*!
-The shape of a decoder, read from `config.json` in either dialect.
+The shape of a decoder, read from `config.json`.
 
 In: `config.json` as transformers 4.x (`rope_theta`, `rope_scaling`) or 5.x (`rope_parameters`) writes it.
-Out: a [`Config`] in which the families differ by data only; a row of `FAMILIES` says how they are read. A
-valid setting that the decoder does not support is an error, never ignored.
+Out: a [`Config`]; families differ only in its values, and a row of `FAMILIES` says how each is read. A valid
+setting that the decoder does not support is an error, never ignored.
 */
 
 use serde_json::Value;
 
+use super::fields::Fields;
+use super::files::ModelFiles;
+use super::rope::Rope;
 use crate::error::{Error, Result};
-use crate::fields::Fields;
-use crate::files::ModelFiles;
-use crate::rope::Rope;
 
-/// Most layers that a model may have.
+/// Maximum number of layers.
 const MAX_LAYERS: usize = 4096;
 
 /// Which maps have a bias.
@@ -27,7 +27,7 @@ pub struct Biases {
     pub mlp: bool,
 }
 
-/// A decoder's shape. Sizes are numbers of features, heads, layers, tokens.
+/// The shape of a decoder. Sizes are numbers of features, heads, layers or tokens.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// `model_type`: `llama`, `mistral`, `qwen2`, `qwen3`.
@@ -38,13 +38,13 @@ pub struct Config {
     pub intermediate: usize,
     /// Query heads.
     pub heads: usize,
-    /// Key and value heads; each serves `heads / kv_heads` query heads.
+    /// Key and value heads; each is used by `heads / kv_heads` query heads.
     pub kv_heads: usize,
     /// Features of a head.
     pub head_dim: usize,
-    /// Tokens that have an embedding.
+    /// Tokens of the vocabulary.
     pub vocabulary: usize,
-    /// Longest context in tokens, as the config states it.
+    /// Maximum context in tokens; `None` if the config states none.
     pub max_positions: Option<usize>,
     /// Added to the mean square in the norms.
     pub epsilon: f32,
@@ -52,15 +52,15 @@ pub struct Config {
     pub rope: Rope,
     /// Which maps have a bias.
     pub biases: Biases,
-    /// Whether queries and keys are normed head by head (Qwen3).
+    /// Whether queries and keys are normalised head by head (Qwen3).
     pub qk_norm: bool,
     /// Whether the head uses the embedding's weights.
     pub tied: bool,
-    /// For each layer, how many positions a query attends to, including its own; all where `None`.
+    /// For each layer the number of positions that a query attends to, including its own; all if `None`.
     pub windows: Vec<Option<usize>>,
 }
 
-/// How a family differs from others.
+/// How the config of a family is read.
 struct Family {
     model_type: &'static str,
     qkv_bias: Bias,
@@ -118,7 +118,7 @@ impl Config {
     /// Reads `config.json` of a model.
     ///
     /// # Errors
-    /// `Checkpoint` when the file is missing or a field is missing or wrong; `Unsupported` for a model type,
+    /// `Checkpoint` if the file is missing, or a field is missing or wrong; `Unsupported` for a model type,
     /// an activation or a position embedding that this decoder does not support.
     pub fn read(files: &ModelFiles) -> Result<Config> {
         let fields = Fields::read(files, "config.json")?;
@@ -216,7 +216,7 @@ fn windows(fields: &Fields, sliding: &Sliding, layers: usize) -> Result<Vec<Opti
             let slides = match fields.get("layer_types") {
                 Some(types) => layer_types(fields, types, layers)?,
                 None => {
-                    // Zero means that all layers slide, so this is not read as a size.
+                    // 0 is valid and means that all layers slide, so this is not read as a size.
                     let full = match fields.get("max_window_layers").and_then(Value::as_u64) {
                         Some(full) => full,
                         None => {

@@ -1,21 +1,21 @@
 /*!
 Rotary position embedding (Su et al. 2021, arXiv 2104.09864) and its published scalings.
 
-In: the config's fields. Out: [`Rope`], the angle by which each pair of features of a head rotates from one
-position to the next, and [`Angles`], the cosines and sines of a range of positions.
+In: the fields of a config. Out: [`Rope`], the angle per position by which each pair of a head's features
+rotates, and [`Angles`], the cosines and sines of these angles at a range of positions.
 */
 
 use std::f64::consts::TAU;
 
+use super::fields::Fields;
 use crate::error::Result;
-use crate::fields::Fields;
 
 /// Rotary position embedding of a model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rope {
     /// Radians per position for each pair `[head_dim / 2]`.
     frequencies: Vec<f32>,
-    /// Cosines and sines are multiplied by it (YaRN's attention factor).
+    /// Factor of all cosines and sines (YaRN's attention factor).
     factor: f32,
 }
 
@@ -64,7 +64,7 @@ fn original_positions(fields: &Fields, scaling: &Fields) -> Result<f64> {
     }
 }
 
-/// The embedding before it is scaled.
+/// The embedding without scaling.
 struct Base {
     theta: f64,
     pairs: usize,
@@ -87,7 +87,7 @@ impl Base {
         self.rope(1.0, |_, frequency| frequency / factor)
     }
 
-    /// Llama 3.1 (arXiv 2407.21783): low frequencies are scaled, high ones are not, with a ramp between them.
+    /// Llama 3.1 (arXiv 2407.21783): low frequencies are scaled, high ones are not; between them is a ramp.
     fn llama3(&self, scaling: &Fields, positions: f64) -> Result<Rope> {
         let factor = scaling.required_number("factor")?;
         let low = scaling.required_number("low_freq_factor")?;
@@ -121,7 +121,7 @@ impl Base {
             (None, Some(one), Some(all)) => magnitude(one) / magnitude(all),
             _ => magnitude(1.0),
         };
-        // The pair that completes `turns` rotations over the original positions.
+        // Index of the pair that completes `turns` rotations within the original positions.
         let pair_of =
             |turns: f64| self.pairs as f64 * (positions / (turns * TAU)).ln() / self.theta.ln();
         let (mut first, mut last) = (pair_of(fast), pair_of(slow));
@@ -140,7 +140,7 @@ impl Base {
     }
 }
 
-/// Cosines and sines for positions from zero on.
+/// Cosines and sines of the positions from 0 on.
 #[derive(Debug, Clone)]
 pub struct Angles {
     pairs: usize,
@@ -149,13 +149,13 @@ pub struct Angles {
 }
 
 impl Angles {
-    /// For `positions` positions.
+    /// Computes cosines and sines of `positions` positions.
     pub fn new(rope: &Rope, positions: usize) -> Angles {
         let pairs = rope.frequencies.len();
         let mut angles = Angles { pairs, cos: Vec::new(), sin: Vec::new() };
         for position in 0..positions {
             for frequency in &rope.frequencies {
-                // As float32, which is what the models were trained with.
+                // In float32, as in training.
                 let (sin, cos) = (position as f32 * frequency).sin_cos();
                 angles.cos.push(cos * rope.factor);
                 angles.sin.push(sin * rope.factor);
@@ -164,10 +164,10 @@ impl Angles {
         angles
     }
 
-    /// Cosines and sines of a position, one for each pair.
+    /// Cosines and sines at a position, one for each pair.
     ///
     /// # Panics
-    /// Beyond the positions given to [`Angles::new`].
+    /// If the position is not among those of [`Angles::new`].
     pub fn at(&self, position: usize) -> (&[f32], &[f32]) {
         let here = position * self.pairs..(position + 1) * self.pairs;
         (&self.cos[here.clone()], &self.sin[here])

@@ -1,22 +1,22 @@
-//! What running layers takes beside their weights.
+//! What layers need to run beside their weights: threads, rotation angles, buffers.
 
 use std::sync::{Mutex, PoisonError};
 
 use physarium_kernels::{Buffer, Compute};
 
-use crate::config::Config;
-use crate::rope::Angles;
+use crate::open::config::Config;
+use crate::open::rope::Angles;
 
-/// What running layers takes beside their weights. Several windows may use it at the same time.
+/// What layers need to run beside their weights. Several windows may use it at the same time.
 #[derive(Debug)]
 pub struct Workspace<'a> {
     compute: &'a Compute,
     angles: Angles,
-    /// Kept from one call to the next: fresh memory costs as much as a product.
+    /// Reused between calls: allocating takes as long as a matrix product.
     buffers: Mutex<Vec<Buffers>>,
 }
 
-/// Activations on the way through a layer.
+/// Intermediate activations of a layer.
 #[derive(Debug, Default)]
 pub(crate) struct Buffers {
     pub normed: Buffer,
@@ -26,13 +26,13 @@ pub(crate) struct Buffers {
 }
 
 impl<'a> Workspace<'a> {
-    /// For windows of at most `positions` tokens of a model.
+    /// Creates a workspace for windows of at most `positions` tokens.
     pub fn new(compute: &'a Compute, config: &Config, positions: usize) -> Workspace<'a> {
         let angles = Angles::new(&config.rope, positions);
         Workspace { compute, angles, buffers: Mutex::default() }
     }
 
-    /// The threads and instructions that it runs on.
+    /// The threads and the instruction set.
     pub fn compute(&self) -> &'a Compute {
         self.compute
     }
@@ -42,7 +42,7 @@ impl<'a> Workspace<'a> {
         &self.angles
     }
 
-    /// Lends buffers to `work`; their contents are left over from earlier work.
+    /// Calls `work` with buffers, which may contain data of earlier calls.
     pub(crate) fn with_buffers(&self, work: impl FnOnce(&mut Buffers)) {
         let kept = || self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
         let mut buffers = kept().pop().unwrap_or_default();

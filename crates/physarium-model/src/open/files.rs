@@ -17,7 +17,7 @@ pub enum ModelFiles {
 }
 
 impl ModelFiles {
-    /// Opens a checkpoint directory or a packed file, and checks everything that does not need weights.
+    /// Opens a checkpoint directory or a packed file and checks everything but the weights.
     ///
     /// # Errors
     /// `Checkpoint` for faults in headers, index or container, or a file that cannot be read.
@@ -28,7 +28,7 @@ impl ModelFiles {
         Ok(ModelFiles::Directory(Checkpoint::open(path)?))
     }
 
-    /// Where the model is.
+    /// The path of the model.
     pub fn path(&self) -> &Path {
         match self {
             ModelFiles::Directory(checkpoint) => checkpoint.dir(),
@@ -36,7 +36,7 @@ impl ModelFiles {
         }
     }
 
-    /// A file's path, for error messages.
+    /// The path of a file, for error messages.
     pub fn path_of(&self, name: &str) -> PathBuf {
         self.path().join(name)
     }
@@ -44,7 +44,7 @@ impl ModelFiles {
     /// The bytes of a file, if the model has one of this name.
     ///
     /// # Errors
-    /// `Malformed` for more than `limit` bytes; `Io` when it cannot be read.
+    /// `Malformed` for more than `limit` bytes; `Io` if it cannot be read.
     pub fn find(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
         match self {
             ModelFiles::Packed(packed) => Ok(packed.file(name, limit)?),
@@ -58,10 +58,10 @@ impl ModelFiles {
         }
     }
 
-    /// The bytes of a file that the model must have.
+    /// The bytes of a required file.
     ///
     /// # Errors
-    /// As [`ModelFiles::find`], and `Malformed` when there is none.
+    /// As [`ModelFiles::find`], and `Malformed` if there is none.
     pub fn read(&self, name: &str, limit: u64) -> Result<Vec<u8>> {
         if let ModelFiles::Directory(_) = self {
             return Ok(Source::open(&self.path_of(name))?.read_all(limit)?);
@@ -77,7 +77,7 @@ impl ModelFiles {
         })
     }
 
-    /// Bytes that all tensors take as stored.
+    /// Size of all tensors as stored, in bytes.
     pub fn stored_bytes(&self) -> u64 {
         match self {
             ModelFiles::Directory(checkpoint) => {

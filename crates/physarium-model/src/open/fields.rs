@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use physarium_checkpoint::{Malformed, printable};
 use serde_json::{Map, Value};
 
+use super::files::ModelFiles;
 use crate::error::{Error, Result};
-use crate::files::ModelFiles;
 
-/// Longest config that is read, in bytes.
+/// Maximum size of a config in bytes.
 const MAX_BYTES: u64 = 16 << 20;
-/// Largest size that a config may state: products of three of them do not overflow.
+/// Maximum size that a config may state; products of three of them do not overflow.
 const MAX_SIZE: u64 = 1 << 20;
 
 /// A JSON object of a file, with the file's path for error messages.
@@ -41,7 +41,7 @@ impl Fields {
         self.map.contains_key(field)
     }
 
-    /// An object inside, with the same file's path.
+    /// A nested object, with the path of the same file.
     pub(crate) fn object(&self, field: &'static str) -> Result<Option<Fields>> {
         match self.get(field) {
             None => Ok(None),
@@ -63,7 +63,7 @@ impl Fields {
         }
     }
 
-    /// A size that must be present.
+    /// A required size.
     pub(crate) fn required_size(&self, field: &'static str) -> Result<usize> {
         self.size(field)?.ok_or_else(|| self.fault(field, "an integer of 1 to 1048576", None))
     }
@@ -79,12 +79,12 @@ impl Fields {
         }
     }
 
-    /// A positive finite number that must be present.
+    /// A required positive finite number.
     pub(crate) fn required_number(&self, field: &'static str) -> Result<f64> {
         self.number(field)?.ok_or_else(|| self.fault(field, "a positive number", None))
     }
 
-    /// A flag.
+    /// A boolean.
     pub(crate) fn flag(&self, field: &'static str) -> Result<Option<bool>> {
         match self.get(field) {
             None => Ok(None),
@@ -93,7 +93,7 @@ impl Fields {
         }
     }
 
-    /// A text.
+    /// A string.
     pub(crate) fn text(&self, field: &'static str) -> Result<Option<&str>> {
         match self.get(field) {
             None => Ok(None),
@@ -124,7 +124,7 @@ impl Fields {
     }
 }
 
-/// A value for a message.
+/// A value as messages show it.
 fn show(value: &Value) -> String {
     match value {
         Value::Array(_) => "a list".to_owned(),

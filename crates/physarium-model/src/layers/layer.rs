@@ -1,22 +1,23 @@
 /*!
 One layer of a decoder, stage by stage.
 
-A layer adds twice to the residual stream `hidden` `[tokens, hidden]`: attention, then the MLP.
-[`Layer::inputs`] computes from `hidden` what goes into the maps of a stage; [`Layer::add_outputs`] adds the
-outputs of a stage that feeds the residual stream. [`Layer::forward`] does all of it.
+A layer adds to the residual stream `hidden` `[tokens, hidden]` twice: attention, then the MLP.
+[`Layer::inputs`] computes the inputs of a stage's maps from `hidden`; [`Layer::add_outputs`] adds the outputs
+of a stage to `hidden`. [`Layer::forward`] runs the whole layer.
 */
 
 use physarium_checkpoint::{Map, Site};
 use physarium_kernels::{Buffer, Compute, Linear, forward_all, vector};
 
-use crate::attention::{Shape, attend};
-use crate::config::Config;
+use super::attention::{Shape, attend};
+use super::stages::Stage;
+use super::workspace::{Buffers, Workspace};
 use crate::error::Result;
-use crate::stages::{MapShape, Stage, StageKind};
-use crate::weights::Weights;
-use crate::workspace::{Buffers, Workspace};
+use crate::open::config::Config;
+use crate::open::shapes::{MapShape, StageKind};
+use crate::open::weights::Weights;
 
-/// Rows of activations that a task works on, element by element.
+/// Rows of activations for each task of an elementwise operation.
 pub(crate) const ROWS: usize = 64;
 
 /// Modules of the norms of the residual stream: before attention, before the MLP.
@@ -24,14 +25,14 @@ const STREAM_NORMS: [&str; 2] = ["input_layernorm", "post_attention_layernorm"];
 /// Modules of the norms of queries and keys.
 const HEAD_NORMS: [&str; 2] = ["self_attn.q_norm", "self_attn.k_norm"];
 
-/// Keys and values of the tokens that a layer has seen, `[positions, kv_heads · head_dim]` each.
+/// Keys and values of the tokens that a layer has processed, `[positions, kv_heads · head_dim]` each.
 #[derive(Debug, Default)]
 pub struct KeysValues {
     keys: Buffer,
     values: Buffer,
 }
 
-/// Queries or keys in rows of heads: how many heads a row has, and the norm of each where there is one.
+/// Layout of queries or keys: heads in a row, and the norm of a head if the family has one.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Heads<'a> {
     pub(crate) count: usize,
@@ -48,7 +49,7 @@ pub struct Layer {
     pub(crate) mlp_norm: Vec<f32>,
     /// Norms of queries and keys `[head_dim]`.
     qk_norms: Option<[Vec<f32>; 2]>,
-    /// In the order of the data.
+    /// In forward order.
     pub(crate) stages: Vec<Stage>,
 }
 
@@ -88,7 +89,7 @@ impl Layer {
         })
     }
 
-    /// Proves from headers alone that all tensors of a layer are there in the right shapes.
+    /// Checks from headers alone that all tensors of a layer exist with the right shapes.
     pub(crate) fn check(weights: &Weights, config: &Config, index: usize) -> Result<()> {
         for shape in config.stages().iter().flat_map(|stage| &stage.maps) {
             let module = weights.naming().of_site(&shape.site(index));
@@ -107,22 +108,22 @@ impl Layer {
         Ok(())
     }
 
-    /// Its stages in the order of the data.
+    /// Its stages in forward order.
     pub fn stages(&self) -> &[Stage] {
         &self.stages
     }
 
-    /// The map at a site, if the layer has one there.
+    /// The map at `site`, if the layer has one there.
     pub fn at(&self, site: &Site) -> Option<&Linear> {
         self.sites().find(|(other, _)| other == site).map(|(_, map)| map)
     }
 
-    /// All maps in the order of the data, each with its place in the decoder.
+    /// All maps in forward order, each with its site.
     pub(crate) fn sites(&self) -> impl Iterator<Item = &(Site, Linear)> {
         self.stages.iter().flat_map(|stage| &stage.maps)
     }
 
-    /// The place of one of its maps.
+    /// The site of one of its maps.
     pub(crate) fn site(&self, map: Map) -> Site {
         Site { layer: Some(self.index as u64), map, expert: None }
     }
@@ -133,32 +134,32 @@ impl Layer {
         &found.expect("the stages of every config have this map").1
     }
 
-    /// Queries in rows.
+    /// Layout of the queries.
     pub(crate) fn query_heads(&self) -> Heads<'_> {
         Heads { count: self.shape.heads, norm: self.qk_norms.as_ref().map(|[q, _]| &q[..]) }
     }
 
-    /// Keys in rows.
+    /// Layout of the keys.
     pub(crate) fn key_heads(&self) -> Heads<'_> {
         Heads { count: self.shape.kv_heads, norm: self.qk_norms.as_ref().map(|[_, k]| &k[..]) }
     }
 
-    /// Bytes that the weights of its maps take.
+    /// Size of the weights of its maps in bytes.
     pub(crate) fn weights_bytes(&self) -> usize {
         self.sites().map(|(_, map)| map.weights_bytes()).sum()
     }
 
-    /// Prepares all maps, for callers that run windows side by side.
+    /// Prepares all maps; to be called before windows run in parallel.
     pub fn prepare(&self, compute: &Compute) {
         self.sites().for_each(|(_, map)| map.prepare(compute));
     }
 
-    /// Adds attention and MLP to `hidden` `[tokens, hidden]`, the states of one window.
+    /// Adds attention, then the MLP to `hidden` `[tokens, hidden]`, the residual stream of one window.
     pub fn forward(&self, workspace: &Workspace<'_>, hidden: &mut [f32]) {
         self.forward_after(workspace, &mut KeysValues::default(), hidden);
     }
 
-    /// As [`Layer::forward`], for tokens that come after those in `past`, which they are then added to.
+    /// As [`Layer::forward`], for tokens that follow those in `past`. Adds their keys and values to `past`.
     pub fn forward_after(
         &self,
         workspace: &Workspace<'_>,
@@ -172,10 +173,10 @@ impl Layer {
         self.add_outputs(StageKind::Gated, workspace, &x, hidden);
     }
 
-    /// Computes what goes into the maps of a stage, `[tokens, inputs]`, for one window.
+    /// Computes the inputs `x` `[tokens, inputs]` of a stage's maps for one window.
     ///
     /// `hidden` is the residual stream before the layer for [`StageKind::BeforeAttention`] and
-    /// [`StageKind::MixedValues`], and with attention added for [`StageKind::BeforeMlp`] and
+    /// [`StageKind::MixedValues`], and the one after attention for [`StageKind::BeforeMlp`] and
     /// [`StageKind::Gated`].
     pub fn inputs(
         &self,
@@ -192,7 +193,7 @@ impl Layer {
         }
     }
 
-    /// Adds what the map of a stage makes of `x` to `hidden`.
+    /// Applies the map of a stage to `x` and adds the result to `hidden`.
     ///
     /// # Panics
     /// For a stage that does not add to the residual stream ([`StageKind::adds_to_stream`]).
@@ -203,7 +204,7 @@ impl Layer {
         x: &[f32],
         hidden: &mut [f32],
     ) {
-        /// Elements that a task adds.
+        /// Elements for each task.
         const ADDED: usize = 1 << 16;
         assert!(stage.adds_to_stream(), "{stage:?} adds nothing to the residual stream");
         let stage = self.stages.iter().find(|other| other.kind == stage);
@@ -255,7 +256,7 @@ impl Layer {
         });
     }
 
-    /// Norms heads where the family does, then rotates them by their positions from `first` on.
+    /// Normalises heads if the family does, then rotates them. The first row is at position `first`.
     pub(crate) fn rotate(
         &self,
         workspace: &Workspace<'_>,
@@ -298,7 +299,7 @@ impl Layer {
     }
 }
 
-/// Name of the tensor of a layer's norm.
+/// Name of the tensor of a norm.
 fn norm_name(weights: &Weights, layer: usize, module: &str) -> String {
     format!("{}.weight", weights.naming().module(layer as u64, module))
 }

@@ -1,14 +1,14 @@
 /*!
 Causal attention with grouped queries (Vaswani et al. 2017; Ainslie et al. 2023), in float32.
 
-In: queries of a window, keys and values of the same and of earlier positions. Out: the mix of values for each
-query. Queries are taken in runs of [`QUERIES`], so scores take memory for one run of queries and not for the
-whole window.
+In: queries of a window, keys and values of the same and of earlier positions. Out: for each query the weighted
+sum of values. Queries are processed in blocks of [`QUERIES`]: memory holds the scores of one block for each
+thread, not those of the whole window.
 */
 
 use physarium_kernels::{Compute, Left, Output, Right, multiply, vector};
 
-/// Queries whose scores are computed together.
+/// Queries of a block; their scores are computed together.
 pub(crate) const QUERIES: usize = 128;
 
 /// The shape of a layer's attention.
@@ -17,14 +17,14 @@ pub(crate) struct Shape {
     pub(crate) heads: usize,
     pub(crate) kv_heads: usize,
     pub(crate) head_dim: usize,
-    /// Positions that a query attends to, including its own.
+    /// Number of positions that a query attends to, including its own; all earlier ones if `None`.
     pub(crate) window: Option<usize>,
 }
 
-/// Mixes values for each query.
+/// Computes the weighted sum of values for each query.
 ///
 /// `q`, `mixed`: `[tokens, heads · head_dim]`; `k`, `v`: `[past + tokens, kv_heads · head_dim]`. The
-/// queries' positions are the last ones; the first key is at position zero.
+/// queries are at the last positions; the first key is at position 0.
 pub(crate) fn attend(compute: &Compute, shape: Shape, [q, k, v]: [&[f32]; 3], mixed: &mut [f32]) {
     let width = shape.heads * shape.head_dim;
     let tokens = q.len() / width;
@@ -32,25 +32,25 @@ pub(crate) fn attend(compute: &Compute, shape: Shape, [q, k, v]: [&[f32]; 3], mi
     let positions = k.len() / kv_width;
     assert!(q.len() == mixed.len() && k.len() == v.len() && tokens <= positions);
     let past = positions - tokens;
-    compute.each_chunk(mixed, QUERIES * width, |run, mixed| {
-        let begin = run * QUERIES * width;
+    compute.each_chunk(mixed, QUERIES * width, |block, mixed| {
+        let begin = block * QUERIES * width;
         let queries = mixed.len() / width;
-        let run = Queries { shape, first: past + run * QUERIES, count: queries };
-        let mut scores = vec![0.0; queries * run.keys().len()];
+        let block = Queries { shape, first: past + block * QUERIES, count: queries };
+        let mut scores = vec![0.0; queries * block.keys().len()];
         for head in 0..shape.heads {
             let q = &q[begin + head * shape.head_dim..];
-            let kv = run.keys().start * kv_width + run.kv_head(head) * shape.head_dim;
+            let kv = block.keys().start * kv_width + block.kv_head(head) * shape.head_dim;
             let mixed = &mut mixed[head * shape.head_dim..];
-            run.head([q, &k[kv..], &v[kv..]], &mut scores, mixed);
+            block.head([q, &k[kv..], &v[kv..]], &mut scores, mixed);
         }
     });
 }
 
-/// A run of queries.
+/// A block of consecutive queries.
 #[derive(Clone, Copy)]
 pub(crate) struct Queries {
     pub(crate) shape: Shape,
-    /// Position of the first.
+    /// Position of the first query.
     pub(crate) first: usize,
     pub(crate) count: usize,
 }
@@ -67,12 +67,12 @@ impl Queries {
         begin..position + 1
     }
 
-    /// The key head that serves a query head.
+    /// The key head that a query head uses.
     fn kv_head(self, head: usize) -> usize {
         head / (self.shape.heads / self.shape.kv_heads)
     }
 
-    /// One head: scores `[count, keys]`, their softmax, the mix.
+    /// Computes one head: scores `[count, keys]`, their softmax, the weighted sums of values.
     fn head(self, [q, k, v]: [&[f32]; 3], scores: &mut [f32], mixed: &mut [f32]) {
         let Shape { heads, kv_heads, head_dim, .. } = self.shape;
         let (width, kv_width) = (heads * head_dim, kv_heads * head_dim);
@@ -87,8 +87,8 @@ impl Queries {
         }
     }
 
-    /// The softmax of the scores of one head, `[count, keys]`, without its normalisation: each query's factor
-    /// for that is returned.
+    /// Computes the numerators of the softmax of one head, `[count, keys]`. Returns for each query the factor
+    /// that normalises them.
     pub(crate) fn numerators(self, [q, k]: [&[f32]; 2], scores: &mut [f32]) -> [f32; QUERIES] {
         let Shape { heads, kv_heads, head_dim, .. } = self.shape;
         let (width, kv_width) = (heads * head_dim, kv_heads * head_dim);

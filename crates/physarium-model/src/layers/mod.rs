@@ -1,0 +1,7 @@
+//! Layers with their weights, and the forward pass through them.
+
+pub(crate) mod attention;
+pub(crate) mod head;
+pub(crate) mod layer;
+pub(crate) mod stages;
+pub(crate) mod workspace;
