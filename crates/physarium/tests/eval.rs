@@ -1,11 +1,11 @@
-//! Evaluation through the library: what a stopped one returns.
+//! An evaluation that is cancelled returns what it has.
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 use std::path::PathBuf;
 
 use physarium::{Cancel, Error, EvalRequest, Event, Progress, Silent, evaluate};
 
-/// Raises a token once so many tokens are done.
+/// Raises `cancel` after this many tokens.
 struct StopAfter {
     tokens: u64,
     cancel: Cancel,
@@ -24,7 +24,7 @@ impl Progress for StopAfter {
 }
 
 #[test]
-fn a_stopped_evaluation_returns_the_windows_that_it_has() {
+fn a_cancelled_evaluation_returns_its_scored_windows() {
     let demo = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../demo");
     let (model, text) = (demo.join("model"), demo.join("heldout.txt"));
     let request = EvalRequest {
