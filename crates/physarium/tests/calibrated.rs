@@ -78,3 +78,17 @@ fn a_resumed_run_reuses_solved_layers() {
     prune(&stopped, &Cancel::default(), &mut Silent).unwrap();
     assert!(files(&whole) == files(&stopped));
 }
+
+#[test]
+fn a_calibration_window_out_of_range_is_refused() {
+    let demo = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../demo");
+    let (model, text) = (demo.join("model"), CalibrationText::bundled());
+    for window in [0, 1, 513] {
+        let options =
+            RecipeOptions { method: MethodName::ActivationFlow, ..RecipeOptions::default() };
+        let recipe = options.build(Some(text.calibration(2048, window, 0))).unwrap();
+        let mut surgery = Surgery::plan(&model, recipe, Options::default()).unwrap();
+        let refused = surgery.calibrate(&text);
+        assert!(matches!(refused, Err(Error::Usage(_))), "{window}: {refused:?}");
+    }
+}

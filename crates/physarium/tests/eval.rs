@@ -49,3 +49,23 @@ fn a_cancelled_evaluation_returns_its_scored_windows() {
     assert_eq!(partial.tokens[..], whole.tokens[..16 * 511]);
     assert!(matches!(stop_after(10), Err(Error::Stopped)));
 }
+
+#[test]
+fn windows_and_strides_out_of_range_are_refused() {
+    let demo = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../demo");
+    let (model, text) = (demo.join("model"), demo.join("heldout.txt"));
+    for (window, stride) in [(0, 1), (1, 1), (513, 1), (64, 0), (64, 65)] {
+        let request = EvalRequest {
+            model: &model,
+            against: None,
+            text: &text,
+            field: None,
+            window: Some(window),
+            stride: Some(stride),
+            limit: None,
+            threads: 2,
+        };
+        let refused = evaluate(&request, &Cancel::default(), &mut Silent);
+        assert!(matches!(refused, Err(Error::Usage(_))), "{window} {stride}: {refused:?}");
+    }
+}
