@@ -16,8 +16,7 @@ use serde::Serialize;
 use crate::calibration::CalibrationText;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::eval::{EvalRequest, Evaluation, evaluate};
-use crate::peak;
+use crate::eval::{EvalRequest, Evaluation, evaluate, peak};
 use crate::progress::{Event, Progress};
 use crate::surgery::{Options, Output, Surgery};
 

@@ -67,7 +67,6 @@ mod engine;
 mod error;
 mod eval;
 mod generate;
-mod peak;
 mod progress;
 mod random;
 mod recipe;

@@ -282,7 +282,7 @@ impl Surgery {
         Ok(Some(solved))
     }
 
-    /// Fails if inputs of a target are always zero, so that nothing tells what their weights are worth.
+    /// Fails if inputs of a target are always zero: the calibration text says nothing about their weights.
     fn refuse_dead_inputs(&self, solved: &SolvedWeights) -> Result<()> {
         for (tensor, view) in self.plan.matrices() {
             let dead = solved.of(&tensor.input.name).stats.dead_inputs;

@@ -1,4 +1,4 @@
-//! Killed in the middle of a layer and continued: the bytes of an undisturbed run.
+//! A run that is cancelled within a layer and resumed writes the bytes of an uninterrupted run.
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 use std::fs;
@@ -9,7 +9,7 @@ use physarium::{
     Progress, RecipeOptions, Silent, Surgery,
 };
 
-/// Raises a token once so many tokens are done.
+/// Raises `cancel` after this many tokens.
 struct StopAfter {
     tokens: u64,
     cancel: Cancel,
@@ -54,12 +54,12 @@ fn files(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 }
 
 #[test]
-fn a_run_stopped_in_a_layer_goes_on_with_the_layers_that_are_solved() {
+fn a_resumed_run_reuses_solved_layers() {
     let dir = tempfile::tempdir().unwrap();
     let (whole, stopped) = (dir.path().join("whole"), dir.path().join("stopped"));
     prune(&whole, &Cancel::default(), &mut Silent).unwrap();
-    // 2048 tokens; gradients pass five layers twice, then there are four stages of five layers: stopped among
-    // the gradients, in the first layer, the third and the last.
+    // 2048 tokens pass five layers twice for gradients, then four stages of five layers. The runs are cancelled among
+    // the gradients, in the first layer, in the third and in the last.
     let gradients = 2 * 5 * 2048;
     for tokens in [10_000, gradients + 3_000, gradients + 20_000, gradients + 40_000] {
         let cancel = Cancel::default();
@@ -70,11 +70,25 @@ fn a_run_stopped_in_a_layer_goes_on_with_the_layers_that_are_solved() {
     }
     let staging = dir.path().join(".stopped.physarium-partial/physarium.solved");
     assert_eq!(fs::read_dir(&staging).unwrap().count(), 4);
-    // A layer's file that is torn or forged is solved again.
-    let torn = staging.join("layer-00001.safetensors");
-    let mut bytes = fs::read(&torn).unwrap();
+    // A layer with a damaged file is solved again.
+    let damaged = staging.join("layer-00001.safetensors");
+    let mut bytes = fs::read(&damaged).unwrap();
     bytes[100] ^= 1;
-    fs::write(&torn, bytes).unwrap();
+    fs::write(&damaged, bytes).unwrap();
     prune(&stopped, &Cancel::default(), &mut Silent).unwrap();
     assert!(files(&whole) == files(&stopped));
+}
+
+#[test]
+fn a_calibration_window_out_of_range_is_refused() {
+    let demo = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../demo");
+    let (model, text) = (demo.join("model"), CalibrationText::bundled());
+    for window in [0, 1, 513] {
+        let options =
+            RecipeOptions { method: MethodName::ActivationFlow, ..RecipeOptions::default() };
+        let recipe = options.build(Some(text.calibration(2048, window, 0))).unwrap();
+        let mut surgery = Surgery::plan(&model, recipe, Options::default()).unwrap();
+        let refused = surgery.calibrate(&text);
+        assert!(matches!(refused, Err(Error::Usage(_))), "{window}: {refused:?}");
+    }
 }

@@ -1,11 +1,11 @@
-//! Evaluation through the library: what a stopped one returns.
+//! An evaluation that is cancelled returns what it has.
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 use std::path::PathBuf;
 
 use physarium::{Cancel, Error, EvalRequest, Event, Progress, Silent, evaluate};
 
-/// Raises a token once so many tokens are done.
+/// Raises `cancel` after this many tokens.
 struct StopAfter {
     tokens: u64,
     cancel: Cancel,
@@ -24,7 +24,7 @@ impl Progress for StopAfter {
 }
 
 #[test]
-fn a_stopped_evaluation_returns_the_windows_that_it_has() {
+fn a_cancelled_evaluation_returns_its_scored_windows() {
     let demo = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../demo");
     let (model, text) = (demo.join("model"), demo.join("heldout.txt"));
     let request = EvalRequest {
@@ -48,4 +48,24 @@ fn a_stopped_evaluation_returns_the_windows_that_it_has() {
     assert_eq!((partial.windows, partial.partial), (16, true));
     assert_eq!(partial.tokens[..], whole.tokens[..16 * 511]);
     assert!(matches!(stop_after(10), Err(Error::Stopped)));
+}
+
+#[test]
+fn windows_and_strides_out_of_range_are_refused() {
+    let demo = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../demo");
+    let (model, text) = (demo.join("model"), demo.join("heldout.txt"));
+    for (window, stride) in [(0, 1), (1, 1), (513, 1), (64, 0), (64, 65)] {
+        let request = EvalRequest {
+            model: &model,
+            against: None,
+            text: &text,
+            field: None,
+            window: Some(window),
+            stride: Some(stride),
+            limit: None,
+            threads: 2,
+        };
+        let refused = evaluate(&request, &Cancel::default(), &mut Silent);
+        assert!(matches!(refused, Err(Error::Usage(_))), "{window} {stride}: {refused:?}");
+    }
 }

@@ -131,7 +131,7 @@ fn json_lines_are_documents() {
     fs::write(work.path("bad.jsonl"), "{\"text\": \"a\"}\n{\"text\": 1}\n").unwrap();
     work.fails(2, "eval demo --text bad.jsonl", &["bad.jsonl", "line 2", "another type"]);
     fs::write(work.path("bad.jsonl"), "{\"text\": \"a\"}\nnot json\n").unwrap();
-    work.fails(2, "eval demo --text bad.jsonl", &["bad.jsonl", "line 2", "a JSON object a line"]);
+    work.fails(2, "eval demo --text bad.jsonl", &["bad.jsonl", "line 2", "a JSON object per line"]);
 }
 
 #[test]

@@ -41,6 +41,9 @@ pub(crate) struct Piece {
     pub treatment: Treatment,
 }
 
+/// The pieces of a tensor, each with the index of its matrix.
+pub(super) type TensorPieces = Vec<(usize, Piece)>;
+
 /// Pieces of `length` bytes from `offset` on that are copied. There is at least one piece, so that a tensor
 /// without elements is recorded too.
 pub(crate) fn copied(offset: u64, length: u64, sizes: PieceSizes) -> Vec<Piece> {

@@ -15,7 +15,7 @@ use physarium_checkpoint::{
     Blake3, Digest, NonFinite, PartFile, PlannedTensor, Sha256, Shard, Source, start_thread,
 };
 
-use super::pieces::{Piece, copied};
+use super::pieces::{Piece, TensorPieces, copied};
 use super::prepared::Engine;
 use super::solve::TileSolver;
 use super::tiles::RowMajor;
@@ -117,7 +117,7 @@ impl ShardRun<'_> {
         let mut sequence = 0;
         let header = copied(0, self.shard.data_begin, self.engine.sizes);
         let header = header.into_iter().map(|piece| (0, piece)).collect();
-        let mut next: Option<(Option<usize>, Vec<(usize, Piece)>)> = Some((None, header));
+        let mut next: Option<(Option<usize>, TensorPieces)> = Some((None, header));
         let mut tensors = self.tensors.iter().enumerate();
         while let Some((tensor, pieces)) = next {
             let count = pieces.len();

@@ -9,7 +9,7 @@ use physarium_checkpoint::{
 use physarium_flow::Cut;
 
 use super::memory::MemoryPlan;
-use super::pieces::{Extent, Piece, PieceSizes, Tiling, copied};
+use super::pieces::{Extent, Piece, PieceSizes, TensorPieces, Tiling, copied};
 use super::search::{SearchTarget, find_cuts};
 use super::solve::TileRule;
 use super::solved::{SolutionStats, SolvedWeights};
@@ -103,15 +103,11 @@ impl<'a> Engine<'a> {
         Ok(Engine { checkpoint, rule, non_finite, memory, sizes, cancel })
     }
 
-    /// The pieces of a tensor of the shard `source`, each with the index of its matrix.
+    /// The pieces of a tensor of the shard `source`.
     ///
     /// # Errors
     /// `Checkpoint` for weights that cannot be read.
-    pub(super) fn pieces(
-        &self,
-        source: &Source,
-        tensor: &PlannedTensor,
-    ) -> Result<Vec<(usize, Piece)>> {
+    pub(super) fn pieces(&self, source: &Source, tensor: &PlannedTensor) -> Result<TensorPieces> {
         if !tensor.is_target() {
             let pieces = copied(tensor.input.begin, tensor.input.size_bytes(), self.sizes);
             return Ok(pieces.into_iter().map(|piece| (0, piece)).collect());

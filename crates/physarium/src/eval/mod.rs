@@ -6,6 +6,7 @@ becomes tokens ([`tokens`]), the tokens become windows ([`windows`]), batches of
 each scored position gets its negative log-likelihood ([`score`]).
 */
 
+pub(crate) mod peak;
 mod report;
 mod score;
 mod text;

@@ -5,9 +5,9 @@ use std::time::Duration;
 use physarium_checkpoint::Dtype;
 use serde::Serialize;
 
+use super::peak;
 use super::score::{ScoredWindow, TokenScore};
 use super::text::TextUsed;
-use crate::peak;
 use crate::tokenizer::BosRule;
 
 /// Everything that the numbers depend on. Two evaluations are comparable if their protocols agree, except in

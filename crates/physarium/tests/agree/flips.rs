@@ -8,7 +8,7 @@ use physarium_fixtures::{Kind, Noise, Tensor};
 
 use super::{Work, copy_files, files, findings, flow, prune, tensors};
 
-/// An output of which single bits are flipped, in a copy for each thread.
+/// An output, copied for each thread, whose bits are flipped one at a time.
 struct Flips {
     model: PathBuf,
     out: PathBuf,
@@ -28,7 +28,7 @@ impl Flips {
         8 * self.files[file].1.len() as u64
     }
 
-    /// Flips one bit after the other (file, bit) and asserts that each is found.
+    /// Flips each bit (file, bit) by itself and asserts that it is found.
     fn assert_found(&self, flips: &[(usize, u64)]) {
         const THREADS: usize = 2;
         std::thread::scope(|scope| {
@@ -90,7 +90,7 @@ fn random_flips_in_a_larger_output_are_found() {
         });
         (file.unwrap(), bit)
     };
-    // Half by size, so that weights have their share; half by file.
+    // Half of the flips are chosen by size, so that most hit weights; half by file.
     let mut some: Vec<(usize, u64)> = (0..RANDOM_FLIPS / 2).map(|_| anywhere()).collect();
     some.extend((0..RANDOM_FLIPS / 2).map(|_| {
         let file = noise.below(files) as usize;
@@ -99,5 +99,5 @@ fn random_flips_in_a_larger_output_are_found() {
     flips.assert_found(&some);
 }
 
-/// Bits that [`random_flips_in_a_larger_output_are_found`] tries.
+/// Number of flips in [`random_flips_in_a_larger_output_are_found`].
 const RANDOM_FLIPS: usize = 10_000;

@@ -1,4 +1,4 @@
-//! Records that are forged so that their own checks hold are still found.
+//! Forged records are found even if their own checks hold.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,8 +11,7 @@ use serde_json::{Value, json};
 
 use super::{JOURNAL, MANIFEST, Work, audit_of, copy_files, files, findings, flow, prune};
 
-/// Rewrites the journal with right checks, and the manifest with the journal's digest: what
-/// somebody would do who knows the formats.
+/// Changes the journal, with valid checks, and the manifest's digest of it: a forger who knows the formats.
 fn forge_journal(out: &Path, change: impl FnOnce(&mut Vec<Value>)) {
     let path = out.join(JOURNAL);
     let text = fs::read_to_string(&path).unwrap();
@@ -40,7 +39,7 @@ fn forge_journal(out: &Path, change: impl FnOnce(&mut Vec<Value>)) {
     });
 }
 
-/// Rewrites the manifest and seals it again; without a seal where it is no longer a manifest.
+/// Changes the manifest and seals it again; without a seal if it is no longer a valid manifest.
 fn forge_manifest(out: &Path, change: impl FnOnce(&mut Value)) {
     let path = out.join(MANIFEST);
     let mut manifest = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
@@ -82,7 +81,7 @@ fn other(value: &Value) -> Value {
     }
 }
 
-/// A model pruned tile by tile, with something of everything that journal and manifest hold.
+/// A model and its output, whose records have every kind of field.
 fn forgeable(work: &Work) -> (PathBuf, PathBuf) {
     let tensors = [
         Tensor::new("model.layers.0.mlp.up_proj.weight", Kind::Bf16, &[6, 8]),
@@ -105,7 +104,7 @@ fn every_edited_field_of_a_forged_record_is_found() {
             fs::write(out.join(name), &clean[Path::new(name)]).unwrap();
         }
     };
-    // Forging nothing gives the same bytes: what is found below is found for the edit.
+    // A forgery without a change gives the same bytes: what is found below is found because of the change.
     forge_journal(&out, |_| {});
     assert!(files(&out) == clean);
 
@@ -113,7 +112,7 @@ fn every_edited_field_of_a_forged_record_is_found() {
     let mut edits = 0;
     for (at, line) in journal.lines().enumerate() {
         let record: Value = serde_json::from_str(line).unwrap();
-        // Why a tensor is skipped is a sentence for people.
+        // The reason for a skipped tensor is a sentence, which nothing is compared with.
         let proven = |path: &String| !["/check", "/reason"].contains(&path.as_str());
         for path in leaves(&record).into_iter().filter(proven) {
             forge_journal(&out, |records| {
@@ -126,7 +125,7 @@ fn every_edited_field_of_a_forged_record_is_found() {
         }
     }
     let manifest: Value = serde_json::from_slice(&clean[Path::new(MANIFEST)]).unwrap();
-    // What was left out and why is not in the output to be compared.
+    // Files that were not copied are not in the output to compare with.
     let proven = |path: &String| path != "/check" && !path.starts_with("/left_out");
     for path in leaves(&manifest).into_iter().filter(proven) {
         forge_manifest(&out, |manifest| {
@@ -157,7 +156,7 @@ fn every_edited_field_of_a_forged_record_is_found() {
     assert_eq!(findings(&model, &out), [""; 0]);
 }
 
-/// Changes a count of the second tensor in record, totals, manifest: all but the weights agree.
+/// Changes a count of the second tensor in its record, the totals and the manifest. Only the weights disagree.
 fn forge_count(out: &Path, field: &str, by: u64) {
     let name = "model.layers.1.mlp.up_proj.weight";
     let add = |value: &mut Value| *value = json!(value.as_u64().unwrap() + by);
@@ -182,7 +181,7 @@ fn counts_that_agree_with_each_other_are_compared_with_the_weights() {
         ("pruned", "pruned weights, expected"),
         ("already_zero", "weights zero before, expected"),
         ("non_finite", "infinite and NaN weights, expected 1, found 0"),
-        ("processed", "record: differs from headers and recipe"),
+        ("processed", "record: not as headers and recipe say"),
     ];
     for (field, needle) in fields {
         let out = work.path(field);
@@ -191,17 +190,17 @@ fn counts_that_agree_with_each_other_are_compared_with_the_weights() {
         let found = findings(&model, &out);
         assert!(found.iter().any(|finding| finding.contains(needle)), "{field}: {found:?}");
         assert!(!found.iter().any(|finding| finding.contains("differs from the journal")));
-        // The audit counts too. It does not look for infinite weights.
+        // The audit counts too, except for infinite and NaN weights.
         let audit = audit_of(&out, Some(&model));
         assert_eq!(audit.denominator_correct, field == "non_finite", "{field}");
     }
-    // A journal whose patterns were made for another model.
+    // A journal whose globs match no tensor of the model.
     let out = work.path("patterns");
     copy_files(&clean, &out);
     forge_journal(&out, |records| records[0]["recipe"]["target"] = json!(["other.*"]));
     let found = findings(&model, &out);
     assert!(found.iter().any(|f| f.contains("recipe: ") && f.contains("other.*")), "{found:?}");
-    // Numbers that no checkpoint has.
+    // Counts beyond 64 bits.
     let out = work.path("overflow");
     copy_files(&clean, &out);
     forge_journal(&out, |records| records[1]["pruned"] = json!(u64::MAX));
@@ -210,7 +209,7 @@ fn counts_that_agree_with_each_other_are_compared_with_the_weights() {
 }
 
 #[test]
-fn an_audit_does_not_believe_a_damaged_journal() {
+fn an_audit_does_not_trust_a_damaged_journal() {
     let work = Work::new();
     let (model, clean) = forgeable(&work);
     let journal = fs::read(clean.join(JOURNAL)).unwrap();
@@ -225,7 +224,7 @@ fn an_audit_does_not_believe_a_damaged_journal() {
         let audit = audit_of(&out, Some(&model));
         assert!(!audit.denominator_correct, "{what}");
         assert!(audit.warnings.iter().any(|w| w.contains("journal cannot be read")), "{what}");
-        // What bytes alone tell is told all the same.
+        // Counts that need only the weights are still reported.
         assert_eq!(audit.pruned, untouched.pruned);
         assert_eq!((audit_of(&out, None).base, audit_of(&out, None).pruned), (Base::None, None));
     }

@@ -1,4 +1,4 @@
-//! What must be the same however it is come by: pruner, auditor, verifier and naive loops.
+//! Pruner, auditor, verifier and plain loops agree.
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 mod flips;
@@ -63,7 +63,7 @@ fn methods() -> Vec<(&'static str, Method)> {
     ]
 }
 
-/// Mixed element types, shapes that no tile or group divides, an FP8 projection, a mask with NaN.
+/// Mixed element types, shapes that are not a multiple of any tile or group, an FP8 projection.
 fn tensors() -> Vec<Tensor> {
     let mut tensors = llama_tensors(Kind::Bf16, 2, [48, 24, 70]);
     tensors.extend(llama_tensors(Kind::F32, 1, [33, 7, 50]).into_iter().map(|mut tensor| {
@@ -87,7 +87,7 @@ impl Work {
         Work(tempfile::tempdir().unwrap())
     }
 
-    /// On a file system in memory where there is one: for many small writes.
+    /// In memory if the system has a file system there: for tests with many small writes.
     fn in_memory() -> Work {
         let shared = Path::new("/dev/shm");
         let made = if shared.is_dir() { tempfile::tempdir_in(shared).ok() } else { None };
@@ -129,7 +129,7 @@ fn findings(model: &Path, out: &Path) -> Vec<String> {
     result.findings.iter().map(ToString::to_string).collect()
 }
 
-/// Every file below a directory with its bytes.
+/// Every file in a directory and below, with its bytes.
 fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut all = BTreeMap::new();
     let mut open = vec![dir.to_owned()];
@@ -160,7 +160,8 @@ fn by_tensor(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     shards.flat_map(one).collect()
 }
 
-/// Zero, pruned, already zero, sign-bit zero, changed otherwise: weight by weight, in a plain loop.
+/// Numbers of weights that are zero, pruned, already zero, zero with a sign bit, and changed to another value; counted
+/// in a plain loop.
 fn counted(before: &[u8], after: &[u8], dtype: Dtype) -> [u64; 5] {
     let size = (dtype.bits() / 8) as usize;
     let is_zero =

@@ -1,4 +1,4 @@
-//! Every method: audit, verification and a plain loop agree; threads and sharding change nothing.
+//! For every method: audit, verification and a plain loop agree; threads, shards and order change nothing.
 
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -58,7 +58,7 @@ fn pruned_audited_and_verified_for_every_method() {
     }
 }
 
-/// Writes every header of a checkpoint anew with its keys in reverse order; the data stays.
+/// Rewrites every header of a checkpoint with its keys in reverse order; the data is unchanged.
 fn reverse_keys(dir: &Path) {
     for shard in Checkpoint::open(dir).unwrap().shards() {
         let bytes = fs::read(&shard.path).unwrap();

@@ -1,7 +1,7 @@
-//! Every kind of tampering with an output is found and named.
+//! Every kind of tampering with an output is found, and the finding names it.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use physarium::checkpoint::Checkpoint;
 use physarium::checkpoint::manifest::Manifest;
@@ -12,58 +12,71 @@ use super::{
     JOURNAL, MANIFEST, Work, copy_files, default_method, findings, methods, prune, tensors,
 };
 
-#[test]
-fn tampering_is_named() {
-    let work = Work::new();
-    let model = work.model("model", &tensors(), 2);
-    let clean = work.path("clean");
-    prune(&model, &clean, default_method(), 2);
-    let tampered = |what: &str, change: &dyn Fn(&Path), needle: &str| {
-        let out = work.path(what);
-        copy_files(&clean, &out);
+/// An output to tamper with, in a copy for each change.
+struct Tampering {
+    work: Work,
+    model: PathBuf,
+    clean: PathBuf,
+}
+
+const FIRST: &str = "model-00001-of-00002.safetensors";
+const SECOND: &str = "model-00002-of-00002.safetensors";
+
+impl Tampering {
+    fn new() -> Tampering {
+        let work = Work::new();
+        let (model, clean) = (work.model("model", &tensors(), 2), work.path("clean"));
+        prune(&model, &clean, default_method(), 2);
+        Tampering { work, model, clean }
+    }
+
+    /// Asserts that a finding about the changed copy contains `needle`.
+    fn is_found(&self, what: &str, change: impl FnOnce(&Path), needle: &str) {
+        let out = self.work.path(what);
+        copy_files(&self.clean, &out);
         change(&out);
-        let found = findings(&model, &out);
+        let found = findings(&self.model, &out);
         assert!(found.iter().any(|f| f.contains(needle)), "{what}: no {needle:?} in {found:?}");
-    };
-    let first = "model-00001-of-00002.safetensors";
-    let second = "model-00002-of-00002.safetensors";
-    tampered(
-        "drop",
-        &|out| fs::remove_file(out.join("config.json")).unwrap(),
-        "config.json: file is missing",
-    );
-    tampered("drop-shard", &|out| fs::remove_file(out.join(first)).unwrap(), "file is missing");
-    tampered(
-        "add",
-        &|out| fs::write(out.join("x.py"), "x").unwrap(),
-        "x.py: file is in the output and not",
-    );
+    }
+}
+
+/// Removes a file of an output.
+fn remove(name: &'static str) -> impl FnOnce(&Path) {
+    move |out| fs::remove_file(out.join(name)).unwrap()
+}
+
+#[test]
+fn missing_and_additional_files_are_named() {
+    let tampering = Tampering::new();
+    tampering.is_found("drop", remove("config.json"), "config.json: file is missing");
+    tampering.is_found("drop-shard", remove(FIRST), "file is missing");
+    tampering.is_found("no-journal", remove(JOURNAL), "physarium.journal.jsonl: file is missing");
+    tampering.is_found("no-manifest", remove(MANIFEST), "physarium.manifest.json: file is missing");
+    let add = |out: &Path| fs::write(out.join("x.py"), "x").unwrap();
+    tampering.is_found("add", add, "x.py: file is in the output and not");
+}
+
+#[test]
+fn changed_files_are_named() {
+    let tampering = Tampering::new();
     let sidecar =
         |text: &'static str| move |out: &Path| fs::write(out.join("config.json"), text).unwrap();
-    tampered("shorter", &sidecar("{}"), "config.json: expected 24 bytes, found 2");
-    tampered("sidecar", &sidecar("{ model_type\": \"llama\"}\n"), "first at byte 1");
+    tampering.is_found("shorter", sidecar("{}"), "config.json: expected 24 bytes, found 2");
+    tampering.is_found("sidecar", sidecar("{ model_type\": \"llama\"}\n"), "first at byte 1");
     let resize = |grow: i64| {
         move |out: &Path| {
-            let file = fs::OpenOptions::new().write(true).open(out.join(second)).unwrap();
+            let file = fs::OpenOptions::new().write(true).open(out.join(SECOND)).unwrap();
             file.set_len((file.metadata().unwrap().len() as i64 + grow) as u64).unwrap();
         }
     };
-    tampered("truncate", &resize(-1), "model-00002-of-00002.safetensors: expected");
-    tampered("extend", &resize(1), "model-00002-of-00002.safetensors: expected");
+    tampering.is_found("truncate", resize(-1), "model-00002-of-00002.safetensors: expected");
+    tampering.is_found("extend", resize(1), "model-00002-of-00002.safetensors: expected");
     let swap = |out: &Path| {
-        fs::rename(out.join(first), out.join("t")).unwrap();
-        fs::rename(out.join(second), out.join(first)).unwrap();
-        fs::rename(out.join("t"), out.join(second)).unwrap();
+        fs::rename(out.join(FIRST), out.join("t")).unwrap();
+        fs::rename(out.join(SECOND), out.join(FIRST)).unwrap();
+        fs::rename(out.join("t"), out.join(SECOND)).unwrap();
     };
-    tampered("swap", &swap, "model-00001-of-00002.safetensors");
-    // Sealed again, so that only the comparison with the bytes can tell.
-    let forge = |out: &Path| {
-        let path = out.join("physarium.manifest.json");
-        let mut manifest = Manifest::read(&path).unwrap();
-        manifest.totals.pruned += 1;
-        fs::write(&path, manifest.encode()).unwrap();
-    };
-    tampered("forge", &forge, "totals: differs from the journal");
+    tampering.is_found("swap", swap, "model-00001-of-00002.safetensors");
     let weight = |out: &Path| {
         let checkpoint = Checkpoint::open(out).unwrap();
         let (shard, tensor) = checkpoint
@@ -75,27 +88,38 @@ fn tampering_is_named() {
         bytes[at..at + 2].copy_from_slice(&[0x34, 0x12]);
         fs::write(&shard.path, bytes).unwrap();
     };
-    tampered(
-        "weight",
-        &weight,
-        "tensor model.layers.0.self_attn.q_proj.weight: weight 77 is neither",
-    );
-    let other = work.path("other");
-    prune(&model, &other, methods()[2].1, 2);
+    let needle = "tensor model.layers.0.self_attn.q_proj.weight: weight 77 is neither";
+    tampering.is_found("weight", weight, needle);
+    tampering.is_found("no-norm", |out| drop_tensor(out, "model.norm.weight"), "bytes, found");
+}
+
+#[test]
+fn records_and_shards_of_another_run_are_named() {
+    let tampering = Tampering::new();
+    // The manifest is sealed again, so that only a comparison can find the change.
+    let forge = |out: &Path| {
+        let path = out.join("physarium.manifest.json");
+        let mut manifest = Manifest::read(&path).unwrap();
+        manifest.totals.pruned += 1;
+        fs::write(&path, manifest.encode()).unwrap();
+    };
+    tampering.is_found("forge", forge, "totals: differs from the journal");
+    let other = tampering.work.path("other");
+    prune(&tampering.model, &other, methods()[2].1, 2);
     let take = |name: &'static str| {
         let other = &other;
         move |out: &Path| {
             fs::copy(other.join(name), out.join(name)).unwrap();
         }
     };
-    tampered("journal", &take(JOURNAL), "recipe: differs from the journal");
-    tampered("manifest", &take(MANIFEST), "recipe: differs from the journal");
-    tampered("shard", &take(second), "SHA-256 of the output, expected");
-    let remove = |name: &'static str| move |out: &Path| fs::remove_file(out.join(name)).unwrap();
-    tampered("no-journal", &remove(JOURNAL), "physarium.journal.jsonl: file is missing");
-    tampered("no-manifest", &remove(MANIFEST), "physarium.manifest.json: file is missing");
-    tampered("no-norm", &|out| drop_tensor(out, "model.norm.weight"), "bytes, found");
-    // What is there under the name, but is not a file that can be read.
+    tampering.is_found("journal", take(JOURNAL), "recipe: differs from the journal");
+    tampering.is_found("manifest", take(MANIFEST), "recipe: differs from the journal");
+    tampering.is_found("shard", take(SECOND), "SHA-256 of the output, expected");
+}
+
+#[test]
+fn names_without_a_readable_file_are_named() {
+    let tampering = Tampering::new();
     let instead = |name: &'static str, make: fn(&Path)| {
         move |out: &Path| {
             fs::remove_file(out.join(name)).unwrap();
@@ -105,15 +129,19 @@ fn tampering_is_named() {
     let dangling = |path: &Path| std::os::unix::fs::symlink("nowhere", path).unwrap();
     let socket = |path: &Path| drop(std::os::unix::net::UnixListener::bind(path).unwrap());
     let directory = |path: &Path| fs::create_dir(path).unwrap();
-    tampered("link", &instead("config.json", dangling), "config.json: cannot be read");
-    tampered("socket", &instead("config.json", socket), "config.json: cannot be read");
-    tampered("directory", &instead("config.json", directory), "config.json: file is missing");
-    tampered("shard-link", &instead(first, dangling), "model-00001-of-00002.safetensors: cannot");
-    tampered("shard-socket", &instead(second, socket), "model-00002-of-00002.safetensors: cannot");
-    tampered("journal-link", &instead(JOURNAL, dangling), "physarium.journal.jsonl: ");
+    for (what, change, needle) in [
+        ("link", instead("config.json", dangling), "config.json: cannot be read"),
+        ("socket", instead("config.json", socket), "config.json: cannot be read"),
+        ("directory", instead("config.json", directory), "config.json: file is missing"),
+        ("shard-link", instead(FIRST, dangling), "model-00001-of-00002.safetensors: cannot"),
+        ("shard-socket", instead(SECOND, socket), "model-00002-of-00002.safetensors: cannot"),
+        ("journal-link", instead(JOURNAL, dangling), "physarium.journal.jsonl: "),
+    ] {
+        tampering.is_found(what, change, needle);
+    }
 }
 
-/// Takes a tensor out of the shard that holds it, so that what is left is well-formed.
+/// Removes a tensor from its shard, which stays well-formed.
 fn drop_tensor(dir: &Path, name: &str) {
     let checkpoint = Checkpoint::open(dir).unwrap();
     let (shard, dropped) = checkpoint.tensors().find(|(_, t)| t.name == name).unwrap();

@@ -1,4 +1,4 @@
-//! A pruned matrix is what solving it tile by tile gives.
+//! Pruning a matrix equals pruning each of its tiles by itself.
 
 use std::path::Path;
 
@@ -97,7 +97,7 @@ fn every_tile_is_solved_by_itself() {
         let share = Rule::Exact("0.6".parse().unwrap());
         for (name, method, rule) in [("flow", flow(edge), default_flow()), ("exact", exact, share)]
         {
-            // A single tube carries all of the flow: none dies in tiles of one weight.
+            // The flow prunes nothing in tiles of one weight, whose tube carries all of it.
             if edge > 1 || name == "exact" {
                 let out = work.path(&format!("{name}-{edge}"));
                 prune(&model, &out, method, 2);
@@ -108,8 +108,8 @@ fn every_tile_is_solved_by_itself() {
 }
 
 #[test]
-fn wide_bands_are_solved_tile_by_tile_too() {
-    // 1024 x 16,500 BF16 is a band of 33.8 MB, over the 32 MiB that are held at once.
+fn tiles_of_wide_bands_are_solved_by_themselves() {
+    // A band of 1024 x 16,500 BF16 weights has 33.8 MB, more than the 32 MiB of a piece.
     let work = Work::new();
     let tensors = [Tensor::new("model.layers.0.mlp.down_proj.weight", Kind::Bf16, &[1030, 16_500])];
     let model = work.path("model");
