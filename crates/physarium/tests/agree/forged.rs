@@ -181,7 +181,7 @@ fn counts_that_agree_with_each_other_are_compared_with_the_weights() {
         ("pruned", "pruned weights, expected"),
         ("already_zero", "weights zero before, expected"),
         ("non_finite", "infinite and NaN weights, expected 1, found 0"),
-        ("processed", "record: not as headers and recipe say"),
+        ("processed", "record: differs from headers and recipe"),
     ];
     for (field, needle) in fields {
         let out = work.path(field);
