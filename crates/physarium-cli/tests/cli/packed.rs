@@ -174,10 +174,10 @@ fn invalid_input_is_refused_and_nothing_is_written() {
     damaged[at] ^= 1;
     fs::write(work.path("damaged.physpack"), &damaged).unwrap();
     for command in ["unpack damaged.physpack --out x", "run damaged.physpack --prompt Once"] {
-        work.fails(2, command, &["damaged.physpack", "digest of a blob", "byte offset"]);
+        work.fails(2, command, &["damaged.physpack", "does not match its digest", "byte offset"]);
     }
     let eval = "eval damaged.physpack --text text.txt --window 256";
-    work.fails(2, eval, &["damaged.physpack", "digest of a blob"]);
+    work.fails(2, eval, &["damaged.physpack", "does not match its digest"]);
     fs::write(work.path("short.physpack"), &before[..before.len() - 1]).unwrap();
     work.fails(2, "run short.physpack --prompt Once", &["short.physpack"]);
     work.nothing_was_written("x");
