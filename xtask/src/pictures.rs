@@ -27,7 +27,7 @@ const MARGIN: f64 = 20.0;
 
 /// Runs the session and writes its picture.
 pub fn run() -> anyhow::Result<()> {
-    let program = build_physarium()?;
+    let program = build_physarium()?.canonicalize()?;
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize()?;
     let work = tempfile::tempdir()?;
     std::os::unix::fs::symlink(root.join("demo"), work.path().join("demo"))?;

@@ -20,14 +20,26 @@ pub struct RecipeArguments {
     /// Pruning method
     #[arg(long, value_enum, default_value_t = MethodChoice::MagnitudeFlow, help_heading = METHOD)]
     method: MethodChoice,
-    /// Fraction of weights to zero (0–1); exact
-    #[arg(long, value_name = "S", conflicts_with = "pattern", help_heading = METHOD)]
+    /// Fraction of target weights to zero, e.g. 0.5; exact
+    #[arg(
+        long,
+        value_name = "S",
+        conflicts_with = "pattern",
+        allow_negative_numbers = true,
+        help_heading = METHOD
+    )]
     sparsity: Option<Sparsity>,
-    /// Keep N of each M consecutive inputs
+    /// Keep N of every M consecutive weights of a row, e.g. 2:4
     #[arg(long, value_name = "N:M", help_heading = METHOD)]
     pattern: Option<NmPattern>,
-    /// Importance threshold in multiples of the mean [default: 0.02 for activation-flow]
-    #[arg(long, value_name = "P", conflicts_with_all = ["sparsity", "pattern"], help_heading = METHOD)]
+    /// Prune weights of less than P times the mean importance [default: 0.02 for activation-flow]
+    #[arg(
+        long,
+        value_name = "P",
+        conflicts_with_all = ["sparsity", "pattern"],
+        allow_negative_numbers = true,
+        help_heading = METHOD
+    )]
     price: Option<Price>,
     /// Distribution of --sparsity over tensors by activation-aware methods [default: uniform]
     #[arg(long, value_enum, requires = "sparsity", help_heading = METHOD)]
@@ -55,10 +67,10 @@ pub struct RecipeArguments {
     #[arg(long, value_name = "N", help_heading = FLOW)]
     iterations: Option<u32>,
     /// Exponent of the response to the flow, above 1 [default: 2]
-    #[arg(long, value_name = "B", help_heading = FLOW)]
+    #[arg(long, value_name = "B", allow_negative_numbers = true, help_heading = FLOW)]
     beta: Option<f64>,
     /// Mean flow per tube [default: 5.16, which prunes 2/9 of a Gaussian tile]
-    #[arg(long, value_name = "I", help_heading = FLOW)]
+    #[arg(long, value_name = "I", allow_negative_numbers = true, help_heading = FLOW)]
     inflow: Option<f64>,
 }
 

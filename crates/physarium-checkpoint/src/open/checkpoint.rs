@@ -141,7 +141,7 @@ impl Checkpoint {
     /// `Malformed` with file and tensor for anything that violates the formats; `Unfinished` for the output of an
     /// interrupted run; `InputChanged`, `FileShrank`, `Io`.
     pub fn open(dir: &Path) -> Result<Checkpoint> {
-        let meta = std::fs::metadata(dir).map_err(|e| Error::io(dir, "open the checkpoint", e))?;
+        let meta = std::fs::metadata(dir).map_err(|e| not_opened(dir, e))?;
         if !meta.is_dir() {
             let expected = "a checkpoint directory (config.json, *.safetensors)";
             let hint = "run, eval and unpack read packed files";
@@ -242,6 +242,17 @@ impl Checkpoint {
     pub(crate) fn is_shard(&self, name: &str) -> bool {
         self.shards.iter().any(|shard| shard.name == name)
     }
+}
+
+/// The error for a directory that cannot be looked at.
+fn not_opened(dir: &Path, e: std::io::Error) -> Error {
+    if e.kind() != std::io::ErrorKind::NotFound {
+        return Error::io(dir, "open the checkpoint", e);
+    }
+    let hint = "a model of the hub is fetched by: hf download ORG/NAME --local-dir DIR";
+    Malformed::new(dir, "cannot open the checkpoint", "a local directory", "nothing there")
+        .with_hint(hint)
+        .into()
 }
 
 fn open_shard(dir: &Path, name: &str) -> Result<Shard> {

@@ -20,10 +20,13 @@ impl Sparsity {
 impl TryFrom<f64> for Sparsity {
     type Error = String;
     fn try_from(share: f64) -> Result<Self, String> {
-        if (0.0..=1.0).contains(&share) {
-            Ok(Sparsity(share))
-        } else {
-            Err(format!("sparsity must be between 0 and 1, found {share}"))
+        match share {
+            0.0..=1.0 => Ok(Sparsity(share)),
+            1.0..=100.0 => Err(format!(
+                "sparsity must be between 0 and 1, found {share}; for {share} % write {}",
+                share / 100.0
+            )),
+            _ => Err(format!("sparsity must be between 0 and 1, found {share}")),
         }
     }
 }
@@ -138,6 +141,8 @@ mod tests {
         assert_eq!(count("0", 7), 0);
         assert_eq!(count("1", 7), 7);
         assert_eq!(count("0.5", 3), 2);
+        let fifty = "50".parse::<Sparsity>().expect_err("a percentage");
+        assert!(fifty.ends_with("for 50 % write 0.5"), "{fifty}");
         assert!("1.01".parse::<Sparsity>().is_err());
         assert!("NaN".parse::<Sparsity>().is_err());
         assert!("-0.1".parse::<Sparsity>().is_err());

@@ -231,6 +231,7 @@ fn find_demo(named: Option<&Path>) -> anyhow::Result<PathBuf> {
     }
     let here = std::env::current_dir().context("cannot find the current directory")?;
     let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let built = built.canonicalize().unwrap_or(built);
     let shown = |root: &Path| if root == here { "demo".into() } else { root.join("demo") };
     here.ancestors()
         .chain([built.as_path()])

@@ -39,7 +39,13 @@ pub struct Arguments {
     )]
     max_tokens: u32,
     /// Sampling temperature; 0 takes the most likely token
-    #[arg(long, value_name = "T", default_value_t = 0.0, help_heading = GENERATION)]
+    #[arg(
+        long,
+        value_name = "T",
+        default_value_t = 0.0,
+        allow_negative_numbers = true,
+        help_heading = GENERATION
+    )]
     temperature: f64,
     /// Sample from the most likely tokens with this total probability [default: 1]
     #[arg(long, value_name = "P", help_heading = GENERATION)]

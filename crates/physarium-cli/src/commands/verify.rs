@@ -1,17 +1,18 @@
 //! `physarium verify`: proves that nothing else changed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use physarium::Event;
 use physarium::audit::{Verification, grouped, verify};
+use physarium::checkpoint::manifest;
 use serde_json::json;
 
 use crate::arguments::{Display, Format};
 use crate::output::{self, Outcome, counted};
 use crate::{signals, terminal};
 
-/// Prove that an output is its input with only pruned weights changed
+/// Prove that an output differs from its input only in pruned or updated target weights
 ///
 /// Reads every byte of both directories and checks that they have the same files and headers; that every byte
 /// outside the targets is equal; that every weight of a target is unchanged, +0.0 or, with methods that
@@ -50,6 +51,10 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     match arguments.display.format() {
         Format::Json => output::json(&as_json(&result))?,
         Format::Text => output::text(&as_text(&result))?,
+    }
+    let is_output = |dir: &Path| dir.join(manifest::FILE_NAME).is_file();
+    if is_output(&arguments.model) && !is_output(&arguments.out) && !arguments.display.quiet {
+        output::note("note: the original comes first: physarium verify MODEL DIR");
     }
     Ok(outcome(&result))
 }
