@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::Args;
 use physarium::audit::grouped;
+use physarium::checkpoint::manifest;
 use physarium::checkpoint::{Calibration, NmPattern, Sparsity, printable};
 use physarium::{
     Allocation, CalibrationText, ComparedRun, ComparisonRequest, Contender, Error, EvalRequest,
@@ -82,6 +83,7 @@ Examples:
 /// Compares.
 pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     arguments.refuse_idle_options()?;
+    refuse_pruned_model(&arguments.out)?;
     let (text, calibration) = arguments.calibration()?;
     let contenders = arguments.contenders(calibration)?;
     std::fs::create_dir_all(&arguments.out)
@@ -119,6 +121,13 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         Format::Text => output::text(&as_text(&runs))?,
     }
     Ok(Outcome::True)
+}
+
+/// Fails if a table would be written into the output of `prune`, which could then not be verified.
+fn refuse_pruned_model(out: &Path) -> anyhow::Result<()> {
+    let what = "a pruned model, expected a directory for the table";
+    ensure!(!out.join(manifest::FILE_NAME).exists(), "{}: {what}", out.display());
+    Ok(())
 }
 
 impl Arguments {

@@ -161,6 +161,8 @@ fn methods_are_compared_in_one_table() {
     work.ok(&format!("compare demo --out kept --text text.txt --eval-window 256 {few}"));
     work.ok("verify demo kept/magnitude-0.5");
     work.fails(2, "compare demo --out none --text text.txt", &["at least one --sparsity S"]);
+    let into_output = format!("compare demo --out kept/magnitude-0.5 --text text.txt {few}");
+    work.fails(2, &into_output, &["kept/magnitude-0.5: a pruned model, expected a directory"]);
     work.nothing_was_written("none");
 }
 

@@ -141,6 +141,10 @@ fn wrong_claims_and_differences_exit_with_1() {
     let mut bytes = fs::read(&shard).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     fs::write(shard, bytes).unwrap();
+    let swapped = work.run("verify out model");
+    assert_eq!(swapped.code, 1);
+    assert!(swapped.stderr.contains("the original comes first"), "{}", swapped.stderr);
+    work.fails(2, "prune org/name --out hub", &["hf download"]);
     let ran = work.run("verify model out");
     assert_eq!(ran.code, 1);
     assert!(ran.stdout.contains("NOT verified") && ran.stdout.contains("weight"), "{}", ran.stdout);
@@ -153,6 +157,8 @@ fn conflicting_options_and_options_without_effect_are_refused() {
         ("--method magnitude", "--method magnitude needs --sparsity or --pattern"),
         ("--sparsity 0.5 --pattern 2:4", "cannot be used with"),
         ("--sparsity 1.5", "between 0 and 1"),
+        ("--sparsity -0.1", "between 0 and 1, found -0.1"),
+        ("--sparsity 50", "for 50 % write 0.5"),
         ("--sparsity NaN", "between 0 and 1"),
         ("--pattern 4:4", "0 < N < M"),
         ("--scope model", "--sparsity"),
