@@ -246,7 +246,7 @@ fn an_empty_output_is_used_and_a_finished_one_is_kept_unless_forced() {
 #[test]
 fn unprunable_models_are_refused_with_the_reason() {
     let work = Work::new();
-    work.fails(2, "inspect missing", &["missing", "No such file"]);
+    work.fails(2, "inspect missing", &["missing", "nothing there"]);
     let fp8 = [Tensor::new("model.layers.0.mlp.up_proj.weight", Kind::Bytes("F8_E4M3"), &[4, 4])];
     work.write("fp8", &fp8, 1);
     work.fails(2, "prune fp8 --out out", &["nothing to prune", "1 projections", "F8_E4M3"]);
