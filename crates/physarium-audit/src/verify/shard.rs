@@ -52,8 +52,8 @@ pub(super) fn verify_shard(
                 let what = format!("expected {} bytes, found {}", input.len(), output.len());
                 result.report(name, None, what);
             }
-            let input_sha256 = hash(&input, on_bytes)?;
-            let output_sha256 = other.map(|output| hash(&output, on_bytes)).transpose()?;
+            let input_sha256 = input.sha256(on_bytes)?;
+            let output_sha256 = other.map(|output| output.sha256(on_bytes)).transpose()?;
             return Ok(ShardSeen { input_sha256, output_sha256, tensors: Vec::new() });
         }
     };
@@ -75,19 +75,6 @@ pub(super) fn verify_shard(
         compared?;
         Ok(ShardSeen { input_sha256, output_sha256, tensors })
     })
-}
-
-/// Digest of a file that is not compared.
-fn hash(
-    source: &Source,
-    on_bytes: &mut dyn FnMut(u64) -> Result<(), physarium_checkpoint::Error>,
-) -> Result<Digest> {
-    let mut hasher = Sha256::default();
-    source.read_pieces(0..source.len(), |piece| {
-        hasher.update(piece);
-        on_bytes(piece.len() as u64)
-    })?;
-    Ok(hasher.finish())
 }
 
 /// Reads and hashes a file span by span and sends its pieces.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::digest::{Digest, Sha256};
 use crate::error::{Error, Malformed, Result};
 
 /// Bytes that [`Source::read_pieces`] reads at once; a multiple of every element size.
@@ -110,6 +111,23 @@ impl Source {
             at += piece.len() as u64;
         }
         Ok(())
+    }
+
+    /// The SHA-256 of the whole file. `on_bytes` is called with the number of bytes of each piece; an error that
+    /// it returns stops the work.
+    ///
+    /// # Errors
+    /// As [`Source::read_exact_at`], and what `on_bytes` returns.
+    pub fn sha256<E: From<Error>>(
+        &self,
+        on_bytes: &mut dyn FnMut(u64) -> Result<(), E>,
+    ) -> Result<Digest, E> {
+        let mut hasher = Sha256::default();
+        self.read_pieces(0..self.len(), |piece| {
+            hasher.update(piece);
+            on_bytes(piece.len() as u64)
+        })?;
+        Ok(hasher.finish())
     }
 
     /// Reads the whole file, which may have at most `limit` bytes.

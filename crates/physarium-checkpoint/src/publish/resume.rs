@@ -19,7 +19,7 @@ use super::request::{FinishedShard, StagingRequest};
 use super::solved_dir::SOLVED_DIR;
 use crate::error::{Error, Result};
 use crate::open::checkpoint::Checkpoint;
-use crate::open::digest::{Digest, Sha256};
+use crate::open::digest::Digest;
 use crate::open::source::Source;
 use crate::open::unfinished::UNFINISHED_NAME;
 use crate::records::journal::{self, Interrupted, Mark, TensorRecord};
@@ -170,27 +170,18 @@ fn hash_both(
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let other = start_thread(scope, || {
-            hash(input, &mut |_| match stop.load(Ordering::Relaxed) {
+            input.sha256(&mut |_| match stop.load(Ordering::Relaxed) {
                 true => Err(Error::Interrupted),
                 false => Ok(()),
             })
         })?;
-        let output = hash(output, on_bytes);
+        let output = output.sha256(on_bytes);
         stop.store(output.is_err(), Ordering::Relaxed);
         let input = other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         // The output's error first: after one, the input's hash is stopped with an error of its own.
         let output = output?;
         Ok((input?, output))
     })
-}
-
-fn hash(source: &Source, on_bytes: &mut dyn FnMut(u64) -> Result<()>) -> Result<Digest> {
-    let mut hasher = Sha256::default();
-    source.read_pieces(0..source.len(), |piece| {
-        hasher.update(piece);
-        on_bytes(piece.len() as u64)
-    })?;
-    Ok(hasher.finish())
 }
 
 /// Removes everything from a staging directory but verified shards, journal, marker and solved weights.
