@@ -6,6 +6,8 @@ becomes tokens ([`tokens`]), the tokens become windows ([`windows`]), batches of
 each scored position gets its negative log-likelihood ([`score`]).
 */
 
+mod documents;
+mod encoding;
 pub(crate) mod peak;
 mod report;
 mod score;
