@@ -2,11 +2,10 @@
 
 use physarium_checkpoint::Malformed;
 use physarium_model::ModelFiles;
-use tokenizers::Tokenizer;
 
 use super::text::Text;
 use crate::error::Result;
-use crate::tokenizer::{self, BosRule, TokenizerConfig};
+use crate::tokenizer::{self, BosRule, ModelTokenizer};
 
 /// First guess of the bytes per token, if only the first tokens of a text are wanted.
 const BYTES_PER_TOKEN: usize = 8;
@@ -35,16 +34,15 @@ impl Tokens {
     /// # Errors
     /// `Checkpoint` if the tokenizer is missing, malformed, or fails on the text.
     pub(crate) fn of(files: &ModelFiles, text: &Text, limit: Option<usize>) -> Result<Tokens> {
-        let (tokenizer, digest) = tokenizer::read(files)?;
-        let (bos, first) = tokenizer::bos(&TokenizerConfig::read(files)?, &tokenizer)?;
+        let tokenizer = ModelTokenizer::read(files)?;
+        let (bos, first) = tokenizer.bos()?;
         let wanted = limit.unwrap_or(usize::MAX).saturating_sub(first.iter().len());
-        let (ids, ends) = encode(&tokenizer, &text.characters, wanted)
-            .map_err(|e| tokenizer::fault(files, &format!("on this text: {e}")))?;
+        let (ids, ends) = encode(&tokenizer, &text.characters, wanted)?;
         Ok(Tokens {
             ids: first.into_iter().chain(ids).collect(),
             ends: first.map(|_| 0).into_iter().chain(ends).collect(),
             bos,
-            tokenizer_sha256: digest.to_string(),
+            tokenizer_sha256: tokenizer.sha256.to_string(),
         })
     }
 
@@ -59,10 +57,8 @@ impl Tokens {
         limit: Option<usize>,
         other: &ModelFiles,
     ) -> Result<()> {
-        let Some(digest) = tokenizer::digest(other)? else { return Ok(()) };
-        if digest.to_string() == self.tokenizer_sha256
-            || Tokens::of(other, text, limit)?.ids == self.ids
-        {
+        // Files beside tokenizer.json add tokens, so that equal tokenizer.json are not enough.
+        if !tokenizer::is_present(other)? || Tokens::of(other, text, limit)?.ids == self.ids {
             return Ok(());
         }
         let what = "the two models use different tokenizers";
@@ -72,15 +68,11 @@ impl Tokens {
 }
 
 /// Ids and ends of the first `wanted` tokens of a text.
-fn encode(
-    tokenizer: &Tokenizer,
-    text: &str,
-    wanted: usize,
-) -> tokenizers::Result<(Vec<u32>, Vec<usize>)> {
+fn encode(tokenizer: &ModelTokenizer, text: &str, wanted: usize) -> Result<(Vec<u32>, Vec<usize>)> {
     let mut bytes = wanted.saturating_add(UNSETTLED).saturating_mul(BYTES_PER_TOKEN);
     loop {
         let end = text.floor_char_boundary(bytes.min(text.len()));
-        let encoding = tokenizer.encode(&text[..end], false)?;
+        let encoding = tokenizer.encode(&text[..end], "this text")?;
         let ids = encoding.get_ids();
         if end < text.len() && ids.len() < wanted + UNSETTLED {
             bytes = bytes.saturating_mul(2);

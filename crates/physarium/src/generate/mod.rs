@@ -9,18 +9,18 @@ packed file gives the same text as the directory that it was packed from.
 mod chat;
 mod sampling;
 mod stop;
+mod template;
 
 use std::panic::resume_unwind;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use physarium_checkpoint::{printable, start_thread};
-use physarium_model::{Compute, Decoder, Generation, ModelFiles, Residency};
-use tokenizers::Tokenizer;
+use physarium_checkpoint::start_thread;
+use physarium_model::{Compute, Decoder, Generation, Residency};
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::tokenizer::{self, TokenizerConfig};
+use crate::tokenizer::ModelTokenizer;
 
 pub use sampling::Sampling;
 
@@ -128,7 +128,6 @@ pub fn generate(
     };
     let session = Session {
         model: request.model,
-        files: decoder.files(),
         tokenizer: &tokenizer,
         ends,
         most,
@@ -143,7 +142,7 @@ pub fn generate(
 
 /// What the model's files and the request give: a tokenizer, the tokens that end a text, and the prompt's tokens.
 struct Loaded {
-    tokenizer: Tokenizer,
+    tokenizer: ModelTokenizer,
     ends: Vec<u32>,
     prompt: Vec<u32>,
 }
@@ -165,24 +164,18 @@ impl Loaded {
 
     fn read_prompt(decoder: &Decoder, request: &GenerateRequest<'_>) -> Result<Loaded> {
         let files = decoder.files();
-        let (tokenizer, _) = tokenizer::read(files)?;
-        let config = TokenizerConfig::read(files)?;
-        let encode = |text: &str| {
-            let encoding = tokenizer.encode(text, false);
-            let encoding = encoding.map_err(|e| {
-                tokenizer::fault(files, &format!("on the prompt: {}", printable(&e.to_string())))
-            })?;
-            Ok::<_, Error>(encoding.get_ids().to_vec())
-        };
+        let tokenizer = ModelTokenizer::read(files)?;
+        let encode =
+            |text: &str| Ok::<_, Error>(tokenizer.encode(text, "the prompt")?.get_ids().to_vec());
         let prompt = match request.prompt {
             Prompt::Text(text) => {
-                let (_, first) = tokenizer::bos(&config, &tokenizer)?;
+                let (_, first) = tokenizer.bos()?;
                 first.into_iter().chain(encode(text)?).collect()
             }
             // The template writes its special tokens itself.
-            Prompt::Chat(text) => encode(&chat::render(files, &config, text)?)?,
+            Prompt::Chat(text) => encode(&chat::render(files, &tokenizer.config, text)?)?,
         };
-        let ends = stop::tokens(files, &tokenizer, &config)?;
+        let ends = stop::tokens(files, &tokenizer)?;
         Ok(Loaded { tokenizer, ends, prompt })
     }
 }
@@ -190,8 +183,7 @@ impl Loaded {
 /// A run in progress.
 struct Session<'a> {
     model: &'a Path,
-    files: &'a ModelFiles,
-    tokenizer: &'a Tokenizer,
+    tokenizer: &'a ModelTokenizer,
     /// Tokens that end the text.
     ends: Vec<u32>,
     /// Most tokens to generate.
@@ -219,7 +211,7 @@ impl Session<'_> {
             self.generation.feed(tokens)?;
         }
         let mut next = prompt[begin..].to_vec();
-        let mut stream = self.tokenizer.decode_stream(true);
+        let mut stream = self.tokenizer.tokenizer.decode_stream(true);
         let mut first = Instant::now();
         while self.generated.generated_tokens < self.most {
             let token = self.token_after(&next)?;
@@ -234,7 +226,7 @@ impl Session<'_> {
                 break;
             }
             let text = stream.step(token);
-            let text = text.map_err(|e| tokenizer::fault(self.files, &e.to_string()))?;
+            let text = text.map_err(|e| self.tokenizer.fault(&e.to_string()))?;
             if let Some(text) = text {
                 on_text(&text)?;
                 self.generated.text += &text;

@@ -3,10 +3,9 @@
 use physarium_checkpoint::{Malformed, printable};
 use physarium_model::ModelFiles;
 use serde_json::Value;
-use tokenizers::Tokenizer;
 
 use crate::error::Result;
-use crate::tokenizer::TokenizerConfig;
+use crate::tokenizer::ModelTokenizer;
 
 /// Largest config that is read, in bytes.
 const MAX_BYTES: u64 = 16 << 20;
@@ -15,15 +14,12 @@ const MAX_BYTES: u64 = 16 << 20;
 ///
 /// # Errors
 /// `Checkpoint` for a file or a field that is malformed.
-pub(crate) fn tokens(
-    files: &ModelFiles,
-    tokenizer: &Tokenizer,
-    config: &TokenizerConfig,
-) -> Result<Vec<u32>> {
+pub(crate) fn tokens(files: &ModelFiles, tokenizer: &ModelTokenizer) -> Result<Vec<u32>> {
     let mut tokens = match ids(files, "generation_config.json")? {
         Some(ids) => ids,
         None => ids(files, "config.json")?.unwrap_or_default(),
     };
+    let ModelTokenizer { tokenizer, config, .. } = tokenizer;
     tokens.extend(config.token("eos_token").and_then(|token| tokenizer.token_to_id(token)));
     Ok(tokens)
 }

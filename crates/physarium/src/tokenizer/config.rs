@@ -1,0 +1,68 @@
+//! What `tokenizer_config.json` and `special_tokens_map.json` say.
+
+use std::path::{Path, PathBuf};
+
+use physarium_checkpoint::{Malformed, printable};
+use physarium_model::ModelFiles;
+use serde_json::Value;
+
+use super::MAX_BYTES;
+use crate::error::Result;
+
+/// File name of the tokenizer's configuration.
+pub(crate) const CONFIG_NAME: &str = "tokenizer_config.json";
+const MAP_NAME: &str = "special_tokens_map.json";
+
+/// The configuration of a tokenizer.
+pub(crate) struct TokenizerConfig {
+    path: PathBuf,
+    /// Null without the file.
+    config: Value,
+    /// `special_tokens_map.json`, which older versions of transformers write beside it; null without the file.
+    map: Value,
+}
+
+impl TokenizerConfig {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// `Checkpoint` if one exists and is not JSON.
+    pub(crate) fn read(files: &ModelFiles) -> Result<TokenizerConfig> {
+        Ok(TokenizerConfig {
+            path: files.path_of(CONFIG_NAME),
+            config: json(files, CONFIG_NAME)?,
+            map: json(files, MAP_NAME)?,
+        })
+    }
+
+    /// The path of `tokenizer_config.json`.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A field; of the special tokens' map if the configuration has none; null if neither has it.
+    pub(crate) fn get(&self, field: &str) -> &Value {
+        match &self.config[field] {
+            Value::Null => &self.map[field],
+            there => there,
+        }
+    }
+
+    /// A special token by its field, such as `bos_token`: a string, or an object with `content`.
+    pub(crate) fn token(&self, field: &str) -> Option<&str> {
+        let token = self.get(field);
+        token.as_str().or(token["content"].as_str())
+    }
+}
+
+/// A JSON file of the model; null if it has none of this name.
+///
+/// # Errors
+/// `Checkpoint` if it is not JSON.
+pub(super) fn json(files: &ModelFiles, name: &str) -> Result<Value> {
+    let Some(bytes) = files.find(name, MAX_BYTES)? else { return Ok(Value::Null) };
+    serde_json::from_slice(&bytes).map_err(|e| {
+        let found = printable(&e.to_string());
+        Malformed::new(&files.path_of(name), "tokenizer config", "a JSON object", found).into()
+    })
+}

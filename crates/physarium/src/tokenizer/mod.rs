@@ -1,0 +1,236 @@
+/*!
+A model's tokenizer, with all its special tokens.
+
+In: `tokenizer.json` and the files beside it that add tokens (`tokenizer_config.json`, `added_tokens.json`,
+`special_tokens_map.json`). Out: a [`ModelTokenizer`], which gives the tokens that transformers' gives.
+*/
+
+mod added;
+mod config;
+
+use std::path::PathBuf;
+
+use physarium_checkpoint::{Digest, Malformed, Sha256, printable};
+use physarium_model::ModelFiles;
+use serde::Serialize;
+use tokenizers::{Encoding, Tokenizer};
+
+use crate::error::{Error, Result};
+
+pub(crate) use config::{CONFIG_NAME, TokenizerConfig};
+
+/// Largest tokenizer file that is read, in bytes.
+const MAX_BYTES: u64 = 512 << 20;
+/// File name of the tokenizer.
+pub(crate) const FILE_NAME: &str = "tokenizer.json";
+/// Files of tokenizers in other formats, and what they are.
+const OTHER_FORMATS: [(&str, &str); 5] = [
+    ("tokenizer.model", "a SentencePiece model"),
+    ("spiece.model", "a SentencePiece model"),
+    ("tekken.json", "Mistral's format"),
+    ("vocab.json", "a vocabulary in transformers' older format"),
+    ("vocab.txt", "a vocabulary in transformers' older format"),
+];
+
+/// A model's tokenizer.
+pub(crate) struct ModelTokenizer {
+    pub(crate) tokenizer: Tokenizer,
+    pub(crate) config: TokenizerConfig,
+    /// Digest of `tokenizer.json`.
+    pub(crate) sha256: Digest,
+    path: PathBuf,
+}
+
+impl ModelTokenizer {
+    /// Reads a model's tokenizer.
+    ///
+    /// # Errors
+    /// `Checkpoint` when it is missing or cannot be read, and when another file gives a token another id.
+    pub(crate) fn read(files: &ModelFiles) -> Result<ModelTokenizer> {
+        let bytes = match files.find(FILE_NAME, MAX_BYTES)? {
+            Some(bytes) => bytes,
+            None => return Err(missing(files)?),
+        };
+        let path = files.path_of(FILE_NAME);
+        let fault = |e: tokenizers::Error| fault(&path, &e.to_string());
+        let mut tokenizer = Tokenizer::from_bytes(&bytes).map_err(fault)?;
+        tokenizer.with_padding(None);
+        tokenizer.with_truncation(None).map_err(fault)?;
+        let config = TokenizerConfig::read(files)?;
+        added::add_missing(&mut tokenizer, files, &config)?;
+        Ok(ModelTokenizer { tokenizer, config, sha256: Sha256::of(&bytes), path })
+    }
+
+    /// Tokens of a text. None are added at its beginning or end.
+    ///
+    /// # Errors
+    /// `Checkpoint` naming the tokenizer's file, if it fails on the text, which `what` names.
+    pub(crate) fn encode(&self, text: &str, what: &str) -> Result<Encoding> {
+        let encoding = self.tokenizer.encode(text, false);
+        encoding.map_err(|e| self.fault(&format!("on {what}: {e}")))
+    }
+
+    /// An error about this tokenizer.
+    pub(crate) fn fault(&self, found: &str) -> Error {
+        fault(&self.path, found)
+    }
+
+    /// Whether a text begins with a special token, and the id of that token.
+    ///
+    /// # Errors
+    /// `Checkpoint` if the config asks for a token that the vocabulary does not have.
+    pub(crate) fn bos(&self) -> Result<(BosRule, Option<u32>)> {
+        let (config, tokenizer) = (&self.config, &self.tokenizer);
+        let none = |said_by| (BosRule { added: false, said_by, token: None }, None);
+        let added = |said_by, token: String, id| {
+            (BosRule { added: true, said_by, token: Some(token) }, Some(id))
+        };
+        match config.get("add_bos_token").as_bool() {
+            Some(false) => Ok(none(CONFIG_NAME)),
+            Some(true) => {
+                let token = config.token("bos_token").unwrap_or_default();
+                let id = tokenizer.token_to_id(token).ok_or_else(|| {
+                    let expected = "a bos_token of the vocabulary, as add_bos_token is true";
+                    let found = printable(&config.get("bos_token").to_string());
+                    Malformed::new(config.path(), "bos_token", expected, found)
+                })?;
+                Ok(added(CONFIG_NAME, token.to_owned(), id))
+            }
+            None => Ok(match self.added_by_post_processor() {
+                Some(id) => added(FILE_NAME, tokenizer.id_to_token(id).unwrap_or_default(), id),
+                None => none(FILE_NAME),
+            }),
+        }
+    }
+
+    /// The token that the tokenizer's post-processor adds before a text.
+    fn added_by_post_processor(&self) -> Option<u32> {
+        let with = self.tokenizer.encode("a", true).ok()?;
+        let without = self.tokenizer.encode("a", false).ok()?;
+        let (first, plain) = (with.get_ids().first()?, without.get_ids().first());
+        (Some(first) != plain).then_some(*first)
+    }
+}
+
+/// Whether a model has a tokenizer.
+pub(crate) fn is_present(files: &ModelFiles) -> Result<bool> {
+    Ok(files.find(FILE_NAME, MAX_BYTES)?.is_some())
+}
+
+fn fault(path: &std::path::Path, found: &str) -> Error {
+    let expected = "a tokenizer in the tokenizers library's format";
+    Malformed::new(path, "tokenizer", expected, printable(found)).into()
+}
+
+/// The error for a model without `tokenizer.json`; says which other tokenizer it has.
+fn missing(files: &ModelFiles) -> Result<Error> {
+    let mut found = "none".to_owned();
+    let mut hint = "copy tokenizer.json and tokenizer_config.json from the model's repository";
+    for (name, what) in OTHER_FORMATS {
+        if files.find(name, MAX_BYTES)?.is_some() {
+            found = format!("only {name}, {what}");
+            hint = "transformers converts it: \
+                    AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR) writes tokenizer.json";
+            break;
+        }
+    }
+    let expected = "tokenizer.json, in the tokenizers library's format";
+    let fault = Malformed::new(files.path(), "tokenizer is missing", expected, found);
+    Ok(fault.with_hint(hint).into())
+}
+
+/// Whether a text begins with a special token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BosRule {
+    /// Whether one was added at the beginning of the text. None is added at the beginning of later windows.
+    pub added: bool,
+    /// The file that decides this.
+    pub said_by: &'static str,
+    /// The token.
+    pub token: Option<String>,
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+
+    /// The bundled model with `edit` done to its tokenizer, and these files beside it.
+    fn model(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../demo/model");
+        for entry in fs::read_dir(demo).unwrap() {
+            let path = entry.unwrap().path();
+            fs::copy(&path, dir.path().join(path.file_name().unwrap())).unwrap();
+        }
+        for (name, content) in files {
+            match content.is_empty() {
+                true => fs::remove_file(dir.path().join(name)).unwrap(),
+                false => fs::write(dir.path().join(name), content).unwrap(),
+            }
+        }
+        dir
+    }
+
+    fn ids(files: &[(&str, &str)], text: &str) -> Result<Vec<u32>, String> {
+        let dir = model(files);
+        let files = ModelFiles::open(dir.path()).unwrap();
+        let tokenizer = ModelTokenizer::read(&files).map_err(|e| e.to_string())?;
+        Ok(tokenizer.encode(text, "this text").unwrap().get_ids().to_vec())
+    }
+
+    const TEXT: &str = "a<|user|> b</s>";
+    const CONFIG: &str = "tokenizer_config.json";
+
+    #[test]
+    fn tokens_of_the_other_files_are_whole_tokens() {
+        let plain = ids(&[], TEXT).unwrap();
+        assert!(plain.len() > 6, "{plain:?}");
+        let a = plain[0];
+        let decoder = r#"{"added_tokens_decoder": {"512": {"content": "<|user|>", "lstrip": false,
+            "normalized": false, "rstrip": false, "single_word": false, "special": true}}}"#;
+        let named = r#"{"bos_token": "<s>", "additional_special_tokens": ["<|user|>"]}"#;
+        let dictionary = r#"{"extra_special_tokens": {"user_token": "<|user|>"}}"#;
+        let object = r#"{"pad_token": {"content": "<|user|>", "special": true}}"#;
+        let cases: [&[(&str, &str)]; 6] = [
+            &[(CONFIG, decoder)],
+            &[(CONFIG, named)],
+            &[(CONFIG, dictionary)],
+            &[(CONFIG, "{}"), ("special_tokens_map.json", named)],
+            &[(CONFIG, "{}"), ("special_tokens_map.json", object)],
+            &[("added_tokens.json", r#"{"<|user|>": 512}"#)],
+        ];
+        for case in cases {
+            let found = ids(case, TEXT).unwrap();
+            assert_eq!((found[0], found[1], found[found.len() - 1]), (a, 512, 1), "{case:?}");
+        }
+        // It takes the space on its right, as its entry says.
+        let strips = decoder.replace("\"rstrip\": false", "\"rstrip\": true");
+        let (kept, stripped) =
+            (ids(&[(CONFIG, decoder)], TEXT).unwrap(), ids(&[(CONFIG, &strips)], TEXT).unwrap());
+        assert_ne!(kept, stripped);
+    }
+
+    #[test]
+    fn a_token_that_would_get_another_id_is_refused() {
+        let moved = r#"{"added_tokens_decoder": {"600": {"content": "<|user|>"}}}"#;
+        let error = ids(&[(CONFIG, moved)], TEXT).unwrap_err();
+        for needle in [CONFIG, "<|user|>", "600", "512"] {
+            assert!(error.contains(needle), "{error}");
+        }
+        let error = ids(&[("added_tokens.json", r#"{"<|user|>": "x"}"#)], TEXT).unwrap_err();
+        assert!(error.contains("added_tokens.json"), "{error}");
+    }
+
+    #[test]
+    fn a_missing_tokenizer_is_named_with_what_is_there() {
+        let none: (&str, &str) = (FILE_NAME, "");
+        let error = ids(&[none], TEXT).unwrap_err();
+        assert!(error.contains("tokenizer.json") && error.contains("found none"), "{error}");
+        let error = ids(&[none, ("tokenizer.model", "x")], TEXT).unwrap_err();
+        assert!(error.contains("SentencePiece") && error.contains("save_pretrained"), "{error}");
+    }
+}
