@@ -252,3 +252,41 @@ fn an_index_that_is_a_link_out_of_the_checkpoint_is_copied() {
     symlink(work.outside("index"), work.at("sub").join(INDEX)).unwrap();
     work.is(&format!("sub/{INDEX}"), "a link out of the checkpoint");
 }
+
+#[test]
+fn weights_of_other_frameworks_are_left_out() {
+    let work = Work::new(1);
+    let names = [
+        "model.onnx.data",
+        "onnx/model.onnx_data_1",
+        "rust_model.ot",
+        "weights.npz",
+        "tf_model.h5.index.json",
+        "model.nemo",
+        "old.physpack",
+        "consolidated.00.pth",
+    ];
+    for name in names {
+        work.file(name);
+    }
+    for name in names {
+        work.is(name, "another format");
+    }
+}
+
+#[test]
+fn an_adapter_is_copied_with_its_weights() {
+    let work = Work::new(1);
+    let names = [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "speech_lora/adapter_config.json",
+        "speech_lora/adapter_model.bin",
+    ];
+    for name in names {
+        work.file(name);
+    }
+    for name in names {
+        work.is(name, "copied");
+    }
+}

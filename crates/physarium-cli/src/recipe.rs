@@ -4,15 +4,16 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
+use physarium::audit::grouped;
 use physarium::checkpoint::manifest::Manifest;
-use physarium::checkpoint::{NmPattern, NonFinite, Price, Recipe, Sparsity};
+use physarium::checkpoint::{Calibration, NmPattern, NonFinite, Price, Recipe, Sparsity};
 use physarium::{
     Allocation, CalibrationOptions, CalibrationText, Error, MethodName, NoEffect, RecipeError,
     RecipeOption, RecipeOptions, ScopeName,
 };
 
 use crate::arguments::{CALIBRATION, FLOW, METHOD, SelectionArguments};
-use crate::output;
+use crate::output::{self, counted};
 
 /// The options of a recipe.
 #[derive(Args)]
@@ -77,10 +78,10 @@ pub struct RecipeArguments {
 /// The calibration text, and how much of it is used.
 #[derive(Args)]
 pub struct CalibrationArguments {
-    /// Calibration text: UTF-8, or JSON Lines (.jsonl) [default: bundled short stories]
+    /// Calibration text: plain UTF-8, or JSON documents with field "text" [default: bundled short stories]
     #[arg(long, value_name = "FILE", help_heading = CALIBRATION)]
     calibration: Option<PathBuf>,
-    /// Number of tokens to use, in whole windows [default: 131072, or all of the bundled text]
+    /// Number of tokens to use, in whole windows [default: 131072, or all of a shorter text]
     #[arg(long, value_name = "TOKENS", help_heading = CALIBRATION)]
     calibration_tokens: Option<u64>,
     /// Context window in calibration [default: 2048, or the model's maximum]
@@ -186,13 +187,23 @@ impl CalibrationArguments {
         CalibrationOptions { tokens, window, seed: self.seed }
     }
 
-    /// Prints a note if the bundled text is used.
-    pub fn note(&self) {
+    /// Prints a note if the bundled text is used, or a text that is shorter than the default.
+    pub fn note(&self, used: &Calibration) {
         if self.calibration.is_none() {
             output::note(
                 "note: calibrating on the bundled short stories; --calibration FILE with text typical \
                  of your use gives better results",
             );
+        } else if self.calibration_tokens.is_none()
+            && used.tokens + used.window <= CalibrationOptions::DEFAULT_TOKENS
+        {
+            let windows = counted(used.tokens / used.window, "whole window");
+            output::note(&format!(
+                "note: the calibration text has fewer than {} tokens, the default: all of it is used, {windows} \
+                 of {} tokens",
+                grouped(CalibrationOptions::DEFAULT_TOKENS),
+                grouped(used.window),
+            ));
         }
     }
 
@@ -221,10 +232,10 @@ impl RecipeArguments {
         Ok((options.recipe(model, Some(&text))?, Some(text)))
     }
 
-    /// Prints a note if the method is calibrated on the bundled text.
-    pub fn note(&self) {
-        if self.recipe.is_none() && MethodName::from(self.method).is_activation_aware() {
-            self.calibration.note();
+    /// Prints what the user should know of the calibration text that `recipe` uses.
+    pub fn note(&self, recipe: &Recipe) {
+        if let (None, Some(calibration)) = (&self.recipe, recipe.needs().calibration) {
+            self.calibration.note(&calibration);
         }
     }
 

@@ -17,27 +17,35 @@ use crate::random::SplitMix;
 /// Default window in tokens, where the model supports as many.
 const DEFAULT_WINDOW: u64 = 2048;
 
-/// The default window for the checkpoint in `model`: 2048, or its maximum.
-///
-/// # Errors
-/// `Model` for a `config.json` that is missing, malformed or not supported.
-pub(crate) fn default_window(model: &Path) -> Result<u64> {
-    let most = Config::read(&ModelFiles::open(model)?)?.max_positions;
-    Ok(most.map_or(DEFAULT_WINDOW, |most| DEFAULT_WINDOW.min(most as u64)))
+/// What a text and a model have, of what the defaults of a calibration want.
+pub(crate) struct Available {
+    /// Tokens of the text, counted up to the number wanted.
+    tokens: u64,
+    /// Most tokens of a window, if the model states them.
+    positions: Option<u64>,
+}
+
+impl Available {
+    /// 2048 tokens, or the model's maximum, or the length of a shorter text.
+    pub(crate) fn default_window(&self) -> u64 {
+        let most = self.positions.map_or(DEFAULT_WINDOW, |most| DEFAULT_WINDOW.min(most));
+        most.min(self.tokens.max(2))
+    }
+
+    /// `wanted` tokens, or those of a shorter text in whole windows. At least one window: that a text has less is
+    /// found when it is read.
+    pub(crate) fn tokens(&self, wanted: u64, window: u64) -> u64 {
+        match self.tokens < wanted {
+            true => (self.tokens / window.max(1) * window).max(window),
+            false => wanted,
+        }
+    }
 }
 
 /// A text to calibrate on.
 #[derive(Debug)]
 pub struct CalibrationText {
     text: Text,
-    origin: Origin,
-}
-
-/// Where a calibration text comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Origin {
-    Bundled,
-    File,
 }
 
 impl CalibrationText {
@@ -45,32 +53,29 @@ impl CalibrationText {
     /// licence. It is enough for trials; text typical of the model's use gives better results.
     pub fn bundled() -> CalibrationText {
         const STORIES: &str = include_str!("../../../demo/calibration.txt");
-        let text = Text::of(STORIES.to_owned(), "the bundled calibration text");
-        CalibrationText { text, origin: Origin::Bundled }
+        CalibrationText { text: Text::of(STORIES.to_owned(), "the bundled calibration text") }
     }
 
-    /// Whether it is the bundled text.
-    pub(crate) fn is_bundled(&self) -> bool {
-        self.origin == Origin::Bundled
-    }
-
-    /// Tokens of the text in whole windows, with the tokenizer of the checkpoint in `model`.
+    /// What the text has of `wanted` tokens, with the tokenizer of the checkpoint in `model`.
     ///
     /// # Errors
-    /// `Checkpoint` for a missing or malformed tokenizer; `Usage` for a window of less than 2 tokens.
-    pub(crate) fn available(&self, model: &Path, window: u64) -> Result<u64> {
-        check_window(window)?;
-        let tokens = Tokens::of(&ModelFiles::open(model)?, &self.text, None)?.ids.len() as u64;
-        Ok(tokens / window * window)
+    /// `Checkpoint` for a missing or malformed tokenizer; `Model` for a `config.json` that is missing, malformed or
+    /// not supported.
+    pub(crate) fn available(&self, model: &Path, wanted: u64) -> Result<Available> {
+        let files = ModelFiles::open(model)?;
+        let positions = Config::read(&files)?.max_positions.map(|most| most as u64);
+        let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
+        let tokens = Tokens::of(&files, &self.text, Some(wanted))?.ids.len() as u64;
+        Ok(Available { tokens, positions })
     }
 
-    /// Reads a file: JSON Lines if `field` is given or the name ends in `.jsonl`, else plain text.
+    /// Reads a file: documents in JSON if `field` is given, or by the file's name or beginning; else plain text.
     ///
     /// # Errors
-    /// `Checkpoint` for a file that cannot be read, bytes that are not UTF-8, lines without the field, and an empty
-    /// text.
+    /// `Checkpoint` for a file that cannot be read; one that is compressed, binary or a table; JSON that is
+    /// malformed or lacks the field; and an empty text.
     pub fn read(path: &Path, field: Option<&str>) -> Result<CalibrationText> {
-        Ok(CalibrationText { text: Text::read(path, field)?, origin: Origin::File })
+        Ok(CalibrationText { text: Text::read(path, field)? })
     }
 
     /// The recipe's entry for this text.

@@ -23,6 +23,8 @@ pub(super) struct Family {
     model_type: Option<String>,
     /// Features of the residual stream (`hidden_size`).
     pub hidden: Option<u64>,
+    /// Layers of the decoder (`num_hidden_layers`).
+    pub layers: Option<u64>,
     /// Heads of queries, and heads of keys (as many as of values).
     pub heads: Option<(u64, u64)>,
 }
@@ -45,6 +47,7 @@ impl Family {
         Family {
             model_type: config["model_type"].as_str().map(str::to_owned),
             hidden: number("hidden_size"),
+            layers: number("num_hidden_layers"),
             heads: queries.zip(keys),
         }
     }

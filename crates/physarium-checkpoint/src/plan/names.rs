@@ -10,6 +10,7 @@ A family that spells known maps in another way needs only a row in these tables.
 
 use std::collections::HashSet;
 
+use super::place::{Place, is_number, layer_position};
 use super::site::{Map, Site};
 
 /// How the names of a language model begin, and the name of its head.
@@ -64,8 +65,6 @@ const MODULES: [Module; 7] = [
 
 /// GPT-2's `Conv1D` weights, stored `[in_features, out_features]`.
 const CONV1D: [&str; 4] = ["c_attn", "c_proj", "c_fc", "q_attn"];
-/// Components of a name that the index of a layer follows.
-const LAYER_LISTS: [&str; 4] = ["layers", "h", "blocks", "block"];
 
 /// How a tensor is stored, as far as its name says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,7 +83,8 @@ pub struct Named {
     /// Its place in the decoder.
     pub site: Site,
     /// Its module path within a layer as the checkpoint spells it, without expert numbers:
-    /// `self_attn.q_proj`, `mlp.down_proj`, `block_sparse_moe.experts.w2`.
+    /// `self_attn.q_proj`, `mlp.down_proj`, `block_sparse_moe.experts.w2`. In a tower, such as a vision encoder, the
+    /// whole path without numbers.
     pub projection: String,
     pub(super) storage: Storage,
 }
@@ -111,11 +111,10 @@ impl Named {
     pub fn of(name: &str) -> Named {
         let module = name.strip_suffix(".weight").unwrap_or(name);
         let parts: Vec<&str> = module.split('.').collect();
-        let layer_at = parts
-            .windows(2)
-            .position(|pair| LAYER_LISTS.contains(&pair[0]) && is_number(pair[1]))
-            .map(|at| at + 1);
-        let inside = &parts[layer_at.map_or(0, |at| at + 1)..];
+        let layer_at = layer_position(&parts);
+        // The module of a tower belongs to the name: its q_proj is another projection than the language model's.
+        let begin = if Place::of(name).is_in_tower() { None } else { layer_at };
+        let inside = &parts[begin.map_or(0, |at| at + 1)..];
         let words: Vec<&str> = inside.iter().copied().filter(|part| !is_number(part)).collect();
         let projection = if words.is_empty() { name.to_owned() } else { words.join(".") };
         let storage = match parts.as_slice() {
@@ -251,10 +250,6 @@ impl Naming {
     }
 }
 
-fn is_number(part: &str) -> bool {
-    !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit())
-}
-
 /// A number without leading zeros: `layers.00` is another module than `layers.0`.
 fn canonical<N: std::str::FromStr + ToString>(part: &str) -> Option<N> {
     part.parse().ok().filter(|number: &N| number.to_string() == part)
@@ -358,6 +353,19 @@ mod tests {
                 assert_eq!(naming.of_site(&Named::of(name).site) + ".weight", **name);
             }
         }
+    }
+
+    #[test]
+    fn a_tower_keeps_its_path_in_the_projection() {
+        let of = |name: &str| Named::of(name).projection;
+        let tower = "model.vision_tower.encoder.layers";
+        assert_eq!(
+            of(&format!("{tower}.3.self_attn.q_proj.weight")),
+            format!("{tower}.self_attn.q_proj")
+        );
+        assert_eq!(of("mtp.layers.0.mlp.up_proj.weight"), "mtp.layers.mlp.up_proj");
+        assert_eq!(of("model.language_model.layers.3.mlp.up_proj.weight"), "mlp.up_proj");
+        assert_eq!(of("transformer.h.3.attn.c_attn.weight"), "attn.c_attn");
     }
 
     fn naming(names: &[&str]) -> Naming {

@@ -5,57 +5,18 @@ In: a checkpoint's headers and the user's globs. Out: one decision per tensor, i
 in the plan; "skipped" in a report means every tensor that is not a target.
 */
 
-use std::fmt;
-
 use crate::error::{Error, Result};
 use crate::escape::printable;
 use crate::open::checkpoint::{Checkpoint, Shard};
-use crate::open::dtype::Dtype;
 use crate::open::header::TensorInfo;
 
 use super::family::Family;
+use super::language_model::{LanguageModel, LeftAlone};
 use super::names::{Named, Naming};
 use super::selection::{Selection, TargetNames};
 use super::site::{MatrixView, Orientation};
+use super::skip_reason::SkipReason;
 use super::views::views;
-
-/// Why a tensor is not pruned. Its text is the `reason` in a journal, so that it must not change.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SkipReason {
-    /// Its name is not that of a projection, or no `--target` pattern matches it.
-    NotATarget,
-    /// A `--skip` pattern matches it.
-    SkipPattern(String),
-    /// The index does not list it.
-    NotInIndex,
-    /// Its dtype cannot be pruned.
-    Dtype(Dtype),
-    /// It is neither a matrix nor a stack of experts.
-    Rank(usize),
-    /// It has no elements.
-    Empty,
-}
-
-impl SkipReason {
-    /// Whether the tensor would have been a target by its name: what `--strict` refuses.
-    pub fn is_target_by_name(&self) -> bool {
-        matches!(self, SkipReason::Dtype(_) | SkipReason::Rank(_) | SkipReason::NotInIndex)
-    }
-}
-
-impl fmt::Display for SkipReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            SkipReason::NotATarget => f.write_str("not a target projection"),
-            SkipReason::SkipPattern(glob) => write!(f, "taken out by --skip {}", printable(glob)),
-            SkipReason::NotInIndex => f.write_str("not listed in the index"),
-            SkipReason::Dtype(dtype) => write!(f, "dtype {dtype} cannot be pruned"),
-            SkipReason::Rank(rank) => write!(f, "{rank}-D, expected 2-D"),
-            SkipReason::Empty => f.write_str("no elements"),
-        }
-    }
-}
 
 /// What happens to one tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,6 +67,8 @@ pub struct TargetPlan {
     pub tensors: Vec<PlannedTensor>,
     /// How the checkpoint spells the names of its language model.
     pub naming: Naming,
+    /// What the default targets leave alone in the decoder's layers; `None` with targets that the user selects.
+    pub left_alone: Option<LeftAlone>,
 }
 
 impl TargetPlan {
@@ -117,7 +80,11 @@ impl TargetPlan {
     pub fn new(checkpoint: &Checkpoint, selection: &Selection) -> Result<TargetPlan> {
         let names = TargetNames::new(selection)?;
         names.refuse_unmatched(checkpoint)?;
+        let infos = || checkpoint.tensors().map(|(_, tensor)| tensor);
         let family = Family::read(checkpoint.dir());
+        let by_default = selection.target.is_empty();
+        let language_model = by_default.then(|| LanguageModel::of(infos(), &family));
+        let rules = Rules { checkpoint, names: &names, language_model: language_model.as_ref() };
         let mut tensors = Vec::new();
         for (shard_index, shard) in checkpoint.shards().iter().enumerate() {
             for info in &shard.tensors {
@@ -125,14 +92,15 @@ impl TargetPlan {
                 let views = named.as_ref().map_or_else(Vec::new, |n| views(info, n, &family));
                 let action = match &named {
                     None => Action::Copy(SkipReason::NotATarget),
-                    Some(_) => decide(checkpoint, &names, info, &views),
+                    Some(_) => rules.decide(info, &views),
                 };
                 let input = info.clone();
                 tensors.push(PlannedTensor { shard: shard_index, input, named, views, action });
             }
         }
-        let naming = Naming::of(checkpoint.tensors().map(|(_, tensor)| tensor.name.as_str()));
-        Ok(TargetPlan { tensors, naming })
+        let naming = Naming::of(infos().map(|tensor| tensor.name.as_str()));
+        let left_alone = language_model.and_then(|model| model.left_alone(infos()));
+        Ok(TargetPlan { tensors, naming, left_alone })
     }
 
     /// The tensors that are pruned.
@@ -165,7 +133,7 @@ impl TargetPlan {
         }
         let mut reasons: Vec<String> = Vec::new();
         let by_name = self.tensors.iter().filter_map(|tensor| match &tensor.action {
-            Action::Copy(reason) if reason.is_target_by_name() => Some(reason.to_string()),
+            Action::Copy(reason) if reason.is_projection() => Some(reason.to_string()),
             _ => None,
         });
         let mut count = 0;
@@ -182,6 +150,13 @@ impl TargetPlan {
             format!("{packed} projections are packed integers (.qweight)")
         } else {
             format!("none of the {} tensors is a target by its name", self.tensors.len())
+        };
+        let why = match &self.left_alone {
+            Some(left) => format!(
+                "{why}; --target '{}' takes the matrices of its layers",
+                printable(&left.pattern)
+            ),
+            None => why,
         };
         Err(Error::NothingToPrune { dir: checkpoint.dir().to_owned(), why })
     }
@@ -216,25 +191,34 @@ impl TargetPlan {
     }
 }
 
-/// What happens to a tensor whose name the selection takes.
-fn decide(
-    checkpoint: &Checkpoint,
-    names: &TargetNames,
-    info: &TensorInfo,
-    views: &[MatrixView],
-) -> Action {
-    if let Some(glob) = names.skip_pattern(&info.name) {
-        return Action::Copy(SkipReason::SkipPattern(glob.to_owned()));
-    }
-    if !checkpoint.is_listed(&info.name) {
-        return Action::Copy(SkipReason::NotInIndex);
-    }
-    if !info.dtype.is_prunable() {
-        return Action::Copy(SkipReason::Dtype(info.dtype));
-    }
-    match (views, info.elements) {
-        ([], _) => Action::Copy(SkipReason::Rank(info.shape.len())),
-        (_, 0) => Action::Copy(SkipReason::Empty),
-        _ => Action::Prune,
+/// What decides about the tensors whose names the selection takes.
+struct Rules<'a> {
+    checkpoint: &'a Checkpoint,
+    names: &'a TargetNames,
+    /// Only with the default targets.
+    language_model: Option<&'a LanguageModel>,
+}
+
+impl Rules<'_> {
+    /// What happens to such a tensor.
+    fn decide(&self, info: &TensorInfo, views: &[MatrixView]) -> Action {
+        if let Some(glob) = self.names.skip_pattern(&info.name) {
+            return Action::Copy(SkipReason::SkipPattern(glob.to_owned()));
+        }
+        let against = self.language_model.and_then(|model| model.reason_against(&info.name));
+        if let Some(reason) = against {
+            return Action::Copy(reason);
+        }
+        if !self.checkpoint.is_listed(&info.name) {
+            return Action::Copy(SkipReason::NotInIndex);
+        }
+        if !info.dtype.is_prunable() {
+            return Action::Copy(SkipReason::Dtype(info.dtype));
+        }
+        match (views, info.elements) {
+            ([], _) => Action::Copy(SkipReason::Rank(info.shape.len())),
+            (_, 0) => Action::Copy(SkipReason::Empty),
+            _ => Action::Prune,
+        }
     }
 }

@@ -2,8 +2,8 @@
 The files of a checkpoint that are not its weights: which are copied, which are left out, and why.
 
 Regular files of the directory and of its subdirectories are copied byte for byte. Left out and listed are other
-copies of the weights (`*.bin`, `*.gguf`, a stray `.safetensors`), which would be the unpruned model in the pruned
-one's directory; hidden directories; anything that is not a file; links to a place outside the checkpoint; and the
+copies of the weights (`*.bin`, `*.gguf`, a stray `.safetensors`; not those of an adapter), which would be the
+unpruned model in the pruned one's directory; hidden directories; anything that is not a file; links to a place outside the checkpoint; and the
 records of an earlier physarium run.
 
 The reasons are written into manifests, so that they must not change.
@@ -57,19 +57,32 @@ pub struct Sidecar {
 }
 
 /// Endings of the names of files that hold weights in another format.
-const OTHER_WEIGHTS: [&str; 11] = [
+const OTHER_WEIGHTS: [&str; 20] = [
     ".bin",
+    ".bin.index.json",
+    ".ckpt",
+    ".ggml",
+    ".gguf",
+    ".h5",
+    ".h5.index.json",
+    ".keras",
+    ".llamafile",
+    ".msgpack",
+    ".msgpack.index.json",
+    ".nemo",
+    ".npz",
+    ".ot",
+    ".pdparams",
+    ".physpack",
     ".pt",
     ".pth",
-    ".ckpt",
-    ".gguf",
-    ".ggml",
-    ".onnx",
-    ".onnx_data",
-    ".h5",
-    ".msgpack",
-    ".bin.index.json",
+    ".pth.index.json",
+    ".tflite",
 ];
+/// In the names of ONNX models and of the parts of their weights: `model.onnx`, `model.onnx_data_1`.
+const ONNX: &str = ".onnx";
+/// Beginning of the names of an adapter's weights. They belong to `adapter_config.json` and are none of the model's.
+const ADAPTER_WEIGHTS: &str = "adapter_model.";
 /// Levels of subdirectories that are copied; checkpoints usually have at most one.
 const MAX_DEPTH: usize = 8;
 
@@ -182,11 +195,13 @@ impl Lister<'_> {
 /// Why a file of this name must not accompany new weights, if so.
 fn old_weights(name: &str) -> Option<&'static str> {
     let lower = name.to_ascii_lowercase();
-    if lower.ends_with(".safetensors") {
+    if lower.starts_with(ADAPTER_WEIGHTS) {
+        None
+    } else if lower.ends_with(".safetensors") {
         Some("weights that the checkpoint's index does not name")
     } else if lower.ends_with(".safetensors.index.json") && name != INDEX_NAME {
         Some("an index of weights that are not copied")
-    } else if OTHER_WEIGHTS.iter().any(|end| lower.ends_with(end)) {
+    } else if lower.contains(ONNX) || OTHER_WEIGHTS.iter().any(|end| lower.ends_with(end)) {
         Some("the same weights in another format, not pruned")
     } else {
         None

@@ -58,7 +58,7 @@ pub struct Arguments {
     selection: SelectionArguments,
     #[command(flatten)]
     calibration: CalibrationArguments,
-    /// Text to measure perplexity on: UTF-8, or JSON Lines (.jsonl)
+    /// Text to measure perplexity on: plain UTF-8, or JSON documents with field "text"
     #[arg(long, value_name = "FILE", help_heading = EVALUATION)]
     text: PathBuf,
     /// Context window in evaluation [default: 2048, or the model's maximum]
@@ -162,10 +162,10 @@ impl Arguments {
         if !self.has_activation_aware_method() {
             return Ok((text, None));
         }
-        if !self.display.quiet {
-            self.calibration.note();
-        }
         let calibration = self.calibration.options().resolve(&self.model, &text)?;
+        if !self.display.quiet {
+            self.calibration.note(&calibration);
+        }
         Ok((text, Some(calibration)))
     }
 

@@ -23,10 +23,10 @@ use crate::{signals, terminal};
 pub struct Arguments {
     /// Checkpoint directory or packed file (Llama, Mistral, Qwen2 or Qwen3, with tokenizer.json)
     model: PathBuf,
-    /// Text to measure perplexity on: UTF-8, or JSON Lines (.jsonl)
+    /// Text to measure perplexity on: plain UTF-8, or documents in JSON (JSON Lines, array)
     #[arg(long, value_name = "FILE", help_heading = EVALUATION)]
     text: PathBuf,
-    /// JSON field that holds the text; reads any FILE as JSON Lines [default: text]
+    /// Field of the JSON documents that holds the text; FILE is then read as JSON [default: text]
     #[arg(long, value_name = "NAME", help_heading = EVALUATION)]
     field: Option<String>,
     /// Context window [default: 2048, or the model's maximum]

@@ -85,7 +85,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     }
     if !arguments.display.quiet {
         notes(&surgery);
-        arguments.recipe.note();
+        arguments.recipe.note(&surgery.recipe);
     }
     if arguments.dry_run {
         match arguments.display.format() {
@@ -126,7 +126,7 @@ fn notes(surgery: &Surgery) {
     let mut reasons: Vec<(String, u64)> = Vec::new();
     for tensor in &surgery.plan.tensors {
         if let Action::Copy(reason) = &tensor.action
-            && reason.is_target_by_name()
+            && reason.is_projection()
         {
             let reason = reason.to_string();
             match reasons.iter_mut().find(|(known, _)| *known == reason) {
@@ -138,6 +138,16 @@ fn notes(surgery: &Surgery) {
     for (reason, count) in reasons {
         let projections = counted(count, "projection");
         output::note(&format!("note: {projections} copied without pruning: {reason}"));
+    }
+    if let Some(left) = &surgery.plan.left_alone {
+        output::note(&format!(
+            "note: the default targets leave alone {} of {} elements of the matrices in the decoder's layers \
+             ({}); --target '{}' takes all of them",
+            grouped(left.elements),
+            grouped(left.of_layers),
+            Share::new(left.elements, left.of_layers, "these matrices").sentence(),
+            printable(&left.pattern),
+        ));
     }
     if let Amount::Pattern(pattern) = surgery.recipe.method.amount() {
         let group = pattern.group();

@@ -14,14 +14,12 @@ use physarium_checkpoint::{
 };
 use physarium_flow::FlowParams;
 
-use crate::calibration::{CalibrationText, default_window};
+use crate::calibration::CalibrationText;
 use crate::error::Error;
 use crate::recipe::error::{MethodName, NoEffect, RecipeError, RecipeOption};
 
 /// Default side length of a tile, in weights.
 const DEFAULT_BLOCK_SIZE: u64 = 256;
-/// Default number of calibration tokens.
-const DEFAULT_CALIBRATION_TOKENS: u64 = 131_072;
 /// Default price of the activation flow, if nothing else sets the sparsity.
 const DEFAULT_PRICE: f64 = 0.02;
 
@@ -82,32 +80,32 @@ pub struct RecipeOptions {
 /// The part of a calibration text that an activation-aware method uses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CalibrationOptions {
-    /// Tokens to use, in whole windows. Default: 131,072, or all of the bundled text.
+    /// Tokens to use, in whole windows. Default: 131,072, or all of a shorter text.
     pub tokens: Option<u64>,
-    /// Tokens of a window. Default: 2048, or the model's maximum.
+    /// Tokens of a window. Default: 2048, or the model's maximum, or the length of a shorter text.
     pub window: Option<u64>,
     /// Seed of the choice of windows, if the text has more than needed. Default: 0.
     pub seed: Option<u64>,
 }
 
 impl CalibrationOptions {
+    /// Default number of tokens.
+    pub const DEFAULT_TOKENS: u64 = 131_072;
+
     /// The options with their defaults for `text` and the checkpoint in `model`.
     ///
     /// # Errors
     /// `Model` and `Checkpoint` for faults in the model's config and tokenizer.
     pub fn resolve(&self, model: &Path, text: &CalibrationText) -> Result<Calibration, Error> {
-        let window = match self.window {
-            Some(window) => window,
-            None => default_window(model)?,
-        };
-        let tokens = match self.tokens {
-            Some(tokens) => tokens,
-            None if text.is_bundled() => {
-                text.available(model, window)?.min(DEFAULT_CALIBRATION_TOKENS)
-            }
-            None => DEFAULT_CALIBRATION_TOKENS,
-        };
-        Ok(text.calibration(tokens, window, self.seed.unwrap_or(0)))
+        let seed = self.seed.unwrap_or(0);
+        if let (Some(tokens), Some(window)) = (self.tokens, self.window) {
+            return Ok(text.calibration(tokens, window, seed));
+        }
+        let wanted = self.tokens.unwrap_or(Self::DEFAULT_TOKENS);
+        let available = text.available(model, wanted)?;
+        let window = self.window.unwrap_or_else(|| available.default_window());
+        let tokens = self.tokens.unwrap_or_else(|| available.tokens(wanted, window));
+        Ok(text.calibration(tokens, window, seed))
     }
 
     /// The first option that the user gave.
