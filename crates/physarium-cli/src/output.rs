@@ -2,6 +2,8 @@
 
 use std::io::Write;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::Context;
 use physarium::audit::grouped;
@@ -27,9 +29,36 @@ pub fn text(text: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Whether stderr gets JSON objects only.
+static JSON_ON_STDERR: AtomicBool = AtomicBool::new(false);
+
+/// From now on, stderr gets JSON objects only, one in each line.
+pub fn use_json_on_stderr() {
+    JSON_ON_STDERR.store(true, Ordering::Relaxed);
+}
+
+/// Writes a line to stderr: as it is, or as a JSON object.
+pub fn note(line: &str) {
+    match JSON_ON_STDERR.load(Ordering::Relaxed) {
+        false => stderr_line(line),
+        true => {
+            let (event, text) = match line.split_once(": ") {
+                Some((event @ ("note" | "error"), text)) => (event, text),
+                _ => ("note", line),
+            };
+            event_line(&serde_json::json!({"event": event, "text": text}));
+        }
+    }
+}
+
+/// Writes an event of the progress to stderr.
+pub fn event_line(event: &serde_json::Value) {
+    stderr_line(&event.to_string());
+}
+
 /// Writes a line to stderr. A line that cannot be written (closed pipe, full disk) does not stop the run;
 /// `eprintln!` would panic.
-pub fn note(line: &str) {
+fn stderr_line(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
@@ -44,6 +73,17 @@ pub fn size(bytes: u64) -> String {
     match units.into_iter().find(|(_, unit)| bytes >= *unit) {
         Some((name, unit)) => format!("{:.2} {name}", bytes as f64 / unit as f64),
         None => format!("{bytes} bytes"),
+    }
+}
+
+/// A time for display: `4.2 s`, `3 min 20 s`, `1 h 05 min`.
+pub fn duration(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match seconds {
+        0..=9 => format!("{:.1} s", time.as_secs_f64()),
+        10..=59 => format!("{seconds} s"),
+        60..=3599 => format!("{} min {:02} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {:02} min", seconds / 3600, seconds % 3600 / 60),
     }
 }
 

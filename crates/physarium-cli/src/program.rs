@@ -10,10 +10,12 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 use physarium::Error;
 
+use crate::arguments::Display;
 use crate::commands::{audit, compare, demo, eval, inspect, pack, prune, run, shell, verify};
 use crate::output::{self, Outcome};
 use crate::recipe::spelled;
 use crate::signals;
+use crate::terminal::Style;
 
 /// Prune language models with a Physarum-inspired algorithm and verify the result
 #[derive(Parser)]
@@ -57,6 +59,22 @@ enum Command {
     Man(shell::ManArguments),
 }
 
+impl Command {
+    /// How a command shows its progress, if it has any.
+    fn display(&self) -> Option<&Display> {
+        match self {
+            Command::Prune(arguments) => Some(&arguments.display),
+            Command::Audit(arguments) => Some(&arguments.display),
+            Command::Verify(arguments) => Some(&arguments.display),
+            Command::Eval(arguments) => Some(&arguments.display),
+            Command::Compare(arguments) => Some(&arguments.display),
+            Command::Pack(arguments) => Some(&arguments.display),
+            Command::Unpack(arguments) => Some(&arguments.display),
+            Command::Inspect(_) | Command::Run(_) | Command::Demo(_) | Command::Completions(_) | Command::Man(_) => None,
+        }
+    }
+}
+
 /// Runs the program.
 pub fn run() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -68,6 +86,9 @@ pub fn run() -> ExitCode {
             return ExitCode::from(code);
         }
     };
+    if cli.command.display().is_some_and(|display| display.style() == Style::Json) {
+        output::use_json_on_stderr();
+    }
     let again = match cli.command {
         Command::Prune(_) => "to resume",
         _ => "to start again",

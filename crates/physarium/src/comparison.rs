@@ -87,8 +87,9 @@ pub fn compare(
     progress: &mut dyn Progress,
     mut done: impl FnMut(ComparedRun),
 ) -> Result<()> {
-    for contender in request.contenders {
-        progress.event(Event::Step(&contender.name));
+    for (index, contender) in request.contenders.iter().enumerate() {
+        let (number, of) = (index + 1, request.contenders.len());
+        progress.event(Event::Run { name: &contender.name, number, of });
         let out = request.dir.join(&contender.name);
         let run = request.prune_and_measure(contender, &out, cancel, progress)?;
         if run.evaluation.partial {

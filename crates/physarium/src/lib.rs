@@ -93,7 +93,7 @@ pub use physarium_flow as flow;
 pub use physarium_model as model;
 #[doc(inline)]
 pub use physarium_pack as pack;
-pub use progress::{Event, Progress, Silent};
+pub use progress::{Event, Kept, Progress, Silent};
 pub use recipe::error::{MethodName, NoEffect, RecipeError, RecipeOption};
 pub use recipe::options::{Allocation, CalibrationOptions, RecipeOptions, ScopeName};
 pub use surgery::{Options, Output, Strictness, Summary, Surgery};

@@ -15,18 +15,40 @@ pub enum Event<'a> {
     },
     /// Work on tokens begins.
     TokensStarted {
-        /// The task: `calibrate`, `gradients`, `eval`.
+        /// The task: `eval`.
         task: &'static str,
-        /// Tokens to process; each counts once for every pass over it.
+        /// Tokens to process.
         tokens: u64,
     },
     /// This many more tokens are done.
     Tokens(u64),
-    /// Shards of an interrupted run were verified and are kept.
+    /// Work on the model's layers begins, one after another.
+    LayersStarted {
+        /// The task: `calibrate`, `gradients, forward`, `gradients, backward`.
+        task: &'static str,
+        /// Number of layers.
+        layers: u64,
+        /// Steps of the work, as many for each layer.
+        steps: u64,
+    },
+    /// One more step of the work on layers is done.
+    LayerStep,
+    /// What an interrupted run has finished was verified and is kept.
     Resumed {
-        /// Number of kept shards.
-        shards: usize,
-        /// Number of all shards.
+        /// What is kept.
+        kept: Kept,
+        /// How many of them.
+        count: usize,
+        /// Number of all.
+        of: usize,
+    },
+    /// One of several runs begins.
+    Run {
+        /// Its name.
+        name: &'a str,
+        /// Its number, from 1.
+        number: usize,
+        /// Number of all runs.
         of: usize,
     },
     /// A step that may take long and is not counted, by its description.
@@ -39,6 +61,15 @@ pub enum Event<'a> {
     Shard(&'a str),
     /// The task is done.
     Finished,
+}
+
+/// Finished parts of an interrupted run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// Shards of the output.
+    Shards,
+    /// Layers whose weights are solved.
+    Layers,
 }
 
 /// A receiver of events.

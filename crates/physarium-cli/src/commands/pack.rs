@@ -33,7 +33,7 @@ pub struct PackArguments {
     #[arg(long, help_heading = OUTPUT)]
     follow_links: bool,
     #[command(flatten)]
-    display: Display,
+    pub display: Display,
 }
 
 const PACK_EXAMPLES: &str = "\
@@ -54,7 +54,7 @@ pub struct UnpackArguments {
     #[arg(long, value_name = "DIR", help_heading = OUTPUT)]
     out: PathBuf,
     #[command(flatten)]
-    display: Display,
+    pub display: Display,
 }
 
 const UNPACK_EXAMPLES: &str = "\

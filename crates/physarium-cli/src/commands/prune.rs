@@ -58,7 +58,7 @@ pub struct Arguments {
     #[command(flatten)]
     threads: ThreadsArgument,
     #[command(flatten)]
-    display: Display,
+    pub display: Display,
 }
 
 const EXAMPLES: &str = "\

@@ -27,7 +27,7 @@ pub struct Arguments {
     /// Output directory of `physarium prune`
     out: PathBuf,
     #[command(flatten)]
-    display: Display,
+    pub display: Display,
 }
 
 const EXAMPLES: &str = "\
