@@ -214,4 +214,17 @@ mod tests {
         assert_eq!(half[1], 350, "the least important loses most: {half:?}");
         assert_eq!(half[2], 233, "the most important loses least: {half:?}");
     }
+
+    #[test]
+    fn targets_that_are_sparse_before_leave_fewer_zeros_to_the_others() {
+        let mut all = [importances(1000, 1.0), importances(1000, 1.0), importances(1000, 1.0)];
+        all[0].bins = vec![0; BINS];
+        (all[0].bins[0], all[0].zeros) = (1000, 1000);
+        for sparsity in [0.0, 0.1, 0.3, 0.34, 0.4, 0.5, 0.9, 1.0] {
+            let counts = share(&all, Sparsity::try_from(sparsity).expect("a share"));
+            let wanted = (3000.0 * sparsity).round() as u64;
+            assert_eq!(counts.iter().sum::<u64>(), wanted.max(1000), "{sparsity}: {counts:?}");
+            assert_eq!(counts[0], 1000, "{sparsity}");
+        }
+    }
 }
