@@ -105,7 +105,9 @@ def activation_flow(w, x, dense, costs, share=None, pattern=None, iterations=30,
         cost = max(progress, 0.02) / (np.square(size / line) + 10 ** (-3 * progress))
         rest = demand - q @ gram
         q, rest = conjugate_gradients(gram, q, rest, cost, 1 / (1 + cost), gradients)
-    stays = zero_smallest(np.abs(q), zeros) if share is not None else best_of(np.abs(q), *pattern)
+    # Weights of dead inputs go first, the smallest of them before the others.
+    size = np.where(np.diag(x.T @ x) == 0, np.abs(w) - 1e6, np.abs(q))
+    stays = zero_smallest(size, zeros) if share is not None else best_of(size, *pattern)
     q = np.where(stays, q, 0)
     for begin in range(0, refit, every):
         rest = demand - q @ gram

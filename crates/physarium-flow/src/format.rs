@@ -45,6 +45,28 @@ impl FloatFormat {
         }
     }
 
+    /// Whether a weight of these bits is neither infinite nor NaN.
+    pub fn is_finite(self, bits: u32) -> bool {
+        self.key_of(bits) < self.infinity_key()
+    }
+
+    /// The key of a weight of these bits.
+    pub(crate) fn key_of(self, bits: u32) -> u32 {
+        match self {
+            FloatFormat::Bf16 | FloatFormat::F16 => bits & 0x7fff,
+            FloatFormat::F32 => bits & 0x7fff_ffff,
+        }
+    }
+
+    /// The bits of a number, rounded to nearest even.
+    pub(crate) fn nearest(self, value: f32) -> u32 {
+        match self {
+            FloatFormat::Bf16 => half::bf16::from_f32(value).to_bits().into(),
+            FloatFormat::F16 => half::f16::from_f32(value).to_bits().into(),
+            FloatFormat::F32 => value.to_bits(),
+        }
+    }
+
     /// The magnitude with this key.
     pub fn magnitude(self, key: u32) -> f64 {
         f64::from(f32::from_bits(self.binary32_key(key)))

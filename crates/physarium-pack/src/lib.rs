@@ -21,7 +21,7 @@ mod packed;
 mod unpack;
 
 pub use contents::{Form, TensorRecord};
-pub use pack::{PackRequest, PackSummary, TensorSizes, pack};
+pub use pack::{NegativeZeros, PackRequest, PackSummary, TensorSizes, pack};
 pub use packed::Packed;
 pub use unpack::{UnpackSummary, unpack};
 

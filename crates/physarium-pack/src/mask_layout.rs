@@ -80,6 +80,23 @@ fn masks_of_width<const W: usize>(layout: MaskLayout, rows: &[u8], masks: &mut V
     }
 }
 
+/// Number of elements that are −0.0: the sign bit alone. Zero for types without such a number.
+pub(crate) fn count_negative_zeros(dtype: Dtype, rows: &[u8]) -> u64 {
+    match dtype {
+        Dtype::F8_E4M3 | Dtype::F8_E5M2 => count_sign_bits::<1>(rows),
+        Dtype::F16 | Dtype::BF16 => count_sign_bits::<2>(rows),
+        Dtype::F32 => count_sign_bits::<4>(rows),
+        Dtype::F64 => count_sign_bits::<8>(rows),
+        _ => 0,
+    }
+}
+
+fn count_sign_bits<const W: usize>(rows: &[u8]) -> u64 {
+    let mut sign = [0; W];
+    sign[W - 1] = 0x80;
+    rows.as_chunks::<W>().0.iter().filter(|element| **element == sign).count() as u64
+}
+
 /// Appends the elements whose bits in the masks are ones.
 pub(crate) fn select(layout: MaskLayout, masks: &[u32], rows: &[u8], values: &mut Vec<u8>) {
     match layout.width {

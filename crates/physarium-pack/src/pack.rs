@@ -23,7 +23,7 @@ use crate::contents::{
     TensorRecord,
 };
 use crate::groups::{Coder, Groups};
-use crate::mask_layout::{MaskLayout, masks_of, select};
+use crate::mask_layout::{MaskLayout, count_negative_zeros, masks_of, select};
 
 /// Most bytes of a blob's entry in the header, without its name.
 const ENTRY_BYTES: u64 = 120;
@@ -54,6 +54,15 @@ pub struct TensorSizes {
     pub packed: u64,
 }
 
+/// Number of weights that are −0.0, and of the tensors that hold them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct NegativeZeros {
+    /// Number of tensors.
+    pub tensors: u64,
+    /// Number of weights.
+    pub elements: u64,
+}
+
 /// What was packed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -68,6 +77,8 @@ pub struct PackSummary {
     pub grouped: TensorSizes,
     /// Targets stored unchanged, because no other form is smaller.
     pub dense_projections: TensorSizes,
+    /// Zeros of targets that are −0.0 and are stored as values, whichever form their target has.
+    pub negative_zeros: NegativeZeros,
     /// Files that are not in the packed file, with the reason.
     pub left_out: Vec<(String, &'static str)>,
 }
@@ -114,6 +125,7 @@ pub fn pack(
         masked: TensorSizes::default(),
         grouped: TensorSizes::default(),
         dense_projections: TensorSizes::default(),
+        negative_zeros: packer.negative_zeros,
         left_out,
     };
     for tensor in records.iter().flat_map(|file| file.tensors.iter().flatten()) {
@@ -180,6 +192,8 @@ struct Packer<'a> {
     /// Names of the blobs, in the order of their bytes, with their bounds in the file including padding.
     entries: Vec<(String, [u64; 2])>,
     blobs: BTreeMap<String, BlobRecord>,
+    /// Of the targets so far.
+    negative_zeros: NegativeZeros,
     on_bytes: &'a mut dyn FnMut(u64) -> Result<()>,
 }
 
@@ -198,7 +212,15 @@ impl<'a> Packer<'a> {
         on_bytes: &'a mut dyn FnMut(u64) -> Result<()>,
     ) -> Result<Packer<'a>> {
         out.append(&vec![0; room as usize])?;
-        Ok(Packer { targets, out, room, entries: Vec::new(), blobs: BTreeMap::new(), on_bytes })
+        Ok(Packer {
+            targets,
+            out,
+            room,
+            entries: Vec::new(),
+            blobs: BTreeMap::new(),
+            negative_zeros: NegativeZeros::default(),
+            on_bytes,
+        })
     }
 
     fn begin_blob(&self, kind: BlobKind, name: &str) -> Blob {
@@ -301,11 +323,15 @@ impl<'a> Packer<'a> {
         sha256: &mut Sha256,
     ) -> Result<Form> {
         let mut masks = Vec::with_capacity((layout.mask_bytes() / 4) as usize);
+        let mut negative_zeros = 0;
         bands(source, tensor, layout, |rows| {
             sha256.update(rows);
             masks_of(layout, rows, &mut masks);
+            negative_zeros += count_negative_zeros(tensor.dtype, rows);
             (self.on_bytes)(0)
         })?;
+        self.negative_zeros.tensors += u64::from(negative_zeros > 0);
+        self.negative_zeros.elements += negative_zeros;
         let mut census = Census::new(layout, masks);
         let form = census.form();
         match form {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use physarium::audit::Share;
 use physarium::checkpoint::{self, Checkpoint, LinkPolicy, Overwrite, printable};
-use physarium::pack::{PackRequest, PackSummary, Packed, TensorSizes, pack, unpack};
+use physarium::pack::{NegativeZeros, PackRequest, PackSummary, Packed, TensorSizes, pack, unpack};
 use physarium::{Cancel, Event, Progress};
 use serde_json::json;
 
@@ -178,6 +178,14 @@ pub fn as_text(summary: &PackSummary, out: &Path) -> String {
             share.sentence()
         );
     }
+    let NegativeZeros { tensors, elements } = summary.negative_zeros;
+    if elements > 0 {
+        text += &format!(
+            "note: {} in {} -0.0, not +0.0: kept bit for bit, so each takes the place of a value\n",
+            counted(elements, "weight"),
+            counted(tensors, "tensor") + if elements == 1 { " is" } else { " are" },
+        );
+    }
     let share = Share::new(summary.output_bytes, summary.input_bytes, "the directory");
     text += &format!(
         "wrote {}: {} to {}, {}\n",
@@ -198,7 +206,7 @@ fn as_json(summary: &PackSummary, out: &Path) -> serde_json::Value {
         })
     };
     let left_out = |(path, why): &(String, &str)| json!({"path": path, "reason": why});
-    json!({
+    let mut object = json!({
         "schema": "physarium.pack/1",
         "out": out.to_string_lossy(),
         "input_bytes": summary.input_bytes,
@@ -209,5 +217,10 @@ fn as_json(summary: &PackSummary, out: &Path) -> serde_json::Value {
             "dense": sizes(summary.dense_projections),
         },
         "left_out": summary.left_out.iter().map(left_out).collect::<Vec<_>>(),
-    })
+    });
+    let NegativeZeros { tensors, elements } = summary.negative_zeros;
+    if elements > 0 {
+        object["negative_zeros"] = json!({"tensors": tensors, "elements": elements});
+    }
+    object
 }

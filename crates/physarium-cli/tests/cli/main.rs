@@ -10,6 +10,7 @@ use serde_json::Value;
 
 mod calibrated;
 mod eval;
+mod exact;
 mod experts;
 mod formats;
 mod packed;

@@ -24,7 +24,8 @@ use physarium_kernels::Compute;
 
 use super::conjugate_gradients::Iterate;
 use super::keep::Keep;
-use super::problem::{Problem, Solution};
+use super::order::Order;
+use super::problem::{Problem, Solution, not_zero};
 use super::scaled::Scaled;
 
 /// Parameters of the activation flow.
@@ -61,6 +62,7 @@ pub fn activation_flow(
     let cols = problem.cols;
     let scaled = Scaled::new(compute, problem);
     let mut flow = scaled.flow_of(problem.weights);
+    let order = Order::new(problem);
     let zeros = match keep {
         Keep::AllBut(zeros) => zeros,
         Keep::Pattern { keep, group } => {
@@ -82,8 +84,7 @@ pub fn activation_flow(
             let iterate = Iterate { flow: &mut flow, unmet: &mut unmet };
             solver.run(iterate, &conductance, |conductance| penalty / (conductance + floor));
         }
-        let magnitudes: Vec<f32> = flow.iter().map(|q| q.abs()).collect();
-        let mask = keep.mask(&magnitudes, cols);
+        let mask = closing(&flow, keep, &order, cols);
         for ((q, conductance), kept) in flow.iter_mut().zip(&mut conductance).zip(mask) {
             *conductance = f32::from(u8::from(kept));
             *q *= *conductance;
@@ -97,8 +98,43 @@ pub fn activation_flow(
             scaled.solver(compute, steps).run(iterate, &conductance, cost);
         }
     }
-    let weights = if zeros == 0 { problem.weights.to_vec() } else { scaled.weights_of(flow) };
+    let weights = match zeros {
+        0 => problem.weights.to_vec(),
+        _ => open_tubes(scaled.weights_of(flow), &conductance, problem, &order),
+    };
     Solution { weights, dead_inputs: problem.dead_inputs() }
+}
+
+/// Marks the tubes that stay open. Where the weights have as many zeros as asked for, those are the tubes that close.
+fn closing(flow: &[f32], keep: Keep, order: &Order<'_>, cols: usize) -> Vec<bool> {
+    match keep {
+        Keep::AllBut(zeros) if zeros <= order.zeros() => {
+            (0..flow.len()).map(|at| !order.is_zero(at)).collect()
+        }
+        _ => {
+            let ranks = flow.iter().enumerate().map(|(at, q)| order.rank(at, *q, *q));
+            keep.mask(&ranks.collect::<Vec<_>>(), cols)
+        }
+    }
+}
+
+/// The refitted weights. No open tube's weight becomes zero, and those of dead inputs, about which the text says
+/// nothing, are what they were.
+fn open_tubes(
+    mut weights: Vec<f32>,
+    conductance: &[f32],
+    problem: &Problem<'_>,
+    order: &Order<'_>,
+) -> Vec<f32> {
+    let open = conductance.iter().map(|conductance| *conductance != 0.0);
+    for ((at, weight), _) in weights.iter_mut().enumerate().zip(open).filter(|(_, open)| *open) {
+        if order.is_dead(at) {
+            *weight = problem.weights[at];
+        } else if !order.is_zero(at) {
+            *weight = not_zero(*weight);
+        }
+    }
+    weights
 }
 
 /// Turns flows `[rows, cols]` into conductances: 1 at the threshold.

@@ -1,7 +1,7 @@
 /*!
-How many weights to keep, and which ones, given a score for each.
+How many weights to keep, and which ones, given a rank for each.
 
-In: scores `[rows, cols]`. Out: a mask of the same shape; `true` is kept.
+In: ranks `[rows, cols]`. Out: a mask of the same shape; `true` is kept.
 */
 
 /// How many weights are kept, and among which.
@@ -19,14 +19,14 @@ pub enum Keep {
 }
 
 impl Keep {
-    /// Marks the weights of `[rows, cols]` that are kept: those with the largest scores. Ties at the
+    /// Marks the weights of `[rows, cols]` that are kept: those with the largest ranks. Ties at the
     /// threshold are pruned in row-major order.
-    pub(crate) fn mask(self, scores: &[f32], cols: usize) -> Vec<bool> {
+    pub(crate) fn mask(self, ranks: &[i32], cols: usize) -> Vec<bool> {
         match self {
-            Keep::AllBut(zeros) => keep_all_but(zeros, scores),
+            Keep::AllBut(zeros) => keep_all_but(zeros, ranks),
             Keep::Pattern { keep, group } => {
-                let mut mask = Vec::with_capacity(scores.len());
-                for row in scores.chunks_exact(cols) {
+                let mut mask = Vec::with_capacity(ranks.len());
+                for row in ranks.chunks_exact(cols) {
                     for group in row.chunks(group) {
                         mask.extend(keep_all_but(group.len().saturating_sub(keep), group));
                     }
@@ -37,22 +37,21 @@ impl Keep {
     }
 }
 
-/// Marks all but the `zeros` smallest scores; of ties at the threshold, the first are pruned.
-fn keep_all_but(zeros: usize, scores: &[f32]) -> Vec<bool> {
+/// Marks all but the `zeros` smallest ranks; of ties at the threshold, the first are pruned.
+fn keep_all_but(zeros: usize, ranks: &[i32]) -> Vec<bool> {
     if zeros == 0 {
-        return vec![true; scores.len()];
+        return vec![true; ranks.len()];
     }
-    if zeros >= scores.len() {
-        return vec![false; scores.len()];
+    if zeros >= ranks.len() {
+        return vec![false; ranks.len()];
     }
-    let mut sorted = scores.to_vec();
-    let (_, threshold, _) = sorted.select_nth_unstable_by(zeros - 1, f32::total_cmp);
-    let threshold = *threshold;
-    let below = scores.iter().filter(|score| score.total_cmp(&threshold).is_lt()).count();
+    let mut sorted = ranks.to_vec();
+    let threshold = *sorted.select_nth_unstable(zeros - 1).1;
+    let below = ranks.iter().filter(|rank| **rank < threshold).count();
     let mut ties = zeros - below;
-    scores
+    ranks
         .iter()
-        .map(|score| match score.total_cmp(&threshold) {
+        .map(|rank| match rank.cmp(&threshold) {
             std::cmp::Ordering::Less => false,
             std::cmp::Ordering::Equal if ties > 0 => {
                 ties -= 1;

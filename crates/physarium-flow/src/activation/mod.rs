@@ -10,12 +10,16 @@ will see, and optionally the cross Gram matrix with the inputs of the dense mode
   Alistarh 2023, arXiv 2301.00774).
 * [`activation_flow`] lets the conductances of tubes adapt to the flow that reproduces the dense outputs
   (after Straszak and Vishnoi 2016, arXiv 1601.02712), and updates the remaining weights to compensate.
+
+[`rounded`] is the way from a solution's float32 weights to the bits of their own format.
 */
 
 mod conjugate_gradients;
 mod flow;
 mod keep;
+mod order;
 mod problem;
+mod rounding;
 mod scaled;
 mod sparsegpt;
 mod wanda;
@@ -23,5 +27,6 @@ mod wanda;
 pub use flow::{ActivationFlow, activation_flow};
 pub use keep::Keep;
 pub use problem::{Problem, Solution};
+pub use rounding::rounded;
 pub use sparsegpt::sparsegpt;
 pub use wanda::wanda;

@@ -33,10 +33,16 @@ pub struct Problem<'a> {
 /// A pruned projection.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Solution {
-    /// Weights `[rows, cols]`.
+    /// Weights `[rows, cols]`. Those that are pruned are zero; of the others, only those that were zero before can be.
+    /// If the problem is beyond float32, some are NaN or infinite.
     pub weights: Vec<f32>,
     /// Number of inputs that are zero for every token of the calibration text.
     pub dead_inputs: usize,
+}
+
+/// A weight that is kept: the smallest number of its sign if an update has left nothing of it.
+pub(super) fn not_zero(weight: f32) -> f32 {
+    if weight == 0.0 { f32::from_bits(1).copysign(weight) } else { weight }
 }
 
 impl Problem<'_> {
@@ -53,7 +59,7 @@ impl Problem<'_> {
     }
 
     /// ‖X (Ŵ − W)ᵀ‖² ÷ ‖X Wᵀ‖² for pruned weights Ŵ `[rows, cols]`: the relative squared error of the
-    /// outputs for the same inputs. Zero if all outputs are zero.
+    /// outputs for the same inputs. Zero if all outputs are zero; NaN if float32 cannot hold the products.
     ///
     /// # Panics
     /// If the lengths of the slices do not match.
@@ -68,8 +74,12 @@ impl Problem<'_> {
         };
         let change: Vec<f32> =
             pruned.iter().zip(self.weights).map(|(new, old)| new - old).collect();
-        let total = power(self.weights);
-        if total > 0.0 { (power(&change) / total).max(0.0) } else { 0.0 }
+        let (total, change) = (power(self.weights), power(&change));
+        match total.is_finite() && change.is_finite() {
+            true if total > 0.0 => (change / total).max(0.0),
+            true => 0.0,
+            false => f64::NAN,
+        }
     }
 
     pub(crate) fn rows(&self) -> usize {

@@ -7,7 +7,8 @@ Cholesky factor.
 Columns are processed from left to right in blocks of 128. When a weight is pruned, the columns to its right
 are updated to compensate, using the rows of the upper Cholesky factor of the inverse of the damped Gram
 matrix. The mask of a block is chosen when the block is reached, by w² ÷ the squared diagonal of the factor,
-over all rows of the block together; for a pattern, group by group within each row.
+over all rows of the block together; for a pattern, group by group within each row. Weights that cost nothing are
+pruned first: those that are zero already, and those whose inputs are always zero.
 */
 
 use std::ops::Range;
@@ -17,7 +18,8 @@ use faer::{Mat, Side};
 use physarium_kernels::Compute;
 
 use super::keep::Keep;
-use super::problem::{Problem, Solution};
+use super::order::{Order, Part, divide};
+use super::problem::{Problem, Solution, not_zero};
 
 /// Number of columns in a block.
 const BLOCK: usize = 128;
@@ -33,44 +35,104 @@ const ROWS: usize = 32;
 /// If the lengths of the slices do not match.
 pub fn sparsegpt(compute: &Compute, problem: &Problem<'_>, keep: Keep) -> Option<Solution> {
     problem.check();
-    let (rows, cols) = (problem.rows(), problem.cols);
-    let factor = inverse_factor(problem)?;
-    let mut weights = problem.weights.to_vec();
-    // A dead input contributes nothing: its weights are pruned first, as in the authors' code.
-    let dead: Vec<bool> = problem.diagonal().map(|power| power == 0.0).collect();
-    for row in weights.chunks_exact_mut(cols) {
-        row.iter_mut().zip(&dead).filter(|(_, dead)| **dead).for_each(|(w, _)| *w = 0.0);
-    }
-    let mut pruned = 0;
-    // Whole groups: one that two blocks shared would be decided twice.
-    let width = match keep {
-        Keep::AllBut(_) => BLOCK,
+    let order = Order::new(problem);
+    let weights = match keep {
+        Keep::AllBut(zeros) => {
+            let free = (0..problem.weights.len()).filter(|at| order.is_free(*at)).count();
+            if zeros <= free {
+                prune_free(problem, &order, zeros)
+            } else {
+                let factor = inverse_factor(problem)?;
+                prune_blocks(compute, problem, Ordered { factor: &factor, order: &order }, zeros)
+            }
+        }
         Keep::Pattern { group, .. } => {
-            assert!(group <= BLOCK, "groups of {group}, at most {BLOCK}");
-            BLOCK / group * group
+            let factor = inverse_factor(problem)?;
+            let pattern = Pattern { keep, group };
+            prune_groups(compute, problem, Ordered { factor: &factor, order: &order }, pattern)
         }
     };
-    for begin in (0..cols).step_by(width) {
-        let columns = begin..(begin + width).min(cols);
-        let block = Block { factor: &factor, cols, columns: columns.clone() };
-        match keep {
-            Keep::AllBut(zeros) => {
-                // The same fraction of each block, except for the remainder.
-                let until = (zeros as u128 * columns.end as u128 / cols as u128) as usize;
-                let here = (until - pruned).min(rows * columns.len());
-                pruned = until;
-                let mask = Keep::AllBut(here).mask(&block.scores(&weights), columns.len());
-                each_row(compute, &mut weights, cols, |index, row| {
-                    let mask = &mask[index * columns.len()..][..columns.len()];
-                    block.prune(row, |_, column| mask[column - columns.start]);
-                });
-            }
-            Keep::Pattern { group, .. } => each_row(compute, &mut weights, cols, |_, row| {
-                block.prune(row, block.by_group(keep, group));
-            }),
-        }
-    }
     Some(Solution { weights, dead_inputs: problem.dead_inputs() })
+}
+
+/// Prunes only weights that cost nothing: no other weight has to compensate.
+fn prune_free(problem: &Problem<'_>, order: &Order<'_>, zeros: usize) -> Vec<f32> {
+    let mut weights = problem.weights.to_vec();
+    let ranks: Vec<i32> = problem
+        .weights
+        .iter()
+        .enumerate()
+        .map(|(at, w)| order.rank(at, *w, f32::INFINITY))
+        .collect();
+    let mask = Keep::AllBut(zeros.max(order.zeros())).mask(&ranks, problem.cols);
+    weights.iter_mut().zip(mask).filter(|(_, kept)| !kept).for_each(|(w, _)| *w = 0.0);
+    weights
+}
+
+/// Prunes block by block. A block gets the same fraction of zeros as any other, but no fewer than it has weights that
+/// cost nothing.
+fn prune_blocks(
+    compute: &Compute,
+    problem: &Problem<'_>,
+    Ordered { factor, order }: Ordered<'_>,
+    zeros: usize,
+) -> Vec<f32> {
+    let (rows, cols) = (problem.rows(), problem.cols);
+    let blocks: Vec<Block<'_>> = blocks(factor, cols, BLOCK).collect();
+    let parts: Vec<Part> = blocks.iter().map(|block| block.part(rows, order)).collect();
+    let mut weights = problem.weights.to_vec();
+    for (block, here) in blocks.iter().zip(divide(zeros, &parts)) {
+        let width = block.columns.len();
+        let mask = Keep::AllBut(here).mask(&block.ranks(&weights, order), width);
+        each_row(compute, &mut weights, cols, |index, row| {
+            let mask = &mask[index * width..][..width];
+            let before = &problem.weights[index * cols..][..cols];
+            block.prune(row, before, |_, column| mask[column - block.columns.start]);
+        });
+    }
+    weights
+}
+
+/// Prunes to a pattern.
+fn prune_groups(
+    compute: &Compute,
+    problem: &Problem<'_>,
+    Ordered { factor, order }: Ordered<'_>,
+    pattern: Pattern,
+) -> Vec<f32> {
+    let (cols, group) = (problem.cols, pattern.group);
+    assert!(group <= BLOCK, "groups of {group}, at most {BLOCK}");
+    let mut weights = problem.weights.to_vec();
+    // Whole groups: one that two blocks shared would be decided twice.
+    for block in blocks(factor, cols, BLOCK / group * group) {
+        each_row(compute, &mut weights, cols, |index, row| {
+            let before = &problem.weights[index * cols..][..cols];
+            block.prune(row, before, block.by_group(pattern, order, index * cols));
+        });
+    }
+    weights
+}
+
+/// What decides which weights are pruned.
+#[derive(Clone, Copy)]
+struct Ordered<'a> {
+    factor: &'a [f32],
+    order: &'a Order<'a>,
+}
+
+/// A [`Keep::Pattern`], with its group.
+#[derive(Clone, Copy)]
+struct Pattern {
+    keep: Keep,
+    group: usize,
+}
+
+/// The blocks of a projection, from left to right.
+fn blocks(factor: &[f32], cols: usize, width: usize) -> impl Iterator<Item = Block<'_>> {
+    (0..cols).step_by(width).map(move |begin| {
+        let columns = begin..(begin + width).min(cols);
+        Block { factor, cols, columns }
+    })
 }
 
 /// Calls `task` with the index and the weights of each row, on all threads.
@@ -100,28 +162,46 @@ impl Block<'_> {
         (row[column] / self.factor[column * self.cols + column]).powi(2)
     }
 
-    /// The scores of the block `[rows, columns]`.
-    fn scores(&self, weights: &[f32]) -> Vec<f32> {
-        let rows = weights.chunks_exact(self.cols);
-        rows.flat_map(|row| self.columns.clone().map(|column| self.score(row, column))).collect()
+    /// The ranks of the block's weights `[rows, columns]`.
+    fn ranks(&self, weights: &[f32], order: &Order<'_>) -> Vec<i32> {
+        let rows = weights.chunks_exact(self.cols).enumerate();
+        let rank = |index: usize, row: &[f32], column: usize| {
+            order.rank(index * self.cols + column, row[column], self.score(row, column))
+        };
+        rows.flat_map(|(index, row)| self.columns.clone().map(move |c| rank(index, row, c)))
+            .collect()
     }
 
-    /// Whether a weight of a row is kept, for a pattern: each group is decided when its first column is reached.
-    fn by_group(&self, keep: Keep, group: usize) -> impl FnMut(&[f32], usize) -> bool {
+    /// The block's number of weights, and how many of them cost nothing.
+    fn part(&self, rows: usize, order: &Order<'_>) -> Part {
+        let is_free = |row: usize, column: usize| order.is_free(row * self.cols + column);
+        let free = |row| self.columns.clone().filter(|column| is_free(row, *column)).count();
+        Part { size: rows * self.columns.len(), least: (0..rows).map(free).sum() }
+    }
+
+    /// Whether a weight of the row at position `begin` is kept, for a pattern: each group is decided when its first
+    /// column is reached.
+    fn by_group(
+        &self,
+        Pattern { keep, group }: Pattern,
+        order: &Order<'_>,
+        begin: usize,
+    ) -> impl FnMut(&[f32], usize) -> bool {
         let mut mask: Vec<bool> = Vec::new();
         move |row, column| {
             if column % group == 0 {
                 let end = (column + group).min(self.cols);
-                let scores: Vec<f32> = (column..end).map(|c| self.score(row, c)).collect();
-                mask = keep.mask(&scores, end - column);
+                let rank = |c| order.rank(begin + c, row[c], self.score(row, c));
+                mask = keep.mask(&(column..end).map(rank).collect::<Vec<_>>(), end - column);
             }
             mask[column % group]
         }
     }
 
     /// Prunes the columns of the block in one row; all columns to the right are updated to compensate.
-    /// `keeps` is given the row as it is when a column is reached, and the column.
-    fn prune(&self, row: &mut [f32], mut keeps: impl FnMut(&[f32], usize) -> bool) {
+    /// `keeps` is given the row as it is when a column is reached, and the column. A weight that is kept does not become
+    /// zero if it was not zero `before`.
+    fn prune(&self, row: &mut [f32], before: &[f32], mut keeps: impl FnMut(&[f32], usize) -> bool) {
         let Block { factor, cols, ref columns } = *self;
         let mut errors = [0.0f32; BLOCK];
         for i in columns.clone() {
@@ -132,6 +212,8 @@ impl Block<'_> {
                 let factor = &factor[i * cols + i..i * cols + columns.end];
                 row[i..columns.end].iter_mut().zip(factor).for_each(|(w, u)| *w -= error * u);
                 row[i] = 0.0;
+            } else if before[i] != 0.0 {
+                row[i] = not_zero(row[i]);
             }
             errors[i - columns.start] = error;
         }

@@ -5,35 +5,34 @@ In: a [`Problem`], of which `gram` is used. Out: a [`Solution`] whose remaining 
 */
 
 use super::keep::Keep;
+use super::order::{Order, Part, divide};
 use super::problem::{Problem, Solution};
 
-/// Zeroes the weights with the smallest |w| ‖x‖ of each row, or of each group of a pattern.
+/// Zeroes the weights with the smallest |w| ‖x‖ of each row, or of each group of a pattern. Each row gets the same
+/// number of zeros; what a row had too many before, the others get fewer.
 ///
 /// # Panics
 /// If the lengths of the slices do not match.
 pub fn wanda(problem: &Problem<'_>, keep: Keep) -> Solution {
     problem.check();
+    let (cols, order) = (problem.cols, Order::new(problem));
     let norms: Vec<f32> = problem.diagonal().map(f32::sqrt).collect();
-    let rows = problem.rows();
     let mut weights = problem.weights.to_vec();
-    let mut pruned = 0;
-    for (row, weights) in weights.chunks_exact_mut(problem.cols).enumerate() {
-        let scores: Vec<f32> = weights.iter().zip(&norms).map(|(w, x)| w.abs() * x).collect();
-        let keep = match keep {
-            Keep::AllBut(zeros) => {
-                // The same number in each row, except for the remainder.
-                let until = (zeros as u128 * (row as u128 + 1) / rows as u128) as usize;
-                let here = until - pruned;
-                pruned = until;
-                Keep::AllBut(here)
-            }
-            pattern => pattern,
-        };
-        for (weight, kept) in weights.iter_mut().zip(keep.mask(&scores, problem.cols)) {
-            if !kept {
-                *weight = 0.0;
-            }
+    let shares = match keep {
+        Keep::AllBut(zeros) => {
+            let zeros_before = |row: &[f32]| row.iter().filter(|weight| **weight == 0.0).count();
+            let rows = problem.weights.chunks_exact(cols);
+            let part = |row| Part { size: cols, least: zeros_before(row) };
+            divide(zeros, &rows.map(part).collect::<Vec<_>>())
         }
+        Keep::Pattern { .. } => Vec::new(),
+    };
+    for (row, weights) in weights.chunks_exact_mut(cols).enumerate() {
+        let columns = weights.iter().zip(&norms).enumerate();
+        let ranks = columns.map(|(col, (w, x))| order.rank(row * cols + col, *w, w.abs() * x));
+        let keep = shares.get(row).map_or(keep, |zeros| Keep::AllBut(*zeros));
+        let mask = keep.mask(&ranks.collect::<Vec<_>>(), cols);
+        weights.iter_mut().zip(mask).filter(|(_, kept)| !kept).for_each(|(w, _)| *w = 0.0);
     }
     Solution { weights, dead_inputs: problem.dead_inputs() }
 }

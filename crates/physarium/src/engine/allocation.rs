@@ -78,6 +78,8 @@ impl Allocation {
 /// Histogram of the importances of one target.
 struct Importances {
     elements: u64,
+    /// Weights that are zero already.
+    zeros: u64,
     sum: f64,
     /// Number of weights in each bin.
     bins: Vec<u64>,
@@ -96,7 +98,7 @@ impl Importances {
         let inputs: Vec<f32> = sensitivity.inputs.iter().map(|power| *power as f32).collect();
         let mut parts: Vec<_> = sensitivity.outputs.chunks(ROWS).map(|rows| (rows, None)).collect();
         compute.each_chunk(&mut parts, 1, |index, part| {
-            let (mut bins, mut sum) = (vec![0u32; BINS], 0.0);
+            let (mut bins, mut sum, mut zeros) = (vec![0u32; BINS], 0.0, 0);
             let mut row = vec![0.0; cols];
             for (offset, cost) in part[0].0.iter().enumerate() {
                 map.weights().widen((index * ROWS + offset) * cols, &mut row);
@@ -105,14 +107,16 @@ impl Importances {
                     let importance = weight * weight * input * cost;
                     sum += f64::from(importance);
                     bins[bin(importance)] += 1;
+                    zeros += u64::from(*weight == 0.0);
                 }
             }
-            part[0].1 = Some((bins, sum));
+            part[0].1 = Some((bins, sum, zeros));
         });
         let elements = (map.outputs() * cols) as u64;
-        let mut all = Importances { elements, sum: 0.0, bins: vec![0; BINS] };
-        for (bins, sum) in parts.into_iter().filter_map(|(_, part)| part) {
+        let mut all = Importances { elements, zeros: 0, sum: 0.0, bins: vec![0; BINS] };
+        for (bins, sum, zeros) in parts.into_iter().filter_map(|(_, part)| part) {
             all.sum += sum;
+            all.zeros += zeros;
             all.bins.iter_mut().zip(bins).for_each(|(all, here)| *all += u64::from(here));
         }
         all
@@ -125,14 +129,24 @@ impl Importances {
 }
 
 /// Zeros of each target, which add up to `sparsity` of all elements. The sparsity of each target is within
-/// [`REACH`] of it.
+/// [`REACH`] of it, unless the target has more zeros already: those count towards the sum.
 fn share(targets: &[Importances], sparsity: Sparsity) -> Vec<u64> {
     let zeros = sparsity.count(targets.iter().map(|target| target.elements).sum());
     let share = f64::from(sparsity);
     let reach = REACH.min(share).min(1.0 - share);
     // Cumulative sums are rounded, so that rounding errors do not add up.
-    let floors = exact_parts(targets, share - reach);
-    let ceilings = exact_parts(targets, share + reach);
+    let mut floors = exact_parts(targets, share - reach);
+    let mut ceilings = exact_parts(targets, share + reach);
+    for ((floor, ceiling), target) in floors.iter_mut().zip(&mut ceilings).zip(targets) {
+        (*floor, *ceiling) = ((*floor).max(target.zeros), (*ceiling).max(target.zeros));
+    }
+    if floors.iter().sum::<u64>() > zeros {
+        // Some targets have so many zeros already that others stay below their reach.
+        floors = targets.iter().map(|target| target.zeros).collect();
+    }
+    if floors.iter().sum::<u64>() >= zeros {
+        return floors;
+    }
     let at = |threshold: usize| -> Vec<u64> {
         let limits = floors.iter().zip(&ceilings);
         let counts = targets.iter().zip(limits);
@@ -176,7 +190,7 @@ mod tests {
     fn importances(elements: u64, scale: f32) -> Importances {
         let mut bins = vec![0; BINS];
         (1..=elements).for_each(|i| bins[bin(scale * i as f32)] += 1);
-        Importances { elements, sum: 0.0, bins }
+        Importances { elements, zeros: 0, sum: 0.0, bins }
     }
 
     #[test]
@@ -199,5 +213,18 @@ mod tests {
         let half = share(&all, Sparsity::try_from(0.5).expect("a share"));
         assert_eq!(half[1], 350, "the least important loses most: {half:?}");
         assert_eq!(half[2], 233, "the most important loses least: {half:?}");
+    }
+
+    #[test]
+    fn targets_that_are_sparse_before_leave_fewer_zeros_to_the_others() {
+        let mut all = [importances(1000, 1.0), importances(1000, 1.0), importances(1000, 1.0)];
+        all[0].bins = vec![0; BINS];
+        (all[0].bins[0], all[0].zeros) = (1000, 1000);
+        for sparsity in [0.0, 0.1, 0.3, 0.34, 0.4, 0.5, 0.9, 1.0] {
+            let counts = share(&all, Sparsity::try_from(sparsity).expect("a share"));
+            let wanted = (3000.0 * sparsity).round() as u64;
+            assert_eq!(counts.iter().sum::<u64>(), wanted.max(1000), "{sparsity}: {counts:?}");
+            assert_eq!(counts[0], 1000, "{sparsity}");
+        }
     }
 }

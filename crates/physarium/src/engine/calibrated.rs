@@ -10,13 +10,14 @@ file of its layer ([`SolvedWeights`]). A resumed run reuses the files that are c
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use half::{bf16, f16};
+use half::f16;
 use physarium_checkpoint::{
     Amount, Calibration, Criterion, Map, Method, Orientation, PlannedTensor, Recipe, Scope, Site,
     TargetPlan, printable,
 };
+use physarium_flow::FloatFormat;
 use physarium_flow::activation::{
-    ActivationFlow, Keep, Problem, Solution, activation_flow, sparsegpt, wanda,
+    ActivationFlow, Keep, Problem, Solution, activation_flow, rounded, sparsegpt, wanda,
 };
 use physarium_model::{
     Capture, Compute, Config, Decoder, Dense, Gram, Labelled, Labels, Residency, Sensitivity,
@@ -342,11 +343,16 @@ impl<'a> LayerSolver<'a> {
         let solution = self.solution(&problem, self.keep(site)).ok_or_else(|| {
             unsolvable("expected a positive definite Gram matrix, found none after damping")
         })?;
-        let weights = narrow(&solution.weights, weights);
+        let weights = narrow(&solution.weights, weights).map_err(|found| unsolvable(&found))?;
         // The error of the rounded weights, which the model computes with.
         let mut pruned = solution.weights;
         weights.widen(0, &mut pruned);
         let output_error = problem.output_error(self.compute, &pruned);
+        if !output_error.is_finite() {
+            return Err(unsolvable(
+                "expected outputs within the range of float32, found larger ones",
+            ));
+        }
         let stats = SolutionStats { dead_inputs: solution.dead_inputs as u64, output_error };
         Ok(SolvedMap { target, weights, stats })
     }
@@ -381,25 +387,50 @@ impl<'a> LayerSolver<'a> {
     }
 }
 
-/// Rounds to the dtype of `like`, to nearest even. Zeros become +0.0; weights that the solver left unchanged keep
-/// their bits.
-fn narrow(weights: &[f32], like: &Dense) -> Dense {
-    let positive = |weight: f32| if weight == 0.0 { 0.0 } else { weight };
-    match like {
-        Dense::Bf16(_) => {
-            let bits = |weight: &f32| match bf16::from_f32(*weight).to_bits() {
-                0x8000 => 0,
-                bits => bits,
-            };
-            Dense::Bf16(weights.iter().map(bits).collect())
+/// Rounds solved weights to the dtype of those before, see [`rounded`].
+///
+/// # Errors
+/// What was found, if the dtype cannot hold some of them.
+fn narrow(solved: &[f32], before: &Dense) -> std::result::Result<Dense, String> {
+    let mut lost = 0u64;
+    let mut round = |format: FloatFormat, before: u32, solved: &f32| {
+        let bits = rounded(format, before, *solved);
+        lost += u64::from(!format.is_finite(bits));
+        bits
+    };
+    let (weights, dtype) = match before {
+        Dense::Bf16(before) => {
+            let pairs = solved.iter().zip(before);
+            let bits = pairs.map(|(w, b)| round(FloatFormat::Bf16, (*b).into(), w) as u16);
+            (Dense::Bf16(bits.collect()), "BF16")
         }
-        Dense::F16(_) => {
-            let round = |weight: &f32| match f16::from_f32(*weight) {
-                zero if zero.to_bits() == 0x8000 => f16::ZERO,
-                round => round,
-            };
-            Dense::F16(weights.iter().map(round).collect())
+        Dense::F16(before) => {
+            let pairs = solved.iter().zip(before);
+            let bits = pairs.map(|(w, b)| round(FloatFormat::F16, b.to_bits().into(), w) as u16);
+            (Dense::F16(bits.map(f16::from_bits).collect()), "F16")
         }
-        Dense::F32(_) => Dense::F32(weights.iter().map(|weight| positive(*weight)).collect()),
-    }
+        Dense::F32(before) => {
+            let pairs = solved.iter().zip(before);
+            let bits = pairs.map(|(w, b)| round(FloatFormat::F32, b.to_bits(), w));
+            (Dense::F32(bits.map(f32::from_bits).collect()), "F32")
+        }
+    };
+    if lost == 0 { Ok(weights) } else { Err(out_of_range(solved, lost, dtype)) }
+}
+
+/// What to say of `lost` solved weights that a dtype cannot hold.
+fn out_of_range(solved: &[f32], lost: u64, dtype: &str) -> String {
+    let finite = solved.iter().filter(|weight| weight.is_finite());
+    let largest = finite.fold(0.0f32, |largest, weight| largest.max(weight.abs()));
+    let other = match dtype {
+        "F16" => {
+            "convert the model to BF16, or use a method that updates no weights, such as wanda"
+        }
+        _ => "use a method that updates no weights, such as wanda",
+    };
+    format!(
+        "expected updated weights within the range of {dtype}, found {lost} of {} beyond it (the largest finite \
+         one is {largest:e}); {other}",
+        solved.len()
+    )
 }
