@@ -70,7 +70,11 @@ impl Command {
             Command::Compare(arguments) => Some(&arguments.display),
             Command::Pack(arguments) => Some(&arguments.display),
             Command::Unpack(arguments) => Some(&arguments.display),
-            Command::Inspect(_) | Command::Run(_) | Command::Demo(_) | Command::Completions(_) | Command::Man(_) => None,
+            Command::Inspect(_)
+            | Command::Run(_)
+            | Command::Demo(_)
+            | Command::Completions(_)
+            | Command::Man(_) => None,
         }
     }
 }

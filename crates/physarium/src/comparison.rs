@@ -16,7 +16,8 @@ use serde::Serialize;
 use crate::calibration::CalibrationText;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::eval::{EvalRequest, Evaluation, evaluate, peak};
+use crate::eval::{EvalRequest, Evaluation, evaluate};
+use crate::peak;
 use crate::progress::{Event, Progress};
 use crate::surgery::{Options, Output, Surgery};
 
@@ -122,7 +123,7 @@ impl ComparisonRequest<'_> {
         let output = Output { dir: out, overwrite: Overwrite::Replace, resume: Resume::Continue };
         let summary = surgery.prune(output, cancel, progress)?;
         let prune_seconds = began.elapsed().as_secs_f64();
-        let prune_peak_rss_bytes = peak::resident_bytes();
+        let prune_peak_rss_bytes = peak::peak_resident_bytes();
         peak::reset();
         let eval = EvalRequest { model: out, against: Some(dense), ..self.eval };
         Ok(ComparedRun {

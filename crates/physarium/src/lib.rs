@@ -65,8 +65,10 @@ mod cancel;
 mod comparison;
 mod engine;
 mod error;
+mod estimate;
 mod eval;
 mod generate;
+mod peak;
 mod progress;
 mod random;
 mod recipe;
@@ -83,6 +85,7 @@ pub use eval::{
     Against, EvalRequest, Evaluation, Protocol, TextUsed, TokenComparison, TokenScore, evaluate,
 };
 pub use generate::{GenerateRequest, Generated, Prompt, Sampling, Stopped, generate};
+pub use peak::peak_resident_bytes;
 #[doc(inline)]
 pub use physarium_audit as audit;
 #[doc(inline)]

@@ -6,6 +6,7 @@ manifest. The engine (`engine`) prunes the shards; `physarium_checkpoint` makes 
 */
 
 use std::path::Path;
+use std::time::Duration;
 
 use physarium_checkpoint::journal::{ShardRecord, Totals};
 use physarium_checkpoint::manifest::{FileEntry, LeftOut};
@@ -21,7 +22,8 @@ use crate::engine::{
     Activations, Engine, MemoryPlan, Preparation, ShardRun, SolvedWeights, Solving, check_recipe,
 };
 use crate::error::{Error, Result};
-use crate::progress::{Event, Progress};
+use crate::estimate;
+use crate::progress::{Event, Kept, Progress};
 use crate::records::{OtherFiles, Records, run_record, tensor_record};
 
 /// Bytes that journal and manifest may take per tensor, for the check of free space.
@@ -176,6 +178,37 @@ impl Surgery {
         shards + sidecars + self.plan.tensors.len() as u64 * RECORD_BYTES
     }
 
+    /// How long the run would take, from a second of its work on targets. `None` for an activation-aware method and
+    /// a sparsity of the whole model, whose work is not the same for every byte.
+    ///
+    /// # Errors
+    /// `Checkpoint` for weights that cannot be read; `Interrupted` when `cancel` is raised.
+    pub fn estimate(&self, cancel: &Cancel) -> Result<Option<Duration>> {
+        if self.recipe.needs().calibration.is_some() || self.is_over_model() {
+            return Ok(None);
+        }
+        let engine = Engine::prepare(self.preparation(None), cancel)?;
+        let shards = self.checkpoint.shards();
+        let bytes = shards.iter().map(Shard::size_bytes).sum();
+        let targets = self.plan.targets().map(|target| (&shards[target.shard], target));
+        Ok(Some(estimate::of_weights(&engine, targets, bytes, self.threads)?))
+    }
+
+    /// Whether one threshold over all targets decides what is pruned.
+    fn is_over_model(&self) -> bool {
+        matches!(self.recipe.method.amount(), Amount::Sparsity { scope: Scope::Model, .. })
+    }
+
+    fn preparation(&self, solved: Option<SolvedWeights>) -> Preparation<'_> {
+        Preparation {
+            checkpoint: &self.checkpoint,
+            plan: &self.plan,
+            recipe: &self.recipe,
+            memory: self.memory,
+            solved,
+        }
+    }
+
     /// Prunes into `output.dir`, which appears only once complete.
     ///
     /// # Errors
@@ -225,25 +258,17 @@ impl Surgery {
         let mut records = Records::of_resumed(staging.finished());
         let (shards, first) = (self.checkpoint.shards(), records.resumed);
         if first > 0 {
-            progress.event(Event::Resumed { shards: first, of: shards.len() });
+            let (kept, of) = (Kept::Shards, shards.len());
+            progress.event(Event::Resumed { kept, count: first, of });
         }
         if first == shards.len() {
             return Ok(records);
         }
         let solved = self.solve(staging.dir(), cancel, progress)?;
-        let over_model =
-            matches!(self.recipe.method.amount(), Amount::Sparsity { scope: Scope::Model, .. });
-        if over_model && solved.is_none() {
+        if self.is_over_model() && solved.is_none() {
             progress.event(Event::Step("finding the model-wide threshold"));
         }
-        let preparation = Preparation {
-            checkpoint: &self.checkpoint,
-            plan: &self.plan,
-            recipe: &self.recipe,
-            memory: self.memory,
-            solved,
-        };
-        let engine = Engine::prepare(preparation, cancel)?;
+        let engine = Engine::prepare(self.preparation(solved), cancel)?;
         let bytes = shards[first..].iter().map(Shard::size_bytes).sum();
         let tensors = shards[first..].iter().map(|shard| shard.tensors.len() as u64).sum();
         progress.event(Event::Started { task: "prune", bytes, tensors });

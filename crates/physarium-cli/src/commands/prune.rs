@@ -1,13 +1,14 @@
 //! `physarium prune`: plans, prunes and reports what it did.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use physarium::audit::{Share, grouped};
 use physarium::checkpoint::{
-    Action, Amount, Disposition, LinkPolicy, Overwrite, Resume, printable,
+    Action, Amount, Criterion, Disposition, LinkPolicy, Overwrite, Recipe, Resume, Scope, printable,
 };
-use physarium::{Options, Output, Strictness, Summary, Surgery};
+use physarium::{Options, Output, Strictness, Summary, Surgery, peak_resident_bytes};
 use serde_json::json;
 
 use crate::arguments::{Display, Format, OUTPUT, SELECTION, ThreadsArgument};
@@ -73,6 +74,7 @@ Examples:
 
 /// Prunes.
 pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
+    let began = Instant::now();
     let options = Options {
         threads: arguments.threads.count(),
         strictness: if arguments.strict { Strictness::Refuse } else { Strictness::Skip },
@@ -87,14 +89,15 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         notes(&surgery);
         arguments.recipe.note(&surgery.recipe);
     }
+    let cancel = signals::cancel_on_signal()?;
     if arguments.dry_run {
+        let time = surgery.estimate(&cancel)?;
         match arguments.display.format() {
-            Format::Json => output::json(&dry_run_json(&surgery))?,
-            Format::Text => output::text(&dry_run_text(&surgery, &arguments.out))?,
+            Format::Json => output::json(&dry_run_json(&surgery, time))?,
+            Format::Text => output::text(&dry_run_text(&surgery, time, &arguments.out))?,
         }
         return Ok(Outcome::True);
     }
-    let cancel = signals::cancel_on_signal()?;
     let overwrite = if arguments.force { Overwrite::Replace } else { Overwrite::Refuse };
     let resume = if arguments.restart { Resume::Restart } else { Resume::Continue };
     let mut progress = terminal::progress(arguments.display.style());
@@ -102,9 +105,16 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     let summary = surgery.prune(output, &cancel, &mut *progress)?;
     drop(progress);
     match arguments.display.format() {
-        Format::Json => output::json(&summary_json(&surgery, &summary, &arguments.out))?,
+        Format::Json => {
+            let mut json = summary_json(&surgery, &summary, &arguments.out);
+            json["seconds"] = json!(began.elapsed().as_secs_f64());
+            json["peak_rss_bytes"] = json!(peak_resident_bytes());
+            output::json(&json)?;
+        }
         Format::Text => {
-            output::text(&summary_text(&surgery, &summary, &arguments.model, &arguments.out))?;
+            let text = counts(&surgery, &summary) + &cost(began.elapsed());
+            let next = summary_text(&summary, &arguments.model, &arguments.out);
+            output::text(&(text + &next))?;
         }
     }
     Ok(Outcome::True)
@@ -139,6 +149,13 @@ fn notes(surgery: &Surgery) {
         let projections = counted(count, "projection");
         output::note(&format!("note: {projections} copied without pruning: {reason}"));
     }
+    if let Amount::Sparsity { sparsity, .. } = surgery.recipe.method.amount() {
+        match f64::from(sparsity) {
+            1.0 => output::note("note: --sparsity 1 prunes every weight of the targets"),
+            0.0 => output::note("note: --sparsity 0 prunes nothing"),
+            _ => {}
+        }
+    }
     if let Some(left) = &surgery.plan.left_alone {
         output::note(&format!(
             "note: the default targets leave alone {} of {} elements of the matrices in the decoder's layers \
@@ -164,16 +181,52 @@ fn notes(surgery: &Surgery) {
     }
 }
 
-fn dry_run_text(surgery: &Surgery, out: &Path) -> String {
+/// The method of a recipe in words: `sparsegpt, sparsity 0.5 of each tensor, calibrated on 8,192 tokens`.
+fn method_text(recipe: &Recipe) -> String {
+    let mut text = recipe.method.criterion().name().to_owned();
+    if let Criterion::MagnitudeFlow { block_size, .. } = recipe.method.criterion() {
+        text += &format!(" in tiles of {block_size} x {block_size}");
+    }
+    text += &match recipe.method.amount() {
+        Amount::Emergent => ", the sparsity emerges from the flow".to_owned(),
+        Amount::Price(price) => {
+            format!(", price {}: the sparsity emerges from the model", f64::from(price))
+        }
+        Amount::Pattern(pattern) => format!(", pattern {pattern}"),
+        Amount::Sparsity { sparsity, scope } => {
+            let of = match scope {
+                Scope::Tile { block_size } => format!("each tile of {block_size} x {block_size}"),
+                Scope::Tensor => "each tensor".to_owned(),
+                Scope::Model => "all targets together".to_owned(),
+            };
+            format!(", sparsity {} of {of}", f64::from(sparsity))
+        }
+    };
+    if let Some(calibration) = recipe.needs().calibration {
+        text += &format!(
+            ", calibrated on {} tokens in windows of {}",
+            grouped(calibration.tokens),
+            grouped(calibration.window)
+        );
+    }
+    text
+}
+
+fn dry_run_text(surgery: &Surgery, time: Option<Duration>, out: &Path) -> String {
     let (model, target) = (surgery.plan.model_elements(), surgery.plan.target_elements());
     let (workers, resident_bytes) = (surgery.memory.workers, surgery.memory.resident_bytes);
-    let recipe = serde_json::to_string(&surgery.recipe.method).expect("plain JSON");
+    let method = method_text(&surgery.recipe);
+    let time = match time {
+        Some(time) => format!("about {}, by a measured second of the work", output::duration(time)),
+        None => "not estimated for this method".to_owned(),
+    };
     let bound = if surgery.recipe.needs().calibration.is_some() { "about" } else { "at most" };
     format!(
         "would prune {} of {} tensors: {} of {} elements ({})\n\
-         method: {recipe}\n\
+         method: {method}\n\
          would write {} to {}\n\
          memory: {bound} {} resident with {workers} worker threads\n\
+         time: {time}\n\
          nothing was written\n",
         surgery.plan.targets().count(),
         surgery.plan.tensors.len(),
@@ -186,7 +239,7 @@ fn dry_run_text(surgery: &Surgery, out: &Path) -> String {
     )
 }
 
-fn dry_run_json(surgery: &Surgery) -> serde_json::Value {
+fn dry_run_json(surgery: &Surgery, time: Option<Duration>) -> serde_json::Value {
     let (model, target) = (surgery.plan.model_elements(), surgery.plan.target_elements());
     json!({
         "schema": "physarium.plan/1",
@@ -200,6 +253,7 @@ fn dry_run_json(surgery: &Surgery) -> serde_json::Value {
         "output_bytes": surgery.output_bytes(),
         "resident_bytes": surgery.memory.resident_bytes,
         "workers": surgery.memory.workers,
+        "seconds": time.map(|time| time.as_secs_f64()),
     })
 }
 
@@ -240,17 +294,22 @@ pub fn counts(surgery: &Surgery, summary: &Summary) -> String {
     text
 }
 
-fn summary_text(surgery: &Surgery, summary: &Summary, model: &Path, out: &Path) -> String {
+/// Where the output is, and what to do with it.
+fn summary_text(summary: &Summary, model: &Path, out: &Path) -> String {
     let (model, shown) = (model.display(), out.display());
-    let mut text = counts(surgery, summary);
-    text += &format!(
+    format!(
         "wrote {shown}: {} in {}\n\
          next: physarium audit {shown} --against {model}\n      \
          physarium verify {model} {shown}\n",
         size(summary.output_bytes),
         counted(summary.shards as u64, "shard"),
-    );
-    text
+    )
+}
+
+/// What a run took.
+fn cost(elapsed: Duration) -> String {
+    let memory = peak_resident_bytes().map(|bytes| format!(", peak memory {}", size(bytes)));
+    format!("took {}{}\n", output::duration(elapsed), memory.unwrap_or_default())
 }
 
 fn summary_json(surgery: &Surgery, summary: &Summary, out: &Path) -> serde_json::Value {

@@ -45,7 +45,12 @@ impl Progress for Bar {
         }
         if self.work.advance(event) {
             self.bar.set_position(self.work.done);
-            self.bar.set_message(format!("{}, {}{}", self.work.position(), self.work.speed(), self.work.left()));
+            self.bar.set_message(format!(
+                "{}, {}{}",
+                self.work.position(),
+                self.work.speed(),
+                self.work.left()
+            ));
         }
         match event {
             Event::Resumed { kept, count, of } => {

@@ -59,7 +59,8 @@ impl Lines {
 
 /// The fields of a task's event.
 fn counts(event: &str, work: &Work) -> serde_json::Value {
-    let mut fields = json!({"event": event, "task": work.task, "seconds": work.elapsed().as_secs_f64()});
+    let mut fields =
+        json!({"event": event, "task": work.task, "seconds": work.elapsed().as_secs_f64()});
     match work.unit {
         Unit::Bytes { tensors } => {
             fields["bytes"] = work.done.into();

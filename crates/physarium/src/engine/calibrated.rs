@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 
 use half::f16;
 use physarium_checkpoint::{
-    Amount, Calibration, Criterion, Map, Method, Orientation, PlannedTensor, Recipe, Scope, Site,
-    TargetPlan, printable,
+    Amount, Criterion, Map, Method, Orientation, PlannedTensor, Recipe, Scope, Site, TargetPlan,
+    printable,
 };
 use physarium_flow::FloatFormat;
 use physarium_flow::activation::{
@@ -28,7 +28,7 @@ use super::allocation::{Allocation, TargetsBySite, ZerosBySite};
 use super::solved::{LayerFiles, SolutionStats, SolvedMap, SolvedWeights};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::progress::{Event, Progress};
+use crate::progress::{Event, Kept, Progress};
 
 /// Calibration tokens of the pass over gradients: enough for means over them, few enough that all their activations
 /// fit in memory.
@@ -83,25 +83,27 @@ impl Solving<'_> {
             Allocation::new(&decoder, &compute, &targets, sensitivities)
         };
         let zeros = self.zeros(&targets, allocation)?;
-        let tokens: usize = windows.iter().map(|window| window.len()).sum();
-        let steps = decoder.config().layers() * decoder.config().stages().len();
-        let tokens = (steps * tokens) as u64;
-        watch.progress.event(Event::TokensStarted { task: "calibrate", tokens });
+        let layers = decoder.config().layers();
+        let steps = (layers * decoder.config().stages().len() * windows.len()) as u64;
+        let begun = Event::LayersStarted { task: "calibrate", layers: layers as u64, steps };
+        watch.progress.event(begun);
         let mut solver = LayerSolver {
             method: self.recipe.method,
             dense_stream: needs.dense_stream,
-            calibration,
             compute: &compute,
             targets,
             zeros,
             sensitivities,
             sums: StageSums::default(),
             kept: None,
+            kept_layers: 0,
+            layers,
             solved: Vec::new(),
             files,
             watch,
         };
         walk(&decoder, &windows, &workspace, &mut solver)?;
+        solver.tell_kept_layers();
         Ok(solver.files.finish())
     }
 
@@ -159,13 +161,19 @@ impl Solving<'_> {
         let count = (GRADIENT_TOKENS / window).clamp(1, all.len());
         let windows: Vec<&[u32]> =
             (0..count).map(|index| &all[index * all.len() / count][..]).collect();
-        let passes = 2 * decoder.config().layers();
-        let tokens = (passes * count * window) as u64;
-        watch.progress.event(Event::TokensStarted { task: "gradients", tokens });
+        let layers = decoder.config().layers() as u64;
+        let steps = layers * count as u64;
+        let begun = |task| Event::LayersStarted { task, layers, steps };
+        watch.progress.event(begun("gradients, forward"));
+        let mut done = 0;
         let text = Labelled { windows: &windows, labels };
         sensitivities(decoder, text, workspace, || {
             watch.cancel.check()?;
-            watch.progress.event(Event::Tokens(window as u64));
+            if done == steps {
+                watch.progress.event(begun("gradients, backward"));
+            }
+            done += 1;
+            watch.progress.event(Event::LayerStep);
             Ok(())
         })
     }
@@ -219,7 +227,6 @@ struct Statistics {
 struct LayerSolver<'a> {
     method: Method,
     dense_stream: bool,
-    calibration: Calibration,
     compute: &'a Compute,
     targets: TargetsBySite<'a>,
     zeros: ZerosBySite,
@@ -228,6 +235,10 @@ struct LayerSolver<'a> {
     sums: StageSums,
     /// Solved weights of the current layer, if an interrupted run left its file.
     kept: Option<BTreeMap<Site, Dense>>,
+    /// Layers taken from an interrupted run that the user has not been told of.
+    kept_layers: usize,
+    /// Layers of the decoder.
+    layers: usize,
     /// Maps of the current layer that this run has solved.
     solved: Vec<SolvedMap<'a>>,
     files: LayerFiles,
@@ -246,6 +257,10 @@ impl Capture for LayerSolver<'_> {
         let tensors: Vec<&PlannedTensor> = targets().map(|(_, target)| *target).collect();
         let kept = self.files.take(layer, &tensors)?;
         self.kept = kept.map(|kept| targets().map(|(site, _)| site.clone()).zip(kept).collect());
+        match self.kept {
+            Some(_) => self.kept_layers += 1,
+            None => self.tell_kept_layers(),
+        }
         Ok(())
     }
 
@@ -256,7 +271,7 @@ impl Capture for LayerSolver<'_> {
             let width = stage.maps()[0].1.inputs();
             self.sums.add(self.compute, width, dense, pruned);
         }
-        self.watch.progress.event(Event::Tokens(self.calibration.window));
+        self.watch.progress.event(Event::LayerStep);
         Ok(())
     }
 
@@ -309,6 +324,18 @@ impl StageSums {
 }
 
 impl<'a> LayerSolver<'a> {
+    /// Reports the layers that were taken from an interrupted run.
+    fn tell_kept_layers(&mut self) {
+        let count = std::mem::take(&mut self.kept_layers);
+        if count > 0 {
+            self.watch.progress.event(Event::Resumed {
+                kept: Kept::Layers,
+                count,
+                of: self.layers,
+            });
+        }
+    }
+
     /// Solves one target from the statistics of its stage.
     fn solve(
         &self,

@@ -29,5 +29,6 @@ pub(crate) use memory::Activations;
 pub use memory::MemoryPlan;
 pub(crate) use pipeline::{ShardRun, TensorDone};
 pub(crate) use prepared::{Engine, Preparation, check_recipe};
+pub(crate) use solve::TileSolver;
 pub(crate) use solved::SolvedWeights;
 pub(crate) use treatment::Done;

@@ -107,7 +107,7 @@ impl<'a> Engine<'a> {
     ///
     /// # Errors
     /// `Checkpoint` for weights that cannot be read.
-    pub(super) fn pieces(&self, source: &Source, tensor: &PlannedTensor) -> Result<TensorPieces> {
+    pub fn pieces(&self, source: &Source, tensor: &PlannedTensor) -> Result<TensorPieces> {
         if !tensor.is_target() {
             let pieces = copied(tensor.input.begin, tensor.input.size_bytes(), self.sizes);
             return Ok(pieces.into_iter().map(|piece| (0, piece)).collect());

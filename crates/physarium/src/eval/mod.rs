@@ -8,7 +8,6 @@ each scored position gets its negative log-likelihood ([`score`]).
 
 mod documents;
 mod encoding;
-pub(crate) mod peak;
 mod report;
 mod score;
 mod text;

@@ -5,9 +5,9 @@ use std::time::Duration;
 use physarium_checkpoint::Dtype;
 use serde::Serialize;
 
-use super::peak;
 use super::score::{ScoredWindow, TokenScore};
 use super::text::TextUsed;
+use crate::peak::peak_resident_bytes;
 use crate::tokenizer::BosRule;
 
 /// Everything that the numbers depend on. Two evaluations are comparable if their protocols agree, except in
@@ -122,7 +122,7 @@ impl Scored {
             against: against(&self.windows),
             seconds: all.as_secs_f64(),
             tokens_per_second: tokens as f64 / self.computing.as_secs_f64(),
-            peak_rss_bytes: peak::resident_bytes(),
+            peak_rss_bytes: peak_resident_bytes(),
             tokens: scores().copied().collect(),
         }
     }

@@ -1,7 +1,8 @@
 //! Peak memory of this process, as Linux reports it.
 
-/// Peak resident bytes since the process began, or since [`reset`]; `None` if the system does not report them.
-pub(crate) fn resident_bytes() -> Option<u64> {
+/// Peak resident bytes since the process began, or since the last row of a
+/// comparison; `None` if the system does not report them.
+pub fn peak_resident_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kilobytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
