@@ -89,7 +89,9 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     }
     if arguments.dry_run {
         match arguments.display.format() {
-            Format::Json => output::json(&dry_run_json(&surgery))?,
+            Format::Json => {
+                output::json(&output::with_notes(dry_run_json(&surgery), &surgery.notes))?;
+            }
             Format::Text => output::text(&dry_run_text(&surgery, &arguments.out))?,
         }
         return Ok(Outcome::True);
@@ -102,7 +104,10 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     let summary = surgery.prune(output, &cancel, &mut *progress)?;
     drop(progress);
     match arguments.display.format() {
-        Format::Json => output::json(&summary_json(&surgery, &summary, &arguments.out))?,
+        Format::Json => {
+            let json = summary_json(&surgery, &summary, &arguments.out);
+            output::json(&output::with_notes(json, &surgery.notes))?;
+        }
         Format::Text => {
             output::text(&summary_text(&surgery, &summary, &arguments.model, &arguments.out))?;
         }
@@ -115,6 +120,7 @@ fn notes(surgery: &Surgery) {
     for warning in surgery.checkpoint.warnings() {
         output::note(&format!("note: {warning}"));
     }
+    output::notes(&surgery.notes);
     for sidecar in &surgery.sidecars {
         if let Disposition::LeftOut(reason) = sidecar.disposition {
             output::note(&format!(
