@@ -11,6 +11,7 @@ use serde_json::Value;
 mod calibrated;
 mod eval;
 mod experts;
+mod field;
 mod formats;
 mod packed;
 
