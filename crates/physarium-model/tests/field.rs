@@ -114,7 +114,9 @@ fn logits(decoder: &Decoder) -> Vec<f32> {
 
 #[test]
 fn golden_models_have_nothing_to_note() {
-    for name in ["llama", "llama3-rope", "mistral", "mistral-linear", "qwen2", "qwen2-yarn", "qwen3"] {
+    for name in
+        ["llama", "llama3-rope", "mistral", "mistral-linear", "qwen2", "qwen2-yarn", "qwen3"]
+    {
         assert_eq!(original(name).notes(), [], "{name}");
     }
 }

@@ -255,10 +255,10 @@ fn tensors_that_are_not_used_are_noted_and_layers_beyond_the_last_are_refused() 
     let generated: Value = serde_json::from_str(&ran.stdout).unwrap();
     assert_eq!(generated["notes"], json!([note]));
     assert!(ran.stderr.contains(&format!("note: {note}")), "{}", ran.stderr);
-    let ran = work.run(&format!(
+    let ran = work.run(
         "compare biased --out table --methods magnitude --sparsity 0.5 --text text.txt \
-         --eval-window 256 --limit 600"
-    ));
+         --eval-window 256 --limit 600",
+    );
     assert_eq!(ran.stderr.matches(&note).count(), 1, "{}", ran.stderr);
 
     Model::demo().with("num_hidden_layers", json!(3)).save(&work, "fewer");
