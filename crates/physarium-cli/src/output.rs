@@ -62,6 +62,19 @@ fn stderr_line(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
+/// Writes each of `notes` as a line to stderr.
+pub fn notes(notes: &[String]) {
+    notes.iter().for_each(|text| note(&format!("note: {text}")));
+}
+
+/// Adds `notes` to a JSON object, if there are any.
+pub fn with_notes(mut object: serde_json::Value, notes: &[String]) -> serde_json::Value {
+    if !notes.is_empty() {
+        object["notes"] = notes.into();
+    }
+    object
+}
+
 /// Writes one JSON object to stdout.
 pub fn json(value: &impl Serialize) -> anyhow::Result<()> {
     text(&(serde_json::to_string_pretty(value)? + "\n"))

@@ -17,6 +17,8 @@ use crate::layers::head::Head;
 use crate::layers::layer::Layer;
 use crate::open::config::Config;
 use crate::open::files::ModelFiles;
+use crate::open::notes::Note;
+use crate::open::vocabulary::{Checked, Vocabulary};
 use crate::open::weights::{Tensor, Weights};
 
 /// Where weights are kept between uses.
@@ -32,6 +34,8 @@ pub enum Residency {
 pub struct Decoder {
     config: Config,
     weights: Weights,
+    vocabulary: Vocabulary,
+    notes: Vec<Note>,
     /// The embedding of a packed model: its digest covers all rows, so it is read as a whole.
     embedding: Mutex<Option<Arc<Linear>>>,
     /// Kept layers by index; empty if layers are streamed.
@@ -50,22 +54,28 @@ impl Decoder {
         let files = ModelFiles::open(path)?;
         let config = Config::read(&files)?;
         let weights = Weights::new(files);
-        let naming = weights.naming();
-        weights.find(&naming.embedding(), &[config.vocabulary, config.hidden])?;
-        weights.find(&naming.norm(), &[config.hidden])?;
-        if !config.tied {
-            weights.find(&naming.head(), &[config.vocabulary, config.hidden])?;
-        }
+        let mut notes = config.notes.clone();
+        let mut checked = Checked::new(&weights);
+        let vocabulary = Vocabulary::find(&mut checked, &config, &mut notes)?;
+        checked.find(&weights.naming().norm(), &[config.hidden])?;
         for layer in 0..config.layers() {
-            Layer::check(&weights, &config, layer)?;
+            Layer::check(&mut checked, &config, layer)?;
         }
+        notes.extend(checked.notes());
         let (kept, kept_head) = match residency {
             Residency::Streamed => (Vec::new(), None),
             Residency::Resident => {
                 ((0..config.layers()).map(|_| Mutex::new(None)).collect(), Some(Mutex::new(None)))
             }
         };
-        Ok(Decoder { config, weights, embedding: Mutex::default(), kept, kept_head })
+        let embedding = Mutex::default();
+        Ok(Decoder { config, weights, vocabulary, notes, embedding, kept, kept_head })
+    }
+
+    /// What the user should know: settings that contradict each other and what was done about it, stored tensors
+    /// that the decoder does not have, an adapter that is not applied.
+    pub fn notes(&self) -> &[Note] {
+        &self.notes
     }
 
     /// The shape of the model.
@@ -100,7 +110,7 @@ impl Decoder {
         }
         let mut rows = vec![0.0; tokens.len() * width];
         let to = rows.chunks_exact_mut(width).zip(tokens);
-        match self.weights.find(&self.weights.naming().embedding(), &[vocabulary, width])? {
+        match self.weights.find(&self.vocabulary.embedding, &[vocabulary, width])? {
             Tensor::Packed { .. } => {
                 let embedding = self.embedding()?;
                 to.for_each(|(row, &token)| embedding.row(token as usize, row));
@@ -117,7 +127,7 @@ impl Decoder {
 
     /// The whole embedding `[vocabulary, hidden]`, kept after its first use.
     fn embedding(&self) -> Result<Arc<Linear>> {
-        kept(Some(&self.embedding), || self.of_vocabulary(&self.weights.naming().embedding()))
+        kept(Some(&self.embedding), || self.of_vocabulary(&self.vocabulary.embedding))
     }
 
     /// The map `[vocabulary, hidden]` with this tensor's weights.
@@ -160,13 +170,11 @@ impl Decoder {
     /// As [`Decoder::layer`].
     pub fn head(&self) -> Result<Arc<Head>> {
         kept(self.kept_head.as_ref(), || {
-            let naming = self.weights.naming();
-            let map = match (self.config.tied, self.files()) {
-                (false, _) => self.of_vocabulary(&naming.head())?,
-                (true, ModelFiles::Directory(_)) => self.of_vocabulary(&naming.embedding())?,
-                (true, ModelFiles::Packed(_)) => self.embedding()?,
+            let map = match self.files() {
+                ModelFiles::Packed(_) if self.vocabulary.is_tied() => self.embedding()?,
+                _ => self.of_vocabulary(&self.vocabulary.head)?,
             };
-            let norm = self.weights.vector(&naming.norm(), self.config.hidden)?;
+            let norm = self.weights.vector(&self.weights.naming().norm(), self.config.hidden)?;
             Ok(Arc::new(Head { norm, epsilon: self.config.epsilon, map }))
         })
     }

@@ -33,6 +33,7 @@ pub use layers::stages::Stage;
 pub use layers::workspace::Workspace;
 pub use open::config::{Biases, Config};
 pub use open::files::ModelFiles;
+pub use open::notes::Note;
 pub use open::rope::{Angles, Rope};
 pub use open::shapes::{MapShape, StageKind, StageShape};
 pub use physarium_kernels::{

@@ -278,6 +278,20 @@ impl Packed {
         reader.finish()
     }
 
+    /// Whether there is a file at this path in the directory, other than a shard.
+    pub fn has_file(&self, path: &str) -> bool {
+        self.contents.files.iter().any(|file| file.path == path && file.tensors.is_none())
+    }
+
+    /// Whether two tensors are stored dense with the same bytes, by their digests.
+    pub fn have_same_bytes(&self, one: &TensorRecord, other: &TensorRecord) -> bool {
+        let blob = |tensor: &TensorRecord| {
+            let blob = self.contents.blobs.get(&BlobKind::Dense.of(&tensor.name))?;
+            Some((tensor.dtype, blob.size_bytes, blob.blake3))
+        };
+        blob(one).is_some_and(|one| blob(other) == Some(one))
+    }
+
     /// The bytes of the file at this path in the directory; `None` if there is none, or if it is a shard.
     ///
     /// # Errors

@@ -75,6 +75,8 @@ pub struct Surgery {
     pub sidecars: Vec<Sidecar>,
     /// Threads and memory.
     pub memory: MemoryPlan,
+    /// What the user should know about the decoder of an activation-aware method, once it is calibrated.
+    pub notes: Vec<String>,
     threads: usize,
     strictness: Strictness,
     /// Windows of calibration tokens, for an activation-aware method.
@@ -143,13 +145,24 @@ impl Surgery {
             Solving::check(&plan)?;
         }
         let strictness = options.strictness;
-        Ok(Surgery { checkpoint, plan, recipe, sidecars, memory, threads, strictness, windows })
+        Ok(Surgery {
+            checkpoint,
+            plan,
+            recipe,
+            sidecars,
+            memory,
+            notes: Vec::new(),
+            threads,
+            strictness,
+            windows,
+        })
     }
 
     /// Supplies the calibration text that the recipe names, for an activation-aware method.
     ///
     /// # Errors
-    /// `Usage` for a method that does not use a calibration text, and for a window beyond the model's maximum;
+    /// `Usage` for a method that does not use a calibration text, for a window beyond the model's maximum, and for
+    /// targets that the model's config does not ask for, such as layers beyond `num_hidden_layers`;
     /// `Checkpoint` and `Model` for faults in the text, the tokenizer or the decoder.
     pub fn calibrate(&mut self, text: &CalibrationText) -> Result<()> {
         let needs = self.recipe.needs();
@@ -163,11 +176,13 @@ impl Surgery {
             let what = format!("--window {window}: the model supports at most {most} positions");
             return Err(Error::Usage(what));
         }
+        Solving::check_layers(&self.plan, decoder.config())?;
         let windows = text.windows(decoder.files(), &calibration)?;
         let (config, gradients) = (decoder.config(), needs.gradients);
         let activations = Activations { config, windows: &windows, gradients };
         self.memory = self.memory.with(&activations, &self.plan);
         self.windows = Some(windows);
+        self.notes = decoder.notes().iter().map(ToString::to_string).collect();
         Ok(())
     }
 

@@ -15,6 +15,7 @@ use crate::open::digest::Digest;
 use crate::open::header::{Header, TensorInfo};
 use crate::open::index::{INDEX_NAME, Index};
 use crate::open::source::{FileIdentity, Source};
+use crate::open::tied::{is_head, says_tied};
 use crate::open::unfinished::is_unfinished;
 
 /// Name of the weights file of a checkpoint that is not sharded.
@@ -93,6 +94,13 @@ pub enum Warning {
         /// The shard that holds it.
         shard: String,
     },
+    /// The index lists a head that no shard holds, and the config says that it is the embedding.
+    TiedHead {
+        /// The head's tensor.
+        tensor: String,
+        /// The shard that should hold it.
+        shard: String,
+    },
     /// `metadata.total_size` of the index is not the sum of the tensors' bytes.
     TotalSize {
         /// The index's value, if it has one.
@@ -110,6 +118,13 @@ impl fmt::Display for Warning {
                 "{}: tensor {} is not in {INDEX_NAME}; copied byte for byte, not pruned",
                 printable(shard),
                 printable(tensor)
+            ),
+            Warning::TiedHead { tensor, shard } => write!(
+                f,
+                "{INDEX_NAME}: tensor {} is not in {}; config.json says tie_word_embeddings, so \
+                 the embedding is the head",
+                printable(tensor),
+                printable(shard)
             ),
             Warning::TotalSize { stated: None, actual } => {
                 write!(f, "{INDEX_NAME}: no metadata.total_size (the tensors have {actual} bytes)")
@@ -154,21 +169,21 @@ impl Checkpoint {
         }
         let single = dir.join(SINGLE_NAME);
         let index = dir.join(INDEX_NAME);
-        match (single.symlink_metadata().is_ok(), index.symlink_metadata().is_ok()) {
-            (true, false) => Self::open_single(dir),
-            (false, true) => Self::open_sharded(dir, &index),
-            (true, true) => Err(Malformed::new(
-                dir,
-                "two sets of weights",
-                format!("{SINGLE_NAME} or {INDEX_NAME}"),
-                "both",
-            )
-            .with_hint(
-                "loaders disagree on which one to use: move one of them to another directory",
-            )
-            .into()),
-            (false, false) => Err(no_weights(dir)?.into()),
+        let has_single = single.symlink_metadata().is_ok();
+        if index.symlink_metadata().is_err() {
+            return if has_single { Self::open_single(dir) } else { Err(no_weights(dir)?.into()) };
         }
+        let read = Index::read(&Source::open(&index)?)?;
+        // An index may name nothing but the file beside it, as mlx-lm writes it.
+        if has_single && read.weight_map.values().any(|shard| shard != SINGLE_NAME) {
+            let expected = format!("{SINGLE_NAME} or {INDEX_NAME}");
+            let hint =
+                "loaders disagree on which one to use: move one of them to another directory";
+            return Err(Malformed::new(dir, "two sets of weights", expected, "both")
+                .with_hint(hint)
+                .into());
+        }
+        Self::open_sharded(dir, &index, read)
     }
 
     fn open_single(dir: &Path) -> Result<Checkpoint> {
@@ -182,8 +197,7 @@ impl Checkpoint {
         })
     }
 
-    fn open_sharded(dir: &Path, index_path: &Path) -> Result<Checkpoint> {
-        let index = Index::read(&Source::open(index_path)?)?;
+    fn open_sharded(dir: &Path, index_path: &Path, index: Index) -> Result<Checkpoint> {
         let mut names: Vec<&String> = index.weight_map.values().collect();
         names.sort();
         names.dedup();
@@ -299,7 +313,8 @@ fn refuse_missing_shards(dir: &Path, index_path: &Path, names: &[&String]) -> Re
     Err(Malformed::new(index_path, "shards are missing", expected, found).into())
 }
 
-/// Compares the index with the headers: each listed tensor must be in its shard, and no tensor in two shards.
+/// Compares the index with the headers: each listed tensor but a tied head must be in its shard, and no tensor in two
+/// shards.
 fn check_index(index_path: &Path, index: &Index, shards: &[Shard]) -> Result<Vec<Warning>> {
     let mut holder: HashMap<&str, &str> = HashMap::new();
     let mut warnings = Vec::new();
@@ -325,6 +340,11 @@ fn check_index(index_path: &Path, index: &Index, shards: &[Shard]) -> Result<Vec
     for (tensor, shard) in &index.weight_map {
         let (what, found) = match holder.get(tensor.as_str()) {
             Some(actual) if actual == shard => continue,
+            None if is_head(tensor) && says_tied(index_path.with_file_name("config.json")) => {
+                let (tensor, shard) = (tensor.clone(), shard.clone());
+                warnings.push(Warning::TiedHead { tensor, shard });
+                continue;
+            }
             Some(actual) => ("in another shard than the index says", printable(actual)),
             None => ("not found in any shard", "none".to_owned()),
         };

@@ -7,4 +7,5 @@ pub(crate) mod header;
 pub(crate) mod index;
 mod json;
 pub(crate) mod source;
+mod tied;
 pub(crate) mod unfinished;

@@ -2,7 +2,7 @@
 
 use physarium_checkpoint::Layout;
 
-use super::{GOOD_MAP, holding, indexed, sharded};
+use super::{Case, GOOD_MAP, INDEX, SINGLE, holding, indexed, sharded};
 
 #[test]
 fn a_good_index() {
@@ -126,4 +126,63 @@ fn shard_names_that_are_not_plain_file_names() {
             needle,
         ]);
     }
+}
+
+/// The head of a checkpoint, listed and not stored, with this config.
+fn without_head(map: &str, config: &str) -> Case {
+    sharded(map).file("config.json", config)
+}
+
+#[test]
+fn a_tied_head_that_no_shard_holds_is_a_warning() {
+    let map = |head: &str| {
+        format!("{{{},\"{head}\":\"b.safetensors\"}}", &GOOD_MAP[1..GOOD_MAP.len() - 1])
+    };
+    let tied = r#"{"tie_word_embeddings": true}"#;
+    for head in ["lm_head.weight", "language_model.lm_head.weight"] {
+        let warnings = without_head(&map(head), tied).warnings();
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        let said =
+            format!("tensor {head} is not in b.safetensors; config.json says tie_word_embeddings");
+        assert!(warnings[0].contains(&said), "{warnings:?}");
+    }
+    let text = r#"{"text_config": {"tie_word_embeddings": true}}"#;
+    assert_eq!(without_head(&map("lm_head.weight"), text).warnings().len(), 1);
+    let untied = [
+        r#"{"tie_word_embeddings": false, "text_config": {"tie_word_embeddings": true}}"#,
+        r#"{"tie_word_embeddings": "true"}"#,
+        r#"{"text_config": 1}"#,
+        "[]",
+        "",
+    ];
+    for config in untied {
+        let needles = ["tensor lm_head.weight: not found in any shard, expected b.safetensors"];
+        without_head(&map("lm_head.weight"), config).refused(&needles);
+    }
+    for other in ["my_lm_head.weight", "lm_head.bias", "model.norm.weight"] {
+        without_head(&map(other), tied).refused(&["not found in any shard"]);
+    }
+    // A head in another shard than the index says is not a tied one.
+    let case = without_head(&map("lm_head.weight"), tied);
+    let moved = case.shard("a.safetensors", &holding("lm_head.weight"), 1);
+    moved.refused(&["tensor lm_head.weight: in another shard than the index says"]);
+}
+
+#[test]
+fn an_index_of_the_single_file_beside_it_is_the_same_set_of_weights() {
+    let both = |map: &str| {
+        Case::new()
+            .shard(SINGLE, &holding("x"), 1)
+            .file(INDEX, format!(r#"{{"weight_map":{map}}}"#))
+    };
+    let case = both(r#"{"x":"model.safetensors"}"#);
+    let opened = case.accepted();
+    assert_eq!((opened.shards().len(), opened.shards()[0].name.as_str()), (1, SINGLE));
+    both(r#"{"x":"model.safetensors","y":"model.safetensors"}"#)
+        .blames(INDEX)
+        .refused(&["tensor y: not found in any shard"]);
+    both("{}").blames(INDEX).refused(&["empty weight_map"]);
+    let stray = both(r#"{"x":"model.safetensors","y":"b.safetensors"}"#);
+    stray.shard("b.safetensors", &holding("y"), 1).refused(&["two sets of weights", "both"]);
+    both(r#"{"x":"a.safetensors"}"#).refused(&["two sets of weights", "both"]);
 }

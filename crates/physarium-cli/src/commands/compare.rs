@@ -116,6 +116,11 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     })?;
     written?;
     drop(progress);
+    if let Some(first) = runs.first()
+        && !arguments.display.quiet
+    {
+        output::notes(&first.evaluation.notes);
+    }
     match arguments.display.format() {
         Format::Json => output::json(&as_json(&runs))?,
         Format::Text => output::text(&as_text(&runs))?,

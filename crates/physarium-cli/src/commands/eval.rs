@@ -77,6 +77,9 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     };
     let evaluation = evaluate(&request, &cancel, &mut *progress)?;
     drop(progress);
+    if !arguments.display.quiet {
+        output::notes(&evaluation.notes);
+    }
     if let Some(path) = &arguments.per_token {
         write_tokens(path, &evaluation)?;
     }

@@ -93,7 +93,10 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     if arguments.dry_run {
         let time = surgery.estimate(&cancel)?;
         match arguments.display.format() {
-            Format::Json => output::json(&dry_run_json(&surgery, time))?,
+            Format::Json => {
+                let json = dry_run_json(&surgery, time);
+                output::json(&output::with_notes(json, &surgery.notes))?;
+            }
             Format::Text => output::text(&dry_run_text(&surgery, time, &arguments.out))?,
         }
         return Ok(Outcome::True);
@@ -109,7 +112,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
             let mut json = summary_json(&surgery, &summary, &arguments.out);
             json["seconds"] = json!(began.elapsed().as_secs_f64());
             json["peak_rss_bytes"] = json!(peak_resident_bytes());
-            output::json(&json)?;
+            output::json(&output::with_notes(json, &surgery.notes))?;
         }
         Format::Text => {
             let text = counts(&surgery, &summary) + &cost(began.elapsed());
@@ -125,6 +128,7 @@ fn notes(surgery: &Surgery) {
     for warning in surgery.checkpoint.warnings() {
         output::note(&format!("note: {warning}"));
     }
+    output::notes(&surgery.notes);
     for sidecar in &surgery.sidecars {
         if let Disposition::LeftOut(reason) = sidecar.disposition {
             output::note(&format!(

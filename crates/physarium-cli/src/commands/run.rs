@@ -102,10 +102,13 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         return Err(e);
     }
     match format {
-        Format::Json => output::json(&as_json(&generated))?,
+        Format::Json => {
+            output::json(&output::with_notes(as_json(&generated), &generated.notes))?;
+        }
         Format::Text => output::text("\n")?,
     }
     if !arguments.quiet {
+        output::notes(&generated.notes);
         output::note(&speed(&generated));
     }
     Ok(if generated.stopped == Stopped::Cancelled { Outcome::Partial } else { Outcome::True })

@@ -12,6 +12,7 @@ mod calibrated;
 mod eval;
 mod exact;
 mod experts;
+mod field;
 mod formats;
 mod packed;
 

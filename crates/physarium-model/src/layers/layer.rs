@@ -15,6 +15,7 @@ use super::workspace::{Buffers, Workspace};
 use crate::error::Result;
 use crate::open::config::Config;
 use crate::open::shapes::{MapShape, StageKind};
+use crate::open::vocabulary::Checked;
 use crate::open::weights::Weights;
 
 /// Rows of activations for each task of an elementwise operation.
@@ -90,16 +91,17 @@ impl Layer {
     }
 
     /// Checks from headers alone that all tensors of a layer exist with the right shapes.
-    pub(crate) fn check(weights: &Weights, config: &Config, index: usize) -> Result<()> {
+    pub(crate) fn check(checked: &mut Checked<'_>, config: &Config, index: usize) -> Result<()> {
+        let weights = checked.weights;
         for shape in config.stages().iter().flat_map(|stage| &stage.maps) {
             let module = weights.naming().of_site(&shape.site(index));
-            weights.find(&format!("{module}.weight"), &[shape.outputs, shape.inputs])?;
+            checked.find(&format!("{module}.weight"), &[shape.outputs, shape.inputs])?;
             if shape.bias {
-                weights.find(&format!("{module}.bias"), &[shape.outputs])?;
+                checked.find(&format!("{module}.bias"), &[shape.outputs])?;
             }
         }
-        let norm = |module: &str, len| {
-            weights.find(&norm_name(weights, index, module), &[len]).map(|_| ())
+        let mut norm = |module: &str, len| {
+            checked.find(&norm_name(weights, index, module), &[len]).map(|_| ())
         };
         STREAM_NORMS.into_iter().try_for_each(|module| norm(module, config.hidden))?;
         if config.qk_norm {

@@ -10,7 +10,8 @@ use serde_json::Value;
 
 use super::fields::Fields;
 use super::files::ModelFiles;
-use super::rope::Rope;
+use super::notes::Note;
+use super::rope::{Rope, RopeRead};
 use crate::error::{Error, Result};
 
 /// Maximum number of layers.
@@ -44,7 +45,8 @@ pub struct Config {
     pub head_dim: usize,
     /// Tokens of the vocabulary.
     pub vocabulary: usize,
-    /// Maximum context in tokens; `None` if the config states none.
+    /// Maximum context in tokens, after the extension by a scaling of the rotary embedding; `None` if the config
+    /// states none.
     pub max_positions: Option<usize>,
     /// Added to the mean square in the norms.
     pub epsilon: f32,
@@ -54,16 +56,20 @@ pub struct Config {
     pub biases: Biases,
     /// Whether queries and keys are normalised head by head (Qwen3).
     pub qk_norm: bool,
-    /// Whether the head uses the embedding's weights.
+    /// Whether the config says that the head is the embedding. What is stored decides.
     pub tied: bool,
     /// For each layer the number of positions that a query attends to, including its own; all if `None`.
     pub windows: Vec<Option<usize>>,
+    /// What the user should know about how fields were read.
+    pub(crate) notes: Vec<Note>,
 }
 
 /// How the config of a family is read.
 struct Family {
     model_type: &'static str,
     qkv_bias: Bias,
+    /// Whether `mlp_bias` is read; without it, gate, up and down have no bias.
+    mlp_bias: bool,
     qk_norm: bool,
     sliding: Sliding,
 }
@@ -91,24 +97,28 @@ const FAMILIES: [Family; 4] = [
     Family {
         model_type: "llama",
         qkv_bias: Bias::AsConfigured,
+        mlp_bias: true,
         qk_norm: false,
         sliding: Sliding::Never,
     },
     Family {
         model_type: "mistral",
         qkv_bias: Bias::Never,
+        mlp_bias: false,
         qk_norm: false,
         sliding: Sliding::All { unless_stated: 4096 },
     },
     Family {
         model_type: "qwen2",
         qkv_bias: Bias::Always,
+        mlp_bias: false,
         qk_norm: false,
         sliding: Sliding::AsConfigured,
     },
     Family {
         model_type: "qwen3",
         qkv_bias: Bias::AsConfigured,
+        mlp_bias: false,
         qk_norm: true,
         sliding: Sliding::AsConfigured,
     },
@@ -136,6 +146,7 @@ impl Config {
             let found = Value::from(head_dim);
             return Err(fields.fault("head_dim", "an even number", Some(&found)));
         }
+        refuse_per_layer_config(&fields)?;
         let layers = fields.required_size("num_hidden_layers")?;
         if layers > MAX_LAYERS {
             let expected = format!("at most {MAX_LAYERS}");
@@ -146,6 +157,9 @@ impl Config {
             "silu" | "swish" => {}
             other => return Err(fields.unsupported("hidden_act", other, "silu")),
         }
+        let mut notes = quantisation(&fields)?;
+        let RopeRead { rope, extended_positions } = RopeRead::of(&fields, &mut notes)?;
+        let max_positions = fields.positions("max_position_embeddings")?;
         Ok(Config {
             model_type: family.model_type.to_owned(),
             hidden,
@@ -154,13 +168,14 @@ impl Config {
             kv_heads,
             head_dim,
             vocabulary: fields.required_size("vocab_size")?,
-            max_positions: fields.size("max_position_embeddings")?,
+            max_positions: max_positions.map(|most| most.max(extended_positions.unwrap_or(0))),
             epsilon: fields.number("rms_norm_eps")?.unwrap_or(1e-6) as f32,
-            rope: Rope::read(&fields)?,
-            biases: biases(&fields, &family.qkv_bias)?,
+            rope,
+            biases: biases(&fields, family)?,
             qk_norm: family.qk_norm,
             tied: fields.flag("tie_word_embeddings")?.unwrap_or(false),
             windows: windows(&fields, &family.sliding, layers)?,
+            notes,
         })
     }
 
@@ -190,18 +205,33 @@ fn family(fields: &Fields) -> Result<&'static Family> {
     })
 }
 
-fn biases(fields: &Fields, qkv: &Bias) -> Result<Biases> {
+/// transformers 5 lets each layer have settings of its own.
+fn refuse_per_layer_config(fields: &Fields) -> Result<()> {
+    match fields.get("per_layer_config") {
+        None => Ok(()),
+        Some(_) => Err(fields.unsupported("per_layer_config", "(as stated)", "none")),
+    }
+}
+
+/// A note if the config describes a quantisation. Weights in a quantised dtype are refused when they are found.
+fn quantisation(fields: &Fields) -> Result<Vec<Note>> {
+    let Some(quantisation) = fields.object("quantization_config")? else { return Ok(Vec::new()) };
+    let method = quantisation.text("quant_method")?.unwrap_or("unnamed").to_owned();
+    Ok(vec![Note::Quantised { method }])
+}
+
+fn biases(fields: &Fields, family: &Family) -> Result<Biases> {
     let stated = |field| Ok::<_, Error>(fields.flag(field)?.unwrap_or(false));
-    let (qkv, output) = match qkv {
+    let (qkv, output) = match family.qkv_bias {
         Bias::Always => (true, false),
         Bias::Never => (false, false),
         Bias::AsConfigured => (stated("attention_bias")?, stated("attention_bias")?),
     };
-    Ok(Biases { qkv, output, mlp: stated("mlp_bias")? })
+    Ok(Biases { qkv, output, mlp: family.mlp_bias && stated("mlp_bias")? })
 }
 
 fn windows(fields: &Fields, sliding: &Sliding, layers: usize) -> Result<Vec<Option<usize>>> {
-    let stated = fields.size("sliding_window")?;
+    let stated = fields.positions("sliding_window")?;
     match sliding {
         Sliding::Never => Ok(vec![None; layers]),
         Sliding::All { unless_stated } => {
@@ -212,7 +242,8 @@ fn windows(fields: &Fields, sliding: &Sliding, layers: usize) -> Result<Vec<Opti
             if !fields.flag("use_sliding_window")?.unwrap_or(false) {
                 return Ok(vec![None; layers]);
             }
-            let window = fields.required_size("sliding_window")?;
+            let missing = || fields.fault("sliding_window", "a positive integer", None);
+            let window = stated.ok_or_else(missing)?;
             let slides = match fields.get("layer_types") {
                 Some(types) => layer_types(fields, types, layers)?,
                 None => {

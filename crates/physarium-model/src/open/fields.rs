@@ -36,6 +36,22 @@ impl Fields {
         self.map.get(field).filter(|value| !value.is_null())
     }
 
+    /// Whether there are no fields.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.map.is_empty()
+    }
+
+    /// An object without fields, of the same file.
+    pub(crate) fn nothing(&self) -> Fields {
+        Fields { path: self.path.clone(), map: Map::new() }
+    }
+
+    /// Name of the first field that holds an object, escaped.
+    pub(crate) fn nested(&self) -> Option<String> {
+        let nested = self.map.iter().find(|(_, value)| value.is_object());
+        nested.map(|(name, _)| printable(name))
+    }
+
     /// Whether the field is present, `null` or not.
     pub(crate) fn has(&self, field: &str) -> bool {
         self.map.contains_key(field)
@@ -59,6 +75,17 @@ impl Fields {
             Some(value) => match value.as_u64() {
                 Some(size @ 1..=MAX_SIZE) => Ok(Some(size as usize)),
                 _ => Err(self.fault(field, "an integer of 1 to 1048576", Some(value))),
+            },
+        }
+    }
+
+    /// A number of positions: a positive integer. Nothing may be allocated by it.
+    pub(crate) fn positions(&self, field: &'static str) -> Result<Option<usize>> {
+        match self.get(field) {
+            None => Ok(None),
+            Some(value) => match value.as_u64() {
+                Some(positions @ 1..) => Ok(Some(usize::try_from(positions).unwrap_or(usize::MAX))),
+                _ => Err(self.fault(field, "a positive integer", Some(value))),
             },
         }
     }
@@ -110,6 +137,11 @@ impl Fields {
         found: Option<&Value>,
     ) -> Error {
         let found = found.map_or("nothing".to_owned(), show);
+        Malformed::new(&self.path, field, expected, found).into()
+    }
+
+    /// The error for a field that is stated in several places with different values.
+    pub(crate) fn conflict(&self, field: &'static str, expected: &str, found: String) -> Error {
         Malformed::new(&self.path, field, expected, found).into()
     }
 

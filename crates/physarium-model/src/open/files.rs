@@ -41,6 +41,14 @@ impl ModelFiles {
         self.path().join(name)
     }
 
+    /// Whether the model has a file of this name beside its weights.
+    pub fn has(&self, name: &str) -> bool {
+        match self {
+            ModelFiles::Packed(packed) => packed.has_file(name),
+            ModelFiles::Directory(_) => self.path_of(name).is_file(),
+        }
+    }
+
     /// The bytes of a file, if the model has one of this name.
     ///
     /// # Errors

@@ -3,6 +3,9 @@
 pub(crate) mod config;
 mod fields;
 pub(crate) mod files;
+pub(crate) mod notes;
 pub(crate) mod rope;
+mod rope_fields;
 pub(crate) mod shapes;
+pub(crate) mod vocabulary;
 pub(crate) mod weights;

@@ -8,6 +8,8 @@ rotates, and [`Angles`], the cosines and sines of these angles at a range of pos
 use std::f64::consts::TAU;
 
 use super::fields::Fields;
+use super::notes::Note;
+use super::rope_fields::Dialect;
 use crate::error::Result;
 
 /// Rotary position embedding of a model.
@@ -19,48 +21,57 @@ pub struct Rope {
     factor: f32,
 }
 
-impl Rope {
-    /// Reads `rope_parameters` (5.x) or `rope_theta` with `rope_scaling` (4.x).
-    pub(crate) fn read(fields: &Fields) -> Result<Rope> {
-        let scaling = match fields.object("rope_parameters")? {
-            Some(parameters) => Some(parameters),
-            None => fields.object("rope_scaling")?,
-        };
-        let nested = scaling.as_ref().map(|s| s.number("rope_theta")).transpose()?.flatten();
-        let theta = nested.or(fields.number("rope_theta")?).unwrap_or(10_000.0);
+/// A rotary embedding as a config describes it.
+#[derive(Debug, PartialEq)]
+pub(crate) struct RopeRead {
+    pub(crate) rope: Rope,
+    /// Positions that a scaling extends the model to, where `max_position_embeddings` may state those before.
+    pub(crate) extended_positions: Option<usize>,
+}
+
+impl RopeRead {
+    /// Reads `rope_parameters` (5.x), `rope_theta` with `rope_scaling` (4.x), or both.
+    pub(crate) fn of(fields: &Fields, notes: &mut Vec<Note>) -> Result<RopeRead> {
+        let dialects = Dialect::all(fields)?;
+        let (used, others) = dialects.split_first().expect("at least one");
+        let read = RopeRead::of_dialect(fields, used)?;
+        for other in others {
+            used.refuse_other_theta(other)?;
+            if !RopeRead::of_dialect(fields, other).is_ok_and(|other| other == read) {
+                notes.push(Note::TwoRopes);
+            }
+        }
+        if used.has_two_thetas()? {
+            notes.push(Note::TwoThetas { object: used.name });
+        }
+        Ok(read)
+    }
+
+    fn of_dialect(fields: &Fields, dialect: &Dialect<'_>) -> Result<RopeRead> {
         let heads = fields.required_size("num_attention_heads")?;
         let hidden = fields.required_size("hidden_size")?;
         let head_dim = fields.size("head_dim")?.unwrap_or(hidden / heads);
-        let base = Base { theta, pairs: head_dim / 2 };
-        let Some(scaling) = scaling else { return Ok(base.plain(1.0)) };
-        for fields in [fields, &scaling] {
-            if fields.number("partial_rotary_factor")?.is_some_and(|part| part != 1.0) {
-                return Err(fields.unsupported("partial_rotary_factor", "below 1", "1"));
-            }
-        }
-        let kind = match scaling.text("rope_type")? {
-            Some(kind) => kind,
-            None => scaling.text("type")?.unwrap_or("default"),
-        };
-        match kind {
-            "default" => Ok(base.plain(1.0)),
-            "linear" => Ok(base.plain(scaling.required_number("factor")?)),
-            "llama3" => base.llama3(&scaling, original_positions(fields, &scaling)?),
-            "yarn" => base.yarn(&scaling, original_positions(fields, &scaling)?),
+        let base = Base { theta: dialect.theta()?, pairs: head_dim / 2 };
+        let scaling = &dialect.object;
+        let rope = match dialect.kind()? {
+            "default" => base.plain(1.0),
+            "linear" => base.plain(scaling.required_number("factor")?),
+            "llama3" => base.llama3(scaling, dialect.required_original_positions()?)?,
+            "yarn" => base.yarn(scaling, dialect.required_original_positions()?)?,
             other => {
                 let supported = "default, linear, llama3, yarn";
-                Err(scaling.unsupported("rope_type", other, supported))
+                return Err(scaling.unsupported("rope_type", other, supported));
             }
-        }
-    }
-}
-
-/// Context length in tokens before it was extended.
-fn original_positions(fields: &Fields, scaling: &Fields) -> Result<f64> {
-    const FIELD: &str = "original_max_position_embeddings";
-    match scaling.number(FIELD)?.or(fields.number(FIELD)?) {
-        Some(positions) => Ok(positions),
-        None => fields.required_number("max_position_embeddings"),
+        };
+        // Users are told to add these two to a config and to leave its maximum as it is.
+        let extended_positions = match dialect.kind()? {
+            "linear" | "yarn" => {
+                let factor = scaling.required_number("factor")?;
+                dialect.original_positions()?.map(|original| (factor * original) as usize)
+            }
+            _ => None,
+        };
+        Ok(RopeRead { rope, extended_positions })
     }
 }
 

@@ -11,6 +11,9 @@ use super::files::ModelFiles;
 use super::shapes::MapShape;
 use crate::error::Result;
 
+/// Bytes of two tensors that are compared at once.
+const COMPARED_BYTES: usize = 1 << 20;
+
 /// The tensors of a model by name.
 pub(crate) struct Weights {
     files: ModelFiles,
@@ -57,6 +60,16 @@ impl Weights {
     /// How the model spells the names of its tensors.
     pub(crate) fn naming(&self) -> &Naming {
         &self.naming
+    }
+
+    /// Names of all tensors.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.locations.keys().map(String::as_str)
+    }
+
+    /// Whether a tensor of this name is stored.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.locations.contains_key(name)
     }
 
     /// The tensor of this name, after a check of its shape and dtype.
@@ -137,6 +150,25 @@ impl Stored<'_> {
         let offset = self.info.begin + begin as u64 * (self.info.dtype.bits() / 8);
         elements(self.info.dtype, len, |bytes| Ok(source.read_exact_at(bytes, offset)?))
     }
+
+    /// Reads until the first difference.
+    fn has_same_bytes(&self, other: &Stored<'_>) -> Result<bool> {
+        let size = self.info.size_bytes();
+        if self.info.dtype != other.info.dtype || other.info.size_bytes() != size {
+            return Ok(false);
+        }
+        let (source, others) = (self.open()?, other.open()?);
+        let [mut one, mut two] = [(); 2].map(|()| vec![0; COMPARED_BYTES.min(size as usize)]);
+        for at in (0..size).step_by(COMPARED_BYTES) {
+            let len = COMPARED_BYTES.min((size - at) as usize);
+            source.read_exact_at(&mut one[..len], self.info.begin + at)?;
+            others.read_exact_at(&mut two[..len], other.info.begin + at)?;
+            if one[..len] != two[..len] {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
 }
 
 impl Tensor<'_> {
@@ -152,6 +184,20 @@ impl Tensor<'_> {
         match self {
             Tensor::Shard(stored) => &stored.info.shape,
             Tensor::Packed { record, .. } => &record.shape,
+        }
+    }
+
+    /// Whether another tensor of the same shape and model has the same dtype and bytes.
+    ///
+    /// # Errors
+    /// `Checkpoint` if a shard cannot be read.
+    pub(crate) fn has_same_bytes(&self, other: &Tensor<'_>) -> Result<bool> {
+        match (self, other) {
+            (Tensor::Packed { packed, record }, Tensor::Packed { record: other, .. }) => {
+                Ok(packed.have_same_bytes(record, other))
+            }
+            (Tensor::Shard(one), Tensor::Shard(other)) => one.has_same_bytes(other),
+            _ => Ok(false),
         }
     }
 

@@ -7,7 +7,7 @@ file of its layer ([`SolvedWeights`]). A resumed run reuses the files that are c
 [`LayerSolver::solution`] is the only place that distinguishes the activation-aware methods.
 */
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use half::f16;
@@ -52,6 +52,31 @@ impl Solving<'_> {
     /// `Usage` for the first target that is not.
     pub fn check(plan: &TargetPlan) -> Result<()> {
         plan.targets().try_for_each(|target| map_site(plan, target).map(|_| ()))
+    }
+
+    /// Checks that every target is in a layer that the config asks for.
+    ///
+    /// # Errors
+    /// `Usage` for the first target that is not, with what would exclude its layer.
+    pub fn check_layers(plan: &TargetPlan, config: &Config) -> Result<()> {
+        let layers = config.layers() as u64;
+        let beyond = |target: &&PlannedTensor| {
+            map_site(plan, target).is_ok_and(|site| site.layer.is_some_and(|layer| layer >= layers))
+        };
+        let layer_of = |target: &PlannedTensor| target.views[0].site.layer.unwrap_or(layers);
+        let targets: Vec<&PlannedTensor> = plan.targets().filter(beyond).collect();
+        let Some(first) = targets.iter().min_by_key(|target| layer_of(target)) else {
+            return Ok(());
+        };
+        let skipped: BTreeSet<u64> = targets.iter().map(|target| layer_of(target)).collect();
+        let skip = |layer: &u64| format!("--skip '{}*'", plan.naming.module(*layer, ""));
+        Err(Error::Usage(format!(
+            "{}: activations not available for this tensor: config.json asks for {layers} layers, 0 to {}; \
+             exclude those beyond ({}), or use a method that needs no calibration text",
+            printable(&first.input.name),
+            layers - 1,
+            skipped.iter().map(skip).collect::<Vec<_>>().join(" "),
+        )))
     }
 
     /// Solves all layers that have no complete file.

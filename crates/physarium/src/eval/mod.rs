@@ -17,7 +17,7 @@ mod windows;
 use std::path::Path;
 use std::time::Instant;
 
-use physarium_checkpoint::Malformed;
+use physarium_checkpoint::{Malformed, printable};
 use physarium_model::{Compute, Decoder, Residency};
 
 use crate::cancel::Cancel;
@@ -80,8 +80,21 @@ pub fn evaluate(
     let windows = scorer.score(&text.windows, &text.tokens, cancel, progress)?;
     progress.event(Event::Finished);
     let protocol = text.protocol(request, &decoder, &compute)?;
-    let scored = Scored { windows, planned: text.windows.len(), computing: computing.elapsed() };
+    let (planned, computing) = (text.windows.len(), computing.elapsed());
+    let notes = notes(&decoder, other.as_ref());
+    let scored = Scored { windows, planned, computing, notes };
     Ok(scored.evaluation(protocol, began.elapsed()))
+}
+
+/// What the user should know about a model, and about the one that it is compared with what differs.
+fn notes(decoder: &Decoder, other: Option<&Decoder>) -> Vec<String> {
+    let mut notes: Vec<String> = decoder.notes().iter().map(ToString::to_string).collect();
+    if let Some(other) = other {
+        let dir = printable(&other.files().path().to_string_lossy());
+        let new = other.notes().iter().filter(|note| !decoder.notes().contains(note));
+        notes.extend(new.map(|note| format!("{dir}: {note}")));
+    }
+    notes
 }
 
 /// A text as windows of tokens.

@@ -66,6 +66,9 @@ pub struct Evaluation {
     /// The comparison with another model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub against: Option<Against>,
+    /// What the user should know about the model, and of the other model what differs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// Seconds of the whole evaluation.
     pub seconds: f64,
     /// Tokens that passed through the model, or through both, per second of computing.
@@ -99,6 +102,8 @@ pub(crate) struct Scored {
     pub(crate) planned: usize,
     /// Time that computing the scores took.
     pub(crate) computing: Duration,
+    /// What the user should know about the models.
+    pub(crate) notes: Vec<String>,
 }
 
 impl Scored {
@@ -120,6 +125,7 @@ impl Scored {
             partial: self.windows.len() < self.planned,
             protocol,
             against: against(&self.windows),
+            notes: self.notes,
             seconds: all.as_secs_f64(),
             tokens_per_second: tokens as f64 / self.computing.as_secs_f64(),
             peak_rss_bytes: peak_resident_bytes(),

@@ -88,6 +88,8 @@ pub struct Generated {
     pub first_token: Duration,
     /// Time for all tokens after the first.
     pub generation: Duration,
+    /// What the user should know about the model.
+    pub notes: Vec<String>,
 }
 
 /// Generates text. Calls `on_text` with each piece of text as soon as its characters are complete; an error from it
@@ -125,6 +127,7 @@ pub fn generate(
         prompt: Duration::ZERO,
         first_token: Duration::ZERO,
         generation: Duration::ZERO,
+        notes: decoder.notes().iter().map(ToString::to_string).collect(),
     };
     let session = Session {
         model: request.model,
