@@ -13,6 +13,7 @@ use crate::open::checkpoint::{Checkpoint, Shard};
 use crate::open::dtype::Dtype;
 use crate::open::header::TensorInfo;
 
+use super::encoded::{DECODE_HINT, encoded_projections};
 use super::family::Family;
 use super::names::{Named, Naming};
 use super::selection::{Selection, TargetNames};
@@ -175,11 +176,12 @@ impl TargetPlan {
                 reasons.push(reason);
             }
         }
-        let packed = self.tensors.iter().filter(|t| t.input.name.ends_with(".qweight")).count();
-        let why = if count > 0 {
+        let encoded = encoded_projections(checkpoint);
+        let why = if encoded.iter().any(|encoded| !encoded.is_plain_dtype()) {
+            let formats: Vec<String> = encoded.iter().map(ToString::to_string).collect();
+            format!("{}\n{DECODE_HINT}", formats.join("; "))
+        } else if count > 0 {
             format!("all {count} projections are skipped: {}", reasons.join("; "))
-        } else if packed > 0 {
-            format!("{packed} projections are packed integers (.qweight)")
         } else {
             format!("none of the {} tensors is a target by its name", self.tensors.len())
         };
