@@ -236,7 +236,7 @@ fn summary_text(surgery: &Surgery, summary: &Summary, model: &Path, out: &Path) 
     text += &format!(
         "wrote {shown}: {} in {}\n\
          next: physarium audit {shown} --against {model}\n      \
-         physarium verify {model} {shown}\n",
+         physarium verify {shown} --against {model}\n",
         size(summary.output_bytes),
         counted(summary.shards as u64, "shard"),
     );
