@@ -45,6 +45,11 @@ pub struct Encoded {
 }
 
 impl Encoded {
+    /// Whether the values are in a tensor with the name of a target, which a plan skips for its element type.
+    pub fn is_skipped_by_dtype(&self) -> bool {
+        self.example.ends_with(".weight")
+    }
+
     /// Whether the format is only an element type, with nothing beside it: the reason for skipping says it too.
     pub(super) fn is_plain_dtype(&self) -> bool {
         Dtype::from_header(&self.format).is_some()

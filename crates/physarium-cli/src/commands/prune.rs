@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use physarium::audit::{Share, grouped};
 use physarium::checkpoint::{
-    Action, Amount, Disposition, LinkPolicy, Overwrite, Resume, printable,
+    Action, Amount, Disposition, LinkPolicy, Overwrite, Resume, encoded_projections, printable,
 };
 use physarium::{Options, Output, Strictness, Summary, Surgery};
 use serde_json::json;
@@ -138,6 +138,11 @@ fn notes(surgery: &Surgery) {
     for (reason, count) in reasons {
         let projections = counted(count, "projection");
         output::note(&format!("note: {projections} copied without pruning: {reason}"));
+    }
+    for encoded in encoded_projections(&surgery.checkpoint) {
+        if !encoded.is_skipped_by_dtype() {
+            output::note(&format!("note: {encoded}: copied without pruning"));
+        }
     }
     if let Amount::Pattern(pattern) = surgery.recipe.method.amount() {
         let group = pattern.group();
