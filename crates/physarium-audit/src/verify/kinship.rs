@@ -55,8 +55,12 @@ impl Sides<'_> {
     }
 
     /// The same by the differences that were found. An output without records is not prune's; with them, the
-    /// model is another one if most of its tensors differ.
-    pub fn unrelated_by_findings(self, result: &Verification) -> Option<String> {
+    /// model is another one if no shard has the bytes that the journal records, and most tensors differ.
+    pub fn unrelated_by_findings(
+        self,
+        result: &Verification,
+        is_recorded_input: bool,
+    ) -> Option<String> {
         let (model, out) = (shown(self.model.dir()), shown(self.out));
         let records = [journal::FILE_NAME, manifest::FILE_NAME];
         if records.iter().all(|name| self.out.join(name).symlink_metadata().is_err()) {
@@ -69,9 +73,10 @@ impl Sides<'_> {
         let names = result.findings.iter().filter_map(|finding| finding.tensor.as_deref());
         let differing = names.collect::<HashSet<&str>>().len();
         let all = self.model.tensors().count();
-        (2 * differing > all && all > 1).then(|| {
+        (!is_recorded_input && 2 * differing > all).then(|| {
             format!(
-                "{model} is not the original of {out}: {} of {} tensors differ from what prune leaves",
+                "{model} is not the original of {out}: {} of {} tensors differ from what prune leaves, \
+                 or are in other files than the journal records",
                 grouped(differing as u64),
                 grouped(all as u64),
             )

@@ -59,11 +59,13 @@ pub fn verify(
     let plan = records.verify_plan(&checkpoint, &mut result);
     let targets = records.targets(plan.as_ref());
     let by_name = records.by_name();
+    let mut is_recorded_input = false;
     for shard in checkpoint.shards() {
         let mut on_bytes = |bytes| on_step(Step::Read(bytes));
         let check = ShardCheck { shard, out, targets: &targets, changes: records.changes() };
         let seen = verify_shard(&check, &mut result, &mut on_bytes)?;
         records.verify_digests(shard, &seen, &mut result);
+        is_recorded_input |= records.may_be_input(shard, &seen);
         for tensor in &seen.tensors {
             match by_name.get(tensor.name.as_str()) {
                 Some(record) => tensor.compare(record, &shard.name, &mut result),
@@ -71,6 +73,6 @@ pub fn verify(
             }
         }
     }
-    result.unrelated = sides.unrelated_by_findings(&result);
+    result.unrelated = sides.unrelated_by_findings(&result, is_recorded_input);
     Ok(result)
 }

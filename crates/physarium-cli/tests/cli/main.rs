@@ -12,6 +12,7 @@ mod calibrated;
 mod eval;
 mod experts;
 mod formats;
+mod judging;
 mod packed;
 
 /// A working directory with `model`, a small checkpoint in two shards.
