@@ -17,7 +17,7 @@ use crate::bench::{build_physarium, printed};
 const SESSION: [&str; 3] = [
     "physarium prune demo/model --out pruned",
     "physarium audit pruned --against demo/model",
-    "physarium verify demo/model pruned",
+    "physarium verify pruned --against demo/model",
 ];
 /// Where the picture is, from the root of the workspace.
 const PICTURE: &str = "docs/pictures/session.svg";

@@ -8,12 +8,15 @@ available. Identities compare numbers that were computed in different ways.
 use std::path::{Path, PathBuf};
 
 use physarium_checkpoint::journal::{self, Checks};
-use physarium_checkpoint::{Checkpoint, Selection, TargetPlan};
+use physarium_checkpoint::{Checkpoint, Encoded, Selection, TargetPlan, encoded_projections};
 
+use crate::count::compare::Tally;
 use crate::count::coverage::projections;
 use crate::count::journal_checks::read_journal;
-use crate::count::pairs::{pair_up, unmatched};
-use crate::count::recount::recount;
+use crate::count::notes::{checkpoint_notes, comparison_notes, encoded_note};
+use crate::count::pairs::{Pair, pair_up};
+use crate::count::recount::{Found, recount};
+use crate::count::relation::{swapped, unrelated};
 use crate::count::sources::{JournalClaim, Sources};
 use crate::error::Result;
 use crate::report::audit::{
@@ -62,11 +65,16 @@ pub fn audit(
         Evidence::Bytes => Some(recount(&pairs, request.threads, on_step)?),
         Evidence::Journal(_) => None,
     };
-    let mut warnings: Vec<String> = checkpoint.warnings().iter().map(ToString::to_string).collect();
+    let encoded = encoded_projections(&checkpoint);
+    let mut notes = checkpoint_notes(&checkpoint);
     if let JournalClaim::Unusable(reason) = &journal {
-        warnings.push(reason.clone());
+        notes.push(reason.clone());
     }
-    warnings.extend(unmatched(&pairs, &checkpoint, original.as_ref()));
+    notes.extend(encoded_note(&encoded, plan.targets().count() as u64));
+    let sides = original.as_ref().map(|original| [&checkpoint, original]);
+    let comparison =
+        sides.map(|sides| compare(&pairs, found.as_deref(), sides)).unwrap_or_default();
+    notes.extend(comparison.notes);
     let base = match (&original, journal.usable()) {
         (Some(_), _) if found.is_some() => Base::Original,
         (_, Some(_)) => Base::Journal,
@@ -75,7 +83,38 @@ pub fn audit(
     let records = journal.usable().into_iter().flat_map(|journal| &journal.tensors);
     let records = records.map(|record| (record.name.as_str(), record)).collect();
     let sources = Sources { plan: &plan, pairs: &pairs, found, journal: &journal, records, base };
-    Ok(report(&sources, warnings))
+    Ok(report(&sources, Remarks { unrelated: comparison.unrelated, encoded, warnings: notes }))
+}
+
+/// What an audit says beside its numbers.
+struct Remarks {
+    unrelated: Option<String>,
+    encoded: Vec<Encoded>,
+    warnings: Vec<String>,
+}
+
+/// How a checkpoint compares with its original, beside the counts.
+#[derive(Default)]
+struct Compared {
+    /// Why the original is none.
+    unrelated: Option<String>,
+    notes: Vec<String>,
+}
+
+/// Compares a checkpoint with its original, which is the second of `sides`.
+fn compare(pairs: &[Pair<'_>], found: Option<&[Found]>, sides: [&Checkpoint; 2]) -> Compared {
+    let Some(counts) = found else {
+        return Compared { unrelated: None, notes: comparison_notes(pairs, None, sides) };
+    };
+    if let Some(unrelated) = unrelated(pairs, counts, sides) {
+        return Compared { unrelated: Some(unrelated), notes: Vec::new() };
+    }
+    let mut notes = comparison_notes(pairs, found, sides);
+    let mut total = Tally::default();
+    let compared = pairs.iter().zip(counts).filter(|(pair, _)| pair.original.is_some());
+    compared.for_each(|(_, found)| total += found.tally());
+    notes.extend(swapped(total, sides));
+    Compared { unrelated: None, notes }
 }
 
 /// The journal to compare with, and the plan by the requested selection or by the journal's.
@@ -117,11 +156,14 @@ fn find_journal(request: &AuditRequest<'_>) -> Result<JournalClaim> {
 }
 
 /// Combines everything that was counted.
-fn report(sources: &Sources<'_>, warnings: Vec<String>) -> Audit {
+fn report(sources: &Sources<'_>, remarks: Remarks) -> Audit {
     let model = Model::of(sources.plan);
     let target = Target::of(sources.plan, &model);
     let tensors = sources.tensors();
-    let sum = |field: fn(&Tensor) -> Option<u64>| tensors.iter().map(field).sum::<Option<u64>>();
+    // Of no targets nothing is known, not that nothing is pruned.
+    let sum = |field: fn(&Tensor) -> Option<u64>| {
+        tensors.iter().map(field).sum::<Option<u64>>().filter(|_| !tensors.is_empty())
+    };
     let among_targets = |elements| Changed { elements, of_target: target.share(elements) };
     let processed = |elements| Counted {
         basis: if sources.journal.usable().is_some() { Basis::Journal } else { Basis::Bytes },
@@ -140,21 +182,27 @@ fn report(sources: &Sources<'_>, warnings: Vec<String>) -> Audit {
         basis: if sources.found.is_some() { Basis::Bytes } else { Basis::Journal },
         base: sources.base,
         denominator_correct: false,
+        unrelated: remarks.unrelated,
         identities: Vec::new(),
         processed: sum(|t| t.processed).map(processed),
         zero: among_targets(tensors.iter().map(|t| t.zero).sum()),
         pruned: sum(|t| t.pruned).map(pruned),
+        pruned_by_conversion: sources.pruned_by_conversion().map(among_targets),
         already_zero: sum(|t| t.already_zero).map(among_targets),
+        zero_before: sum(|t| Some(t.already_zero? + t.no_longer_zero.unwrap_or(0)))
+            .map(among_targets),
+        no_longer_zero: sum(|t| t.no_longer_zero).map(among_targets),
         sign_bit_zero: sum(|t| t.sign_bit_zero).map(among_targets),
         changed: sum(|t| t.changed).map(among_targets),
         untouched: sources.untouched(&model),
         tiles: sources.tiles(),
         projections: projections(&tensors),
-        skipped: sources.plan.tensors.iter().filter_map(Skipped::of).collect(),
+        skipped: Skipped::all(sources.plan),
+        encoded: remarks.encoded,
         model,
         target,
         tensors,
-        warnings,
+        warnings: remarks.warnings,
         claims: Vec::new(),
     };
     audit.identities = sources.identities(&audit);

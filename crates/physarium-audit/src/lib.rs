@@ -19,6 +19,7 @@ mod audit;
 mod claims;
 mod count;
 mod error;
+mod natural;
 mod report;
 mod step;
 mod verify;

@@ -110,7 +110,7 @@ fn record(tensor: &Tensor) -> Value {
 }
 
 fn percent(share: &Share) -> String {
-    format!("{:.2}", 100.0 * share.share)
+    format!("{:.2}", 100.0 * share.share.unwrap())
 }
 
 #[test]
@@ -227,7 +227,7 @@ fn broken(change: impl Fn(&mut Golden), says: &[&str]) {
     assert_eq!(failed, says);
     assert!(!audit.denominator_correct);
     assert!(text(&audit).contains(&format!("false: {}", says[0])));
-    assert!(markdown(&audit).contains("**Not every identity"));
+    assert!(markdown(&audit).contains("**Not all counts agree"));
 }
 
 /// Adds to a number of a record.

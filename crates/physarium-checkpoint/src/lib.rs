@@ -27,6 +27,7 @@ pub use open::digest::{Blake3, Digest, Sha256};
 pub use open::dtype::Dtype;
 pub use open::header::TensorInfo;
 pub use open::source::{FileIdentity, Source};
+pub use plan::encoded::{DECODE_HINT, Encoded, encoded_projections};
 pub use plan::language_model::LeftAlone;
 pub use plan::names::{Named, Naming};
 pub use plan::selection::{Selection, TargetNames};

@@ -240,7 +240,10 @@ fn nothing_to_prune_is_an_error_with_the_reasons() {
         "all 1 projections are skipped: 3-D, expected 2-D"
     );
     let packed = Tensor::new("model.layers.0.mlp.up_proj.qweight", Kind::Bytes("I8"), &[4, 4]);
-    assert_eq!(nothing_to_prune(&[packed], &[]), "1 projections are packed integers (.qweight)");
+    let said = "1 projection is stored as GPTQ or AWQ (packed integers) \
+                (model.layers.0.mlp.up_proj.qweight, …)\nhint: decompress or dequantise the model \
+                first: plain BF16, F16 or F32 weights are needed";
+    assert_eq!(nothing_to_prune(&[packed], &[]), said);
     let other = [matrix("a", Kind::Bf16), matrix("b", Kind::Bf16)];
     assert_eq!(nothing_to_prune(&other, &[]), "none of the 2 tensors is a target by its name");
     assert_eq!(nothing_to_prune(&[], &[]), "none of the 0 tensors is a target by its name");

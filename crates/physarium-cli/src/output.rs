@@ -17,6 +17,8 @@ pub enum Outcome {
     True,
     /// A check failed.
     False,
+    /// There was nothing to check, which the result says.
+    Undecided,
     /// Stopped by a signal, with a part of the result.
     Partial,
 }

@@ -31,7 +31,7 @@ Examples:
   physarium inspect models/llama                           tensors, targets, why others are skipped
   physarium prune models/llama --out models/pruned         prune (no target sparsity: it emerges)
   physarium audit models/pruned --against models/llama     what was pruned, of what
-  physarium verify models/llama models/pruned              prove that nothing else changed
+  physarium verify models/pruned --against models/llama    prove that nothing else changed
   physarium eval models/pruned --against models/llama --text FILE            quality loss
   physarium compare models/llama --out table --text FILE --sparsity 0.5      quality loss by method
   physarium pack models/pruned --out pruned.physpack       one file without zeros
@@ -114,6 +114,7 @@ pub fn run() -> ExitCode {
     match result {
         Ok(Outcome::True) => ExitCode::SUCCESS,
         Ok(Outcome::False) => ExitCode::from(1),
+        Ok(Outcome::Undecided) => ExitCode::from(2),
         Ok(Outcome::Partial) => ExitCode::from(128 + signals::caught()),
         Err(e) => fail(&e, again),
     }

@@ -149,7 +149,8 @@ fn measure(arguments: &Arguments, model: &Path, state: &'static str) -> anyhow::
         || if state == "warm" { timed(&mut shell(shards(&out))).map(|_| ()) } else { Ok(()) };
     let cat = median(&warm_out, &|| shell(both.clone()))?;
     let audit = median(&warm_out, &|| physarium(&["audit", &out_text, "--against", &model_text]))?;
-    let verify = median(&warm_out, &|| physarium(&["verify", &model_text, &out_text]))?;
+    let verify =
+        median(&warm_out, &|| physarium(&["verify", &out_text, "--against", &model_text]))?;
     remove(&out)?;
     let (cp_s, cat_s) = (cp.seconds, cat.seconds);
     Ok(vec![

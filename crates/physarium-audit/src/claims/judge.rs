@@ -7,7 +7,7 @@ use super::value::Value;
 use crate::error::{Error, Result};
 use crate::report::audit::{Audit, Projection, Tensor};
 use crate::report::judgement::{Judgement, Verdict};
-use crate::report::share::{Share, grouped, percent, rounds_to};
+use crate::report::share::{Share, grouped, rounds_to};
 
 /// A denominator: the model, the target, or one projection.
 #[derive(Clone, Copy)]
@@ -53,21 +53,19 @@ impl Claims {
     }
 
     fn judge_one(&self, claim: &Claim, audit: &Audit) -> Result<Judgement> {
+        if let Some(reason) = nothing_to_judge_by(claim, audit) {
+            return Ok(Judgement {
+                verdict: Verdict::CannotBeJudged,
+                reason: Some(reason),
+                ..unjudged(claim)
+            });
+        }
         let share = |whole| self.share(claim, audit, whole);
         let measured = match &claim.of {
             Some(of) => vec![share(self.whole(claim, audit, of)?)?],
             None => vec![share(Whole::Target)?, share(Whole::Model)?],
         };
-        let mut judgement = Judgement {
-            id: claim.id.clone(),
-            source: claim.source.clone(),
-            sentence: claim.sentence.clone(),
-            verdict: Verdict::Correct,
-            claimed: claim.value.written(claim.of.as_deref()),
-            measured,
-            true_of: Vec::new(),
-            should_say: None,
-        };
+        let mut judgement = Judgement { measured, ..unjudged(claim) };
         match claim.value {
             Value::Count(value) => {
                 // Without a denominator, the last is the model, which includes everything that is counted.
@@ -148,8 +146,49 @@ impl Claims {
     }
 }
 
+/// A correct judgement without numbers.
+fn unjudged(claim: &Claim) -> Judgement {
+    Judgement {
+        id: claim.id.clone(),
+        source: claim.source.clone(),
+        sentence: claim.sentence.clone(),
+        verdict: Verdict::Correct,
+        claimed: claim.value.written(claim.of.as_deref()),
+        measured: Vec::new(),
+        true_of: Vec::new(),
+        should_say: None,
+        reason: None,
+    }
+}
+
+/// Why there is no verdict on a claim: its denominator is 0 of 0, or the original is none.
+fn nothing_to_judge_by(claim: &Claim, audit: &Audit) -> Option<String> {
+    if let Some(unrelated) = &audit.unrelated {
+        return Some(unrelated.clone());
+    }
+    let formats = || {
+        let formats: Vec<String> = audit.encoded.iter().map(ToString::to_string).collect();
+        formats.join("; ")
+    };
+    if audit.target.elements == 0 {
+        return Some(match audit.encoded.as_slice() {
+            [] => format!(
+                "nothing can be counted: none of the {} tensors is a target",
+                grouped(audit.model.tensors)
+            ),
+            _ => format!("nothing can be counted: {}", formats()),
+        });
+    }
+    let of = claim.of.as_deref()?;
+    let is_named = |name: &str| name == of || name.rsplit('.').next() == Some(of);
+    let counted = audit.projections.iter().any(|projection| is_named(&projection.projection));
+    let encoded = audit.encoded.iter().flat_map(|encoded| &encoded.names);
+    let is_encoded = encoded.into_iter().any(|name| is_named(name));
+    (is_encoded && !counted).then(|| format!("no {of} can be counted: {}", formats()))
+}
+
 fn sentence(share: &Share, decimals: u32) -> String {
-    let percent = percent(share.part, share.whole, decimals);
+    let percent = share.with_decimals(decimals);
     let (of, part, whole) = (printable(&share.of), grouped(share.part), grouped(share.whole));
-    format!("{percent} % of {of} ({part} of {whole})")
+    format!("{percent} of {of} ({part} of {whole})")
 }

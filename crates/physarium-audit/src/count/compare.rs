@@ -12,10 +12,18 @@ pub(crate) struct Tally {
     pub zeros: u64,
     /// Weights that are -0.0.
     pub sign_bit_zeros: u64,
+    /// Weights that were +0.0 or -0.0.
+    pub zeros_before: u64,
     /// Weights that are zero and were not.
     pub pruned: u64,
+    /// Pruned weights that the conversion to another element type makes zero.
+    pub by_conversion: u64,
+    /// Weights that were zero and are not; they count as changed too.
+    pub revived: u64,
     /// Nonzero weights whose bits differ from the original's.
     pub changed: u64,
+    /// Changed weights that the conversion to another element type makes infinite.
+    pub overflowed: u64,
     /// Weights that are -0.0 and were not.
     pub to_negative_zero: u64,
 }
@@ -31,8 +39,12 @@ impl AddAssign for Tally {
     fn add_assign(&mut self, other: Tally) {
         self.zeros += other.zeros;
         self.sign_bit_zeros += other.sign_bit_zeros;
+        self.zeros_before += other.zeros_before;
         self.pruned += other.pruned;
+        self.by_conversion += other.by_conversion;
+        self.revived += other.revived;
         self.changed += other.changed;
+        self.overflowed += other.overflowed;
         self.to_negative_zero += other.to_negative_zero;
     }
 }
@@ -51,13 +63,16 @@ macro_rules! tally {
         for (now, before) in now.chunks(BLOCK).zip(before.chunks(BLOCK)) {
             let (mut zeros, mut signs, mut pruned): ($bits, $bits, $bits) = (0, 0, 0);
             let (mut changed, mut to_negative): ($bits, $bits) = (0, 0);
+            let (mut zeros_before, mut revived): ($bits, $bits) = (0, 0);
             // Wrapping additions vectorise. They cannot wrap here: each count is at most `BLOCK`.
             for (now, before) in now.iter().zip(before) {
                 let (now, before) = (<$bits>::from_le_bytes(*now), <$bits>::from_le_bytes(*before));
-                let is_zero = now & !SIGN == 0;
+                let (is_zero, was_zero) = (now & !SIGN == 0, before & !SIGN == 0);
                 zeros = zeros.wrapping_add(<$bits>::from(is_zero));
                 signs = signs.wrapping_add(<$bits>::from(now == SIGN));
-                pruned = pruned.wrapping_add(<$bits>::from(is_zero & (before & !SIGN != 0)));
+                pruned = pruned.wrapping_add(<$bits>::from(is_zero & !was_zero));
+                zeros_before = zeros_before.wrapping_add(<$bits>::from(was_zero));
+                revived = revived.wrapping_add(<$bits>::from(was_zero & !is_zero));
                 let negated = (now == SIGN) & (before != SIGN);
                 to_negative = to_negative.wrapping_add(<$bits>::from(negated));
                 changed = changed.wrapping_add(<$bits>::from(!is_zero & (now != before)));
@@ -65,9 +80,12 @@ macro_rules! tally {
             tally += Tally {
                 zeros: u64::from(zeros),
                 sign_bit_zeros: u64::from(signs),
+                zeros_before: u64::from(zeros_before),
                 pruned: u64::from(pruned),
+                revived: u64::from(revived),
                 changed: u64::from(changed),
                 to_negative_zero: u64::from(to_negative),
+                ..Tally::default()
             };
         }
         tally
@@ -133,8 +151,16 @@ mod tests {
         //                    kept    pruned  to -0.0 was 0 was -0  changed from 0
         let before = bytes(&[0x3f80, 0x3f80, 0xbf80, 0, 0x8000, 0x3f80, 0]);
         let now = bytes(&[0x3f80, 0, 0x8000, 0, 0x8000, 0x3f81, 0x3f80]);
-        let expected =
-            Tally { zeros: 4, sign_bit_zeros: 2, pruned: 2, changed: 2, to_negative_zero: 1 };
+        let expected = Tally {
+            zeros: 4,
+            sign_bit_zeros: 2,
+            zeros_before: 3,
+            pruned: 2,
+            revived: 1,
+            changed: 2,
+            to_negative_zero: 1,
+            ..Tally::default()
+        };
         assert_eq!(expected.illegal(), 3);
         assert_eq!(tally(&now, &before, Dtype::BF16), expected);
         assert_eq!(first_illegal(&now, &before, 2), Some(2));
@@ -159,5 +185,8 @@ mod tests {
         let (now, before) = (vec![0; 200_000], vec![1; 200_000]);
         let expected = Tally { zeros: 100_000, pruned: 100_000, ..Tally::default() };
         assert_eq!(tally(&now, &before, Dtype::F16), expected);
+        let expected =
+            Tally { zeros_before: 100_000, revived: 100_000, changed: 100_000, ..Tally::default() };
+        assert_eq!(tally(&before, &now, Dtype::F16), expected);
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::journal_checks::tiles_of;
 use super::sources::Sources;
+use crate::natural::sorted;
 use crate::report::audit::{Base, Model, Projection, Tensor, TileCoverage, Untouched};
 use crate::report::share::Share;
 
@@ -24,7 +25,17 @@ impl Sources<'_> {
             }
         }
         let (of_model, compared) = (model.share(elements), self.base == Base::Original);
+        let differing = sorted(differing.into_iter(), |name| name);
         Untouched { tensors, elements, of_model, compared, differing }
+    }
+
+    /// Pruned weights that the conversion to another element type makes zero; `None` if no target is converted.
+    pub fn pruned_by_conversion(&self) -> Option<u64> {
+        let found = self.found.as_ref()?;
+        let targets = self.pairs.iter().zip(found).filter(|(pair, _)| pair.planned.is_target());
+        let mut cast = targets.filter(|(pair, _)| pair.cast().is_some()).peekable();
+        cast.peek()?;
+        Some(cast.map(|(_, found)| found.tally().by_conversion).sum())
     }
 
     /// Tile coverage: tiles expected by the auditor's geometry, tiles visited by the journal.

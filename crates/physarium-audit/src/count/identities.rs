@@ -109,9 +109,14 @@ fn count_identities(audit: &Audit) -> Vec<Identity> {
         let sum = by_projection(|p| p.pruned.unwrap_or(0));
         all.push(Identity::new("pruned by projection = pruned", sum, pruned.elements));
     }
-    if let (Some(pruned), Some(already)) = (&audit.pruned, &audit.already_zero) {
-        let sum = pruned.elements + already.elements;
-        all.push(Identity::new("pruned + already zero = zero", sum, audit.zero.elements));
+    if let (Some(pruned), Some(before)) = (&audit.pruned, &audit.zero_before) {
+        let revived = audit.no_longer_zero.as_ref().map_or(0, |revived| revived.elements);
+        let says = match revived {
+            0 => "zero now = pruned + zero before",
+            _ => "zero now = pruned + zero before - no longer zero",
+        };
+        let sum = pruned.elements.saturating_add(before.elements).saturating_sub(revived);
+        all.push(Identity::new(says, audit.zero.elements, sum));
     }
     all
 }

@@ -1,10 +1,9 @@
 //! Tensors of a checkpoint, each with its counterpart in the original. Tensors are matched by name: another
 //! tool may have written the checkpoint in other shards.
 
-use std::collections::{HashMap, HashSet};
-use std::fmt;
+use std::collections::HashMap;
 
-use physarium_checkpoint::{Checkpoint, PlannedTensor, Shard, TargetPlan, TensorInfo, printable};
+use physarium_checkpoint::{Checkpoint, Dtype, PlannedTensor, Shard, TargetPlan, TensorInfo};
 
 /// A tensor of the checkpoint with its counterpart in the original.
 pub(crate) struct Pair<'a> {
@@ -20,16 +19,33 @@ pub(crate) struct Pair<'a> {
 pub(crate) enum Mismatch {
     /// The original has no tensor of this name.
     NotInOriginal,
-    /// The original's tensor has this element type and shape.
-    Different(String),
+    /// The original's tensor has this shape.
+    Shape(Vec<u64>),
+    /// The original's tensor has this element type, and one of the two types is not of weights.
+    Dtype(Dtype),
 }
 
-impl fmt::Display for Mismatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Mismatch::NotInOriginal => f.write_str("not in the original"),
-            Mismatch::Different(what) => write!(f, "{what} in the original"),
+impl Mismatch {
+    /// Whether a tensor cannot be compared with this one of the original.
+    pub fn of(here: &TensorInfo, there: Option<&TensorInfo>) -> Option<Mismatch> {
+        let Some(there) = there else { return Some(Mismatch::NotInOriginal) };
+        let convertible = here.dtype.is_prunable() && there.dtype.is_prunable();
+        if here.shape != there.shape {
+            Some(Mismatch::Shape(there.shape.clone()))
+        } else if here.dtype != there.dtype && !convertible {
+            Some(Mismatch::Dtype(there.dtype))
+        } else {
+            None
         }
+    }
+}
+
+impl Pair<'_> {
+    /// The element types here and in the original if they differ and the weights are compared by value.
+    pub fn cast(&self) -> Option<[Dtype; 2]> {
+        let (_, original) = self.original?;
+        let dtypes = [self.planned.input.dtype, original.dtype];
+        (dtypes[0] != dtypes[1]).then_some(dtypes)
     }
 }
 
@@ -47,40 +63,10 @@ pub(crate) fn pair_up<'a>(
     let pair = |planned: &'a PlannedTensor| {
         let shard = &checkpoint.shards()[planned.shard];
         let found = by_name.get(planned.input.name.as_str()).copied();
-        let (original, mismatch) = match (original, found) {
-            (None, _) => (None, None),
-            (Some(_), None) => (None, Some(Mismatch::NotInOriginal)),
-            (Some(_), Some((_, there))) if !same_kind(&planned.input, there) => {
-                let what = format!("{} {:?}", there.dtype, there.shape);
-                (None, Some(Mismatch::Different(what)))
-            }
-            (Some(_), found) => (found, None),
-        };
+        let there = found.map(|(_, there)| there);
+        let mismatch = original.and_then(|_| Mismatch::of(&planned.input, there));
+        let original = found.filter(|_| mismatch.is_none());
         Pair { planned, shard, original, mismatch }
     };
     plan.tensors.iter().map(pair).collect()
-}
-
-fn same_kind(a: &TensorInfo, b: &TensorInfo) -> bool {
-    a.dtype == b.dtype && a.shape == b.shape
-}
-
-/// A warning for each tensor without a counterpart, on either side.
-pub(crate) fn unmatched(
-    pairs: &[Pair<'_>],
-    here: &Checkpoint,
-    original: Option<&Checkpoint>,
-) -> Vec<String> {
-    let warning = |pair: &Pair<'_>| {
-        let name = printable(&pair.planned.input.name);
-        Some(format!("tensor {name}: cannot be compared: {}", pair.mismatch.as_ref()?))
-    };
-    let mut warnings: Vec<String> = pairs.iter().filter_map(warning).collect();
-    let names: HashSet<&str> = here.tensors().map(|(_, tensor)| tensor.name.as_str()).collect();
-    let lost = original.into_iter().flat_map(Checkpoint::tensors);
-    let lost = lost.filter(|(_, tensor)| !names.contains(tensor.name.as_str()));
-    warnings.extend(lost.map(|(_, tensor)| {
-        format!("tensor {}: in the original, not in this checkpoint", printable(&tensor.name))
-    }));
-    warnings
 }

@@ -2,11 +2,13 @@
 The recount: reads all weights of the targets and, if there is an original, all bytes of the other tensors.
 
 In: tensors with their counterparts in the original. Out: one [`Tally`] per matrix of a target, and for each
-tensor whether its bytes equal the original's.
+tensor whether it equals the original's: by its bytes, or by its values if the original has another element
+type.
 */
 
-use physarium_checkpoint::{MatrixView, Shard, Source, Tasks};
+use physarium_checkpoint::{Dtype, MatrixView, Shard, Source, Tasks};
 
+use super::cast::{element_bytes, tally_cast};
 use super::compare::{Tally, tally};
 use super::pairs::Pair;
 use crate::error::Result;
@@ -21,20 +23,60 @@ const READ_BYTES: u64 = 256 << 10;
 pub(crate) struct Found {
     /// One tally per matrix of a target; empty for other tensors.
     pub matrices: Vec<Tally>,
-    /// Whether any byte differs from the original; false without an original.
+    /// Whether it differs from the original; false without an original.
     pub differs: bool,
+    /// Weights of a tensor that is not a target that differ from the original.
+    pub differing: u64,
+    /// Those of them that the conversion to another element type makes infinite.
+    infinite: u64,
 }
 
 impl Found {
     /// Counts of zero.
     fn none(pair: &Pair<'_>) -> Found {
         let matrices = if pair.planned.is_target() { pair.planned.views.len() } else { 0 };
-        Found { matrices: vec![Tally::default(); matrices], differs: false }
+        let matrices = vec![Tally::default(); matrices];
+        Found { matrices, differs: false, differing: 0, infinite: 0 }
     }
 
     fn add(&mut self, other: Found) {
         self.differs |= other.differs;
+        self.differing += other.differing;
+        self.infinite += other.infinite;
         self.matrices.iter_mut().zip(other.matrices).for_each(|(total, part)| *total += part);
+    }
+
+    /// Adds weights of a target, and the original's; `cast` are the element types of both if they differ.
+    fn add_target(
+        &mut self,
+        matrix: usize,
+        [now, before]: [&[u8]; 2],
+        cast: Option<[Dtype; 2]>,
+        dtype: Dtype,
+    ) {
+        let tally = match cast {
+            Some(dtypes) => tally_cast(now, before, dtypes),
+            None => tally(now, before, dtype),
+        };
+        self.matrices[matrix] += tally;
+        self.differs |= match cast {
+            Some(_) => tally.pruned - tally.by_conversion + tally.changed > 0,
+            None => now != before,
+        };
+    }
+
+    /// The same of another tensor.
+    fn add_other(&mut self, [now, before]: [&[u8]; 2], cast: Option<[Dtype; 2]>, dtype: Dtype) {
+        let tally = match cast {
+            Some(dtypes) => tally_cast(now, before, dtypes),
+            None if now == before => return,
+            None if dtype.is_prunable() => tally(now, before, dtype),
+            None => Tally::default(),
+        };
+        let differing = tally.pruned - tally.by_conversion + tally.changed;
+        self.differing += differing;
+        self.infinite += tally.overflowed;
+        self.differs |= cast.is_none() || differing > 0;
     }
 
     /// Counts of the whole tensor.
@@ -43,15 +85,21 @@ impl Found {
         self.matrices.iter().for_each(|matrix| tally += *matrix);
         tally
     }
+
+    /// Weights that the conversion to another element type makes infinite.
+    pub fn overflowed(&self) -> u64 {
+        self.tally().overflowed + self.infinite
+    }
 }
 
-/// Consecutive bytes that are read together: of one matrix of a target, or of another tensor.
+/// Consecutive elements that are read together: of one matrix of a target, or of another tensor.
 struct Chunk {
     pair: usize,
     /// Index of the matrix in the target; 0 for another tensor.
     matrix: usize,
     /// First byte, counted from the tensor's first.
     begin: u64,
+    /// Number of bytes.
     length: usize,
 }
 
@@ -86,8 +134,18 @@ pub(crate) fn recount(
 impl Chunk {
     /// Bytes read for it on all sides.
     fn bytes_read(&self, pairs: &[Pair<'_>]) -> u64 {
-        let sides = if pairs[self.pair].original.is_some() { 2 } else { 1 };
-        sides * self.length as u64
+        let pair = &pairs[self.pair];
+        let before = pair.original.map_or(0, |_| self.before(pair).1);
+        (self.length + before) as u64
+    }
+
+    /// First byte and number of bytes of the same elements in the original.
+    fn before(&self, pair: &Pair<'_>) -> (u64, usize) {
+        let Some(sizes) = pair.cast().map(|dtypes| dtypes.map(element_bytes)) else {
+            return (self.begin, self.length);
+        };
+        let [now, before] = sizes;
+        (self.begin / now as u64 * before as u64, self.length / now * before)
     }
 }
 
@@ -130,19 +188,20 @@ impl<'a> Counter<'a> {
     /// Counts in some chunks; returns the bytes read.
     fn count(&mut self, chunks: &[Chunk]) -> Result<u64> {
         for chunk in chunks {
-            let Pair { planned, shard, original, .. } = &self.pairs[chunk.pair];
-            let now = self.now.read(shard, planned.input.begin + chunk.begin, chunk.length)?;
-            let before = match original {
-                None => None,
-                Some((shard, info)) => {
-                    Some(self.before.read(shard, info.begin + chunk.begin, chunk.length)?)
+            let pair = &self.pairs[chunk.pair];
+            let info = &pair.planned.input;
+            let now = self.now.read(pair.shard, info.begin + chunk.begin, chunk.length)?;
+            let before = match pair.original {
+                None => now,
+                Some((shard, original)) => {
+                    let (begin, length) = chunk.before(pair);
+                    self.before.read(shard, original.begin + begin, length)?
                 }
             };
             let found = &mut self.found[chunk.pair];
-            found.differs |= before.is_some_and(|before| before != now);
-            if planned.is_target() {
-                let tally = tally(now, before.unwrap_or(now), planned.input.dtype);
-                found.matrices[chunk.matrix] += tally;
+            match (pair.planned.is_target(), pair.cast()) {
+                (true, cast) => found.add_target(chunk.matrix, [now, before], cast, info.dtype),
+                (false, cast) => found.add_other([now, before], cast, info.dtype),
             }
         }
         Ok(chunks.iter().map(|chunk| chunk.bytes_read(self.pairs)).sum())

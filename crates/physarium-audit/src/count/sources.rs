@@ -56,14 +56,24 @@ impl<'a> Sources<'a> {
             (None, Some(stated)) => stated.pruned + stated.already_zero,
             (None, None) => 0,
         };
-        let already_zero = match self.base {
-            Base::Original => counted
-                .filter(|_| pair.mismatch.is_none())
-                .map(|counted| counted.zeros - counted.pruned),
-            Base::Journal => stated.map(|stated| stated.already_zero),
-            Base::None => None,
-        };
-        Zeros { zero, already_zero }
+        match self.base {
+            Base::Original => {
+                let compared = counted.filter(|_| pair.mismatch.is_none());
+                Zeros {
+                    zero,
+                    pruned: compared.map(|counted| counted.pruned),
+                    already_zero: compared.map(|counted| counted.zeros_before - counted.revived),
+                    revived: compared.map(|counted| counted.revived),
+                }
+            }
+            // A journal may state more zeros than there are.
+            Base::Journal => {
+                let already_zero = stated.map(|stated| stated.already_zero);
+                let pruned = already_zero.map(|already| zero.saturating_sub(already));
+                Zeros { zero, pruned, already_zero, revived: None }
+            }
+            Base::None => Zeros { zero, pruned: None, already_zero: None, revived: None },
+        }
     }
 }
 
@@ -74,16 +84,13 @@ pub(crate) struct Stated {
     pub already_zero: u64,
 }
 
-/// Zeros of a tensor or a matrix.
+/// Zeros of a tensor or a matrix; `None` is unknown.
 pub(crate) struct Zeros {
     pub zero: u64,
-    /// Zeros from before pruning; `None` if unknown.
+    /// Weights zeroed by pruning.
+    pub pruned: Option<u64>,
+    /// Weights that were zero before and still are.
     pub already_zero: Option<u64>,
-}
-
-impl Zeros {
-    /// Weights zeroed by pruning; `None` if unknown. A journal may state more zeros than there are.
-    pub fn pruned(&self) -> Option<u64> {
-        self.already_zero.map(|already| self.zero.saturating_sub(already))
-    }
+    /// Weights that were zero before and are not.
+    pub revived: Option<u64>,
 }

@@ -6,14 +6,16 @@ use super::journal_checks::matrix_records;
 use super::pairs::Pair;
 use super::recount::Found;
 use super::sources::{Sources, Stated};
+use crate::natural::sorted;
 use crate::report::audit::{Base, Matrix, Tensor};
 
 impl Sources<'_> {
-    /// The targets, in the order of the plan.
+    /// The targets, in the natural order of their names.
     pub fn tensors(&self) -> Vec<Tensor> {
         let targets = self.pairs.iter().enumerate().filter(|(_, pair)| pair.planned.is_target());
         let found = |at: usize| self.found.as_ref().map(|found| &found[at]);
-        targets.map(|(at, pair)| self.tensor(pair, found(at))).collect()
+        let tensors = targets.map(|(at, pair)| self.tensor(pair, found(at)));
+        sorted(tensors, |tensor| &tensor.name)
     }
 
     fn tensor(&self, pair: &Pair<'_>, found: Option<&Found>) -> Tensor {
@@ -34,8 +36,9 @@ impl Sources<'_> {
             elements: info.elements,
             processed: self.processed_elements(pair, found),
             zero: zeros.zero,
-            pruned: zeros.pruned(),
+            pruned: zeros.pruned,
             already_zero: zeros.already_zero,
+            no_longer_zero: zeros.revived,
             sign_bit_zero: counted.map(|counted| counted.sign_bit_zeros),
             changed: counted.filter(|_| compared).map(|counted| counted.changed),
             matrices: self.matrices(pair, found),
@@ -43,14 +46,14 @@ impl Sources<'_> {
     }
 
     /// Processed elements of a target: as the journal states, or else all of them if it differs from the
-    /// original.
+    /// original; unknown if it cannot be compared.
     fn processed_elements(&self, pair: &Pair<'_>, found: Option<&Found>) -> Option<u64> {
         let info = &pair.planned.input;
         match (self.journal.usable(), self.base) {
             (Some(_), _) => Some(self.processed(&info.name).map_or(0, |done| done.processed)),
             (None, Base::Original) => {
-                let differs = found.is_some_and(|found| found.differs) || pair.mismatch.is_some();
-                Some(if differs { info.elements } else { 0 })
+                let compared = found.filter(|_| pair.mismatch.is_none())?;
+                Some(if compared.differs { info.elements } else { 0 })
             }
             (None, Base::Journal | Base::None) => None,
         }
@@ -75,7 +78,7 @@ impl Sources<'_> {
                 expert: view.site.expert,
                 elements: view.elements(),
                 zero: zeros.zero,
-                pruned: zeros.pruned(),
+                pruned: zeros.pruned,
             }
         };
         views.iter().enumerate().map(matrix).collect()

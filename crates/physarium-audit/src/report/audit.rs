@@ -3,12 +3,13 @@
 //! A *matrix* is the unit that is pruned by itself: the tensor of a projection, one map of a fused tensor,
 //! or one map of one expert of a stack.
 
-use physarium_checkpoint::{Action, Dtype, PlannedTensor, TargetPlan};
+use physarium_checkpoint::{Action, Dtype, Encoded, PlannedTensor, TargetPlan};
 use serde::{Deserialize, Serialize};
 
 use super::identity::Identity;
 use super::judgement::Judgement;
 use super::share::Share;
+use crate::natural::sorted;
 
 /// Schema of [`Audit`] as JSON.
 pub(crate) const SCHEMA: &str = "physarium.audit/1";
@@ -46,6 +47,10 @@ pub struct Audit {
     pub base: Base,
     /// Whether all identities hold.
     pub denominator_correct: bool,
+    /// Why the original is none: it is another model, or nearly all weights differ. The counts against it then
+    /// mean nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unrelated: Option<String>,
     /// Equations between the numbers.
     pub identities: Vec<Identity>,
     /// The whole checkpoint.
@@ -58,11 +63,21 @@ pub struct Audit {
     pub zero: Changed,
     /// Weights zeroed by pruning.
     pub pruned: Option<Pruned>,
-    /// Weights that were zero before.
+    /// Pruned weights that the conversion to the element type of this checkpoint makes zero; `None` if the
+    /// original has the same types.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pruned_by_conversion: Option<Changed>,
+    /// Weights that were zero before and still are.
     pub already_zero: Option<Changed>,
+    /// Weights that were zero before, whether they still are or not.
+    #[serde(default)]
+    pub zero_before: Option<Changed>,
+    /// Those of them that are not zero now; `None` without the original.
+    #[serde(default)]
+    pub no_longer_zero: Option<Changed>,
     /// Zeros with a sign bit (-0.0).
     pub sign_bit_zero: Option<Changed>,
-    /// Nonzero weights that differ from the original.
+    /// Nonzero weights that differ from the original, those that were zero among them.
     pub changed: Option<Changed>,
     /// Tensors that are not targets.
     pub untouched: Untouched,
@@ -74,7 +89,10 @@ pub struct Audit {
     pub tensors: Vec<Tensor>,
     /// The tensors that are not targets.
     pub skipped: Vec<Skipped>,
-    /// Irregularities of the checkpoint.
+    /// Projections that cannot be counted because they are not stored as plain weights.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub encoded: Vec<Encoded>,
+    /// Irregularities of the checkpoint and of its comparison with the original.
     pub warnings: Vec<String>,
     /// Judgements of claims; empty if there are no claims.
     pub claims: Vec<Judgement>,
@@ -229,8 +247,11 @@ pub struct Tensor {
     pub zero: u64,
     /// Weights zeroed by pruning.
     pub pruned: Option<u64>,
-    /// Weights that were zero before.
+    /// Weights that were zero before and still are.
     pub already_zero: Option<u64>,
+    /// Weights that were zero before and are not.
+    #[serde(default)]
+    pub no_longer_zero: Option<u64>,
     /// Zeros with a sign bit.
     pub sign_bit_zero: Option<u64>,
     /// Nonzero weights that differ from the original.
@@ -287,8 +308,13 @@ pub struct Skipped {
 }
 
 impl Skipped {
+    /// The tensors that are not targets, in the natural order of their names.
+    pub(crate) fn all(plan: &TargetPlan) -> Vec<Skipped> {
+        sorted(plan.tensors.iter().filter_map(Skipped::of), |tensor| &tensor.name)
+    }
+
     /// `None` for a target.
-    pub(crate) fn of(planned: &PlannedTensor) -> Option<Skipped> {
+    fn of(planned: &PlannedTensor) -> Option<Skipped> {
         match &planned.action {
             Action::Prune => None,
             Action::Copy(reason) => Some(Skipped {

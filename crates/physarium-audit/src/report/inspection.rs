@@ -1,19 +1,25 @@
 //! Inspection: what a checkpoint contains and what would be pruned, from headers alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use physarium_checkpoint::{
-    Checkpoint, Dtype, Layout, PlannedTensor, Shard, TargetPlan, printable,
+    Checkpoint, Dtype, Encoded, Layout, PlannedTensor, Shard, TargetPlan, encoded_projections,
+    printable,
 };
 use serde::{Deserialize, Serialize};
 
 use super::audit::{Model, Skipped, Target};
+use super::kinds::{NOT_A_TARGET, kind, pattern};
 use super::share::{Share, grouped};
 use super::summary::SummaryRow;
 use super::table::aligned;
+use crate::count::notes::{checkpoint_notes, encoded_note};
+use crate::natural::sorted;
 
 /// Schema of [`Inspection`] as JSON.
 const SCHEMA: &str = "physarium.inspect/1";
+/// Kinds of skipped tensors that are listed by name.
+const SHOWN_KINDS: usize = 24;
 
 /// What a checkpoint contains.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,6 +40,9 @@ pub struct Inspection {
     pub tensors: Vec<InspectedTensor>,
     /// The other tensors, each with the reason.
     pub skipped: Vec<Skipped>,
+    /// Projections that cannot be pruned because they are not stored as plain weights.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub encoded: Vec<Encoded>,
     /// Irregularities of the checkpoint.
     pub warnings: Vec<String>,
 }
@@ -128,7 +137,8 @@ pub fn inspect(checkpoint: &Checkpoint, plan: &TargetPlan) -> Inspection {
             shard: checkpoint.shards()[tensor.shard].name.clone(),
         }
     };
-    let tensors: Vec<InspectedTensor> = plan.targets().map(tensor).collect();
+    let tensors = sorted(plan.targets().map(tensor), |tensor| &tensor.name);
+    let encoded = encoded_projections(checkpoint);
     let mut sums: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
     for tensor in &tensors {
         let (count, elements) = sums.entry(&tensor.role).or_default();
@@ -146,8 +156,9 @@ pub fn inspect(checkpoint: &Checkpoint, plan: &TargetPlan) -> Inspection {
         shards: checkpoint.shards().iter().map(shard).collect(),
         dtypes: dtypes(plan),
         projections: sums.into_iter().map(project).collect(),
-        skipped: plan.tensors.iter().filter_map(Skipped::of).collect(),
-        warnings: checkpoint.warnings().iter().map(ToString::to_string).collect(),
+        skipped: Skipped::all(plan),
+        warnings: checkpoint_notes(checkpoint),
+        encoded,
         model,
         target,
         tensors,
@@ -180,9 +191,9 @@ impl Inspection {
     pub fn text(&self, layout: Layout, listing: Listing) -> String {
         let mut out = self.files(layout);
         out += &aligned(self.rows().into_iter());
-        let reasons = self.skip_reasons();
+        let reasons = self.skipped_by_kind();
         if !reasons.is_empty() {
-            let header = ["skipped because", "tensors", "elements", "of model"].map(str::to_owned);
+            let header = ["not pruned", "tensors", "elements", "of model"].map(str::to_owned);
             out += "\n";
             out += &aligned(std::iter::once(header.to_vec()).chain(reasons));
         }
@@ -194,8 +205,12 @@ impl Inspection {
                 out += &format!("target   {name}  {role}  {dtype} {shape:?}\n");
             }
             for tensor in &self.skipped {
-                out += &format!("skipped  {}  {}\n", printable(&tensor.name), tensor.reason);
+                let kind = kind(tensor, &self.encoded);
+                out += &format!("skipped  {}  {kind}\n", printable(&tensor.name));
             }
+        }
+        if let Some(note) = encoded_note(&self.encoded, self.target.tensors) {
+            out += &format!("note: {note}\n");
         }
         for warning in &self.warnings {
             out += &format!("note: {warning}\n");
@@ -222,7 +237,7 @@ impl Inspection {
             let row = SummaryRow {
                 what: &format!("  {}", printable(&projection.projection)),
                 tensors: Some(projection.tensors),
-                elements: projection.elements,
+                elements: Some(projection.elements),
                 of_target: Some(&projection.of_target),
                 of_model: Some(&projection.of_model),
             };
@@ -231,16 +246,33 @@ impl Inspection {
         rows
     }
 
-    fn skip_reasons(&self) -> Vec<Vec<String>> {
-        let mut reasons: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+    /// The tensors that are not targets, by kind, or by name if they are of no known kind.
+    fn skipped_by_kind(&self) -> Vec<Vec<String>> {
+        let mut kinds: Vec<(String, u64, u64)> = Vec::new();
+        let mut at: HashMap<String, usize> = HashMap::new();
         for tensor in &self.skipped {
-            let (count, elements) = reasons.entry(&tensor.reason).or_default();
-            (*count, *elements) = (*count + 1, *elements + tensor.elements);
+            let kind = match kind(tensor, &self.encoded) {
+                kind if kind == NOT_A_TARGET => format!("{kind}: {}", pattern(&tensor.name)),
+                kind => kind,
+            };
+            let at = *at.entry(kind.clone()).or_insert_with(|| {
+                kinds.push((kind, 0, 0));
+                kinds.len() - 1
+            });
+            kinds[at].1 += 1;
+            kinds[at].2 += tensor.elements;
         }
-        let row = |(reason, (tensors, elements)): (&str, (u64, u64))| {
-            let share = self.model.share(elements).percent();
-            vec![reason.to_owned(), grouped(tensors), grouped(elements), share]
+        // The largest first; those that are many are told by their sum.
+        kinds.sort_by_key(|(_, _, elements)| std::cmp::Reverse(*elements));
+        let rest = kinds.split_off(kinds.len().min(SHOWN_KINDS));
+        if !rest.is_empty() {
+            let (tensors, elements) =
+                (rest.iter().map(|k| k.1).sum(), rest.iter().map(|k| k.2).sum());
+            kinds.push((format!("{} other kinds", grouped(rest.len() as u64)), tensors, elements));
+        }
+        let row = |(kind, tensors, elements): (String, u64, u64)| {
+            vec![kind, grouped(tensors), grouped(elements), self.model.share(elements).percent()]
         };
-        reasons.into_iter().map(row).collect()
+        kinds.into_iter().map(row).collect()
     }
 }

@@ -14,6 +14,9 @@ pub enum Verdict {
     Denominator,
     /// The number is true of no denominator.
     Wrong,
+    /// There is nothing to count: no verdict.
+    #[serde(rename = "cannot be judged")]
+    CannotBeJudged,
 }
 
 /// A judged claim.
@@ -33,6 +36,9 @@ pub struct Judgement {
     pub measured: Vec<Share>,
     /// Denominators for which the claimed number is true.
     pub true_of: Vec<String>,
-    /// What the sentence should say; absent if it is correct.
+    /// What the sentence should say; absent if it is correct or cannot be judged.
     pub should_say: Option<String>,
+    /// Why it cannot be judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }

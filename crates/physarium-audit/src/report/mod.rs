@@ -5,6 +5,7 @@ mod experts;
 pub(crate) mod identity;
 pub(crate) mod inspection;
 pub(crate) mod judgement;
+mod kinds;
 pub(crate) mod render;
 pub(crate) mod share;
 mod summary;

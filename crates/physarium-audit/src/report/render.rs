@@ -25,18 +25,23 @@ const PROJECTION_COLUMNS: [&str; 6] = [
 /// for each projection with stacked experts names the least and the most pruned of them.
 pub fn markdown(audit: &Audit) -> String {
     let mut out = String::from("# Pruning audit\n\n");
+    if let Some(unrelated) = &audit.unrelated {
+        return out + &format!("**{unrelated}.**\n");
+    }
     out += &format!("Counted from {}. ", basis(audit));
     out += if audit.denominator_correct {
-        "All identities between the numbers hold.\n\n"
+        "All counts agree with each other.\n\n"
     } else {
-        "**Not every identity between the numbers holds: see the end.**\n\n"
+        "**Not all counts agree with each other: see the end.**\n\n"
     };
     out += "| what | tensors | elements | of target | of model |\n|---|---:|---:|---:|---:|\n";
     summary(audit).iter().for_each(|row| out += &markdown_row(row));
-    out += "\n## By projection\n\n";
-    out += &markdown_row(&PROJECTION_COLUMNS.map(str::to_owned));
-    out += "|---|---:|---:|---:|---:|---:|\n";
-    projections(audit).iter().for_each(|row| out += &markdown_row(row));
+    if !audit.projections.is_empty() {
+        out += "\n## By projection\n\n";
+        out += &markdown_row(&PROJECTION_COLUMNS.map(str::to_owned));
+        out += "|---|---:|---:|---:|---:|---:|\n";
+        projections(audit).iter().for_each(|row| out += &markdown_row(row));
+    }
     let experts = expert_lines(audit);
     if !experts.is_empty() {
         out += "\n";
@@ -45,12 +50,14 @@ pub fn markdown(audit: &Audit) -> String {
     if !audit.claims.is_empty() {
         out += "\n## Claims\n\n| id | claimed | verdict | should say |\n|---|---|---|---|\n";
         for claim in &audit.claims {
-            let say = claim.should_say.clone().unwrap_or_default();
+            let say = claim.should_say.as_ref().or(claim.reason.as_ref());
+            let say = say.cloned().unwrap_or_default();
             let verdict = verdict(claim.verdict).to_owned();
             out += &markdown_row(&[printable(&claim.id), printable(&claim.claimed), verdict, say]);
         }
     }
-    out += "\n## Identities\n\n| identity | left | right | holds |\n|---|---:|---:|---|\n";
+    out += "\n## Checks of the counts\n\nEach compares two numbers that were counted in different ways.\n\n";
+    out += "| these are equal | left | right | holds |\n|---|---:|---:|---|\n";
     for identity in &audit.identities {
         let (left, right) = (grouped(identity.left), grouped(identity.right));
         let holds = if identity.holds { "yes" } else { "**no**" };
@@ -64,11 +71,16 @@ pub fn markdown(audit: &Audit) -> String {
 
 /// The same tables for a terminal.
 pub fn text(audit: &Audit) -> String {
+    if let Some(unrelated) = &audit.unrelated {
+        return format!("{unrelated}\n");
+    }
     let mut out = format!("audit from {}\n\n", basis(audit));
     out += &aligned(std::iter::once(SummaryRow::header()).chain(summary(audit)));
-    out += "\n";
-    let header = PROJECTION_COLUMNS.map(str::to_owned).to_vec();
-    out += &aligned(std::iter::once(header).chain(projections(audit)));
+    if !audit.projections.is_empty() {
+        out += "\n";
+        let header = PROJECTION_COLUMNS.map(str::to_owned).to_vec();
+        out += &aligned(std::iter::once(header).chain(projections(audit)));
+    }
     let experts = expert_lines(audit);
     if !experts.is_empty() {
         out += "\n";
@@ -92,10 +104,13 @@ pub fn text(audit: &Audit) -> String {
         if let Some(say) = &claim.should_say {
             out += &format!("; should say {say}");
         }
+        if let Some(reason) = &claim.reason {
+            out += &format!(": {reason}");
+        }
         out += "\n";
     }
     let holding = audit.identities.iter().filter(|identity| identity.holds).count();
-    out += &format!("\nidentities: {holding} of {} hold\n", audit.identities.len());
+    out += &format!("\nchecks of the counts: {holding} of {} hold\n", audit.identities.len());
     for identity in audit.identities.iter().filter(|identity| !identity.holds) {
         let (left, right) = (grouped(identity.left), grouped(identity.right));
         out += &format!("  false: {} ({left} ≠ {right})\n", identity.says);
@@ -124,6 +139,7 @@ fn verdict(verdict: Verdict) -> &'static str {
         Verdict::Correct => "correct",
         Verdict::Denominator => "wrong or missing denominator",
         Verdict::Wrong => "wrong",
+        Verdict::CannotBeJudged => "cannot be judged",
     }
 }
 
@@ -137,7 +153,7 @@ fn projections(audit: &Audit) -> Vec<Vec<String>> {
             grouped(p.elements),
             p.pruned.map_or("unknown".into(), grouped),
             share.map_or("unknown".into(), Share::percent),
-            sparsity.map(|s| format!("{s:.4}")).join(" / "),
+            sparsity.map(|s| format!("{:.2} %", 100.0 * s)).join(" / "),
         ]
     };
     audit.projections.iter().map(row).collect()

@@ -11,33 +11,47 @@ pub struct Share {
     pub whole: u64,
     /// What the denominator counts: `target`, `model`, or a projection's name.
     pub of: String,
-    /// `part / whole`; 0 if the whole is 0.
-    pub share: f64,
+    /// `part / whole`; `None` if the whole is 0.
+    pub share: Option<f64>,
 }
 
 impl Share {
     /// The share of `part` in `whole`.
     pub fn new(part: u64, whole: u64, of: impl Into<String>) -> Share {
-        let share = if whole == 0 { 0.0 } else { part as f64 / whole as f64 };
+        let share = (whole != 0).then(|| part as f64 / whole as f64);
         Share { part, whole, of: of.into(), share }
     }
 
-    /// `22.22 % of target`, rounded half up from the exact quotient.
+    /// `22.22 % of target`, rounded half up from the exact quotient; `none of target (0 of 0)` if the target is
+    /// empty.
     pub fn sentence(&self) -> String {
-        format!("{} of {}", self.percent(), self.of)
+        match self.whole {
+            0 => format!("none of {} ({} of 0)", self.of, grouped(self.part)),
+            _ => format!("{} of {}", self.percent(), self.of),
+        }
     }
 
     /// `22.22 %`, for a place that names the denominator.
     pub(crate) fn percent(&self) -> String {
-        format!("{} %", percent(self.part, self.whole, 2))
+        self.with_decimals(2)
+    }
+
+    /// [`Share::percent`] with this number of decimals.
+    pub(crate) fn with_decimals(&self, decimals: u32) -> String {
+        match self.whole {
+            0 => format!("none ({} of 0)", grouped(self.part)),
+            _ => format!("{} %", percent(self.part, self.whole, decimals)),
+        }
     }
 }
 
 /// `part / whole` in percent with `decimals` decimals, rounded half up in exact arithmetic.
+///
+/// # Panics
+/// If `whole` is 0.
+#[track_caller]
 pub(crate) fn percent(part: u64, whole: u64, decimals: u32) -> String {
-    if whole == 0 {
-        return "0".to_owned();
-    }
+    assert_ne!(whole, 0, "there is no share of nothing");
     let scale = 10u128.pow(decimals);
     let (part, whole) = (u128::from(part), u128::from(whole));
     let units = (200 * scale * part + whole) / (2 * whole);
@@ -83,6 +97,15 @@ mod tests {
         assert_eq!(percent(1, 8, 1), "12.5");
         assert_eq!(percent(1, 8, 0), "13");
         assert_eq!(percent(5, 5, 0), "100");
+    }
+
+    #[test]
+    fn there_is_no_share_of_nothing() {
+        let none = Share::new(0, 0, "target");
+        assert_eq!(none.sentence(), "none of target (0 of 0)");
+        assert_eq!((none.percent().as_str(), none.share), ("none (0 of 0)", None));
+        assert_eq!(serde_json::to_value(&none).expect("a share")["share"], serde_json::Value::Null);
+        assert_eq!(Share::new(0, 5, "target").sentence(), "0.00 % of target");
     }
 
     #[test]

@@ -1,14 +1,14 @@
 //! The summary of an audit: one row per count of the whole model.
 
-use super::audit::{Audit, Basis, Model, Target};
+use super::audit::{Audit, Base, Basis, Changed, Model, Target};
 use super::share::{Share, grouped};
 
-/// A row of a summary; a cell without a value stays empty.
+/// A row of a summary; a cell without a value stays empty, elements without one are unknown.
 #[derive(Default)]
 pub(super) struct SummaryRow<'a> {
     pub what: &'a str,
     pub tensors: Option<u64>,
-    pub elements: u64,
+    pub elements: Option<u64>,
     pub of_target: Option<&'a Share>,
     pub of_model: Option<&'a Share>,
 }
@@ -20,65 +20,85 @@ impl SummaryRow<'_> {
 
     pub fn cells(&self) -> Vec<String> {
         let share = |share: Option<&Share>| share.map_or_else(String::new, Share::percent);
+        let elements = self.elements.map_or_else(|| "unknown".to_owned(), grouped);
         let tensors = self.tensors.map_or_else(String::new, grouped);
         let (target, model) = (share(self.of_target), share(self.of_model));
-        vec![self.what.to_owned(), tensors, grouped(self.elements), target, model]
+        vec![self.what.to_owned(), tensors, elements, target, model]
     }
 }
 
 impl Model {
     pub(super) fn row(&self) -> SummaryRow<'_> {
-        let (tensors, elements) = (Some(self.tensors), self.elements);
+        let (tensors, elements) = (Some(self.tensors), Some(self.elements));
         SummaryRow { what: "model", tensors, elements, ..SummaryRow::default() }
     }
 }
 
 impl Target {
     pub(super) fn row(&self) -> SummaryRow<'_> {
-        let (tensors, elements) = (Some(self.tensors), self.elements);
+        let (tensors, elements) = (Some(self.tensors), Some(self.elements));
         let of_model = Some(&self.of_model);
         SummaryRow { what: "target", tensors, elements, of_target: None, of_model }
     }
 }
 
-/// Rows of what is counted, tensors, elements, share of the target, share of the model.
+/// Rows of what is counted, tensors, elements, share of the target, share of the model. A count that is not known
+/// though there is an original is there as unknown; without targets there are no counts.
 pub(super) fn summary(audit: &Audit) -> Vec<Vec<String>> {
     let mut rows = vec![audit.model.row(), audit.target.row()];
-    rows.extend(audit.processed.as_ref().map(|processed| SummaryRow {
+    if audit.target.tensors > 0 {
+        rows.extend(counts(audit));
+    }
+    let untouched = &audit.untouched;
+    rows.push(SummaryRow {
+        what: if untouched.compared { "untouched" } else { "untouched (not compared)" },
+        tensors: Some(untouched.tensors),
+        elements: Some(untouched.elements),
+        of_target: None,
+        of_model: Some(&untouched.of_model),
+    });
+    rows.iter().map(SummaryRow::cells).collect()
+}
+
+/// The counts among the targets: what was processed, and the zeros.
+fn counts(audit: &Audit) -> Vec<SummaryRow<'_>> {
+    let unknown = |what| SummaryRow { what, ..SummaryRow::default() };
+    let against = audit.base == Base::Original;
+    let processed = audit.processed.as_ref().map(|processed| SummaryRow {
         what: match processed.basis {
             Basis::Bytes => "processed",
             Basis::Journal => "processed (journal)",
         },
         tensors: Some(processed.tensors),
-        elements: processed.elements,
+        elements: Some(processed.elements),
         of_target: Some(&processed.of_target),
         of_model: Some(&processed.of_model),
-    }));
-    rows.extend(audit.pruned.as_ref().map(|pruned| SummaryRow {
+    });
+    let pruned = audit.pruned.as_ref().map(|pruned| SummaryRow {
         what: "pruned",
         tensors: None,
-        elements: pruned.elements,
+        elements: Some(pruned.elements),
         of_target: Some(&pruned.of_target),
         of_model: Some(&pruned.of_model),
-    }));
-    let among_targets = [
-        ("zero", Some(&audit.zero).filter(|_| audit.pruned.is_none())),
-        ("already zero", audit.already_zero.as_ref()),
-        ("zero with a sign bit", audit.sign_bit_zero.as_ref()),
-        ("changed otherwise", audit.changed.as_ref()),
-    ];
-    rows.extend(among_targets.into_iter().filter_map(|(what, count)| {
-        let count = count?;
-        let of_target = Some(&count.of_target);
-        Some(SummaryRow { what, elements: count.elements, of_target, ..SummaryRow::default() })
-    }));
-    let untouched = &audit.untouched;
-    rows.push(SummaryRow {
-        what: if untouched.compared { "untouched" } else { "untouched (not compared)" },
-        tensors: Some(untouched.tensors),
-        elements: untouched.elements,
-        of_target: None,
-        of_model: Some(&untouched.of_model),
     });
-    rows.iter().map(SummaryRow::cells).collect()
+    let mut rows = Vec::new();
+    rows.extend(processed.or_else(|| against.then(|| unknown("processed"))));
+    rows.push(among_targets("zero now", &audit.zero));
+    rows.extend(pruned.or_else(|| against.then(|| unknown("pruned"))));
+    let converted = audit.pruned_by_conversion.as_ref().filter(|count| count.elements > 0);
+    rows.extend(converted.map(|count| among_targets("  of these by conversion", count)));
+    rows.extend(audit.zero_before.as_ref().map(|count| among_targets("zero before", count)));
+    let revived = audit.no_longer_zero.as_ref().filter(|count| count.elements > 0);
+    rows.extend(revived.map(|count| among_targets("no longer zero", count)));
+    let others =
+        [("zero with a sign bit", &audit.sign_bit_zero), ("changed otherwise", &audit.changed)];
+    rows.extend(
+        others.into_iter().filter_map(|(what, count)| Some(among_targets(what, count.as_ref()?))),
+    );
+    rows
+}
+
+fn among_targets<'a>(what: &'a str, count: &'a Changed) -> SummaryRow<'a> {
+    let of_target = Some(&count.of_target);
+    SummaryRow { what, elements: Some(count.elements), of_target, ..SummaryRow::default() }
 }

@@ -28,6 +28,8 @@ impl fmt::Display for Finding {
 /// The result of a verification.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Verification {
+    /// Why the model is not the output's input, in one sentence; the differences are then its consequences.
+    pub unrelated: Option<String>,
     /// Differences in the order in which they were found; empty if the output is proven.
     pub findings: Vec<Finding>,
     /// Number of files in the output.
@@ -43,6 +45,11 @@ pub struct Verification {
 }
 
 impl Verification {
+    /// Whether no difference was found.
+    pub fn is_proven(&self) -> bool {
+        self.findings.is_empty() && self.unrelated.is_none()
+    }
+
     /// Adds a finding.
     pub(super) fn report(&mut self, file: &str, tensor: Option<&str>, what: impl Into<String>) {
         let tensor = tensor.map(str::to_owned);

@@ -11,6 +11,7 @@ one of the two misreads becomes a finding.
 
 mod files;
 pub(crate) mod findings;
+mod kinship;
 mod records;
 mod seen;
 mod shard;
@@ -24,6 +25,7 @@ use physarium_checkpoint::Checkpoint;
 
 use self::files::Files;
 use self::findings::Verification;
+use self::kinship::Sides;
 use self::records::Records;
 use self::shard::{ShardCheck, verify_shard};
 use crate::error::Result;
@@ -33,7 +35,8 @@ use crate::step::Step;
 /// stops the work.
 ///
 /// # Errors
-/// `Checkpoint` if the *model* is malformed or something cannot be read. A fault of the output is a finding.
+/// `Checkpoint` if the *model* is malformed or something cannot be read. A fault of the output is a finding, and
+/// `unrelated` says if the output was not made from this model at all.
 pub fn verify(
     model: &Path,
     out: &Path,
@@ -41,6 +44,10 @@ pub fn verify(
 ) -> Result<Verification> {
     let checkpoint = Checkpoint::open(model)?;
     fs::metadata(out).map_err(|e| physarium_checkpoint::Error::io(out, "open the output", e))?;
+    let sides = Sides { model: &checkpoint, out };
+    if let Some(unrelated) = sides.unrelated_by_headers() {
+        return Ok(Verification { unrelated: Some(unrelated), ..Verification::default() });
+    }
     let total = checkpoint.shards().iter().map(|shard| 2 * shard.size_bytes()).sum();
     on_step(Step::Total(total))?;
     let mut result = Verification::default();
@@ -52,11 +59,13 @@ pub fn verify(
     let plan = records.verify_plan(&checkpoint, &mut result);
     let targets = records.targets(plan.as_ref());
     let by_name = records.by_name();
+    let mut is_recorded_input = false;
     for shard in checkpoint.shards() {
         let mut on_bytes = |bytes| on_step(Step::Read(bytes));
         let check = ShardCheck { shard, out, targets: &targets, changes: records.changes() };
         let seen = verify_shard(&check, &mut result, &mut on_bytes)?;
         records.verify_digests(shard, &seen, &mut result);
+        is_recorded_input |= records.may_be_input(shard, &seen);
         for tensor in &seen.tensors {
             match by_name.get(tensor.name.as_str()) {
                 Some(record) => tensor.compare(record, &shard.name, &mut result),
@@ -64,5 +73,6 @@ pub fn verify(
             }
         }
     }
+    result.unrelated = sides.unrelated_by_findings(&result, is_recorded_input);
     Ok(result)
 }

@@ -152,6 +152,14 @@ impl Records {
         }
     }
 
+    /// Whether the journal records these bytes as a shard of the input; true if it cannot tell.
+    pub fn may_be_input(&self, shard: &Shard, seen: &ShardSeen) -> bool {
+        self.journal.as_ref().is_none_or(|journal| {
+            let mut shards = journal.shards.iter();
+            shards.any(|r| r.name == shard.name && r.input_sha256 == seen.input_sha256)
+        })
+    }
+
     /// Reports a tensor that the journal does not record; without a journal, its absence is reported once.
     pub fn report_unrecorded(&self, tensor: &str, result: &mut Verification) {
         if self.journal.is_some() {

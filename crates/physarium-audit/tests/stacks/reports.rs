@@ -10,8 +10,8 @@ use super::{DOWN, GATE_UP, Stacks, failed};
 /// The table of projections as text.
 const TABLE: &str = "
 projection                tensors  elements  pruned  of projection  sparsity of a matrix, min / mean / max
-mlp.experts.down_proj           1        24       6        25.00 %                0.1667 / 0.2917 / 0.4167
-mlp.experts.gate_up_proj        1        48      14        29.17 %                0.0833 / 0.2917 / 0.5000
+mlp.experts.down_proj           1        24       6        25.00 %             16.67 % / 29.17 % / 41.67 %
+mlp.experts.gate_up_proj        1        48      14        29.17 %              8.33 % / 29.17 % / 50.00 %
 ";
 
 const PRUNED: [&str; 2] = [
@@ -47,7 +47,7 @@ fn assert_lines(audit: &Audit, lines: &[&str]) {
     assert!(table < text.find(lines[0]).unwrap() && text.contains(&format!("\n\n{}\n", lines[0])));
     let markdown = markdown(audit);
     let items = lines.iter().map(|line| format!("- {line}\n")).collect::<String>();
-    assert!(markdown.contains(&format!(" |\n\n{items}\n## Identities")), "{markdown}");
+    assert!(markdown.contains(&format!(" |\n\n{items}\n## Checks of the counts")), "{markdown}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! From names and shapes to sites, matrices and targets.
 
+pub(crate) mod encoded;
 mod family;
 pub(crate) mod language_model;
 pub(crate) mod names;

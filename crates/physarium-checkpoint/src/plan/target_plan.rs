@@ -10,6 +10,7 @@ use crate::escape::printable;
 use crate::open::checkpoint::{Checkpoint, Shard};
 use crate::open::header::TensorInfo;
 
+use super::encoded::{DECODE_HINT, encoded_projections};
 use super::family::Family;
 use super::language_model::{LanguageModel, LeftAlone};
 use super::names::{Named, Naming};
@@ -143,20 +144,21 @@ impl TargetPlan {
                 reasons.push(reason);
             }
         }
-        let packed = self.tensors.iter().filter(|t| t.input.name.ends_with(".qweight")).count();
-        let why = if count > 0 {
+        let encoded = encoded_projections(checkpoint);
+        let why = if encoded.iter().any(|encoded| !encoded.is_plain_dtype()) {
+            let formats: Vec<String> = encoded.iter().map(ToString::to_string).collect();
+            format!("{}\n{DECODE_HINT}", formats.join("; "))
+        } else if count > 0 {
             format!("all {count} projections are skipped: {}", reasons.join("; "))
-        } else if packed > 0 {
-            format!("{packed} projections are packed integers (.qweight)")
         } else {
             format!("none of the {} tensors is a target by its name", self.tensors.len())
         };
         let why = match &self.left_alone {
-            Some(left) => format!(
-                "{why}; --target '{}' takes the matrices of its layers",
-                printable(&left.pattern)
-            ),
-            None => why,
+            Some(left) if encoded.is_empty() => {
+                let pattern = printable(&left.pattern);
+                format!("{why}; --target '{pattern}' takes the matrices of its layers")
+            }
+            _ => why,
         };
         Err(Error::NothingToPrune { dir: checkpoint.dir().to_owned(), why })
     }

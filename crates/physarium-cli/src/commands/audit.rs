@@ -6,10 +6,10 @@ use anyhow::{Context, ensure};
 use clap::Args;
 use physarium::Event;
 use physarium::audit::{Audit, AuditRequest, Claims, Evidence, Verdict, audit, markdown, text};
-use physarium::checkpoint::Selection;
+use physarium::checkpoint::{DECODE_HINT, Selection};
 
 use crate::arguments::{Display, Format, INPUT, OUTPUT, SelectionArguments, ThreadsArgument};
-use crate::output::{self, Outcome};
+use crate::output::{self, Outcome, counted};
 use crate::{signals, terminal};
 
 /// Recount zeros from the bytes, independently of the pruner
@@ -18,7 +18,8 @@ use crate::{signals, terminal};
 /// against each other and, if DIR has a journal, against the journal; every percentage states what it is a
 /// percentage of. Models that other tools pruned need no journal.
 ///
-/// Exit code 1 if the numbers contradict each other or a claim is not correct.
+/// Exit code 1 if the numbers contradict each other, a claim is not correct, or MODEL is not the original; 2 if
+/// nothing can be counted, so that no claim can be judged: no projection is stored as plain weights.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
@@ -50,6 +51,9 @@ Examples:
   physarium audit models/pruned --against models/llama --claims claims.toml --report reports
   physarium audit headers-only --from-journal physarium.journal.jsonl";
 
+/// Names of the files in a report's directory.
+const REPORT_FILES: [&str; 2] = ["physarium.audit.json", "physarium.audit.md"];
+
 /// Audits.
 pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     let claims = arguments.claims.as_deref().map(Claims::read).transpose()?;
@@ -80,13 +84,50 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         Format::Json => output::json(&result)?,
         Format::Text => output::text(&text(&result))?,
     }
-    Ok(outcome(&result))
+    if let Some(report) = &arguments.report {
+        let line = format!(
+            "wrote {}",
+            REPORT_FILES.map(|name| report.join(name).display().to_string()).join(" and ")
+        );
+        match arguments.display.format() {
+            Format::Text => output::text(&(line + "\n"))?,
+            Format::Json if arguments.display.quiet => {}
+            Format::Json => output::note(&line),
+        }
+    }
+    let outcome = outcome(&result);
+    if outcome == Outcome::Undecided {
+        output::note(&format!("error: {}: {}", arguments.dir.display(), why_undecided(&result)));
+    }
+    Ok(outcome)
 }
 
-/// Whether the numbers agree and every claim is correct.
+/// Whether the numbers agree and every claim is correct. Anything false counts more than what cannot be judged.
 pub fn outcome(audit: &Audit) -> Outcome {
-    let claims = audit.claims.iter().all(|claim| claim.verdict == Verdict::Correct);
-    if audit.denominator_correct && claims { Outcome::True } else { Outcome::False }
+    let is_false = |verdict| matches!(verdict, Verdict::Wrong | Verdict::Denominator);
+    let false_claim = audit.claims.iter().any(|claim| is_false(claim.verdict));
+    let unjudged = audit.claims.iter().any(|claim| claim.verdict == Verdict::CannotBeJudged);
+    if !audit.denominator_correct || false_claim || audit.unrelated.is_some() {
+        Outcome::False
+    } else if unjudged || audit.target.elements == 0 {
+        Outcome::Undecided
+    } else {
+        Outcome::True
+    }
+}
+
+/// What cannot be judged, and what can be done about it.
+fn why_undecided(audit: &Audit) -> String {
+    let unjudged = audit.claims.iter().filter(|claim| claim.verdict == Verdict::CannotBeJudged);
+    let what = match unjudged.count() as u64 {
+        0 => "nothing can be counted".to_owned(),
+        n => format!("{} cannot be judged", counted(n, "claim")),
+    };
+    let hint = match audit.encoded.as_slice() {
+        [] => "hint: --target GLOB names the tensors to count; inspect --tensors lists all names",
+        _ => DECODE_HINT,
+    };
+    format!("{what}\n{hint}")
 }
 
 /// A report inside the checkpoint would be a file that `verify` does not expect.
@@ -108,7 +149,7 @@ fn refuse_inside(report: &Path, audited: &Path) -> anyhow::Result<()> {
 pub fn write_report(dir: &Path, audit: &Audit) -> anyhow::Result<()> {
     std::fs::create_dir_all(dir).with_context(|| format!("{}: cannot create", dir.display()))?;
     let json = serde_json::to_string_pretty(audit)? + "\n";
-    for (name, text) in [("physarium.audit.json", json), ("physarium.audit.md", markdown(audit))] {
+    for (name, text) in REPORT_FILES.into_iter().zip([json, markdown(audit)]) {
         output::file(&dir.join(name), &text)?;
     }
     Ok(())

@@ -81,7 +81,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     audit_command::write_report(&arguments.out, &result)?;
     output::text(&text(&result))?;
 
-    heading(&format!("physarium verify {shown_model} {shown_out}"))?;
+    heading(&format!("physarium verify {shown_out} --against {shown_model}"))?;
     let proof =
         verify_output(&model, &out, &mut terminal::steps("verify", &mut *progress, &cancel))?;
     output::text(&verify::as_text(&proof))?;

@@ -12,7 +12,7 @@ use crate::output::{self, Outcome};
 /// List tensors, targets, and why other tensors are skipped
 ///
 /// Reads headers only, so it takes milliseconds for any size. A target is a tensor that `prune` would prune;
-/// every other tensor is skipped for a stated reason.
+/// every other tensor is listed by what it is (embedding, norm, bias, head) or by why it is skipped.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use physarium::audit::{Share, grouped};
 use physarium::checkpoint::{
-    Action, Amount, Criterion, Disposition, LinkPolicy, Overwrite, Recipe, Resume, Scope, printable,
+    Action, Amount, Criterion, Disposition, LinkPolicy, Overwrite, Recipe, Resume, Scope,
+    encoded_projections, printable,
 };
 use physarium::{Options, Output, Strictness, Summary, Surgery, peak_resident_bytes};
 use serde_json::json;
@@ -152,6 +153,11 @@ fn notes(surgery: &Surgery) {
     for (reason, count) in reasons {
         let projections = counted(count, "projection");
         output::note(&format!("note: {projections} copied without pruning: {reason}"));
+    }
+    for encoded in encoded_projections(&surgery.checkpoint) {
+        if !encoded.is_skipped_by_dtype() {
+            output::note(&format!("note: {encoded}: copied without pruning"));
+        }
     }
     if let Amount::Sparsity { sparsity, .. } = surgery.recipe.method.amount() {
         match f64::from(sparsity) {
@@ -304,7 +310,7 @@ fn summary_text(summary: &Summary, model: &Path, out: &Path) -> String {
     format!(
         "wrote {shown}: {} in {}\n\
          next: physarium audit {shown} --against {model}\n      \
-         physarium verify {model} {shown}\n",
+         physarium verify {shown} --against {model}\n",
         size(summary.output_bytes),
         counted(summary.shards as u64, "shard"),
     )

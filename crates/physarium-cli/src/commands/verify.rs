@@ -8,7 +8,7 @@ use physarium::audit::{Verification, grouped, verify};
 use physarium::checkpoint::manifest;
 use serde_json::json;
 
-use crate::arguments::{Display, Format};
+use crate::arguments::{Display, Format, INPUT};
 use crate::output::{self, Outcome, counted};
 use crate::{signals, terminal};
 
@@ -22,29 +22,53 @@ use crate::{signals, terminal};
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// Original checkpoint directory
-    model: PathBuf,
     /// Output directory of `physarium prune`
-    out: PathBuf,
+    dir: PathBuf,
+    /// Original checkpoint directory
+    #[arg(long, value_name = "MODEL", help_heading = INPUT, required_unless_present = "old_order")]
+    against: Option<PathBuf>,
+    // The order of earlier releases: MODEL DIR.
+    #[arg(hide = true, conflicts_with = "against")]
+    old_order: Option<PathBuf>,
     #[command(flatten)]
     pub display: Display,
 }
 
 const EXAMPLES: &str = "\
 Examples:
-  physarium verify models/llama models/pruned
-  physarium verify models/llama models/pruned --format json";
+  physarium verify models/pruned --against models/llama
+  physarium verify models/pruned --against models/llama --format json";
 
 /// Number of differences that are printed; the rest are counted.
 const SHOWN: usize = 20;
 
+impl Arguments {
+    /// Output and original, and whether they were given in the old order.
+    fn directories(&self) -> (&Path, &Path, bool) {
+        match (&self.against, &self.old_order) {
+            (Some(against), _) => (&self.dir, against, false),
+            (None, Some(out)) => (out, &self.dir, true),
+            (None, None) => unreachable!("the parser requires one of the two"),
+        }
+    }
+}
+
 /// Verifies.
 pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
+    let (out, model, is_old_order) = arguments.directories();
+    let note = |line: &str| {
+        if !arguments.display.quiet {
+            output::note(line);
+        }
+    };
+    if is_old_order {
+        note("note: `verify MODEL DIR` is the old order; write `verify DIR --against MODEL`");
+    }
     let cancel = signals::cancel_on_signal()?;
     let mut progress = terminal::progress(arguments.display.style());
     let result = {
         let mut steps = terminal::steps("verify", &mut *progress, &cancel);
-        verify(&arguments.model, &arguments.out, &mut steps)?
+        verify(model, out, &mut steps)?
     };
     progress.event(Event::Finished);
     drop(progress);
@@ -53,24 +77,34 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         Format::Text => output::text(&as_text(&result))?,
     }
     let is_output = |dir: &Path| dir.join(manifest::FILE_NAME).is_file();
-    if is_output(&arguments.model) && !is_output(&arguments.out) && !arguments.display.quiet {
-        output::note("note: the original comes first: physarium verify MODEL DIR");
+    if is_output(model) && !is_output(out) {
+        let (model, out) = (model.display(), out.display());
+        note(&format!(
+            "note: the directories look swapped: physarium verify {model} --against {out}"
+        ));
     }
     Ok(outcome(&result))
 }
 
 /// Whether no difference was found.
 pub fn outcome(result: &Verification) -> Outcome {
-    if result.findings.is_empty() { Outcome::True } else { Outcome::False }
+    if result.is_proven() { Outcome::True } else { Outcome::False }
 }
 
 /// The verification for a terminal.
 pub fn as_text(result: &Verification) -> String {
-    let Verification { findings, files, tensors, bytes, pruned, refitted } = result;
+    let Verification { unrelated, findings, files, tensors, bytes, pruned, refitted } = result;
     let refits = match refitted {
         0 => String::new(),
         n => format!(" and {} updated to compensate, all in targets", grouped(*n)),
     };
+    if let Some(unrelated) = unrelated {
+        let listed = match findings.len() {
+            0 => String::new(),
+            n => format!(" (--format json lists {})", counted(n as u64, "difference")),
+        };
+        return format!("NOT verified: {unrelated}{listed}\n");
+    }
     if findings.is_empty() {
         return format!(
             "verified: {}, {}, {} bytes compared; {} weights pruned{}, nothing else differs; counts and \
@@ -100,12 +134,13 @@ fn as_json(result: &Verification) -> serde_json::Value {
         .collect();
     json!({
         "schema": "physarium.verify/1",
-        "verified": result.findings.is_empty(),
+        "verified": result.is_proven(),
         "files": result.files,
         "tensors": result.tensors,
         "bytes": result.bytes,
         "pruned": result.pruned,
         "refitted": result.refitted,
+        "unrelated": result.unrelated,
         "findings": findings,
     })
 }

@@ -32,7 +32,7 @@ fn each_method_reaches_the_sparsity_and_reports_its_changes() {
         let audit = work.json(&format!("audit {method} --against demo --format json"));
         assert_eq!(audit["denominator_correct"], true, "{audit}");
         assert_eq!(audit["changed"]["elements"], refitted);
-        let proof = work.json(&format!("verify demo {method} --format json"));
+        let proof = work.json(&format!("verify {method} --against demo --format json"));
         assert_eq!((&proof["verified"], &proof["refitted"]), (&true.into(), &refitted.into()));
         assert!(!work.path(method).join("physarium.solved").exists());
         let eval = format!("eval {method} --text text.txt --window 256 --format json");
@@ -58,7 +58,7 @@ fn threads_change_no_byte_and_a_changed_weight_is_found() {
     let at = bytes.len() - 2;
     bytes[at] ^= 1;
     fs::write(work.path("one").join(name), bytes).unwrap();
-    work.fails(1, "verify demo one", &[]);
+    work.fails(1, "verify one --against demo", &[]);
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn allocation_spreads_a_budget_unevenly_and_a_price_sets_one() {
         let run = work.json(&format!(
             "prune demo --out {out} --method {method} {amount} {CALIBRATION} --format json"
         ));
-        work.ok(&format!("verify demo {out}"));
+        work.ok(&format!("verify {out} --against demo"));
         let of_target = run["pruned"]["of_target"]["share"].as_f64().unwrap();
         let audit = work.json(&format!("audit {out} --format json --against demo"));
         let eval = format!("eval {out} --text text.txt --window 256 --format json");
@@ -159,7 +159,7 @@ fn methods_are_compared_in_one_table() {
     assert_eq!(fs::read_dir(work.path("table")).unwrap().count(), 2);
     let few = "--methods magnitude --sparsity 0.5 --keep";
     work.ok(&format!("compare demo --out kept --text text.txt --eval-window 256 {few}"));
-    work.ok("verify demo kept/magnitude-0.5");
+    work.ok("verify kept/magnitude-0.5 --against demo");
     work.fails(2, "compare demo --out none --text text.txt", &["at least one --sparsity S"]);
     let into_output = format!("compare demo --out kept/magnitude-0.5 --text text.txt {few}");
     work.fails(2, &into_output, &["kept/magnitude-0.5: a pruned model, expected a directory"]);

@@ -123,7 +123,7 @@ fn number(value: &Value, field: &str) -> u64 {
 /// The output `out` of a stack is verified; its audit counts each matrix, as its bytes do; packed and unpacked
 /// it is the same. Returns the audit.
 fn check(work: &Work, stack: &Stack, out: &str) -> Value {
-    let verified = work.json(&format!("verify {} {out} --format json", stack.dir));
+    let verified = work.json(&format!("verify {out} --against {} --format json", stack.dir));
     assert_eq!(verified["verified"], true);
     let audit = work.json(&format!("audit {out} --against {} --format json", stack.dir));
     assert_eq!(audit["denominator_correct"], true, "{audit}");
@@ -253,11 +253,11 @@ fn a_changed_count_of_a_matrix_is_found() {
     let digit = at + journal[at..].find(field).unwrap() + field.len();
     let flipped = if &journal[digit..=digit] == "1" { "2" } else { "1" };
     fs::write(&path, [&journal[..digit], flipped, &journal[digit + 1..]].concat()).unwrap();
-    let ran = work.run("verify qwen out");
+    let ran = work.run("verify out --against qwen");
     assert_eq!(ran.code, 1, "{}{}", ran.stdout, ran.stderr);
     assert!(ran.stdout.contains("physarium.journal.jsonl"), "{}", ran.stdout);
     fs::write(&path, journal).unwrap();
-    work.ok("verify qwen out");
+    work.ok("verify out --against qwen");
 }
 
 #[test]
@@ -286,7 +286,7 @@ fn an_expert_of_zeros_shows_in_the_sparsities() {
 fn a_tensor_named_as_target_is_packed_like_a_projection() {
     let work = Work::new();
     work.ok("prune model --out out --target *embed_tokens* --sparsity 0.5");
-    work.ok("verify model out");
+    work.ok("verify out --against model");
     let packed = work.json("pack out --out out.physpack --format json");
     let mask = &packed["projections"]["mask"];
     assert_eq!(number(mask, "tensors"), 1, "{packed}");

@@ -14,6 +14,7 @@ mod exact;
 mod experts;
 mod field;
 mod formats;
+mod judging;
 mod packed;
 
 /// A working directory with `model`, a small checkpoint in two shards.
@@ -95,7 +96,7 @@ fn inspect_prune_audit_and_verify_agree() {
     assert_eq!(audited["denominator_correct"], true);
     assert_eq!(audited["pruned"]["elements"], pruned["pruned"]["elements"]);
     assert_eq!(audited["pruned"]["of_target"]["of"], "target");
-    let verified = work.json("verify model out --format json");
+    let verified = work.json("verify out --against model --format json");
     assert_eq!(
         (&verified["verified"], &verified["pruned"]),
         (&true.into(), &pruned["pruned"]["elements"])
@@ -111,8 +112,11 @@ fn every_percentage_states_its_denominator() {
     let said = work.ok("prune model --out out");
     assert!(said.contains("% of target") && said.contains("% of model"), "{said}");
     let said = work.ok("audit out --against model");
-    assert!(said.contains("of target") && said.contains("identities: 14 of 14 hold"), "{said}");
-    assert!(work.ok("inspect model --tensors").contains("skipped  lm_head.weight  not a target"));
+    assert!(
+        said.contains("of target") && said.contains("checks of the counts: 14 of 14 hold"),
+        "{said}"
+    );
+    assert!(work.ok("inspect model --tensors").contains("skipped  lm_head.weight  head\n"));
     assert!(!said.contains('\u{1b}'));
 }
 
@@ -143,11 +147,11 @@ fn wrong_claims_and_differences_exit_with_1() {
     let mut bytes = fs::read(&shard).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     fs::write(shard, bytes).unwrap();
-    let swapped = work.run("verify out model");
+    let swapped = work.run("verify model --against out");
     assert_eq!(swapped.code, 1);
-    assert!(swapped.stderr.contains("the original comes first"), "{}", swapped.stderr);
+    assert!(swapped.stderr.contains("the directories look swapped"), "{}", swapped.stderr);
     work.fails(2, "prune org/name --out hub", &["hf download"]);
-    let ran = work.run("verify model out");
+    let ran = work.run("verify out --against model");
     assert_eq!(ran.code, 1);
     assert!(ran.stdout.contains("NOT verified") && ran.stdout.contains("weight"), "{}", ran.stdout);
 }
@@ -238,7 +242,7 @@ fn an_empty_output_is_used_and_a_finished_one_is_kept_unless_forced() {
     work.fails(2, "prune model --out out --sparsity 0.5", &["output exists", "--force"]);
     assert_eq!(fs::read(work.path("out/physarium.manifest.json")).unwrap(), before);
     work.ok("prune model --out out --sparsity 0.5 --force");
-    work.ok("verify model out");
+    work.ok("verify out --against model");
     assert_ne!(fs::read(work.path("out/physarium.manifest.json")).unwrap(), before);
     let left: Vec<_> =
         fs::read_dir(work.0.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
@@ -283,7 +287,7 @@ fn non_finite_weights_are_refused_or_kept() {
         work.fails(2, &format!("prune nan --out out {options}"), &needles);
         work.nothing_was_written("out");
         work.ok(&format!("prune nan --out kept {options} --allow-nonfinite --force"));
-        work.ok("verify nan kept");
+        work.ok("verify kept --against nan");
     }
 }
 

@@ -53,7 +53,7 @@ fn a_packed_file_is_smaller_and_unpacks_to_the_same_bytes() {
         fs::read_dir(work.path("half")).unwrap().count(),
         fs::read_dir(work.path("back")).unwrap().count()
     );
-    work.ok("verify demo back");
+    work.ok("verify back --against demo");
 }
 
 #[test]

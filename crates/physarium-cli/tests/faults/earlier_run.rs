@@ -80,7 +80,7 @@ fn an_unfinished_output_is_not_a_checkpoint() {
     refuse(&["inspect".as_ref(), &staging]);
     refuse(&["audit".as_ref(), &staging, "--against".as_ref(), model]);
     let mut verify = Command::new(program());
-    verify.args(["verify".as_ref(), model, &staging]).current_dir(fixture.path());
+    verify.arg("verify").arg(&staging).arg("--against").arg(model).current_dir(fixture.path());
     assert_eq!(Ran::of(&mut verify).code(), 1);
 }
 
@@ -103,7 +103,9 @@ fn a_killed_forced_run_keeps_the_old_output() {
     let ran = Ran::of(&mut force);
     assert_eq!(ran.code(), 0, "{}", ran.stderr);
     let ran = Ran::of(
-        Command::new(program()).args(["verify", "model", "out"]).current_dir(fixture.path()),
+        Command::new(program())
+            .args(["verify", "out", "--against", "model"])
+            .current_dir(fixture.path()),
     );
     assert_eq!(ran.code(), 0, "{}{}", ran.stdout, ran.stderr);
     fixture.nothing_is_left("forced");

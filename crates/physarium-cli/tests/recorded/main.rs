@@ -154,7 +154,7 @@ fn a_recorded_run_is_repeated_verified_and_audited() {
         let out = recorded_run(work.path(), name);
         let out = out.to_str().unwrap();
         // Exit code 0: every recorded digest and count matches the bytes of the repeated run.
-        let verified = physarium(&["verify", MODEL, out, "--quiet"]);
+        let verified = physarium(&["verify", out, "--against", MODEL, "--quiet"]);
         assert!(verified.contains("verified"), "{name}: {verified}");
         let audited = physarium(&["audit", out, "--against", MODEL, "--format", "json", "--quiet"]);
         let audit: serde_json::Value = serde_json::from_str(&audited).unwrap();
