@@ -62,6 +62,7 @@ The programs in `examples/` prune one tensor in memory and audit a directory.
 
 mod calibration;
 mod cancel;
+mod card;
 mod comparison;
 mod engine;
 mod error;
@@ -78,6 +79,7 @@ mod tokenizer;
 
 pub use calibration::CalibrationText;
 pub use cancel::Cancel;
+pub use card::method_in_words;
 pub use comparison::{ComparedRun, ComparisonRequest, Contender, Outputs, compare};
 pub use engine::MemoryPlan;
 pub use error::Error;

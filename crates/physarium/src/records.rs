@@ -15,7 +15,7 @@ use physarium_checkpoint::{Action, Checkpoint, FinishedShard, MatrixView, Recipe
 use crate::engine::{Done, Engine, TensorDone};
 
 /// Program and version, as records name them.
-const TOOL: &str = concat!("physarium ", env!("CARGO_PKG_VERSION"));
+pub(crate) const TOOL: &str = concat!("physarium ", env!("CARGO_PKG_VERSION"));
 
 /// The journal's first record.
 pub(crate) fn run_record(recipe: &Recipe, checkpoint: &Checkpoint) -> RunRecord {

@@ -9,25 +9,29 @@ use std::path::Path;
 use std::time::Duration;
 
 use physarium_checkpoint::journal::{ShardRecord, Totals};
-use physarium_checkpoint::manifest::{FileEntry, LeftOut};
+use physarium_checkpoint::manifest::{self, FileEntry, LeftOut};
 use physarium_checkpoint::{
     Amount, Checkpoint, Disposition, LinkPolicy, Orientation, Overwrite, PlannedTensor, Purpose,
-    Recipe, Resume, SOLVED_DIR, Scope, Shard, Sidecar, Staging, StagingRequest, TargetPlan,
+    Recipe, Resume, SOLVED_DIR, Scope, Shard, Sidecar, Source, Staging, StagingRequest, TargetPlan,
 };
 use physarium_model::{Decoder, Residency};
 
 use crate::calibration::CalibrationText;
 use crate::cancel::Cancel;
+use crate::card::Card;
 use crate::engine::{
     Activations, Engine, MemoryPlan, Preparation, ShardRun, SolvedWeights, Solving, check_recipe,
 };
 use crate::error::{Error, Result};
 use crate::estimate;
 use crate::progress::{Event, Kept, Progress};
-use crate::records::{OtherFiles, Records, run_record, tensor_record};
+use crate::records::{OtherFiles, Records, TOOL, run_record, tensor_record};
 
 /// Bytes that journal and manifest may take per tensor, for the check of free space.
 const RECORD_BYTES: u64 = 2048;
+
+/// Largest config that is read for the card, in bytes.
+const MAX_CONFIG_BYTES: u64 = 16 << 20;
 
 /// What to do with projections that cannot be pruned, and with inputs that are always zero on the calibration
 /// text.
@@ -345,7 +349,14 @@ impl Surgery {
         &tensors[begin..end]
     }
 
-    /// Copies the other files, writes the manifest, and makes the output appear.
+    /// The model's config; null if it has none that is JSON.
+    fn config(&self) -> serde_json::Value {
+        let source = Source::open(&self.checkpoint.dir().join("config.json"));
+        let bytes = source.and_then(|source| source.read_all(MAX_CONFIG_BYTES));
+        serde_json::from_slice(&bytes.unwrap_or_default()).unwrap_or_default()
+    }
+
+    /// Copies the other files, writes the card and the manifest, and makes the output appear.
     fn publish(&self, staging: Staging, records: &Records) -> Result<Summary> {
         let mut other_files = OtherFiles::default();
         for sidecar in &self.sidecars {
@@ -361,6 +372,10 @@ impl Surgery {
             }
         }
         let totals = Totals::of(&records.tensors);
+        let (recipe, shards) = (&self.recipe, &records.shards[..]);
+        let card = Card { config: &self.config(), tool: TOOL, recipe, totals, shards };
+        let card = staging.write_file(manifest::CARD_NAME, card.text().as_bytes())?;
+        other_files.copied.push(card);
         staging.remove_solved()?;
         staging.publish(totals, |journal: FileEntry| {
             other_files.copied.push(journal);

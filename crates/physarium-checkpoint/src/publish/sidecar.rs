@@ -167,8 +167,8 @@ impl Lister<'_> {
 
     /// Whether a run writes a file of this name itself.
     fn is_own_record(&self, name: &str) -> bool {
-        let own = name == journal::FILE_NAME || name == manifest::FILE_NAME;
-        own && self.purpose == Purpose::NewWeights
+        let own = [journal::FILE_NAME, manifest::FILE_NAME, manifest::CARD_NAME];
+        own.contains(&name) && self.purpose == Purpose::NewWeights
     }
 
     /// A link is copied as the file that it points to if that is inside the checkpoint, or in the `blobs` of the hub

@@ -169,6 +169,19 @@ impl Staging {
         Ok(FileEntry { path, size_bytes: source.len(), sha256: hasher.finish() })
     }
 
+    /// Writes a new file of this name and makes it durable.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn write_file(&self, name: &str, bytes: &[u8]) -> Result<FileEntry> {
+        let path = self.dir.join(name);
+        let mut file = create_new(&path)?;
+        file.write_all(bytes).map_err(|e| Error::io(&path, "write", e))?;
+        file.sync_all().map_err(|e| Error::io(&path, "sync", e))?;
+        let (path, size_bytes) = (name.to_owned(), bytes.len() as u64);
+        Ok(FileEntry { path, size_bytes, sha256: Sha256::of(bytes) })
+    }
+
     /// Removes the directory of solved weights, which the shards then hold.
     ///
     /// # Errors

@@ -17,6 +17,8 @@ use crate::records::recipe::Recipe;
 
 /// Name of the manifest in an output directory.
 pub const FILE_NAME: &str = "physarium.manifest.json";
+/// Name of the section for the model card in an output directory.
+pub const CARD_NAME: &str = "physarium.card.md";
 /// Schema of the manifest.
 pub const SCHEMA: &str = "physarium.manifest/1";
 

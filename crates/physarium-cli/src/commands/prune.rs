@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use physarium::audit::{Share, grouped};
 use physarium::checkpoint::{
-    Action, Amount, Criterion, Disposition, LinkPolicy, Overwrite, Recipe, Resume, Scope,
-    encoded_projections, printable,
+    Action, Amount, Disposition, LinkPolicy, Overwrite, Resume, encoded_projections, printable,
 };
-use physarium::{Options, Output, Strictness, Summary, Surgery, peak_resident_bytes};
+use physarium::{
+    Options, Output, Strictness, Summary, Surgery, method_in_words, peak_resident_bytes,
+};
 use serde_json::json;
 
 use crate::arguments::{Display, Format, OUTPUT, SELECTION, ThreadsArgument};
@@ -191,41 +192,10 @@ fn notes(surgery: &Surgery) {
     }
 }
 
-/// The method of a recipe in words: `sparsegpt, sparsity 0.5 of each tensor, calibrated on 8,192 tokens`.
-fn method_text(recipe: &Recipe) -> String {
-    let mut text = recipe.method.criterion().name().to_owned();
-    if let Criterion::MagnitudeFlow { block_size, .. } = recipe.method.criterion() {
-        text += &format!(" in tiles of {block_size} x {block_size}");
-    }
-    text += &match recipe.method.amount() {
-        Amount::Emergent => ", the sparsity emerges from the flow".to_owned(),
-        Amount::Price(price) => {
-            format!(", price {}: the sparsity emerges from the model", f64::from(price))
-        }
-        Amount::Pattern(pattern) => format!(", pattern {pattern}"),
-        Amount::Sparsity { sparsity, scope } => {
-            let of = match scope {
-                Scope::Tile { block_size } => format!("each tile of {block_size} x {block_size}"),
-                Scope::Tensor => "each tensor".to_owned(),
-                Scope::Model => "all targets together".to_owned(),
-            };
-            format!(", sparsity {} of {of}", f64::from(sparsity))
-        }
-    };
-    if let Some(calibration) = recipe.needs().calibration {
-        text += &format!(
-            ", calibrated on {} tokens in windows of {}",
-            grouped(calibration.tokens),
-            grouped(calibration.window)
-        );
-    }
-    text
-}
-
 fn dry_run_text(surgery: &Surgery, time: Option<Duration>, out: &Path) -> String {
     let (model, target) = (surgery.plan.model_elements(), surgery.plan.target_elements());
     let (workers, resident_bytes) = (surgery.memory.workers, surgery.memory.resident_bytes);
-    let method = method_text(&surgery.recipe);
+    let method = method_in_words(&surgery.recipe);
     let time = match time {
         Some(time) => format!("about {}, by a measured second of the work", output::duration(time)),
         None => "not estimated for this method".to_owned(),
