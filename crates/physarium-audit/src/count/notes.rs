@@ -41,8 +41,8 @@ pub(crate) fn checkpoint_notes(checkpoint: &Checkpoint) -> Vec<String> {
 pub(crate) fn encoded_note(encoded: &[Encoded], counted: u64) -> Option<String> {
     let formats: Vec<String> = encoded.iter().map(ToString::to_string).collect();
     let left_out = match counted {
-        0 => "nothing can be counted or pruned".to_owned(),
-        n => format!("not counted, only the other {} target tensors", grouped(n)),
+        0 => "nothing can be counted or pruned",
+        _ => "not part of the target, and not counted",
     };
     (!formats.is_empty()).then(|| format!("{}: {left_out}", formats.join("; ")))
 }
@@ -91,6 +91,7 @@ fn cast_notes(pairs: &[Pair<'_>], found: Option<&[Found]>) -> Vec<String> {
     let note = |([here, there], (tensors, overflowed)): ([&str; 2], (usize, u64))| {
         let beyond = match overflowed {
             0 => String::new(),
+            1 => format!("; 1 weight is beyond the range of {here}: infinite here"),
             n => format!("; {} weights are beyond the range of {here}: infinite here", grouped(n)),
         };
         format!(

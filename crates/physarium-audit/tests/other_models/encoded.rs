@@ -105,7 +105,7 @@ fn plain_projections_beside_encoded_ones_are_counted() {
     assert_eq!(models.claim("zero", "25 %", "target", &found).verdict, Verdict::Correct);
     let [note] = &found.warnings[..] else { panic!("{:?}", found.warnings) };
     assert!(note.starts_with("7 projections are stored as compressed-tensors"), "{note}");
-    assert!(note.ends_with("not counted, only the other 7 target tensors"), "{note}");
+    assert!(note.ends_with("not part of the target, and not counted"), "{note}");
     // A projection of which no tensor is plain is no unknown denominator.
     let only_q = |name: &str| name.contains("q_proj");
     let dir = models.write("q", &encoded(&FORMATS[1], only_q), weight);

@@ -95,7 +95,7 @@ fn values_out_of_range_are_told_from_pruned_ones() {
     assert_eq!(found.pruned_by_conversion.as_ref().unwrap().elements, 1);
     assert_eq!(found.no_longer_zero.as_ref().unwrap().elements, 1);
     assert!(found.denominator_correct && found.untouched.differing.is_empty());
-    let note = "2 tensors: F16 here, BF16 in the original: compared by value; 1 weights are beyond \
+    let note = "2 tensors: F16 here, BF16 in the original: compared by value; 1 weight is beyond \
                 the range of F16: infinite here";
     assert_eq!(found.warnings, [note]);
     let said = text(&found);

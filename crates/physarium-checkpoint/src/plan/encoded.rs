@@ -152,7 +152,7 @@ impl Parts<'_> {
         };
         match self.weight() {
             Some(dtype) => !dtype.is_prunable(),
-            None => self.0.keys().any(|part| other(&part)),
+            None => self.0.keys().any(other),
         }
     }
 
