@@ -22,8 +22,8 @@ pub struct Generation<'a> {
 }
 
 impl<'a> Generation<'a> {
-    /// Prepares for a text of at most `positions` tokens. Reads all weights; the decoder keeps them if it is
-    /// [`Resident`](crate::decoder::Residency::Resident).
+    /// Prepares for a text of at most `positions` tokens; memory grows with the tokens fed. Reads all weights; the
+    /// decoder keeps them if it is [`Resident`](crate::decoder::Residency::Resident).
     ///
     /// # Errors
     /// `Checkpoint` if weights cannot be read or differ from their digests.
@@ -37,7 +37,7 @@ impl<'a> Generation<'a> {
         let layers = (0..decoder.config().layers()).map(layer).collect::<Result<Vec<_>>>()?;
         Ok(Generation {
             decoder,
-            workspace: Workspace::new(compute, decoder.config(), positions),
+            workspace: Workspace::new(compute, decoder.config(), 0),
             layers,
             head: decoder.head()?,
             positions,
@@ -73,6 +73,7 @@ impl<'a> Generation<'a> {
             self.positions
         );
         let mut hidden = self.decoder.embed(tokens)?;
+        self.workspace.extend(self.decoder.config(), self.seen + tokens.len());
         let (workspace, layers) = (&self.workspace, &mut self.layers);
         workspace.compute().within(|| {
             for (layer, past) in layers {

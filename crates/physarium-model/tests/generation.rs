@@ -68,6 +68,19 @@ fn logits_do_not_depend_on_threads_or_vectors() {
 }
 
 #[test]
+fn nothing_is_allocated_by_the_number_of_positions() {
+    let (dir, tokens, _) = golden("qwen2-yarn");
+    let decoder = Decoder::open(&dir, Residency::Streamed).unwrap();
+    let compute = Compute::new(1).unwrap();
+    let logits = |positions| {
+        let mut generation = Generation::new(&compute, &decoder, positions).unwrap();
+        generation.feed(&tokens[..5]).unwrap();
+        generation.feed(&tokens[5..9]).unwrap().to_vec()
+    };
+    assert!(logits(usize::MAX) == logits(9));
+}
+
+#[test]
 #[should_panic(expected = "more than 3")]
 fn more_tokens_than_positions_are_refused() {
     let (dir, tokens, _) = golden("llama");

@@ -32,6 +32,11 @@ impl<'a> Workspace<'a> {
         Workspace { compute, angles, buffers: Mutex::default() }
     }
 
+    /// Makes room for windows of at most `positions` tokens of the same model.
+    pub(crate) fn extend(&mut self, config: &Config, positions: usize) {
+        self.angles.extend(&config.rope, positions);
+    }
+
     /// The threads and the instruction set.
     pub fn compute(&self) -> &'a Compute {
         self.compute

@@ -164,15 +164,20 @@ impl Angles {
     pub fn new(rope: &Rope, positions: usize) -> Angles {
         let pairs = rope.frequencies.len();
         let mut angles = Angles { pairs, cos: Vec::new(), sin: Vec::new() };
-        for position in 0..positions {
+        angles.extend(rope, positions);
+        angles
+    }
+
+    /// Computes those that are not there yet, of the same embedding.
+    pub(crate) fn extend(&mut self, rope: &Rope, positions: usize) {
+        for position in self.cos.len() / self.pairs..positions {
             for frequency in &rope.frequencies {
                 // In float32, as in training.
                 let (sin, cos) = (position as f32 * frequency).sin_cos();
-                angles.cos.push(cos * rope.factor);
-                angles.sin.push(sin * rope.factor);
+                self.cos.push(cos * rope.factor);
+                self.sin.push(sin * rope.factor);
             }
         }
-        angles
     }
 
     /// Cosines and sines at a position, one for each pair.
