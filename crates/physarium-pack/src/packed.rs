@@ -43,7 +43,14 @@ impl Packed {
     /// `Malformed` for anything that violates the format, and for a version that this program does not support;
     /// `InputChanged`, `FileShrank`, `Io`.
     pub fn open(path: &Path) -> Result<Packed> {
-        let container = Shard::open(path)?;
+        let container = Shard::open(path).map_err(|e| match e {
+            Error::Malformed(fault) => {
+                let hint =
+                    "a packed file is what `physarium pack` writes; a checkpoint is a directory";
+                Error::from(fault.with_hint(hint))
+            }
+            other => other,
+        })?;
         let bounds: HashMap<String, Range<u64>> = container
             .tensors
             .iter()

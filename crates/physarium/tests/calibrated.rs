@@ -5,23 +5,36 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use physarium::{
-    CalibrationOptions, CalibrationText, Cancel, Error, Event, MethodName, Options, Output,
+    CalibrationOptions, CalibrationText, Cancel, Error, Event, Kept, MethodName, Options, Output,
     Progress, RecipeOptions, Silent, Surgery,
 };
 
-/// Raises `cancel` after this many tokens.
+/// Raises `cancel` after this many steps of the work on layers.
 struct StopAfter {
-    tokens: u64,
+    steps: u64,
     cancel: Cancel,
 }
 
 impl Progress for StopAfter {
     fn event(&mut self, event: Event<'_>) {
-        if let Event::Tokens(tokens) = event {
-            self.tokens = self.tokens.saturating_sub(tokens);
-            if self.tokens == 0 {
+        if let Event::LayerStep = event {
+            self.steps -= 1;
+            if self.steps == 0 {
                 self.cancel.raise();
             }
+        }
+    }
+}
+
+/// Layers that are said to be kept of an interrupted run.
+#[derive(Default)]
+struct KeptLayers(usize);
+
+impl Progress for KeptLayers {
+    fn event(&mut self, event: Event<'_>) {
+        if let Event::Resumed { kept: Kept::Layers, count, of } = event {
+            assert_eq!(of, 5);
+            self.0 += count;
         }
     }
 }
@@ -58,12 +71,12 @@ fn a_resumed_run_reuses_solved_layers() {
     let dir = tempfile::tempdir().unwrap();
     let (whole, stopped) = (dir.path().join("whole"), dir.path().join("stopped"));
     prune(&whole, &Cancel::default(), &mut Silent).unwrap();
-    // 2048 tokens pass five layers twice for gradients, then four stages of five layers. The runs are cancelled among
+    // Eight windows pass five layers twice for gradients, then four stages of five layers. The runs are cancelled among
     // the gradients, in the first layer, in the third and in the last.
-    let gradients = 2 * 5 * 2048;
-    for tokens in [10_000, gradients + 3_000, gradients + 20_000, gradients + 40_000] {
+    let gradients = 2 * 5 * 8;
+    for steps in [40, gradients + 12, gradients + 79, gradients + 157] {
         let cancel = Cancel::default();
-        let mut progress = StopAfter { tokens, cancel: cancel.clone() };
+        let mut progress = StopAfter { steps, cancel: cancel.clone() };
         let stop = prune(&stopped, &cancel, &mut progress);
         assert!(matches!(stop, Err(Error::Interrupted { .. })), "{stop:?}");
         assert!(!stopped.exists());
@@ -75,7 +88,10 @@ fn a_resumed_run_reuses_solved_layers() {
     let mut bytes = fs::read(&damaged).unwrap();
     bytes[100] ^= 1;
     fs::write(&damaged, bytes).unwrap();
-    prune(&stopped, &Cancel::default(), &mut Silent).unwrap();
+    let mut kept = KeptLayers::default();
+    prune(&stopped, &Cancel::default(), &mut kept).unwrap();
+    // What is said to be kept is kept: not the damaged layer, nor the last, which was not solved.
+    assert_eq!(kept.0, 3);
     assert!(files(&whole) == files(&stopped));
 }
 

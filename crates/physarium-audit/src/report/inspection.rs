@@ -252,7 +252,7 @@ impl Inspection {
         let mut at: HashMap<String, usize> = HashMap::new();
         for tensor in &self.skipped {
             let kind = match kind(tensor, &self.encoded) {
-                kind if kind == NOT_A_TARGET => format!("{kind}: {}", pattern(&tensor.name)),
+                kind if kind == NOT_A_TARGET => pattern(&tensor.name),
                 kind => kind,
             };
             let at = *at.entry(kind.clone()).or_insert_with(|| {

@@ -7,6 +7,7 @@ use physarium::audit::{Listing, inspect};
 use physarium::checkpoint::{Checkpoint, Selection, TargetPlan};
 
 use crate::arguments::{DISPLAY, Format, FormatArgument, SelectionArguments};
+use crate::commands::prune;
 use crate::output::{self, Outcome};
 
 /// List tensors, targets, and why other tensors are skipped
@@ -38,6 +39,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     let SelectionArguments { target, skip } = arguments.selection;
     let plan = TargetPlan::new(&checkpoint, &Selection { target, skip })?;
     let inspection = inspect(&checkpoint, &plan);
+    prune::note_left_alone(&plan);
     match arguments.result.format {
         Format::Json => output::json(&inspection)?,
         Format::Text => {

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use physarium::audit::{Share, grouped};
 use physarium::checkpoint::{
-    Action, Amount, Disposition, LinkPolicy, Overwrite, Resume, encoded_projections, printable,
+    Action, Amount, Disposition, LinkPolicy, Overwrite, Resume, TargetPlan, encoded_projections,
+    printable,
 };
 use physarium::{
     Options, Output, Strictness, Summary, Surgery, method_in_words, peak_resident_bytes,
@@ -167,16 +168,7 @@ fn notes(surgery: &Surgery) {
             _ => {}
         }
     }
-    if let Some(left) = &surgery.plan.left_alone {
-        output::note(&format!(
-            "note: the default targets leave alone {} of {} elements of the matrices in the decoder's layers \
-             ({}); --target '{}' takes all of them",
-            grouped(left.elements),
-            grouped(left.of_layers),
-            Share::new(left.elements, left.of_layers, "these matrices").sentence(),
-            printable(&left.pattern),
-        ));
-    }
+    note_left_alone(&surgery.plan);
     if let Amount::Pattern(pattern) = surgery.recipe.method.amount() {
         let group = pattern.group();
         let divides = |cols| physarium::flow::pattern_divides_row(cols, group);
@@ -190,6 +182,19 @@ fn notes(surgery: &Surgery) {
             ));
         }
     }
+}
+
+/// Prints what the default targets leave alone in the decoder's layers, if anything.
+pub fn note_left_alone(plan: &TargetPlan) {
+    let Some(left) = &plan.left_alone else { return };
+    output::note(&format!(
+        "note: the default targets leave alone {} of {} elements of the matrices in the decoder's layers ({}); \
+         --target '{}' takes all of them",
+        grouped(left.elements),
+        grouped(left.of_layers),
+        Share::new(left.elements, left.of_layers, "these matrices").sentence(),
+        printable(&left.pattern),
+    ));
 }
 
 fn dry_run_text(surgery: &Surgery, time: Option<Duration>, out: &Path) -> String {

@@ -178,7 +178,7 @@ fn invalid_requests_are_refused_with_the_reason() {
     let scope = format!("--sparsity 0.5 --scope model {CALIBRATION}");
     fails(&scope, &["--scope has no effect"]);
     fails(&format!("--sparsity 0.5 --beta 3 {CALIBRATION}"), &["--beta"]);
-    let short = "--sparsity 0.5 --calibration text.txt --window 256";
+    let short = "--sparsity 0.5 --calibration text.txt --window 256 --calibration-tokens 131072";
     fails(short, &["text.txt", "too short", "512 windows of 256 tokens", "hint"]);
     let wide = "--sparsity 0.5 --calibration calibration.txt --window 1024";
     fails(wide, &["--window 1024", "at most 512"]);

@@ -262,7 +262,7 @@ fn tensors_that_are_not_used_are_noted_and_layers_beyond_the_last_are_refused() 
     assert_eq!(ran.stderr.matches(&note).count(), 1, "{}", ran.stderr);
 
     Model::demo().with("num_hidden_layers", json!(3)).save(&work, "fewer");
-    let refused = format!("prune fewer --out out {CALIBRATED}");
+    let refused = format!("prune fewer --out out --target *_proj.weight {CALIBRATED}");
     for command in [refused.clone(), format!("{refused} --dry-run")] {
         work.fails(
             2,
@@ -272,9 +272,13 @@ fn tensors_that_are_not_used_are_noted_and_layers_beyond_the_last_are_refused() 
         work.nothing_was_written("out");
     }
     let skipped = format!("{refused} --skip model.layers.3.* --skip model.layers.4.*");
-    for command in
-        [format!("{skipped} --dry-run --format json"), format!("{skipped} --format json")]
-    {
+    // They are no default targets.
+    let by_default = format!("prune fewer --out default {CALIBRATED}");
+    for command in [
+        format!("{skipped} --dry-run --format json"),
+        format!("{skipped} --format json"),
+        format!("{by_default} --format json"),
+    ] {
         let ran = work.run(&command);
         assert_eq!(ran.code, 0, "{}", ran.stderr);
         let json: Value = serde_json::from_str(&ran.stdout).unwrap();

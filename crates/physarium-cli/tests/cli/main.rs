@@ -16,6 +16,8 @@ mod field;
 mod formats;
 mod judging;
 mod packed;
+mod progress;
+mod texts;
 
 /// A working directory with `model`, a small checkpoint in two shards.
 struct Work(tempfile::TempDir);
@@ -43,9 +45,17 @@ impl Work {
     }
 
     fn run(&self, arguments: &str) -> Ran {
+        self.run_with_stdin(arguments, "")
+    }
+
+    /// Runs a command that reads the file `stdin`, or nothing for an empty name.
+    fn run_with_stdin(&self, arguments: &str, stdin: &str) -> Ran {
         let mut command = Command::new(env!("CARGO_BIN_EXE_physarium"));
-        let output =
-            command.current_dir(self.0.path()).args(arguments.split_whitespace()).output().unwrap();
+        command.current_dir(self.0.path()).args(arguments.split_whitespace());
+        if !stdin.is_empty() {
+            command.pipe_stdin(self.path(stdin)).unwrap();
+        }
+        let output = command.output().unwrap();
         Ran {
             code: output.status.code().unwrap(),
             stdout: String::from_utf8(output.stdout).unwrap(),

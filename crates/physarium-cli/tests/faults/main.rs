@@ -88,7 +88,7 @@ impl Fixture {
         let kept = self.journalled_shards();
         let ran = Ran::of(&mut prune(self.path(), "out"));
         assert_eq!(ran.code(), 0, "{context}: {}", ran.stderr);
-        let note = format!("resuming: {kept} of {SHARDS} shards already done and verified");
+        let note = format!("resuming: {kept} of {SHARDS} shards kept, verified by digest");
         assert_eq!(ran.stderr.contains(&note), kept > 0, "{context}: {kept} in {}", ran.stderr);
         assert!(self.check(context), "{context}: no output");
         self.nothing_is_left(context);

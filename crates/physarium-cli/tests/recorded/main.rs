@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
 use physarium::checkpoint::Sha256;
+use physarium::checkpoint::manifest::{self, Manifest};
 use physarium::model::{Compute, Instructions, VectorKind};
 
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../demo/model");
@@ -62,6 +63,7 @@ fn run(work: &Path, name: &str, options: &str) -> Digests {
     let mut prune = vec!["prune", MODEL, "--out", out.to_str().unwrap(), "--quiet"];
     prune.extend(options.split_whitespace());
     physarium(&prune);
+    remove_card(&out);
     physarium(&["pack", out.to_str().unwrap(), "--out", packed.to_str().unwrap(), "--quiet"]);
     let mut digests = Digests::new();
     let mut add = |name: String, path: &Path| {
@@ -76,6 +78,15 @@ fn run(work: &Path, name: &str, options: &str) -> Digests {
     }
     add(format!("{name}.physpack"), &packed);
     digests
+}
+
+/// Takes out the section for the model card, which the recorded version did not write.
+fn remove_card(out: &Path) {
+    fs::remove_file(out.join(manifest::CARD_NAME)).unwrap();
+    let path = out.join(manifest::FILE_NAME);
+    let mut manifest = Manifest::read(&path).unwrap();
+    manifest.files.retain(|entry| entry.path != manifest::CARD_NAME);
+    fs::write(&path, manifest.encode()).unwrap();
 }
 
 /// Compares with a file of `sha256sum`, or writes the file if PHYSARIUM_RECORD is set.
@@ -138,6 +149,7 @@ fn recorded_run(work: &Path, name: &str) -> PathBuf {
     let (out, recipe) = (work.join(name), records.join("physarium.manifest.json"));
     let again = ["--out", out.to_str().unwrap(), "--recipe", recipe.to_str().unwrap(), "--quiet"];
     physarium(&[&["prune", MODEL][..], &again].concat());
+    fs::remove_file(out.join(manifest::CARD_NAME)).unwrap();
     for file in ["physarium.manifest.json", "physarium.journal.jsonl"] {
         fs::copy(records.join(file), out.join(file)).unwrap();
     }

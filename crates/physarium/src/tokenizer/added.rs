@@ -32,7 +32,8 @@ struct Addition {
     stated: Option<(u32, &'static str)>,
 }
 
-/// Adds the tokens that the tokenizer does not have, in the order of their ids.
+/// Adds the tokens that the tokenizer does not have, in the order of their ids. Returns the new ids of tokens that no
+/// file gives an id.
 ///
 /// # Errors
 /// `Checkpoint` for a malformed file, and for a token that would not get the id that its file says.
@@ -40,7 +41,8 @@ pub(super) fn add_missing(
     tokenizer: &mut Tokenizer,
     files: &ModelFiles,
     config: &TokenizerConfig,
-) -> Result<()> {
+) -> Result<HashSet<u32>> {
+    let mut invented = HashSet::new();
     let with_roles = with_roles(config);
     let roles: HashSet<String> = with_roles.iter().map(|token| token.content.clone()).collect();
     let mut additions = match config.get(DECODER) {
@@ -57,9 +59,13 @@ pub(super) fn add_missing(
         }
         token.special |= roles.contains(&token.content);
         let content = token.content.clone();
+        let was_known = tokenizer.token_to_id(&content).is_some();
         let added = tokenizer.add_tokens([token]);
         added.map_err(|e| fault(&files.path_of(super::FILE_NAME), &e.to_string()))?;
         let given = tokenizer.token_to_id(&content);
+        if stated.is_none() && !was_known {
+            invented.extend(given);
+        }
         if let Some((id, file)) = stated
             && given != Some(id)
         {
@@ -68,7 +74,7 @@ pub(super) fn add_missing(
             return Err(Malformed::new(&files.path_of(file), "added token", expected, found).into());
         }
     }
-    Ok(())
+    Ok(invented)
 }
 
 /// The tokens in `added_tokens_decoder`: an object from ids to tokens.

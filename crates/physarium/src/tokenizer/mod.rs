@@ -8,6 +8,7 @@ In: `tokenizer.json` and the files beside it that add tokens (`tokenizer_config.
 mod added;
 mod config;
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 use physarium_checkpoint::{Digest, Malformed, Sha256, printable};
@@ -38,6 +39,8 @@ pub(crate) struct ModelTokenizer {
     pub(crate) config: TokenizerConfig,
     /// Digest of `tokenizer.json`.
     pub(crate) sha256: Digest,
+    /// Ids that no file states: the model's vocabulary may not have them.
+    invented: HashSet<u32>,
     path: PathBuf,
 }
 
@@ -57,8 +60,8 @@ impl ModelTokenizer {
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).map_err(fault)?;
         let config = TokenizerConfig::read(files)?;
-        added::add_missing(&mut tokenizer, files, &config)?;
-        Ok(ModelTokenizer { tokenizer, config, sha256: Sha256::of(&bytes), path })
+        let invented = added::add_missing(&mut tokenizer, files, &config)?;
+        Ok(ModelTokenizer { tokenizer, config, sha256: Sha256::of(&bytes), invented, path })
     }
 
     /// Tokens of a text. None are added at its beginning or end.
@@ -89,7 +92,8 @@ impl ModelTokenizer {
             Some(false) => Ok(none(CONFIG_NAME)),
             Some(true) => {
                 let token = config.token("bos_token").unwrap_or_default();
-                let id = tokenizer.token_to_id(token).ok_or_else(|| {
+                let id = tokenizer.token_to_id(token).filter(|id| !self.invented.contains(id));
+                let id = id.ok_or_else(|| {
                     let expected = "a bos_token of the vocabulary, as add_bos_token is true";
                     let found = printable(&config.get("bos_token").to_string());
                     Malformed::new(config.path(), "bos_token", expected, found)
