@@ -146,7 +146,7 @@ fn an_inspection_lists_layers_in_order_and_says_what_skipped_tensors_are() {
         "head 1 1,024 3.40 %",
         "norm 25 400 1.33 %",
         "bias 2 32 0.11 %",
-        "not a target projection: model.layers.*.mamba.in_proj.weight 2 8 0.03 %",
+        "model.layers.*.mamba.in_proj.weight 2 8 0.03 %",
         "skipped model.layers.2.self_attn.q_proj.bias bias",
         "skipped model.layers.10.mamba.in_proj.weight not a target projection",
     ] {

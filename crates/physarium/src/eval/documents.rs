@@ -5,6 +5,8 @@ use std::path::Path;
 use physarium_checkpoint::{Malformed, printable};
 use serde_json::{Deserializer, Value};
 
+use crate::error::Result;
+
 /// Default field of the text in an object.
 const DEFAULT_FIELD: &str = "text";
 /// Endings of the names of JSON files.
@@ -56,7 +58,7 @@ impl Json<'_> {
     ///
     /// # Errors
     /// `Malformed` for JSON that is not well-formed, values that are not documents, and no document.
-    pub(super) fn documents(&self, text: &str) -> Result<Documents, Malformed> {
+    pub(super) fn documents(&self, text: &str) -> Result<Documents> {
         let mut documents = Documents { texts: Vec::new(), field: None };
         let mut values = Deserializer::from_str(text).into_iter::<Value>();
         loop {
@@ -67,7 +69,7 @@ impl Json<'_> {
                 None => break,
                 Some(Err(e)) => {
                     let found = printable(&e.to_string());
-                    return Err(self.fault("documents in JSON, such as JSON Lines", found));
+                    return Err(self.fault("documents in JSON, such as JSON Lines", found).into());
                 }
                 Some(Ok(Value::Array(elements))) => {
                     for (index, element) in elements.into_iter().enumerate() {
@@ -81,7 +83,7 @@ impl Json<'_> {
             }
         }
         if documents.texts.is_empty() {
-            return Err(self.fault("documents in JSON", "no document".to_owned()));
+            return Err(self.fault("documents in JSON", "no document".to_owned()).into());
         }
         Ok(documents)
     }
@@ -92,7 +94,7 @@ impl Json<'_> {
         value: Value,
         documents: &mut Documents,
         place: &dyn Fn() -> String,
-    ) -> Result<(), Malformed> {
+    ) -> Result<()> {
         let name = self.field.unwrap_or(DEFAULT_FIELD);
         let text = match value {
             Value::String(text) if self.field.is_none() => text,
@@ -104,7 +106,7 @@ impl Json<'_> {
                 Some(other) => {
                     let expected = format!("a string in field \"{name}\"");
                     let found = format!("{}: {}", place(), kind(&other));
-                    return Err(self.fault(&expected, found));
+                    return Err(self.fault(&expected, found).into());
                 }
                 None => {
                     let names: Vec<&str> =
@@ -113,12 +115,12 @@ impl Json<'_> {
                     let found =
                         format!("{}: only fields {}", place(), printable(&names.join(", ")));
                     let hint = "eval --field NAME reads another field; a --calibration text needs \"text\"";
-                    return Err(self.fault(&expected, found).with_hint(hint));
+                    return Err(self.fault(&expected, found).with_hint(hint).into());
                 }
             },
             other => {
                 let found = format!("{}: {}", place(), kind(&other));
-                return Err(self.fault("an object for each document", found));
+                return Err(self.fault("an object for each document", found).into());
             }
         };
         documents.texts.push(text);

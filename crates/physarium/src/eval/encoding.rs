@@ -4,6 +4,8 @@ use std::path::Path;
 
 use physarium_checkpoint::Malformed;
 
+use crate::error::Result;
+
 /// Formats that texts come in, by the bytes they begin with: the bytes, the name, and what to do.
 const FORMATS: [(&[u8], &str, &str); 10] = [
     (b"\x1f\x8b", "gzip-compressed", "decompress it first: gunzip --keep FILE"),
@@ -26,16 +28,16 @@ const EXPECTED: &str = "UTF-8 text, or documents in JSON";
 ///
 /// # Errors
 /// `Malformed` for compressed and binary files, tables, and other encodings.
-pub(super) fn decode(path: &Path, bytes: Vec<u8>) -> Result<String, Malformed> {
+pub(super) fn decode(path: &Path, bytes: Vec<u8>) -> Result<String> {
     if let Some((_, name, hint)) = FORMATS.iter().find(|(begin, ..)| bytes.starts_with(begin)) {
-        return Err(Malformed::new(path, "text", EXPECTED, *name).with_hint(*hint));
+        return Err(Malformed::new(path, "text", EXPECTED, *name).with_hint(hint).into());
     }
     let extension = path.extension().unwrap_or_default();
     if let Some((_, name)) = TABLES.iter().find(|(end, _)| extension.eq_ignore_ascii_case(end)) {
         let found = format!("a {name} table by its name");
         let hint =
             "export its text column as JSON Lines; a file of another name is read as plain text";
-        return Err(Malformed::new(path, "text", EXPECTED, found).with_hint(hint));
+        return Err(Malformed::new(path, "text", EXPECTED, found).with_hint(hint).into());
     }
     let at_byte = |at: usize, byte: u8| {
         let found = format!("byte {byte:#04x}");
@@ -46,7 +48,7 @@ pub(super) fn decode(path: &Path, bytes: Vec<u8>) -> Result<String, Malformed> {
         at_byte(at, e.as_bytes()[at])
     })?;
     if let Some(at) = text.find('\0') {
-        return Err(at_byte(at, 0));
+        return Err(at_byte(at, 0).into());
     }
     if text.starts_with(BYTE_ORDER_MARK) {
         text.drain(..BYTE_ORDER_MARK.len_utf8());

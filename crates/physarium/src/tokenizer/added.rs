@@ -13,8 +13,8 @@ use physarium_model::ModelFiles;
 use serde_json::Value;
 use tokenizers::{AddedToken, Tokenizer};
 
-use super::config::{CONFIG_NAME, TokenizerConfig, json};
-use super::fault;
+use super::config::{CONFIG_NAME, TokenizerConfig};
+use super::files::{FILE_NAME, fault, json};
 use crate::error::{Error, Result};
 
 /// The roles of special tokens.
@@ -61,7 +61,7 @@ pub(super) fn add_missing(
         let content = token.content.clone();
         let was_known = tokenizer.token_to_id(&content).is_some();
         let added = tokenizer.add_tokens([token]);
-        added.map_err(|e| fault(&files.path_of(super::FILE_NAME), &e.to_string()))?;
+        added.map_err(|e| fault(&files.path_of(FILE_NAME), &e.to_string()))?;
         let given = tokenizer.token_to_id(&content);
         if stated.is_none() && !was_known {
             invented.extend(given);

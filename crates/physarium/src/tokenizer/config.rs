@@ -2,11 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use physarium_checkpoint::{Malformed, printable};
 use physarium_model::ModelFiles;
 use serde_json::Value;
 
-use super::MAX_BYTES;
+use super::files::json;
 use crate::error::Result;
 
 /// File name of the tokenizer's configuration.
@@ -53,16 +52,4 @@ impl TokenizerConfig {
         let token = self.get(field);
         token.as_str().or(token["content"].as_str())
     }
-}
-
-/// A JSON file of the model; null if it has none of this name.
-///
-/// # Errors
-/// `Checkpoint` if it is not JSON.
-pub(super) fn json(files: &ModelFiles, name: &str) -> Result<Value> {
-    let Some(bytes) = files.find(name, MAX_BYTES)? else { return Ok(Value::Null) };
-    serde_json::from_slice(&bytes).map_err(|e| {
-        let found = printable(&e.to_string());
-        Malformed::new(&files.path_of(name), "tokenizer config", "a JSON object", found).into()
-    })
 }

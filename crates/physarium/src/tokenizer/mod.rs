@@ -7,6 +7,7 @@ In: `tokenizer.json` and the files beside it that add tokens (`tokenizer_config.
 
 mod added;
 mod config;
+mod files;
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -19,11 +20,10 @@ use tokenizers::{Encoding, Tokenizer};
 use crate::error::{Error, Result};
 
 pub(crate) use config::{CONFIG_NAME, TokenizerConfig};
+pub(crate) use files::FILE_NAME;
 
-/// Largest tokenizer file that is read, in bytes.
-const MAX_BYTES: u64 = 512 << 20;
-/// File name of the tokenizer.
-pub(crate) const FILE_NAME: &str = "tokenizer.json";
+use files::{MAX_BYTES, fault};
+
 /// Files of tokenizers in other formats, and what they are.
 const OTHER_FORMATS: [(&str, &str); 5] = [
     ("tokenizer.model", "a SentencePiece model"),
@@ -119,11 +119,6 @@ impl ModelTokenizer {
 /// Whether a model has a tokenizer.
 pub(crate) fn is_present(files: &ModelFiles) -> Result<bool> {
     Ok(files.find(FILE_NAME, MAX_BYTES)?.is_some())
-}
-
-fn fault(path: &std::path::Path, found: &str) -> Error {
-    let expected = "a tokenizer in the tokenizers library's format";
-    Malformed::new(path, "tokenizer", expected, printable(found)).into()
 }
 
 /// The error for a model without `tokenizer.json`; says which other tokenizer it has.
