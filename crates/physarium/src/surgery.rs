@@ -23,7 +23,7 @@ use crate::engine::{
     Activations, Engine, MemoryPlan, Preparation, ShardRun, SolvedWeights, Solving, check_recipe,
 };
 use crate::error::{Error, Result};
-use crate::estimate;
+use crate::estimate::{self, CalibratedRun};
 use crate::progress::{Event, Kept, Progress};
 use crate::records::{OtherFiles, Records, TOOL, run_record, tensor_record};
 
@@ -197,13 +197,24 @@ impl Surgery {
         shards + sidecars + self.plan.tensors.len() as u64 * RECORD_BYTES
     }
 
-    /// How long the run would take, from a second of its work on targets. `None` for an activation-aware method and
-    /// a sparsity of the whole model, whose work is not the same for every byte.
+    /// How long the run would take, from about a second of its work. `None` for a magnitude method with a sparsity of
+    /// the whole model, which reads all targets before it writes.
     ///
     /// # Errors
-    /// `Checkpoint` for weights that cannot be read; `Interrupted` when `cancel` is raised.
+    /// `Checkpoint` and `Model` for weights that cannot be read; `Usage` for an activation-aware method without a
+    /// calibration text; `Interrupted` when `cancel` is raised.
     pub fn estimate(&self, cancel: &Cancel) -> Result<Option<Duration>> {
-        if self.recipe.needs().calibration.is_some() || self.is_over_model() {
+        if self.recipe.needs().calibration.is_some() {
+            let run = CalibratedRun {
+                decoder: &Decoder::open(self.checkpoint.dir(), Residency::Streamed)?,
+                plan: &self.plan,
+                recipe: &self.recipe,
+                windows: self.windows()?,
+                threads: self.threads,
+            };
+            return Ok(Some(estimate::of_activations(&run)?));
+        }
+        if self.is_over_model() {
             return Ok(None);
         }
         let engine = Engine::prepare(self.preparation(None), cancel)?;
@@ -308,14 +319,11 @@ impl Surgery {
         if self.recipe.needs().calibration.is_none() {
             return Ok(None);
         }
-        let Some(windows) = &self.windows else {
-            return Err(Error::Usage("this method needs a calibration text".to_owned()));
-        };
         let solving = Solving {
             model: self.checkpoint.dir(),
             plan: &self.plan,
             recipe: &self.recipe,
-            windows,
+            windows: self.windows()?,
             threads: self.threads,
             dir: staging.join(SOLVED_DIR),
         };
@@ -324,6 +332,15 @@ impl Surgery {
             self.refuse_dead_inputs(&solved)?;
         }
         Ok(Some(solved))
+    }
+
+    /// The windows of the calibration text.
+    ///
+    /// # Errors
+    /// `Usage` if there was none.
+    fn windows(&self) -> Result<&[Vec<u32>]> {
+        let missing = || Error::Usage("this method needs a calibration text".to_owned());
+        self.windows.as_deref().ok_or_else(missing)
     }
 
     /// Fails if inputs of a target are always zero: the calibration text says nothing about their weights.

@@ -29,9 +29,10 @@ impl Lines {
         Lines { shape, work: Work::none(), last_line: Instant::now(), run: String::new() }
     }
 
+    /// Time between lines; in a long run, a twentieth of the time so far, so that a log stays short.
     fn interval(&self) -> Duration {
         match self.shape {
-            Shape::Plain => Duration::from_secs(5),
+            Shape::Plain => Duration::from_secs(5).max(self.work.elapsed() / 20),
             Shape::Json => Duration::from_millis(200),
         }
     }

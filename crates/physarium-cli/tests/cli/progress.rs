@@ -68,6 +68,14 @@ fn a_run_ends_with_its_cost_and_a_dry_run_estimates_it() {
     assert!(plan.contains("time: about "), "{plan}");
     let plan = work.json("prune model --out dry --dry-run --format json");
     assert!(plan["seconds"].as_f64() > Some(0.0), "{plan}");
+    let work = super::eval::work();
+    for method in ["wanda", "sparsegpt", "activation-flow"] {
+        let options =
+            "--sparsity 0.5 --calibration-tokens 1024 --window 256 --dry-run --format json";
+        let plan = work.json(&format!("prune demo --out dry --method {method} {options}"));
+        let seconds = plan["seconds"].as_f64().unwrap();
+        assert!(0.001 < seconds && seconds < 600.0, "{method}: {seconds}");
+    }
     let ran = work.run("prune model --out dry --dry-run --sparsity 1");
     assert!(ran.stderr.contains("prunes every weight"), "{}", ran.stderr);
 }

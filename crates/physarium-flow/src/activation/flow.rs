@@ -45,6 +45,14 @@ impl Default for ActivationFlow {
     }
 }
 
+impl ActivationFlow {
+    /// Number of products with the Gram matrix.
+    pub fn products(&self) -> usize {
+        let recomputed = self.iterations.div_ceil(RECOMPUTE) + self.refit_steps.div_ceil(RECOMPUTE);
+        self.iterations * self.gradient_steps + self.refit_steps + recomputed
+    }
+}
+
 /// Iterations, and refit steps, after which b − G q is recomputed; in between it is updated incrementally.
 const RECOMPUTE: usize = 5;
 

@@ -1,8 +1,8 @@
 /*!
-How long a run would take, from a measured second of its work.
+The time of a run that needs weights only.
 
-In: a planned run. Out: seconds. Targets are read, hashed and pruned in memory for about a second; the speed is that of
-the whole run as long as the disk keeps up.
+In: an engine and targets. Out: seconds. Targets are read, hashed and pruned in memory for about a second; the speed is
+that of the whole run as long as the disk keeps up.
 */
 
 use std::time::{Duration, Instant};
