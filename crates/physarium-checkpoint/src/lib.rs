@@ -23,6 +23,7 @@ mod threads;
 pub use error::{Error, ErrorKind, Malformed};
 pub use escape::printable;
 pub use open::checkpoint::{Checkpoint, Layout, Shard, Warning};
+pub use open::config::config_json;
 pub use open::digest::{Blake3, Digest, Sha256};
 pub use open::dtype::Dtype;
 pub use open::header::TensorInfo;

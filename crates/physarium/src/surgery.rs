@@ -12,7 +12,8 @@ use physarium_checkpoint::journal::{ShardRecord, Totals};
 use physarium_checkpoint::manifest::{self, FileEntry, LeftOut};
 use physarium_checkpoint::{
     Amount, Checkpoint, Disposition, LinkPolicy, Orientation, Overwrite, PlannedTensor, Purpose,
-    Recipe, Resume, SOLVED_DIR, Scope, Shard, Sidecar, Source, Staging, StagingRequest, TargetPlan,
+    Recipe, Resume, SOLVED_DIR, Scope, Shard, Sidecar, Staging, StagingRequest, TargetPlan,
+    config_json,
 };
 use physarium_model::{Decoder, Residency};
 
@@ -29,9 +30,6 @@ use crate::records::{OtherFiles, Records, TOOL, run_record, tensor_record};
 
 /// Bytes that journal and manifest may take per tensor, for the check of free space.
 const RECORD_BYTES: u64 = 2048;
-
-/// Largest config that is read for the card, in bytes.
-const MAX_CONFIG_BYTES: u64 = 16 << 20;
 
 /// What to do with projections that cannot be pruned, and with inputs that are always zero on the calibration
 /// text.
@@ -366,13 +364,6 @@ impl Surgery {
         &tensors[begin..end]
     }
 
-    /// The model's config; null if it has none that is JSON.
-    fn config(&self) -> serde_json::Value {
-        let source = Source::open(&self.checkpoint.dir().join("config.json"));
-        let bytes = source.and_then(|source| source.read_all(MAX_CONFIG_BYTES));
-        serde_json::from_slice(&bytes.unwrap_or_default()).unwrap_or_default()
-    }
-
     /// Copies the other files, writes the card and the manifest, and makes the output appear.
     fn publish(&self, staging: Staging, records: &Records) -> Result<Summary> {
         let mut other_files = OtherFiles::default();
@@ -390,7 +381,13 @@ impl Surgery {
         }
         let totals = Totals::of(&records.tensors);
         let (recipe, shards) = (&self.recipe, &records.shards[..]);
-        let card = Card { config: &self.config(), tool: TOOL, recipe, totals, shards };
+        let card = Card {
+            config: &config_json(self.checkpoint.dir()),
+            tool: TOOL,
+            recipe,
+            totals,
+            shards,
+        };
         let card = staging.write_file(manifest::CARD_NAME, card.text().as_bytes())?;
         other_files.copied.push(card);
         staging.remove_solved()?;

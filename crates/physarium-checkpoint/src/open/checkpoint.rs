@@ -340,7 +340,7 @@ fn check_index(index_path: &Path, index: &Index, shards: &[Shard]) -> Result<Vec
     for (tensor, shard) in &index.weight_map {
         let (what, found) = match holder.get(tensor.as_str()) {
             Some(actual) if actual == shard => continue,
-            None if is_head(tensor) && says_tied(index_path.with_file_name("config.json")) => {
+            None if is_head(tensor) && says_tied(index_path.parent().unwrap_or(index_path)) => {
                 let (tensor, shard) = (tensor.clone(), shard.clone());
                 warnings.push(Warning::TiedHead { tensor, shard });
                 continue;

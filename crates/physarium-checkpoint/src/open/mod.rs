@@ -1,6 +1,7 @@
 //! Opening a checkpoint: headers, index, and detection of files that change.
 
 pub(crate) mod checkpoint;
+pub(crate) mod config;
 pub(crate) mod digest;
 pub(crate) mod dtype;
 pub(crate) mod header;

@@ -12,16 +12,13 @@ use std::fmt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::names::Named;
 use crate::escape::printable;
 use crate::open::checkpoint::Checkpoint;
+use crate::open::config::config_json;
 use crate::open::dtype::Dtype;
-use crate::open::source::Source;
 
-/// Largest config that is read, in bytes.
-const MAX_CONFIG_BYTES: u64 = 16 << 20;
 /// Components of a name that may follow a projection's module: `weight.quant_state.bitsandbytes__nf4`.
 const MAX_COMPONENTS: usize = 3;
 /// Tensors of a module that are named in an unknown format.
@@ -122,8 +119,7 @@ fn stack_parts(name: &str) -> impl Iterator<Item = (&str, &str)> {
 
 /// `quant_method` of the config, such as `awq`.
 fn quantisation_method(dir: &Path) -> Option<String> {
-    let source = Source::open(&dir.join("config.json")).ok()?;
-    let config: Value = serde_json::from_slice(&source.read_all(MAX_CONFIG_BYTES).ok()?).ok()?;
+    let config = config_json(dir);
     let fields = ["quantization_config", "compression_config"];
     let method = fields.iter().find_map(|field| config[field]["quant_method"].as_str())?;
     Some(printable(method))

@@ -9,10 +9,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::open::source::Source;
+use crate::open::config::config_json;
 
-/// Largest config that is read, in bytes.
-const MAX_CONFIG_BYTES: u64 = 16 << 20;
 /// `model_type`s that store stacked experts `[experts, in_features, out_features]`.
 const INPUTS_FIRST: [&str; 5] =
     ["llama4", "llama4_text", "gpt_oss", "qwen3_vl_moe", "qwen3_vl_moe_text"];
@@ -32,10 +30,7 @@ pub(super) struct Family {
 impl Family {
     /// Reads the config of a checkpoint directory; of a multimodal model, the part for its language model.
     pub fn read(dir: &Path) -> Family {
-        let bytes = Source::open(&dir.join("config.json"))
-            .and_then(|source| source.read_all(MAX_CONFIG_BYTES))
-            .unwrap_or_default();
-        let config: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        let config = config_json(dir);
         let text = config.get("text_config").filter(|text| text.is_object());
         Family::of(text.unwrap_or(&config))
     }
