@@ -36,7 +36,7 @@ pub struct LeftAlone {
 }
 
 /// Names of matrices that choose experts: a few weights that decide about many.
-const ROUTERS: [&str; 4] = ["gate", "router", "shared_expert_gate", "gate_proj_router"];
+const ROUTERS: [&str; 3] = ["gate", "router", "shared_expert_gate"];
 
 impl LanguageModel {
     /// Finds the language model: the module with default targets, or without any the one with matrices in layers,

@@ -21,7 +21,7 @@ use crate::random::SplitMix;
 /// Tokens of the sample that is timed.
 const SAMPLE_TOKENS: usize = 256;
 /// Most inputs of the matrices that are timed.
-const SAMPLE_WIDTH: usize = 1024;
+const SAMPLE_WIDTH: usize = 1536;
 /// Rows of the matrices that are timed; a multiple of the solver's blocks on every thread.
 const SAMPLE_ROWS: usize = 384;
 /// Passes through a layer that the forward and the backward pass of the gradients take together.
@@ -58,7 +58,8 @@ pub(crate) fn of_activations(run: &CalibratedRun<'_>) -> Result<Duration> {
     let rates = sample.solver(&compute, run.recipe.method.criterion());
     for (_, view) in run.plan.matrices() {
         let (rows, cols) = (view.rows as f64, view.cols as f64);
-        seconds += rates.product * rows * cols.powi(2) + rates.factor * cols.powi(3);
+        seconds +=
+            rows * cols * (rates.product * cols + rates.weight) + rates.factor * cols.powi(3);
     }
     Ok(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
 }
@@ -86,6 +87,8 @@ struct Sample {
 
 /// Seconds of a solver for each unit of work.
 struct Rates {
+    /// For each weight.
+    weight: f64,
     /// For each row and pair of inputs.
     product: f64,
     /// For each triple of inputs.
@@ -130,7 +133,8 @@ impl Sample {
         let error = timed(|| {
             problem(SAMPLE_ROWS).output_error(compute, &weights);
         });
-        let (solving, factor) = match criterion {
+        let mut rates = Rates { weight: 0.0, product: error / work, factor: 0.0 };
+        match criterion {
             Criterion::ActivationFlow(_) => {
                 let of = |flow: &ActivationFlow| {
                     let seconds = timed(|| {
@@ -143,16 +147,20 @@ impl Sample {
                 let (few, products) = of(&ActivationFlow { iterations: 1, refit_steps: 1, ..all });
                 let (more, further) = of(&ActivationFlow { iterations: 5, refit_steps: 5, ..all });
                 let each = (more - few).max(0.0) / (further - products);
-                (few + each * (all.products() as f64 - products), 0.0)
+                rates.product += (few + each * (all.products() as f64 - products)) / work;
             }
             Criterion::SparseGpt(_) => {
                 let of = |rows| timed(|| drop(sparsegpt(compute, &problem(rows), keep(rows))));
                 let (one, all) = (of(1), of(SAMPLE_ROWS));
-                ((all - one).max(0.0), one)
+                rates.product += (all - one).max(0.0) / work;
+                rates.factor = one / width.powi(3);
             }
-            _ => (timed(|| drop(wanda(&problem(SAMPLE_ROWS), keep(SAMPLE_ROWS)))), 0.0),
-        };
-        Rates { product: (error + solving) / work, factor: factor / width.powi(3) }
+            _ => {
+                let seconds = timed(|| drop(wanda(&problem(SAMPLE_ROWS), keep(SAMPLE_ROWS))));
+                rates.weight = seconds / weights.len() as f64;
+            }
+        }
+        rates
     }
 }
 
