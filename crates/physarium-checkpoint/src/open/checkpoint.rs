@@ -289,7 +289,10 @@ fn no_weights(dir: &Path) -> Result<Malformed> {
     };
     let expected = format!("{SINGLE_NAME} or {INDEX_NAME}");
     let fault = Malformed::new(dir, "no checkpoint here", expected, shown);
-    Ok(if found.iter().any(|name| name.ends_with(".safetensors")) {
+    let is_adapter = |name: &String| name.starts_with("adapter_model.");
+    Ok(if !found.is_empty() && found.iter().all(is_adapter) {
+        fault.with_hint("an adapter is no model: merge it into its base model first, with peft")
+    } else if found.iter().any(|name| name.ends_with(".safetensors")) {
         fault.with_hint("shards without their index cannot be checked: fetch the index too")
     } else if !found.is_empty() {
         fault.with_hint("physarium reads safetensors: convert the checkpoint first")

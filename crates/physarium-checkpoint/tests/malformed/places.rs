@@ -17,6 +17,10 @@ fn directories_without_one_set_of_weights() {
         .shard("model-00001-of-00002.safetensors", ONE, 8)
         .refused(&["model-00001-of-00002.safetensors", "without their index"]);
     Case::new().file("pytorch_model.bin", b"x").refused(&["pytorch_model.bin", "convert"]);
+    Case::new()
+        .file("adapter_config.json", "{}")
+        .file("adapter_model.safetensors", b"x")
+        .refused(&["adapter_model.safetensors", "merge it into its base model"]);
     Case::new().file("model-q4.gguf", b"x").refused(&["model-q4.gguf", "convert"]);
     sharded(GOOD_MAP).shard(SINGLE, ONE, 8).blames("").refused(&[
         "two sets of weights",
