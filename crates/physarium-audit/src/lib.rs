@@ -19,7 +19,6 @@ mod audit;
 mod claims;
 mod count;
 mod error;
-mod natural;
 mod report;
 mod step;
 mod verify;

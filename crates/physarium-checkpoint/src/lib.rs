@@ -14,6 +14,7 @@ lists what is checked and what is guaranteed.
 
 mod error;
 mod escape;
+mod natural;
 mod open;
 mod plan;
 mod publish;
@@ -22,6 +23,7 @@ mod threads;
 
 pub use error::{Error, ErrorKind, Malformed};
 pub use escape::printable;
+pub use natural::sorted_naturally;
 pub use open::checkpoint::{Checkpoint, Layout, Shard, Warning};
 pub use open::config::config_json;
 pub use open::digest::{Blake3, Digest, Sha256};

@@ -52,6 +52,20 @@ pub fn with_length(mut json: String) -> Vec<u8> {
     [&(json.len() as u64).to_le_bytes(), json.as_bytes()].concat()
 }
 
+/// The bytes of one shard with these tensors, in the order given: names, entries of another header, of which dtype and
+/// shape are taken, and bytes.
+pub fn shard_of(tensors: &[(String, serde_json::Value, Vec<u8>)]) -> Vec<u8> {
+    let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
+    for (name, entry, bytes) in tensors {
+        let begin = data.len();
+        data.extend_from_slice(bytes);
+        let entry = serde_json::json!({"dtype": entry["dtype"], "shape": entry["shape"],
+            "data_offsets": [begin, data.len()]});
+        header.insert(name.clone(), entry);
+    }
+    [with_length(serde_json::Value::Object(header).to_string()), data].concat()
+}
+
 /// Writes one shard.
 pub fn write_shard(path: &Path, tensors: &[Tensor], fill: Fill) -> io::Result<()> {
     let header = header(tensors);

@@ -59,16 +59,7 @@ impl Copy {
     }
 
     fn open(&self) -> Result<Decoder, String> {
-        let (mut header, mut data) = (Map::new(), Vec::new());
-        for (name, entry, bytes) in &self.tensors {
-            let begin = data.len();
-            data.extend_from_slice(bytes);
-            let entry = json!({"dtype": entry["dtype"], "shape": entry["shape"],
-                "data_offsets": [begin, data.len()]});
-            header.insert(name.clone(), entry);
-        }
-        let header = serde_json::to_vec(&header).unwrap();
-        let bytes = [&(header.len() as u64).to_le_bytes()[..], &header, &data].concat();
+        let bytes = physarium_fixtures::shard_of(&self.tensors);
         std::fs::write(self.dir.path().join("model.safetensors"), bytes).unwrap();
         std::fs::write(self.dir.path().join("config.json"), self.config.to_string()).unwrap();
         Decoder::open(self.dir.path(), Residency::Resident).map_err(|e| e.to_string())

@@ -5,8 +5,6 @@ In: what a run records. Out: `physarium.card.md`, beside the model's own README.
 depends on the records and the model's config only, so that the same run writes the same bytes everywhere.
 */
 
-use std::fmt::Write;
-
 use physarium_audit::{Share, grouped};
 use physarium_checkpoint::journal::{ShardRecord, Totals};
 use physarium_checkpoint::{Amount, Criterion, Recipe, Scope, printable};
@@ -34,7 +32,7 @@ impl Card<'_> {
                  | file | SHA-256 of the base model's | SHA-256 of this model's |\n|---|---|---|\n";
         for shard in self.shards {
             let name = in_cell(&shard.name);
-            let _ = writeln!(text, "| {name} | {} | {} |", shard.input_sha256, shard.output_sha256);
+            text += &format!("| {name} | {} | {} |\n", shard.input_sha256, shard.output_sha256);
         }
         text += "\nWith the base model in BASE and this model in DIR, this verifies every byte, and counts again:\n\n\
                  ```\nphysarium verify DIR --against BASE\nphysarium audit DIR --against BASE\n```\n";

@@ -7,6 +7,7 @@ conversion makes infinite is changed. A weight that was not zero and is zero cou
 conversion alone makes it zero: how many those are is counted too.
 */
 
+use half::{bf16, f16};
 use physarium_checkpoint::Dtype;
 
 use super::compare::Tally;
@@ -56,53 +57,20 @@ fn bits(element: &[u8]) -> u32 {
 fn widen(bits: u32, dtype: Dtype) -> f32 {
     match dtype {
         Dtype::F32 => f32::from_bits(bits),
-        Dtype::BF16 => f32::from_bits(bits << 16),
-        Dtype::F16 => {
-            let (sign, rest) = ((bits & 0x8000) << 16, bits & 0x7fff);
-            let magnitude = match rest {
-                // Subnormal: multiples of 2⁻²⁴.
-                0..0x400 => (rest as f32 * 2f32.powi(-24)).to_bits(),
-                0x7c00.. => 0x7f80_0000 | (rest & 0x3ff) << 13,
-                _ => (rest << 13) + F16_REBIAS,
-            };
-            f32::from_bits(sign | magnitude)
-        }
+        Dtype::BF16 => bf16::from_bits(bits as u16).to_f32(),
+        Dtype::F16 => f16::from_bits(bits as u16).to_f32(),
         other => panic!("{other} is not a prunable dtype"),
     }
 }
-
-/// Difference between the exponents' biases of binary32 and binary16, in place.
-const F16_REBIAS: u32 = (127 - 15) << 23;
 
 /// The element nearest to a value, ties to even.
 fn narrow(value: f32, dtype: Dtype) -> u32 {
-    let bits = value.to_bits();
     match dtype {
-        Dtype::F32 => bits,
-        Dtype::BF16 if value.is_nan() => bits >> 16 | 0x40,
-        Dtype::BF16 => drop_bits(bits, 16),
-        Dtype::F16 => {
-            let (sign, magnitude) = ((bits >> 16) & 0x8000, f32::from_bits(bits & 0x7fff_ffff));
-            let rest = if value.is_nan() {
-                0x7e00
-            } else if magnitude >= 65_536.0 {
-                0x7c00
-            } else if magnitude < 2f32.powi(-14) {
-                // Subnormal: multiples of 2⁻²⁴. The product is exact, the sum rounds.
-                (magnitude * 2f32.powi(24)).round_ties_even() as u32
-            } else {
-                drop_bits(magnitude.to_bits() - F16_REBIAS, 13)
-            };
-            sign | rest
-        }
+        Dtype::F32 => value.to_bits(),
+        Dtype::BF16 => bf16::from_f32(value).to_bits().into(),
+        Dtype::F16 => f16::from_f32(value).to_bits().into(),
         other => panic!("{other} is not a prunable dtype"),
     }
-}
-
-/// The upper bits, rounded to the nearest by the `count` lower ones, ties to even. A carry goes into the exponent.
-fn drop_bits(bits: u32, count: u32) -> u32 {
-    let half = (1 << (count - 1)) - 1 + (bits >> count & 1);
-    (bits + half) >> count
 }
 
 #[cfg(test)]

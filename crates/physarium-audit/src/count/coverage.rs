@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use physarium_checkpoint::sorted_naturally;
+
 use super::journal_checks::tiles_of;
 use super::sources::Sources;
-use crate::natural::sorted;
 use crate::report::audit::{Base, Model, Projection, Tensor, TileCoverage, Untouched};
 use crate::report::share::Share;
 
@@ -25,7 +26,7 @@ impl Sources<'_> {
             }
         }
         let (of_model, compared) = (model.share(elements), self.base == Base::Original);
-        let differing = sorted(differing.into_iter(), |name| name);
+        let differing = sorted_naturally(differing.into_iter(), |name| name);
         Untouched { tensors, elements, of_model, compared, differing }
     }
 

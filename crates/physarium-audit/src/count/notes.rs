@@ -3,11 +3,10 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use physarium_checkpoint::{Checkpoint, Encoded, Warning, printable};
+use physarium_checkpoint::{Checkpoint, Encoded, Warning, printable, sorted_naturally};
 
 use super::pairs::{Mismatch, Pair};
 use super::recount::Found;
-use crate::natural::sorted;
 use crate::report::share::grouped;
 
 /// Names in a note; others are counted.
@@ -104,7 +103,7 @@ fn cast_notes(pairs: &[Pair<'_>], found: Option<&[Found]>) -> Vec<String> {
 
 /// The first names in natural order, and the number of others.
 pub(crate) fn names(tensors: &[&str]) -> String {
-    let all = sorted(tensors.iter().map(|name| printable(name)), |name| name);
+    let all = sorted_naturally(tensors.iter().map(|name| printable(name)), |name| name);
     let shown = all[..all.len().min(SHOWN)].join(", ");
     match all.len().saturating_sub(SHOWN) {
         0 => shown,

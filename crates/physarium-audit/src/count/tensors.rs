@@ -1,12 +1,11 @@
 //! Counts of each target and of its matrices.
 
-use physarium_checkpoint::MatrixView;
+use physarium_checkpoint::{MatrixView, sorted_naturally};
 
 use super::journal_checks::matrix_records;
 use super::pairs::Pair;
 use super::recount::Found;
 use super::sources::{Sources, Stated};
-use crate::natural::sorted;
 use crate::report::audit::{Base, Matrix, Tensor};
 
 impl Sources<'_> {
@@ -15,7 +14,7 @@ impl Sources<'_> {
         let targets = self.pairs.iter().enumerate().filter(|(_, pair)| pair.planned.is_target());
         let found = |at: usize| self.found.as_ref().map(|found| &found[at]);
         let tensors = targets.map(|(at, pair)| self.tensor(pair, found(at)));
-        sorted(tensors, |tensor| &tensor.name)
+        sorted_naturally(tensors, |tensor| &tensor.name)
     }
 
     fn tensor(&self, pair: &Pair<'_>, found: Option<&Found>) -> Tensor {

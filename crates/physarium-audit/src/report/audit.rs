@@ -3,13 +3,12 @@
 //! A *matrix* is the unit that is pruned by itself: the tensor of a projection, one map of a fused tensor,
 //! or one map of one expert of a stack.
 
-use physarium_checkpoint::{Action, Dtype, Encoded, PlannedTensor, TargetPlan};
+use physarium_checkpoint::{Action, Dtype, Encoded, PlannedTensor, TargetPlan, sorted_naturally};
 use serde::{Deserialize, Serialize};
 
 use super::identity::Identity;
 use super::judgement::Judgement;
 use super::share::Share;
-use crate::natural::sorted;
 
 /// Schema of [`Audit`] as JSON.
 pub(crate) const SCHEMA: &str = "physarium.audit/1";
@@ -310,7 +309,7 @@ pub struct Skipped {
 impl Skipped {
     /// The tensors that are not targets, in the natural order of their names.
     pub(crate) fn all(plan: &TargetPlan) -> Vec<Skipped> {
-        sorted(plan.tensors.iter().filter_map(Skipped::of), |tensor| &tensor.name)
+        sorted_naturally(plan.tensors.iter().filter_map(Skipped::of), |tensor| &tensor.name)
     }
 
     /// `None` for a target.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use physarium_checkpoint::{
     Checkpoint, Dtype, Encoded, Layout, PlannedTensor, Shard, TargetPlan, encoded_projections,
-    printable,
+    printable, sorted_naturally,
 };
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +14,6 @@ use super::share::{Share, grouped};
 use super::summary::SummaryRow;
 use super::table::aligned;
 use crate::count::notes::{checkpoint_notes, encoded_note};
-use crate::natural::sorted;
 
 /// Schema of [`Inspection`] as JSON.
 const SCHEMA: &str = "physarium.inspect/1";
@@ -137,7 +136,7 @@ pub fn inspect(checkpoint: &Checkpoint, plan: &TargetPlan) -> Inspection {
             shard: checkpoint.shards()[tensor.shard].name.clone(),
         }
     };
-    let tensors = sorted(plan.targets().map(tensor), |tensor| &tensor.name);
+    let tensors = sorted_naturally(plan.targets().map(tensor), |tensor| &tensor.name);
     let encoded = encoded_projections(checkpoint);
     let mut sums: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
     for tensor in &tensors {

@@ -20,6 +20,8 @@ use crate::open::unfinished::is_unfinished;
 
 /// Name of the weights file of a checkpoint that is not sharded.
 const SINGLE_NAME: &str = "model.safetensors";
+/// Beginning of the names of an adapter's weights. They belong to `adapter_config.json` and are none of the model's.
+pub(crate) const ADAPTER_WEIGHTS: &str = "adapter_model.";
 
 /// A `.safetensors` file of a checkpoint, with its header checked.
 #[derive(Debug)]
@@ -289,7 +291,7 @@ fn no_weights(dir: &Path) -> Result<Malformed> {
     };
     let expected = format!("{SINGLE_NAME} or {INDEX_NAME}");
     let fault = Malformed::new(dir, "no checkpoint here", expected, shown);
-    let is_adapter = |name: &String| name.starts_with("adapter_model.");
+    let is_adapter = |name: &String| name.starts_with(ADAPTER_WEIGHTS);
     Ok(if !found.is_empty() && found.iter().all(is_adapter) {
         fault.with_hint("an adapter is no model: merge it into its base model first, with peft")
     } else if found.iter().any(|name| name.ends_with(".safetensors")) {

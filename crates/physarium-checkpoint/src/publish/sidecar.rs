@@ -3,8 +3,8 @@ The files of a checkpoint that are not its weights: which are copied, which are 
 
 Regular files of the directory and of its subdirectories are copied byte for byte. Left out and listed are other
 copies of the weights (`*.bin`, `*.gguf`, a stray `.safetensors`; not those of an adapter), which would be the
-unpruned model in the pruned one's directory; hidden directories; anything that is not a file; links to a place outside the checkpoint; and the
-records of an earlier physarium run.
+unpruned model in the pruned one's directory; hidden directories; anything that is not a file; links to a place
+outside the checkpoint; and the records of an earlier physarium run.
 
 The reasons are written into manifests, so that they must not change.
 */
@@ -13,7 +13,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::open::checkpoint::Checkpoint;
+use crate::open::checkpoint::{ADAPTER_WEIGHTS, Checkpoint};
 use crate::open::index::INDEX_NAME;
 use crate::open::source::Source;
 use crate::records::{journal, manifest};
@@ -81,8 +81,6 @@ const OTHER_WEIGHTS: [&str; 20] = [
 ];
 /// In the names of ONNX models and of the parts of their weights: `model.onnx`, `model.onnx_data_1`.
 const ONNX: &str = ".onnx";
-/// Beginning of the names of an adapter's weights. They belong to `adapter_config.json` and are none of the model's.
-const ADAPTER_WEIGHTS: &str = "adapter_model.";
 /// Levels of subdirectories that are copied; checkpoints usually have at most one.
 const MAX_DEPTH: usize = 8;
 

@@ -202,11 +202,7 @@ impl Staging {
         self.journal.append(&Record::Totals(totals))?;
         self.journal.sync()?;
         let journal = file_entry(&self.dir, journal::FILE_NAME)?;
-        let path = self.dir.join(manifest::FILE_NAME);
-        let mut file = create_new(&path)?;
-        file.write_all(seal(journal).encode().as_bytes())
-            .map_err(|e| Error::io(&path, "write", e))?;
-        file.sync_all().map_err(|e| Error::io(&path, "sync", e))?;
+        self.write_file(manifest::FILE_NAME, seal(journal).encode().as_bytes())?;
         sync_dir(&self.dir)?;
         remove_file_if_exists(&self.dir.join(UNFINISHED_NAME))?;
         sync_dir(&self.dir)?;

@@ -63,16 +63,7 @@ impl Model {
 
     /// Writes it as one file.
     fn save(&self, work: &Work, name: &str) {
-        let (mut header, mut data) = (Map::new(), Vec::new());
-        for (name, entry, bytes) in &self.tensors {
-            let begin = data.len();
-            data.extend_from_slice(bytes);
-            let entry = json!({"dtype": entry["dtype"], "shape": entry["shape"],
-                "data_offsets": [begin, data.len()]});
-            header.insert(name.clone(), entry);
-        }
-        let header = serde_json::to_vec(&header).unwrap();
-        let bytes = [&(header.len() as u64).to_le_bytes()[..], &header, &data].concat();
+        let bytes = physarium_fixtures::shard_of(&self.tensors);
         let dir = work.path(name);
         fs::create_dir(&dir).unwrap();
         fs::write(dir.join("model.safetensors"), bytes).unwrap();

@@ -92,8 +92,3 @@ impl fmt::Display for Note {
         }
     }
 }
-
-/// The key that names are sorted by, so that layer 10 follows layer 9.
-pub(crate) fn by_numbers(name: &str) -> Vec<(Option<u64>, String)> {
-    name.split('.').map(|part| (part.parse().ok(), part.to_owned())).collect()
-}

@@ -7,8 +7,10 @@ stored decides, as in transformers 5: `tie_word_embeddings` stands for a tensor 
 
 use std::collections::HashSet;
 
+use physarium_checkpoint::sorted_naturally;
+
 use super::config::Config;
-use super::notes::{Note, by_numbers};
+use super::notes::Note;
 use super::weights::{Tensor, Weights};
 use crate::error::Result;
 
@@ -88,8 +90,7 @@ impl<'a> Checked<'a> {
     pub(crate) fn notes(self) -> Vec<Note> {
         let is_unused = |name: &&str| !self.names.contains(*name) && !name.contains("rotary_emb.");
         let unused = self.weights.names().filter(is_unused);
-        let mut tensors: Vec<String> = unused.map(str::to_owned).collect();
-        tensors.sort_by_cached_key(|name| by_numbers(name));
+        let tensors = sorted_naturally(unused.map(str::to_owned), String::as_str);
         let unused = (!tensors.is_empty()).then_some(Note::Unused { tensors });
         let files = self.weights.files();
         let adapter = ADAPTERS.into_iter().find(|file| files.has(file));

@@ -1,6 +1,6 @@
 //! Tokens of a text, by the model's own tokenizer.
 
-use physarium_checkpoint::Malformed;
+use physarium_checkpoint::{Digest, Malformed};
 use physarium_model::ModelFiles;
 
 use super::text::Text;
@@ -23,6 +23,8 @@ pub(crate) struct Tokens {
     pub(crate) bos: BosRule,
     /// Digest of `tokenizer.json`.
     pub(crate) tokenizer_sha256: String,
+    /// Digests of all files of the tokenizer.
+    tokenizer_digests: Option<[Option<Digest>; 4]>,
 }
 
 impl Tokens {
@@ -43,6 +45,7 @@ impl Tokens {
             ends: first.map(|_| 0).into_iter().chain(ends).collect(),
             bos,
             tokenizer_sha256: tokenizer.sha256.to_string(),
+            tokenizer_digests: tokenizer::digests(files)?,
         })
     }
 
@@ -57,8 +60,10 @@ impl Tokens {
         limit: Option<usize>,
         other: &ModelFiles,
     ) -> Result<()> {
-        // Files beside tokenizer.json add tokens, so that equal tokenizer.json are not enough.
-        if !tokenizer::is_present(other)? || Tokens::of(other, text, limit)?.ids == self.ids {
+        let Some(digests) = tokenizer::digests(other)? else { return Ok(()) };
+        if Some(digests) == self.tokenizer_digests
+            || Tokens::of(other, text, limit)?.ids == self.ids
+        {
             return Ok(());
         }
         let what = "the two models use different tokenizers";

@@ -13,8 +13,8 @@ use physarium_model::ModelFiles;
 use serde_json::Value;
 use tokenizers::{AddedToken, Tokenizer};
 
-use super::config::{CONFIG_NAME, TokenizerConfig};
-use super::files::{FILE_NAME, fault, json};
+use super::config::TokenizerConfig;
+use super::files::{ADDED_NAME, CONFIG_NAME, FILE_NAME, fault, json};
 use crate::error::{Error, Result};
 
 /// The roles of special tokens.
@@ -23,7 +23,6 @@ const ROLES: [&str; 7] =
 /// Fields with further special tokens: a list, or an object whose values are tokens.
 const FURTHER: [&str; 2] = ["additional_special_tokens", "extra_special_tokens"];
 const DECODER: &str = "added_tokens_decoder";
-const ADDED_NAME: &str = "added_tokens.json";
 
 /// A token that a file adds.
 struct Addition {

@@ -5,12 +5,8 @@ use std::path::{Path, PathBuf};
 use physarium_model::ModelFiles;
 use serde_json::Value;
 
-use super::files::json;
+use super::files::{CONFIG_NAME, MAP_NAME, json};
 use crate::error::Result;
-
-/// File name of the tokenizer's configuration.
-pub(crate) const CONFIG_NAME: &str = "tokenizer_config.json";
-const MAP_NAME: &str = "special_tokens_map.json";
 
 /// The configuration of a tokenizer.
 pub(crate) struct TokenizerConfig {

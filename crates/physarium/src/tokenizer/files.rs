@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use physarium_checkpoint::{Malformed, printable};
+use physarium_checkpoint::{Digest, Malformed, Sha256, printable};
 use physarium_model::ModelFiles;
 use serde_json::Value;
 
@@ -12,6 +12,25 @@ use crate::error::{Error, Result};
 pub(super) const MAX_BYTES: u64 = 512 << 20;
 /// File name of the tokenizer.
 pub(crate) const FILE_NAME: &str = "tokenizer.json";
+/// File name of the tokenizer's configuration.
+pub(crate) const CONFIG_NAME: &str = "tokenizer_config.json";
+/// File name of the special tokens by role, which older versions of transformers write.
+pub(super) const MAP_NAME: &str = "special_tokens_map.json";
+/// File name of the added tokens, which older versions of transformers write.
+pub(super) const ADDED_NAME: &str = "added_tokens.json";
+
+/// The bytes of all files that decide the tokens of a text, as digests; none without `tokenizer.json`.
+///
+/// # Errors
+/// `Checkpoint` if a file cannot be read.
+pub(crate) fn digests(files: &ModelFiles) -> Result<Option<[Option<Digest>; 4]>> {
+    let mut digests = [None; 4];
+    let names = [FILE_NAME, CONFIG_NAME, MAP_NAME, ADDED_NAME];
+    for (digest, name) in digests.iter_mut().zip(names) {
+        *digest = files.find(name, MAX_BYTES)?.map(|bytes| Sha256::of(&bytes));
+    }
+    Ok(digests[0].map(|_| digests))
+}
 
 /// A JSON file of the model; null if it has none of this name.
 ///

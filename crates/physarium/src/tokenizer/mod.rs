@@ -19,8 +19,8 @@ use tokenizers::{Encoding, Tokenizer};
 
 use crate::error::{Error, Result};
 
-pub(crate) use config::{CONFIG_NAME, TokenizerConfig};
-pub(crate) use files::FILE_NAME;
+pub(crate) use config::TokenizerConfig;
+pub(crate) use files::{CONFIG_NAME, FILE_NAME, digests};
 
 use files::{MAX_BYTES, fault};
 
@@ -114,11 +114,6 @@ impl ModelTokenizer {
         let (first, plain) = (with.get_ids().first()?, without.get_ids().first());
         (Some(first) != plain).then_some(*first)
     }
-}
-
-/// Whether a model has a tokenizer.
-pub(crate) fn is_present(files: &ModelFiles) -> Result<bool> {
-    Ok(files.find(FILE_NAME, MAX_BYTES)?.is_some())
 }
 
 /// The error for a model without `tokenizer.json`; says which other tokenizer it has.

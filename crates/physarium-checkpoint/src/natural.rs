@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 /// Items in the natural order of their names.
-pub(crate) fn sorted<T>(items: impl Iterator<Item = T>, name: impl Fn(&T) -> &str) -> Vec<T> {
+pub fn sorted_naturally<T>(items: impl Iterator<Item = T>, name: impl Fn(&T) -> &str) -> Vec<T> {
     let mut items: Vec<T> = items.collect();
     items.sort_by(|a, b| compare(name(a), name(b)));
     items
@@ -49,9 +49,9 @@ mod tests {
         let names = ["l.10.q", "l.2.q", "l.1.q", "l.q", "l.02.q", "l.0.q", "l.1.k", "l", "m.0", ""];
         let expected =
             ["", "l", "l.0.q", "l.1.k", "l.1.q", "l.02.q", "l.2.q", "l.10.q", "l.q", "m.0"];
-        assert_eq!(sorted(names.into_iter(), |name| name), expected);
+        assert_eq!(sorted_naturally(names.into_iter(), |name| name), expected);
         let long = ["9".repeat(40), "1".repeat(41), "0".repeat(50)];
-        let order = sorted(long.iter(), |name| name);
+        let order = sorted_naturally(long.iter(), |name| name);
         assert_eq!(order, [&long[2], &long[0], &long[1]]);
     }
 }
