@@ -38,6 +38,7 @@ pub use plan::site::{Map, MatrixView, Orientation, Site};
 pub use plan::skip_reason::SkipReason;
 pub use plan::target_plan::{Action, PlannedTensor, TargetPlan};
 pub use publish::durable::{write_whole, write_whole_with};
+pub use publish::inputs::{Inputs, ShardInputs};
 pub use publish::output::{NewDirectory, NewFile, NewInside};
 pub use publish::part_file::PartFile;
 pub use publish::request::{FinishedShard, Overwrite, Resume, StagingRequest};

@@ -11,13 +11,13 @@ use std::time::Duration;
 use physarium_checkpoint::journal::{ShardRecord, Totals};
 use physarium_checkpoint::manifest::{self, FileEntry, LeftOut};
 use physarium_checkpoint::{
-    Amount, Checkpoint, Disposition, LinkPolicy, Orientation, Overwrite, PlannedTensor, Purpose,
-    Recipe, Resume, SOLVED_DIR, Scope, Shard, Sidecar, Staging, StagingRequest, TargetPlan,
-    config_json,
+    Amount, Checkpoint, Disposition, Inputs, LinkPolicy, Orientation, Overwrite, PlannedTensor,
+    Purpose, Recipe, Resume, SOLVED_DIR, Scope, Shard, ShardInputs, Sidecar, Staging,
+    StagingRequest, TargetPlan, config_json,
 };
 use physarium_model::{Decoder, Residency};
 
-use crate::calibration::CalibrationText;
+use crate::calibration::{self, CalibrationText};
 use crate::cancel::Cancel;
 use crate::card::Card;
 use crate::engine::{
@@ -27,6 +27,7 @@ use crate::error::{Error, Result};
 use crate::estimate::{self, CalibratedRun};
 use crate::progress::{Event, Kept, Progress};
 use crate::records::{OtherFiles, Records, TOOL, run_record, tensor_record};
+use crate::tokenizer::TOKENIZER_FILES;
 
 /// Bytes that journal and manifest may take per tensor, for the check of free space.
 const RECORD_BYTES: u64 = 2048;
@@ -250,10 +251,15 @@ impl Surgery {
         progress: &mut dyn Progress,
     ) -> Result<Summary> {
         let Output { dir, overwrite, resume } = output;
+        let inputs = self.inputs();
+        if inputs.shards == ShardInputs::All {
+            progress.event(Event::Step("hashing the input"));
+        }
         let request = StagingRequest {
             out: dir,
             checkpoint: &self.checkpoint,
             run: run_record(&self.recipe, &self.checkpoint),
+            inputs,
             output_bytes: self.output_bytes(),
             overwrite,
             resume,
@@ -292,7 +298,7 @@ impl Surgery {
         if first == shards.len() {
             return Ok(records);
         }
-        let solved = self.solve(staging.dir(), cancel, progress)?;
+        let solved = self.solve(staging, cancel, progress)?;
         if self.is_over_model() && solved.is_none() {
             progress.event(Event::Step("finding the model-wide threshold"));
         }
@@ -310,7 +316,7 @@ impl Surgery {
     /// Solves all targets if the method is activation-aware.
     fn solve(
         &self,
-        staging: &Path,
+        staging: &Staging,
         cancel: &Cancel,
         progress: &mut dyn Progress,
     ) -> Result<Option<SolvedWeights>> {
@@ -323,13 +329,28 @@ impl Surgery {
             recipe: &self.recipe,
             windows: self.windows()?,
             threads: self.threads,
-            dir: staging.join(SOLVED_DIR),
+            dir: staging.dir().join(SOLVED_DIR),
+            key: staging.key(),
         };
         let solved = solving.run(cancel, progress)?;
         if self.strictness == Strictness::Refuse {
             self.refuse_dead_inputs(&solved)?;
         }
         Ok(Some(solved))
+    }
+
+    /// What the output depends on beside the recipe and the headers. With activations, and with one threshold for
+    /// the model, each shard of the output depends on all of the input.
+    fn inputs(&self) -> Inputs<'_> {
+        let calibrated = self.recipe.needs().calibration.is_some();
+        Inputs {
+            files: if calibrated { &TOKENIZER_FILES } else { &[] },
+            shards: match calibrated || self.is_over_model() {
+                true => ShardInputs::All,
+                false => ShardInputs::Own,
+            },
+            calibration_tokens: self.windows.as_deref().map(calibration::digest_of),
+        }
     }
 
     /// The windows of the calibration text.
@@ -439,7 +460,7 @@ impl ShardWriter<'_> {
         })?;
         let (name, size_bytes) = (shard.name.clone(), shard.size_bytes());
         let record = ShardRecord { name, size_bytes, input_sha256, output_sha256 };
-        self.staging.finish_shard(part, record.clone())?;
+        self.staging.finish_shard(&shard.path, part, record.clone())?;
         self.records.shards.push(record);
         self.progress.event(Event::Shard(&shard.name));
         Ok(())

@@ -1,7 +1,7 @@
 //! Writing outputs, which are absent, visibly unfinished, or complete.
 
 pub(crate) mod durable;
-mod fingerprint;
+pub(crate) mod inputs;
 pub(crate) mod output;
 mod output_path;
 pub(crate) mod part_file;

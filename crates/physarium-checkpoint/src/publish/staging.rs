@@ -3,15 +3,15 @@ The commit protocol: an output is absent, visibly unfinished, or complete.
 
 1. The paths are checked, the output is locked, and free space is checked. Nothing is written before that, except
    for the lock.
-2. A staging directory is created next to the output, with a marker that identifies the input's files, and a
+2. A staging directory is created next to the output, with a marker that holds the digests of the input, and a
    journal that begins with the recipe.
 3. Each shard is written to `NAME.part`, synced and renamed, and the directory is synced. Only then is it recorded
    in the journal, which is synced too.
 4. The other files are written, then the manifest, all synced. The marker is removed.
 5. The staging directory is renamed to the output's name, and the parent directory is synced.
 
-[`Staging::begin`] with the same request resumes a run that stopped at any point: shards in the journal are hashed
-again, input and output, and kept if both digests match. Everything else is written again. A failed `fsync` is not
+[`Staging::begin`] with the same request resumes a run that stopped at any point, if the recipe and the digests of the
+input are the same: shards in the journal are hashed again, input and output, and kept if both digests match. Everything else is written again. A failed `fsync` is not
 retried; the shard is rewritten.
 */
 
@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use super::durable::{
     create_new, remove_dir_if_exists, remove_file_if_exists, rename_to_new, sync_dir,
 };
-use super::fingerprint::mark_unfinished;
+use super::inputs::{InputDigests, mark_unfinished};
 use super::output_path::{Lock, Occupant, OutputPath};
 use super::part_file::PartFile;
 use super::request::{FinishedShard, Overwrite, Resume, StagingRequest};
@@ -30,10 +30,10 @@ use super::resume;
 use super::solved_dir::SOLVED_DIR;
 use super::space::check_space;
 use crate::error::{Error, Result};
-use crate::open::digest::Sha256;
+use crate::open::digest::{Digest, Sha256};
 use crate::open::source::Source;
 use crate::open::unfinished::{UNFINISHED_NAME, is_unfinished};
-use crate::records::journal::{self, JournalWriter, Record, ShardRecord, TensorRecord};
+use crate::records::journal::{self, JournalWriter, Record, RunRecord, ShardRecord, TensorRecord};
 use crate::records::manifest::{self, FileEntry, Manifest};
 
 /// An output while it is written. Dropping it leaves it unfinished and resumable.
@@ -43,6 +43,8 @@ pub struct Staging {
     dir: PathBuf,
     journal: JournalWriter,
     finished: Vec<FinishedShard>,
+    digests: InputDigests,
+    key: Digest,
     overwrite: Overwrite,
     // The last field, so that it is released after everything else.
     _lock: Lock,
@@ -51,8 +53,8 @@ pub struct Staging {
 impl Staging {
     /// Checks paths and space, takes the lock, and starts or resumes a run.
     ///
-    /// `on_bytes` is called with the number of bytes hashed while shards of an interrupted run are verified. An
-    /// error that it returns stops the run.
+    /// `on_bytes` is called with the number of bytes hashed while the input is identified and shards of an
+    /// interrupted run are verified. An error that it returns stops the run.
     ///
     /// # Errors
     /// `Output`, `Locked`, `NoSpace`, `StagingMismatch`, `InputChanged`, `Record`, `Thread`, `Io`, and what
@@ -76,30 +78,38 @@ impl Staging {
             fs::remove_dir_all(&dir)
                 .map_err(|e| Error::io(&dir, "remove the unfinished run", e))?;
         }
-        let mut earlier = resume::look(&dir, &request)?;
+        let (checkpoint, overwrite) = (request.checkpoint, request.overwrite);
+        let digests = InputDigests::of(checkpoint, &request.inputs, on_bytes)?;
+        let mut earlier = resume::look(&dir, &request, &digests)?;
         let kept = earlier.as_ref().map_or(0, resume::Earlier::staged_bytes);
         check_space(&place.parent, request.output_bytes.saturating_sub(kept))?;
         let (journal, finished) = match &mut earlier {
             Some(earlier) => {
-                let finished = earlier.verify(&dir, request.checkpoint, on_bytes)?;
+                let finished = earlier.verify(&dir, (checkpoint, &digests), on_bytes)?;
                 let mark = earlier.mark_after(finished.len());
                 // A run killed in its last steps has a manifest and no marker. The marker is written before the
                 // manifest is removed, so that one of them always exists.
                 if !is_unfinished(&dir) {
-                    mark_unfinished(&dir, request.checkpoint)?;
+                    mark_unfinished(&dir, &digests)?;
                 }
                 resume::remove_unverified(&dir, &finished)?;
                 (JournalWriter::resume(&dir.join(journal::FILE_NAME), mark)?, finished)
             }
-            None => (start(&dir, &request)?, Vec::new()),
+            None => (start(&dir, &request.run, &digests)?, Vec::new()),
         };
-        let overwrite = request.overwrite;
-        Ok(Staging { place, dir, journal, finished, overwrite, _lock: lock })
+        let key = digests.key(&request.run);
+        Ok(Staging { place, dir, journal, finished, digests, key, overwrite, _lock: lock })
     }
 
     /// Shards of an interrupted run, verified by their digests; always the first ones by name.
     pub fn finished(&self) -> &[FinishedShard] {
         &self.finished
+    }
+
+    /// A digest of everything that the output depends on: recipe, program version, input and calibration tokens. What
+    /// is kept for a resumed run is marked with it.
+    pub fn key(&self) -> Digest {
+        self.key
     }
 
     /// The directory of the unfinished output.
@@ -131,14 +141,21 @@ impl Staging {
         self.journal.append(&Record::Tensor(tensor))
     }
 
-    /// Makes a shard durable under its name, then records it in the journal.
+    /// Makes a shard durable under its name, then records it in the journal. `input` is the path of the input shard.
     ///
     /// # Errors
-    /// `Io`; the next run then writes the shard again.
+    /// `InputChanged` if the input was hashed before, and is another now; `Io`; the next run then writes the shard
+    /// again.
     ///
     /// # Panics
     /// If fewer or more bytes were written than its size.
-    pub fn finish_shard(&mut self, part: PartFile, record: ShardRecord) -> Result<()> {
+    pub fn finish_shard(
+        &mut self,
+        input: &Path,
+        part: PartFile,
+        record: ShardRecord,
+    ) -> Result<()> {
+        self.digests.check_shard(input, &record.name, record.input_sha256)?;
         part.finish()?;
         self.journal.append(&Record::Shard(record))?;
         self.journal.sync()
@@ -165,8 +182,9 @@ impl Staging {
         for made in parent.ancestors().take_while(|above| *above != self.dir) {
             sync_dir(made)?;
         }
-        let path = relative.to_string_lossy().into_owned();
-        Ok(FileEntry { path, size_bytes: source.len(), sha256: hasher.finish() })
+        let (path, sha256) = (relative.to_string_lossy().into_owned(), hasher.finish());
+        self.digests.check_file(source.path(), &path, sha256)?;
+        Ok(FileEntry { path, size_bytes: source.len(), sha256 })
     }
 
     /// Writes a new file of this name and makes it durable.
@@ -238,12 +256,12 @@ impl Staging {
 }
 
 /// Creates the staging directory with its marker and the journal's first line.
-fn start(dir: &Path, request: &StagingRequest<'_>) -> Result<JournalWriter> {
+fn start(dir: &Path, run: &RunRecord, digests: &InputDigests) -> Result<JournalWriter> {
     remove_dir_if_exists(dir)?;
     fs::create_dir(dir).map_err(|e| Error::io(dir, "create the staging directory", e))?;
-    mark_unfinished(dir, request.checkpoint)?;
+    mark_unfinished(dir, digests)?;
     let mut journal = JournalWriter::create(&dir.join(journal::FILE_NAME))?;
-    journal.append(&Record::Run(request.run.clone()))?;
+    journal.append(&Record::Run(run.clone()))?;
     journal.sync()?;
     sync_dir(dir)?;
     if let Some(parent) = dir.parent() {

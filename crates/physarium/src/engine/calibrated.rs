@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 
 use half::f16;
 use physarium_checkpoint::{
-    Amount, Criterion, Map, Method, Orientation, PlannedTensor, Recipe, Scope, Site, TargetPlan,
-    printable,
+    Amount, Criterion, Digest, Map, Method, Orientation, PlannedTensor, Recipe, Scope, Site,
+    TargetPlan, printable,
 };
 use physarium_flow::FloatFormat;
 use physarium_flow::activation::{
@@ -43,6 +43,8 @@ pub(crate) struct Solving<'a> {
     pub threads: usize,
     /// Directory for the files of solved weights.
     pub dir: PathBuf,
+    /// Digest of everything that decides the solved weights; only files that are marked with it are reused.
+    pub key: Digest,
 }
 
 impl Solving<'_> {
@@ -85,7 +87,7 @@ impl Solving<'_> {
     /// `Usage` for a target that the decoder does not have; `Model` and `Checkpoint` for faults in files;
     /// `Unsolvable` for weights or activations that the method cannot use.
     pub fn run(&self, cancel: &Cancel, progress: &mut dyn Progress) -> Result<SolvedWeights> {
-        let files = LayerFiles::new(self.dir.clone())?;
+        let files = LayerFiles::new(self.dir.clone(), self.key)?;
         let decoder = Decoder::open(self.model, Residency::Streamed)?;
         let targets = self.targets(decoder.config())?;
         let compute = Compute::new(self.threads)?;

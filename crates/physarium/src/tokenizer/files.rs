@@ -19,14 +19,16 @@ pub(super) const MAP_NAME: &str = "special_tokens_map.json";
 /// File name of the added tokens, which older versions of transformers write.
 pub(super) const ADDED_NAME: &str = "added_tokens.json";
 
+/// Names of all files that decide the tokens of a text.
+pub(crate) const TOKENIZER_FILES: [&str; 4] = [FILE_NAME, CONFIG_NAME, MAP_NAME, ADDED_NAME];
+
 /// The bytes of all files that decide the tokens of a text, as digests; none without `tokenizer.json`.
 ///
 /// # Errors
 /// `Checkpoint` if a file cannot be read.
 pub(crate) fn digests(files: &ModelFiles) -> Result<Option<[Option<Digest>; 4]>> {
     let mut digests = [None; 4];
-    let names = [FILE_NAME, CONFIG_NAME, MAP_NAME, ADDED_NAME];
-    for (digest, name) in digests.iter_mut().zip(names) {
+    for (digest, name) in digests.iter_mut().zip(TOKENIZER_FILES) {
         *digest = files.find(name, MAX_BYTES)?.map(|bytes| Sha256::of(&bytes));
     }
     Ok(digests[0].map(|_| digests))

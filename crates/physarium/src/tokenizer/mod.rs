@@ -20,7 +20,7 @@ use tokenizers::{Encoding, Tokenizer};
 use crate::error::{Error, Result};
 
 pub(crate) use config::TokenizerConfig;
-pub(crate) use files::{CONFIG_NAME, FILE_NAME, digests};
+pub(crate) use files::{CONFIG_NAME, FILE_NAME, TOKENIZER_FILES, digests};
 
 use files::{MAX_BYTES, fault};
 
