@@ -366,6 +366,8 @@ impl Surgery {
 
     /// Copies the other files, writes the card and the manifest, and makes the output appear.
     fn publish(&self, staging: Staging, records: &Records) -> Result<Summary> {
+        // Before files are copied: the input may have a directory of the same name.
+        staging.remove_solved()?;
         let mut other_files = OtherFiles::default();
         for sidecar in &self.sidecars {
             match sidecar.disposition {
@@ -390,7 +392,6 @@ impl Surgery {
         };
         let card = staging.write_file(manifest::CARD_NAME, card.text().as_bytes())?;
         other_files.copied.push(card);
-        staging.remove_solved()?;
         staging.publish(totals, |journal: FileEntry| {
             other_files.copied.push(journal);
             records.manifest(&self.recipe, totals, other_files)

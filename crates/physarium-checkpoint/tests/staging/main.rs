@@ -1,6 +1,7 @@
 //! The commit protocol through the public API: an output is absent, visibly unfinished, or complete.
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
+mod foreign;
 mod places;
 mod publish;
 mod records;
