@@ -153,11 +153,17 @@ impl Staging {
         self.journal.sync()
     }
 
-    /// Copies a file of the input to the same relative path and makes it durable.
+    /// Copies a file of the input to the same relative path and makes it durable. `on_bytes` is called with the number
+    /// of bytes of each piece.
     ///
     /// # Errors
-    /// `Io`, `FileShrank`, `InputChanged`.
-    pub fn copy_sidecar(&self, input: &Path, relative: &Path) -> Result<FileEntry> {
+    /// `Io`, `FileShrank`, `InputChanged`, and what `on_bytes` returns.
+    pub fn copy_sidecar(
+        &self,
+        input: &Path,
+        relative: &Path,
+        on_bytes: &mut dyn FnMut(u64) -> Result<()>,
+    ) -> Result<FileEntry> {
         let source = Source::open(&input.join(relative))?;
         let target = self.dir.join(relative);
         let parent = target.parent().unwrap_or(&self.dir).to_owned();
@@ -166,7 +172,8 @@ impl Staging {
         let mut hasher = Sha256::default();
         source.read_pieces(0..source.len(), |piece| {
             hasher.update(piece);
-            file.write_all(piece).map_err(|e| Error::io(&target, "write", e))
+            file.write_all(piece).map_err(|e| Error::io(&target, "write", e))?;
+            on_bytes(piece.len() as u64)
         })?;
         source.check_unchanged(source.identity())?;
         file.sync_all().map_err(|e| Error::io(&target, "sync", e))?;

@@ -199,7 +199,8 @@ impl Work {
             match sidecar.disposition {
                 Disposition::Copy => {
                     step!();
-                    files.push(staging.copy_sidecar(checkpoint.dir(), &sidecar.path)?);
+                    let path = &sidecar.path;
+                    files.push(staging.copy_sidecar(checkpoint.dir(), path, &mut |_| Ok(()))?);
                 }
                 Disposition::LeftOut(reason) => left_out.push(LeftOut {
                     path: sidecar.path.to_str().unwrap().to_owned(),
