@@ -47,6 +47,21 @@ pub enum Error {
         /// What was expected and what was found.
         what: String,
     },
+    /// `--strict`: inputs of a target are always zero, so that the calibration text says nothing about their weights.
+    #[error(
+        "tensor {}: {dead} of {inputs} inputs are always zero on the calibration text (refused under --strict)",
+        printable(tensor)
+    )]
+    DeadInputs {
+        /// The tensor.
+        tensor: String,
+        /// Inputs that are always zero.
+        dead: u64,
+        /// All its inputs.
+        inputs: u64,
+        /// Whether layers of an interrupted run were taken: the same command without `--strict` resumes it.
+        resumed: bool,
+    },
     /// The model computes NaN.
     #[error("{}: logits are NaN after {tokens} tokens: the weights are damaged or overflow float32", model.display())]
     NonFiniteLogits {
@@ -93,7 +108,9 @@ impl Error {
             Error::Checkpoint(e) => e.kind(),
             Error::NonFinite { .. } => ErrorKind::Input,
             Error::Model(e) => e.kind(),
-            Error::Unsolvable { .. } | Error::NonFiniteLogits { .. } => ErrorKind::Input,
+            Error::Unsolvable { .. } | Error::DeadInputs { .. } | Error::NonFiniteLogits { .. } => {
+                ErrorKind::Input
+            }
             Error::Threads(_) => ErrorKind::Environment,
             Error::Stopped => ErrorKind::Interrupted,
             Error::Usage(_) | Error::Recipe(_) => ErrorKind::Usage,

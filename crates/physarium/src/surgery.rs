@@ -21,7 +21,8 @@ use crate::calibration::{self, CalibrationText};
 use crate::cancel::Cancel;
 use crate::card::Card;
 use crate::engine::{
-    Activations, Engine, MemoryPlan, Preparation, ShardRun, SolvedWeights, Solving, check_recipe,
+    Activations, DeadInputs, Engine, MemoryPlan, Preparation, ShardRun, SolvedWeights, Solving,
+    check_recipe,
 };
 use crate::error::{Error, Result};
 use crate::estimate::{self, CalibratedRun};
@@ -210,6 +211,7 @@ impl Surgery {
                 recipe: &self.recipe,
                 windows: self.windows()?,
                 threads: self.threads,
+                cancel,
             };
             return Ok(Some(estimate::of_activations(&run)?));
         }
@@ -267,17 +269,19 @@ impl Surgery {
         let mut staging = Staging::begin(request, &mut |_| cancel.check())?;
         let records = match self.write_shards(&mut staging, cancel, progress) {
             Ok(records) => records,
-            Err(Error::Checkpoint(physarium_checkpoint::Error::Interrupted)) => {
-                return Err(Error::Interrupted { staging: staging.dir().to_owned() });
-            }
-            Err(e @ (Error::NonFinite { .. } | Error::Unsolvable { .. })) => {
+            Err(
+                e @ (Error::NonFinite { .. }
+                | Error::Unsolvable { .. }
+                | Error::DeadInputs { resumed: false, .. }),
+            ) => {
                 // This recipe fails on this input every time: there is nothing to resume.
                 staging.discard()?;
                 return Err(e);
             }
-            Err(e) => return Err(e),
+            Err(e) => return Err(resumable(e, staging.dir())),
         };
-        let summary = self.publish(staging, &records)?;
+        let dir = staging.dir().to_owned();
+        let summary = self.publish(staging, &records, cancel).map_err(|e| resumable(e, &dir))?;
         progress.event(Event::Finished);
         Ok(summary)
     }
@@ -331,12 +335,12 @@ impl Surgery {
             threads: self.threads,
             dir: staging.dir().join(SOLVED_DIR),
             key: staging.key(),
+            dead_inputs: match self.strictness {
+                Strictness::Skip => DeadInputs::Count,
+                Strictness::Refuse => DeadInputs::Refuse,
+            },
         };
-        let solved = solving.run(cancel, progress)?;
-        if self.strictness == Strictness::Refuse {
-            self.refuse_dead_inputs(&solved)?;
-        }
-        Ok(Some(solved))
+        Ok(Some(solving.run(cancel, progress)?))
     }
 
     /// What the output depends on beside the recipe and the headers. With activations, and with one threshold for
@@ -362,21 +366,6 @@ impl Surgery {
         self.windows.as_deref().ok_or_else(missing)
     }
 
-    /// Fails if inputs of a target are always zero: the calibration text says nothing about their weights.
-    fn refuse_dead_inputs(&self, solved: &SolvedWeights) -> Result<()> {
-        for (tensor, view) in self.plan.matrices() {
-            let dead = solved.of(&tensor.input.name).stats.dead_inputs;
-            if dead > 0 {
-                let what = format!(
-                    "{dead} of {} inputs are always zero on the calibration text",
-                    view.cols
-                );
-                return Err(Error::Unsolvable { tensor: tensor.input.name.clone(), what });
-            }
-        }
-        Ok(())
-    }
-
     /// The plan's tensors of one shard; consecutive, as the plan is in file order.
     fn tensors_of(&self, shard: usize) -> &[PlannedTensor] {
         let tensors = &self.plan.tensors;
@@ -386,12 +375,15 @@ impl Surgery {
     }
 
     /// Copies the other files, writes the card and the manifest, and makes the output appear.
-    fn publish(&self, staging: Staging, records: &Records) -> Result<Summary> {
+    fn publish(&self, staging: Staging, records: &Records, cancel: &Cancel) -> Result<Summary> {
+        // Before files are copied: the input may have a directory of the same name.
+        staging.remove_solved()?;
         let mut other_files = OtherFiles::default();
         for sidecar in &self.sidecars {
             match sidecar.disposition {
                 Disposition::Copy => {
-                    let copied = staging.copy_sidecar(self.checkpoint.dir(), &sidecar.path)?;
+                    let (dir, path) = (self.checkpoint.dir(), &sidecar.path);
+                    let copied = staging.copy_sidecar(dir, path, &mut |_| cancel.check())?;
                     other_files.copied.push(copied);
                 }
                 Disposition::LeftOut(reason) => other_files.left_out.push(LeftOut {
@@ -411,7 +403,6 @@ impl Surgery {
         };
         let card = staging.write_file(manifest::CARD_NAME, card.text().as_bytes())?;
         other_files.copied.push(card);
-        staging.remove_solved()?;
         staging.publish(totals, |journal: FileEntry| {
             other_files.copied.push(journal);
             records.manifest(&self.recipe, totals, other_files)
@@ -423,6 +414,16 @@ impl Surgery {
             shards: records.shards.len(),
             output_bytes: records.shards.iter().map(|shard| shard.size_bytes).sum(),
         })
+    }
+}
+
+/// What stopped a run, with the directory that a cancelled one leaves.
+fn resumable(e: Error, staging: &Path) -> Error {
+    match e {
+        Error::Checkpoint(physarium_checkpoint::Error::Interrupted) => {
+            Error::Interrupted { staging: staging.to_owned() }
+        }
+        other => other,
     }
 }
 

@@ -3,8 +3,8 @@
 pub(crate) mod durable;
 pub(crate) mod inputs;
 pub(crate) mod output;
-mod output_path;
 pub(crate) mod part_file;
+mod place;
 pub(crate) mod request;
 mod resume;
 pub(crate) mod sidecar;

@@ -165,10 +165,16 @@ fn hash_both(
     })
 }
 
-/// Removes everything from a staging directory but verified shards, journal, marker and solved weights.
-pub(crate) fn remove_unverified(dir: &Path, finished: &[FinishedShard]) -> Result<()> {
+/// Removes everything from a staging directory but verified shards, journal, marker and, until all `shards` are
+/// verified, solved weights: a directory of that name is then a copy of one in the input.
+pub(crate) fn remove_unverified(
+    dir: &Path,
+    finished: &[FinishedShard],
+    shards: usize,
+) -> Result<()> {
     let mut keep: HashSet<&str> = finished.iter().map(|done| done.shard.name.as_str()).collect();
-    keep.extend([journal::FILE_NAME, UNFINISHED_NAME, SOLVED_DIR]);
+    keep.extend([journal::FILE_NAME, UNFINISHED_NAME]);
+    keep.extend((finished.len() < shards).then_some(SOLVED_DIR));
     let io = |e| Error::io(dir, "clear", e);
     for entry in fs::read_dir(dir).map_err(io)? {
         let entry = entry.map_err(io)?;

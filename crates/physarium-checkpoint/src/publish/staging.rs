@@ -16,15 +16,16 @@ retried; the shard is rewritten.
 */
 
 use std::fs;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use super::durable::{
-    create_new, remove_dir_if_exists, remove_file_if_exists, rename_to_new, sync_dir,
-};
+use super::durable::{create_new, remove_file_if_exists, rename_to_new, sync_dir};
 use super::inputs::{InputDigests, mark_unfinished};
-use super::output_path::{Lock, Occupant, OutputPath};
 use super::part_file::PartFile;
+use super::place::lock::Lock;
+use super::place::occupant::{Occupant, Replaceable};
+use super::place::output_path::OutputPath;
+use super::place::working;
 use super::request::{FinishedShard, Overwrite, Resume, StagingRequest};
 use super::resume;
 use super::solved_dir::SOLVED_DIR;
@@ -45,7 +46,8 @@ pub struct Staging {
     finished: Vec<FinishedShard>,
     digests: InputDigests,
     key: Digest,
-    overwrite: Overwrite,
+    /// The finished output that this one is to replace.
+    replaces: Option<Replaceable>,
     // The last field, so that it is released after everything else.
     _lock: Lock,
 }
@@ -53,8 +55,9 @@ pub struct Staging {
 impl Staging {
     /// Checks paths and space, takes the lock, and starts or resumes a run.
     ///
-    /// `on_bytes` is called with the number of bytes hashed while the input is identified and shards of an
-    /// interrupted run are verified. An error that it returns stops the run.
+    /// `on_bytes` is called with the number of bytes hashed while the input is identified, and while shards of an
+    /// interrupted run, or the files of an output that is to be replaced, are verified. An error that it returns stops
+    /// the run.
     ///
     /// # Errors
     /// `Output`, `Locked`, `NoSpace`, `StagingMismatch`, `InputChanged`, `Record`, `Thread`, `Io`, and what
@@ -65,20 +68,27 @@ impl Staging {
     ) -> Result<Staging> {
         let place = OutputPath::check(request.out, request.checkpoint.dir())?;
         let lock = place.lock()?;
-        if place.occupant()? == Occupant::Finished && request.overwrite == Overwrite::Refuse {
-            return Err(Error::Output {
-                path: place.dir(),
-                what: "output exists",
-                expected: "a new or empty directory (or --force to replace this one)".to_owned(),
-                found: "a finished physarium output".to_owned(),
-            });
-        }
         let dir = place.staging();
-        if request.resume == Resume::Restart && dir.symlink_metadata().is_ok() {
-            fs::remove_dir_all(&dir)
-                .map_err(|e| Error::io(&dir, "remove the unfinished run", e))?;
+        working::refuse_foreign(&place.replaced())?;
+        match request.resume {
+            Resume::Restart => working::refuse_foreign(&dir)?,
+            Resume::Continue => working::refuse_links(&dir, SOLVED_DIR)?,
         }
-        let (checkpoint, overwrite) = (request.checkpoint, request.overwrite);
+        let replaces = match (place.occupant()?, request.overwrite) {
+            (Occupant::Absent | Occupant::Empty, _) => None,
+            (Occupant::Finished, Overwrite::Replace) => {
+                Some(Replaceable::check(&place.dir(), on_bytes)?)
+            }
+            (Occupant::Finished, Overwrite::Refuse) => {
+                let what = "output exists";
+                let expected = "a new or empty directory (or --force to replace this one)";
+                return Err(occupied(&place, what, expected, "a finished physarium output"));
+            }
+        };
+        if request.resume == Resume::Restart {
+            working::remove(&dir)?;
+        }
+        let checkpoint = request.checkpoint;
         let digests = InputDigests::of(checkpoint, &request.inputs, on_bytes)?;
         let mut earlier = resume::look(&dir, &request, &digests)?;
         let kept = earlier.as_ref().map_or(0, resume::Earlier::staged_bytes);
@@ -92,13 +102,14 @@ impl Staging {
                 if !is_unfinished(&dir) {
                     mark_unfinished(&dir, &digests)?;
                 }
-                resume::remove_unverified(&dir, &finished)?;
+                let shards = request.checkpoint.shards().len();
+                resume::remove_unverified(&dir, &finished, shards)?;
                 (JournalWriter::resume(&dir.join(journal::FILE_NAME), mark)?, finished)
             }
             None => (start(&dir, &request.run, &digests)?, Vec::new()),
         };
         let key = digests.key(&request.run);
-        Ok(Staging { place, dir, journal, finished, digests, key, overwrite, _lock: lock })
+        Ok(Staging { place, dir, journal, finished, digests, key, replaces, _lock: lock })
     }
 
     /// Shards of an interrupted run, verified by their digests; always the first ones by name.
@@ -122,7 +133,7 @@ impl Staging {
     /// # Errors
     /// `Io`.
     pub fn discard(self) -> Result<()> {
-        remove_dir_if_exists(&self.dir)
+        working::remove(&self.dir)
     }
 
     /// Creates the file of a shard of exactly `size_bytes`.
@@ -161,11 +172,17 @@ impl Staging {
         self.journal.sync()
     }
 
-    /// Copies a file of the input to the same relative path and makes it durable.
+    /// Copies a file of the input to the same relative path and makes it durable. `on_bytes` is called with the number
+    /// of bytes of each piece.
     ///
     /// # Errors
-    /// `Io`, `FileShrank`, `InputChanged`.
-    pub fn copy_sidecar(&self, input: &Path, relative: &Path) -> Result<FileEntry> {
+    /// `Io`, `FileShrank`, `InputChanged`, and what `on_bytes` returns.
+    pub fn copy_sidecar(
+        &self,
+        input: &Path,
+        relative: &Path,
+        on_bytes: &mut dyn FnMut(u64) -> Result<()>,
+    ) -> Result<FileEntry> {
         let source = Source::open(&input.join(relative))?;
         let target = self.dir.join(relative);
         let parent = target.parent().unwrap_or(&self.dir).to_owned();
@@ -174,7 +191,8 @@ impl Staging {
         let mut hasher = Sha256::default();
         source.read_pieces(0..source.len(), |piece| {
             hasher.update(piece);
-            file.write_all(piece).map_err(|e| Error::io(&target, "write", e))
+            file.write_all(piece).map_err(|e| Error::io(&target, "write", e))?;
+            on_bytes(piece.len() as u64)
         })?;
         source.check_unchanged(source.identity())?;
         file.sync_all().map_err(|e| Error::io(&target, "sync", e))?;
@@ -200,12 +218,17 @@ impl Staging {
         Ok(FileEntry { path, size_bytes, sha256: Sha256::of(bytes) })
     }
 
-    /// Removes the directory of solved weights, which the shards then hold.
+    /// Removes the directory of solved weights, which the shards then hold. To be called before other files are
+    /// copied: the input may have a directory of that name.
     ///
     /// # Errors
     /// `Io`.
     pub fn remove_solved(&self) -> Result<()> {
-        remove_dir_if_exists(&self.dir.join(SOLVED_DIR))
+        let solved = self.dir.join(SOLVED_DIR);
+        match fs::remove_dir_all(&solved) {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::io(&solved, "remove", e)),
+            _ => Ok(()),
+        }
     }
 
     /// Ends the journal and publishes the output. `seal` makes the manifest from the entry of the journal's file.
@@ -231,33 +254,38 @@ impl Staging {
     fn rename_to_output(&self) -> Result<()> {
         let (out, replaced) = (self.place.dir(), self.place.replaced());
         let io = |e| Error::io(&out, "publish the output", e);
-        match (self.place.occupant()?, self.overwrite) {
+        match (self.place.occupant()?, &self.replaces) {
             (Occupant::Absent, _) => rename_to_new(&self.dir, &out)?,
             // rename(2) replaces an empty directory atomically.
             (Occupant::Empty, _) => fs::rename(&self.dir, &out).map_err(io)?,
-            (Occupant::Finished, Overwrite::Replace) => {
-                remove_dir_if_exists(&replaced)?;
+            (Occupant::Finished, Some(before)) if Replaceable::list(&out)? == *before => {
+                working::remove(&replaced)?;
                 fs::rename(&out, &replaced).map_err(io)?;
                 rename_to_new(&self.dir, &out)?;
             }
-            (Occupant::Finished, Overwrite::Refuse) => {
-                return Err(Error::Output {
-                    path: out,
-                    what: "output appeared during the run",
-                    expected: "a new or empty directory".to_owned(),
-                    found: "a finished physarium output".to_owned(),
-                });
+            (Occupant::Finished, before) => {
+                let what = match before {
+                    Some(_) => "output changed during the run",
+                    None => "output appeared during the run",
+                };
+                let expected = "a new or empty directory, or what was there before";
+                return Err(occupied(&self.place, what, expected, "a finished physarium output"));
             }
         }
         sync_dir(&self.place.parent)?;
         // This also removes what a run with --force left when it was killed at this point.
-        remove_dir_if_exists(&replaced)
+        working::remove(&replaced)
     }
+}
+
+fn occupied(place: &OutputPath, what: &'static str, expected: &str, found: &str) -> Error {
+    let (expected, found) = (expected.to_owned(), found.to_owned());
+    Error::Output { path: place.dir(), what, expected, found }
 }
 
 /// Creates the staging directory with its marker and the journal's first line.
 fn start(dir: &Path, run: &RunRecord, digests: &InputDigests) -> Result<JournalWriter> {
-    remove_dir_if_exists(dir)?;
+    working::remove(dir)?;
     fs::create_dir(dir).map_err(|e| Error::io(dir, "create the staging directory", e))?;
     mark_unfinished(dir, digests)?;
     let mut journal = JournalWriter::create(&dir.join(journal::FILE_NAME))?;

@@ -166,32 +166,55 @@ fn two_runs_cannot_write_one_output() {
 }
 
 #[test]
-fn the_lock_file_of_a_killed_run_is_reused() {
-    for left in ["", "pi", "pid 1 since 12:01:00 UTC\n"] {
-        let work = Work::new();
-        fs::write(work.at("out.lock"), left).unwrap();
-        let held = work.begin().unwrap();
-        let note = fs::read_to_string(work.at("out.lock")).unwrap();
-        assert!(note.starts_with(&format!("pid {} since ", std::process::id())), "{note:?}");
-        assert!(note.ends_with(" UTC\n"), "{note:?}");
-        drop(held);
-        assert!(!work.at("out.lock").exists());
-    }
+fn the_lock_file_of_a_killed_run_is_replaced() {
+    let work = Work::new();
+    fs::write(work.at("out.lock"), "pid 1 since 12:01:00 UTC\n").unwrap();
+    let held = work.begin().unwrap();
+    let note = fs::read_to_string(work.at("out.lock")).unwrap();
+    assert!(note.starts_with(&format!("pid {} since ", std::process::id())), "{note:?}");
+    assert!(note.ends_with(" UTC\n"), "{note:?}");
+    drop(held);
+    assert!(!work.at("out.lock").exists());
 }
 
 /// For example `Cargo.lock` and an output named `Cargo`.
 #[test]
-fn another_file_with_the_name_of_the_lock_is_kept() {
+fn anything_else_with_the_name_of_the_lock_is_kept() {
     let work = Work::new();
-    fs::write(work.at("out.lock"), "[[package]]\n").unwrap();
-    refused(&work, work.out(), &["out.lock", "a file that physarium did not write"]);
-    fs::remove_file(work.at("out.lock")).unwrap();
-    let made = std::process::Command::new("mkfifo").arg(work.at("out.lock")).status().unwrap();
+    let lock = work.at("out.lock");
+    let needles = ["out.lock", "a file that physarium did not write", "choose another name"];
+    let notes = ["", "pi", "pid ", "pid 1", "pid of my daemon\n", "[[package]]\n", "\u{ff}"];
+    for text in notes {
+        fs::write(&lock, text).unwrap();
+        refused(&work, work.out(), &needles);
+    }
+    // A second name of an important file.
+    fs::write(work.at("important"), "pid 1 since 12:01:00 UTC\n").unwrap();
+    fs::remove_file(&lock).unwrap();
+    fs::hard_link(work.at("important"), &lock).unwrap();
+    refused(&work, work.out(), &needles);
+    fs::remove_file(&lock).unwrap();
+    fs::create_dir(&lock).unwrap();
+    refused(&work, work.out(), &needles);
+    fs::remove_dir(&lock).unwrap();
+    for target in ["important", "nowhere"] {
+        symlink(target, &lock).unwrap();
+        refused(&work, work.out(), &needles);
+        fs::remove_file(&lock).unwrap();
+    }
+    let made = std::process::Command::new("mkfifo").arg(&lock).status().unwrap();
     assert!(made.success());
-    let error = work.begin().unwrap_err();
-    says(&error, &["out.lock", "a file that physarium did not write"]);
+    says(&work.begin().unwrap_err(), &needles);
+    fs::remove_file(&lock).unwrap();
+}
+
+/// A run does not remove a lock file that it no longer holds.
+#[test]
+fn a_lock_that_was_replaced_during_the_run_is_kept() {
+    let work = Work::new();
+    let held = work.begin().unwrap();
     fs::remove_file(work.at("out.lock")).unwrap();
-    fs::write(work.at("target"), "").unwrap();
-    symlink("target", work.at("out.lock")).unwrap();
-    says(&work.begin().unwrap_err(), &["out.lock: cannot create the output's lock"]);
+    fs::write(work.at("out.lock"), "mine").unwrap();
+    drop(held);
+    assert_eq!(fs::read(work.at("out.lock")).unwrap(), b"mine");
 }

@@ -10,7 +10,8 @@ use serde_json::json;
 
 use crate::arguments::{Display, EVALUATION, Format, OUTPUT, ThreadsArgument};
 use crate::output::{self, Outcome};
-use crate::{signals, terminal};
+use crate::signals::{self, Reading, UntilScoring};
+use crate::terminal;
 
 /// Measure the perplexity of a checkpoint or a packed file on a text
 ///
@@ -63,6 +64,7 @@ fn tokens() -> clap::builder::RangedU64ValueParser<u64> {
 
 /// Evaluates.
 pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
+    let reading = Reading::begin()?;
     let cancel = signals::cancel_on_signal()?;
     let mut progress = terminal::progress(arguments.display.style());
     let request = EvalRequest {
@@ -75,7 +77,8 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         limit: arguments.limit.map(|tokens| tokens as usize),
         threads: arguments.threads.count(),
     };
-    let evaluation = evaluate(&request, &cancel, &mut *progress)?;
+    let mut until_scoring = UntilScoring { progress: &mut *progress, reading };
+    let evaluation = evaluate(&request, &cancel, &mut until_scoring)?;
     drop(progress);
     if !arguments.display.quiet {
         output::notes(&evaluation.notes);

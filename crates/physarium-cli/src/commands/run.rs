@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::arguments::{DISPLAY, Format, FormatArgument, GENERATION, ThreadsArgument};
 use crate::output::{self, Outcome, size};
-use crate::signals;
+use crate::signals::{self, Reading};
 
 /// Generate text with a checkpoint or a packed file
 ///
@@ -74,6 +74,7 @@ const MAX_PROMPT: u64 = 64 << 20;
 /// Generates text.
 pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     let sampling = arguments.sampling()?;
+    let reading = Reading::begin()?;
     let cancel = signals::cancel_on_signal()?;
     let text = match &arguments.prompt {
         Some(text) => text.clone(),
@@ -90,6 +91,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     let streamed = format == Format::Text;
     let mut failed = None;
     let generated = generate(&request, &cancel, &mut |text| {
+        reading.end();
         if streamed && failed.is_none() {
             failed = show(text).err();
         }

@@ -1,8 +1,7 @@
 /*!
 SparseGPT (Frantar and Alistarh 2023, arXiv 2301.00774), algorithm 1 of the paper.
 
-In: a [`Problem`], of which `gram` is used. Out: a [`Solution`], or `None` if the damped Gram matrix has no
-Cholesky factor.
+In: a [`Problem`], of which `gram` is used. Out: a [`Solution`], unless the damped Gram matrix has no Cholesky factor.
 
 Columns are processed from left to right in blocks of 128. When a weight is pruned, the columns to its right
 are updated to compensate, using the rows of the upper Cholesky factor of the inverse of the damped Gram
@@ -13,13 +12,12 @@ pruned first: those that are zero already, and those whose inputs are always zer
 
 use std::ops::Range;
 
-use faer::linalg::solvers::Llt;
-use faer::{Mat, Side};
 use physarium_kernels::Compute;
 
+use super::factor::inverse_factor;
 use super::keep::Keep;
 use super::order::{Order, Part, divide};
-use super::problem::{Problem, Solution, not_zero};
+use super::problem::{Problem, Solution, Unsolved, not_zero};
 
 /// Number of columns in a block.
 const BLOCK: usize = 128;
@@ -29,11 +27,17 @@ const ROWS: usize = 32;
 /// Prunes a projection. The target outputs are those of the weights on the same inputs:
 /// `problem.cross_gram` is not used.
 ///
-/// Returns `None` if the damped Gram matrix has no Cholesky factor.
+/// # Errors
+/// `NotPositiveDefinite` if the damped Gram matrix has no Cholesky factor; `Stopped` if `compute` is, which is asked
+/// for each panel of the factor and for each block of columns and of rows.
 ///
 /// # Panics
 /// If the lengths of the slices do not match.
-pub fn sparsegpt(compute: &Compute, problem: &Problem<'_>, keep: Keep) -> Option<Solution> {
+pub fn sparsegpt(
+    compute: &Compute,
+    problem: &Problem<'_>,
+    keep: Keep,
+) -> Result<Solution, Unsolved> {
     problem.check();
     let order = Order::new(problem);
     let weights = match keep {
@@ -42,17 +46,20 @@ pub fn sparsegpt(compute: &Compute, problem: &Problem<'_>, keep: Keep) -> Option
             if zeros <= free {
                 prune_free(problem, &order, zeros)
             } else {
-                let factor = inverse_factor(problem)?;
+                let factor = inverse_factor(compute, problem)?;
                 prune_blocks(compute, problem, Ordered { factor: &factor, order: &order }, zeros)
             }
         }
         Keep::Pattern { group, .. } => {
-            let factor = inverse_factor(problem)?;
+            let factor = inverse_factor(compute, problem)?;
             let pattern = Pattern { keep, group };
             prune_groups(compute, problem, Ordered { factor: &factor, order: &order }, pattern)
         }
     };
-    Some(Solution { weights, dead_inputs: problem.dead_inputs() })
+    match compute.is_stopped() {
+        true => Err(Unsolved::Stopped),
+        false => Ok(Solution { weights, dead_inputs: problem.dead_inputs() }),
+    }
 }
 
 /// Prunes only weights that cost nothing: no other weight has to compensate.
@@ -82,6 +89,9 @@ fn prune_blocks(
     let parts: Vec<Part> = blocks.iter().map(|block| block.part(rows, order)).collect();
     let mut weights = problem.weights.to_vec();
     for (block, here) in blocks.iter().zip(divide(zeros, &parts)) {
+        if compute.is_stopped() {
+            break;
+        }
         let width = block.columns.len();
         let mask = Keep::AllBut(here).mask(&block.ranks(&weights, order), width);
         each_row(compute, &mut weights, cols, |index, row| {
@@ -225,37 +235,4 @@ impl Block<'_> {
             }
         }
     }
-}
-
-/// U `[cols, cols]`, upper triangular, with UᵀU the inverse of the damped Gram matrix.
-///
-/// With the order of inputs reversed, G = L Lᵀ; reversed again, G = R Rᵀ with R upper triangular, and
-/// U = R⁻¹. `None` if there is no such L.
-fn inverse_factor(problem: &Problem<'_>) -> Option<Vec<f32>> {
-    let cols = problem.cols;
-    let damping = problem.damping();
-    let reversed = Mat::from_fn(cols, cols, |i, j| {
-        let (i, j) = (cols - 1 - i, cols - 1 - j);
-        let power = f64::from(problem.gram[i * cols + j]);
-        match i == j {
-            // A dead input is decoupled from all others.
-            true if power == 0.0 => 1.0 + damping,
-            true => power + damping,
-            false => power,
-        }
-    });
-    let factor = Llt::new(reversed.as_ref(), Side::Lower).ok()?;
-    let mut inverse = Mat::<f64>::identity(cols, cols);
-    faer::linalg::triangular_solve::solve_lower_triangular_in_place(
-        factor.L(),
-        inverse.as_mut(),
-        faer::get_global_parallelism(),
-    );
-    let mut upper = vec![0.0; cols * cols];
-    for i in 0..cols {
-        for j in i..cols {
-            upper[i * cols + j] = inverse[(cols - 1 - i, cols - 1 - j)] as f32;
-        }
-    }
-    Some(upper)
 }

@@ -24,7 +24,7 @@ mod solved;
 mod tiles;
 mod treatment;
 
-pub(crate) use calibrated::{GRADIENT_TOKENS, Solving};
+pub(crate) use calibrated::{DeadInputs, GRADIENT_TOKENS, Solving};
 pub(crate) use memory::Activations;
 pub use memory::MemoryPlan;
 pub(crate) use pipeline::{ShardRun, TensorDone};

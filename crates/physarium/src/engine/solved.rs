@@ -164,6 +164,11 @@ impl LayerFiles {
         Ok(())
     }
 
+    /// The figures of a target that was taken or kept.
+    pub fn stats_of(&self, tensor: &str) -> SolutionStats {
+        self.tensors[tensor].stats
+    }
+
     /// The solved weights of all layers that were taken or kept.
     pub fn finish(self) -> SolvedWeights {
         SolvedWeights { tensors: self.tensors }

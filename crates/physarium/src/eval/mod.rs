@@ -74,7 +74,7 @@ pub fn evaluate(
     let decoder = Decoder::open(request.model, Residency::Streamed)?;
     let other = request.against.map(|dir| Decoder::open(dir, Residency::Streamed)).transpose()?;
     let text = WindowedText::read(request, &decoder, other.as_ref(), progress)?;
-    let compute = Compute::new(request.threads)?;
+    let compute = Compute::new(request.threads)?.stopping_when(cancel.asked());
     let mut scorer = Scorer::new(&compute, &decoder, other.as_ref(), text.spacing.window)?;
     let computing = Instant::now();
     let windows = scorer.score(&text.windows, &text.tokens, cancel, progress)?;

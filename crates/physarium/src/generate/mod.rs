@@ -98,7 +98,7 @@ pub struct Generated {
 /// If `cancel` is raised, it returns what it has.
 ///
 /// # Errors
-/// `Checkpoint` and `Model` for faults in files; `Usage` for a prompt that is empty or too long, and for sampling
+/// `Stopped` if `cancel` is raised while the model is read. `Checkpoint` and `Model` for faults in files; `Usage` for a prompt that is empty or too long, and for sampling
 /// parameters out of range; `NonFiniteLogits` for a model that computes NaN; what `on_text` returns.
 pub fn generate(
     request: &GenerateRequest<'_>,
@@ -108,8 +108,11 @@ pub fn generate(
     let began = Instant::now();
     let sampler = Sampler::new(request.sampling)?;
     let decoder = Decoder::open(request.model, Residency::Resident)?;
-    let compute = Compute::new(request.threads)?.sparing_memory();
+    let compute = Compute::new(request.threads)?.sparing_memory().stopping_when(cancel.asked());
     let Loaded { tokenizer, ends, prompt } = Loaded::read(&decoder, &compute, request)?;
+    if cancel.is_raised() {
+        return Err(Error::Stopped);
+    }
     let room = decoder.config().max_positions.unwrap_or(usize::MAX);
     if prompt.is_empty() || prompt.len() >= room {
         let (found, most) = (prompt.len(), room - 1);
@@ -217,7 +220,10 @@ impl Session<'_> {
         let mut stream = self.tokenizer.tokenizer.decode_stream(true);
         let mut first = Instant::now();
         while self.generated.generated_tokens < self.most {
-            let token = self.token_after(&next)?;
+            let Some(token) = self.token_after(&next)? else {
+                self.generated.stopped = Stopped::Cancelled;
+                break;
+            };
             if self.generated.generated_tokens == 0 {
                 self.generated.first_token = self.began.elapsed();
                 self.generated.prompt = self.generated.first_token - self.generated.load;
@@ -244,13 +250,16 @@ impl Session<'_> {
         Ok(self.generated)
     }
 
-    /// Feeds tokens and chooses the next one.
-    fn token_after(&mut self, tokens: &[u32]) -> Result<u32> {
+    /// Feeds tokens and chooses the next one; `None` if the run is cancelled.
+    fn token_after(&mut self, tokens: &[u32]) -> Result<Option<u32>> {
         let logits = self.generation.feed(tokens)?;
+        if self.cancel.is_raised() {
+            return Ok(None);
+        }
         if logits.iter().any(|logit| logit.is_nan()) {
             let tokens = self.generation.seen();
             return Err(Error::NonFiniteLogits { model: self.model.to_owned(), tokens });
         }
-        Ok(self.sampler.choose(logits))
+        Ok(Some(self.sampler.choose(logits)))
     }
 }
