@@ -8,8 +8,9 @@ use physarium::audit::grouped;
 use physarium::checkpoint::manifest;
 use physarium::checkpoint::{Calibration, NmPattern, Sparsity, printable};
 use physarium::{
-    Allocation, CalibrationText, ComparedRun, ComparisonRequest, Contender, Error, EvalRequest,
-    MethodName, NoEffect, Options, Outputs, RecipeError, RecipeOption, RecipeOptions, compare,
+    Allocation, CalibrationText, Case, ComparedRun, ComparisonRequest, Contender, Error,
+    EvalRequest, MethodName, NoEffect, Options, Outputs, RecipeError, RecipeOption, RecipeOptions,
+    compare,
 };
 use serde_json::json;
 
@@ -148,17 +149,35 @@ impl Arguments {
             return Err(Error::Usage(what.to_owned()));
         }
         let allocation = (!self.allocation.is_empty()).then_some(RecipeOption::Allocation);
-        let idle = match (self.has_activation_aware_method(), self.sparsity.is_empty()) {
-            (false, _) => allocation
-                .or(self.calibration.given())
-                .map(|option| (option, NoEffect::WeightsOnly)),
-            (true, true) => allocation.map(|option| (option, NoEffect::WithoutSparsity)),
-            (true, false) => None,
-        };
-        match idle {
-            Some((option, why)) => Err(RecipeError::NoEffect { option, why }.into()),
-            None => Ok(()),
+        for option in allocation.into_iter().chain(self.calibration.given()) {
+            self.effect_of(option).map_err(|why| RecipeError::NoEffect { option, why })?;
         }
+        Ok(())
+    }
+
+    /// Whether an option has an effect on one of the rows.
+    ///
+    /// # Errors
+    /// Why it has none; of several reasons the one that another option could mend.
+    fn effect_of(&self, option: RecipeOption) -> Result<(), NoEffect> {
+        let mut reason = NoEffect::WeightsOnly;
+        for amount in self.amounts() {
+            for method in &self.methods {
+                match Case::new((*method).into(), Some(amount)).effect_of(option) {
+                    Ok(()) => return Ok(()),
+                    Err(NoEffect::WeightsOnly) => {}
+                    Err(why) => reason = why,
+                }
+            }
+        }
+        Err(reason)
+    }
+
+    /// The options that set the amount of some row.
+    fn amounts(&self) -> Vec<RecipeOption> {
+        let sparsity = self.sparsity.first().map(|_| RecipeOption::Sparsity);
+        let pattern = self.pattern.first().map(|_| RecipeOption::Pattern);
+        sparsity.into_iter().chain(pattern).collect()
     }
 
     /// The calibration text, and what of it the activation-aware methods use.
@@ -186,9 +205,9 @@ impl Arguments {
         let methods = || self.methods.iter().map(|method| MethodName::from(*method));
         for sparsity in &self.sparsity {
             for method in methods() {
-                // Allocation needs activations.
-                let allocations = match method.is_activation_aware() {
-                    true if !self.allocation.is_empty() => {
+                let case = Case::new(method, Some(RecipeOption::Sparsity));
+                let allocations = match case.effect_of(RecipeOption::Allocation) {
+                    Ok(()) if !self.allocation.is_empty() => {
                         self.allocation.iter().map(|choice| Some((*choice).into())).collect()
                     }
                     _ => vec![None],
