@@ -177,7 +177,7 @@ impl RecipeError {
                         )
                     }
                     NoEffect::SaidByFile => {
-                        format!("{option} has no effect: the recipe in the file decides it")
+                        format!("{option} has no effect with --recipe, which decides it")
                     }
                 }
             }
