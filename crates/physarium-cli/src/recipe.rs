@@ -6,14 +6,17 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 use physarium::audit::grouped;
 use physarium::checkpoint::manifest::Manifest;
-use physarium::checkpoint::{Calibration, NmPattern, NonFinite, Price, Recipe, Sparsity};
+use physarium::checkpoint::{Calibration, NmPattern, NonFinite, Price, Recipe, Source, Sparsity};
 use physarium::{
     Allocation, CalibrationOptions, CalibrationText, Error, MethodName, NoEffect, RecipeError,
-    RecipeOption, RecipeOptions, ScopeName,
+    RecipeOption, RecipeOptions, ScopeName, check_recipe,
 };
 
 use crate::arguments::{CALIBRATION, FLOW, METHOD, SelectionArguments};
 use crate::output::{self, counted};
+
+/// Largest recipe in TOML that is read, in bytes.
+const MAX_RECIPE: u64 = 1 << 20;
 
 /// The options of a recipe.
 #[derive(Args)]
@@ -268,11 +271,11 @@ impl RecipeArguments {
         let recipe = if path.extension().is_some_and(|extension| extension == "json") {
             Manifest::read(path)?.recipe
         } else {
-            let text = std::fs::read_to_string(path)
-                .with_context(|| format!("{}: cannot read", path.display()))?;
-            toml::from_str(&text)
+            let bytes = Source::open(path)?.read_all(MAX_RECIPE)?;
+            toml::from_slice(&bytes)
                 .with_context(|| format!("{}: not a valid recipe", path.display()))?
         };
+        check_recipe(&recipe).with_context(|| format!("{}: not a valid recipe", path.display()))?;
         if recipe.needs().calibration.is_none() {
             self.refuse_calibration(NoEffect::RecipeFile)?;
             return Ok((recipe, None));

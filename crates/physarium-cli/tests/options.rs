@@ -29,8 +29,7 @@ fn run(arguments: &str) -> Ran {
     }
 }
 
-const METHODS: [&str; 5] =
-    ["magnitude-flow", "magnitude", "wanda", "sparsegpt", "activation-flow"];
+const METHODS: [&str; 5] = ["magnitude-flow", "magnitude", "wanda", "sparsegpt", "activation-flow"];
 const CALIBRATION: &str = "--calibration-tokens 512 --window 128";
 
 fn is_activation_aware(method: &str) -> bool {
@@ -122,15 +121,19 @@ fn every_option_of_every_command_is_known_here() {
         ("inspect", "target skip tensors format".to_owned()),
         (
             "prune",
-            format!("out recipe target skip strict dry-run force restart follow-links threads {display}"),
+            format!(
+                "out recipe target skip strict dry-run force restart follow-links threads {display}"
+            ),
         ),
         ("audit", format!("against from-journal claims report target skip threads {display}")),
         ("verify", format!("against {display}")),
         ("eval", format!("text field window stride limit against per-token threads {display}")),
         (
             "compare",
-            format!("out keep methods sparsity pattern allocation target skip calibration \
-                     calibration-tokens window seed text eval-window limit threads {display}"),
+            format!(
+                "out keep methods sparsity pattern allocation target skip calibration \
+                     calibration-tokens window seed text eval-window limit threads {display}"
+            ),
         ),
         ("pack", format!("out force follow-links {display}")),
         ("unpack", format!("out {display}")),
@@ -151,7 +154,10 @@ fn every_option_of_every_command_is_known_here() {
 
 /// Options that exclude each other or have no effect together, and what says so.
 const PAIRS: &[(&str, &str)] = &[
-    ("prune model --out o --pattern 2:4 --scope tensor", "--scope has no effect without --sparsity"),
+    (
+        "prune model --out o --pattern 2:4 --scope tensor",
+        "--scope has no effect without --sparsity",
+    ),
     (
         "prune model --out o --method wanda --price 0.1 --allocation flow",
         "--allocation has no effect without --sparsity",
@@ -160,7 +166,10 @@ const PAIRS: &[(&str, &str)] = &[
         "prune model --out o --method wanda --pattern 2:4 --allocation flow",
         "--allocation has no effect without --sparsity",
     ),
-    ("prune model --out o --sparsity 0.5 --pattern 2:4", "--pattern cannot be combined with --sparsity"),
+    (
+        "prune model --out o --sparsity 0.5 --pattern 2:4",
+        "--pattern cannot be combined with --sparsity",
+    ),
     (
         "prune model --out o --method wanda --price 0.1 --pattern 2:4",
         "--price cannot be combined with --pattern",
@@ -213,5 +222,33 @@ fn options_that_do_nothing_together_are_refused() {
         assert!(ran.stdout.is_empty(), "{arguments}: {}", ran.stdout);
         let demo = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../demo");
         assert!(!demo.join("o").exists(), "{arguments}");
+    }
+}
+
+#[test]
+fn a_recipe_file_is_refused_by_its_name_and_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("run.toml");
+    let tile = "name = 'magnitude'\nsparsity = 0.5\nscope = 'tile'\nblock_size = 64\n";
+    let flow = "name = 'magnitude-flow'\nblock_size = 64\niterations = 3\nbeta = 2.0\ninflow = 5.0\n";
+    for (method, old, new, needle) in [
+        (tile, "0.5", "nan", "between 0 and 1, found NaN"),
+        (tile, "0.5", "1.5", "between 0 and 1, found 1.5"),
+        (tile, "= 64", "= 0", "\"block_size\": expected 1 or more, found 0"),
+        (tile, "= 64", "= 5000", "between 1 and 1024, found 5000"),
+        (tile, "= 64", "= 64\npattern = '2:4'", "\"pattern\": not a key of method magnitude"),
+        (tile, "= 64", "= 64\nthreads = 2", "unknown field `threads`"),
+        (flow, "= 2.0", "= nan", "\"beta\": expected a number above 1, found NaN"),
+        (flow, "= 5.0", "= inf", "\"inflow\": expected a number above 0, found inf"),
+    ] {
+        for method in [method.to_owned(), method.replacen(old, new, 1)] {
+            let good = method == tile || method == flow;
+            let text = format!("target = []\nskip = []\nnon_finite = 'refuse'\n[method]\n{method}");
+            std::fs::write(&file, text).unwrap();
+            let ran = run(&format!("prune model --out o --dry-run --recipe {}", file.display()));
+            assert_eq!(ran.code, if good { 0 } else { 2 }, "{method}: {}", ran.stderr);
+            let named = ran.stderr.contains("run.toml: not a valid recipe");
+            assert!(good || (named && ran.stderr.contains(needle)), "{method}: {}", ran.stderr);
+        }
     }
 }

@@ -81,7 +81,7 @@ pub use calibration::CalibrationText;
 pub use cancel::Cancel;
 pub use card::method_in_words;
 pub use comparison::{ComparedRun, ComparisonRequest, Contender, Outputs, compare};
-pub use engine::MemoryPlan;
+pub use engine::{MemoryPlan, check_recipe};
 pub use error::Error;
 pub use eval::{
     Against, EvalRequest, Evaluation, Protocol, TextUsed, TokenComparison, TokenScore, evaluate,

@@ -200,7 +200,9 @@ impl Arguments {
             let SelectionArguments { target, skip } = self.selection.clone();
             let options = RecipeOptions { target, skip, ..options };
             if contenders.iter().any(|other| other.name == name) {
-                return Err(Error::Usage(format!("{name}: listed twice, expected one row for each")));
+                return Err(Error::Usage(format!(
+                    "{name}: listed twice, expected one row for each"
+                )));
             }
             contenders.push(Contender { name, recipe: options.build(calibration)? });
             Ok(())
