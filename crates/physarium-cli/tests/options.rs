@@ -131,7 +131,7 @@ fn every_option_of_every_command_is_known_here() {
         (
             "compare",
             format!(
-                "out keep methods sparsity pattern allocation target skip calibration \
+                "out keep restart methods sparsity pattern allocation target skip calibration \
                      calibration-tokens window seed text eval-window limit threads {display}"
             ),
         ),
@@ -230,7 +230,8 @@ fn a_recipe_file_is_refused_by_its_name_and_key() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("run.toml");
     let tile = "name = 'magnitude'\nsparsity = 0.5\nscope = 'tile'\nblock_size = 64\n";
-    let flow = "name = 'magnitude-flow'\nblock_size = 64\niterations = 3\nbeta = 2.0\ninflow = 5.0\n";
+    let flow =
+        "name = 'magnitude-flow'\nblock_size = 64\niterations = 3\nbeta = 2.0\ninflow = 5.0\n";
     for (method, old, new, needle) in [
         (tile, "0.5", "nan", "between 0 and 1, found NaN"),
         (tile, "0.5", "1.5", "between 0 and 1, found 1.5"),

@@ -80,7 +80,10 @@ mod tokenizer;
 pub use calibration::CalibrationText;
 pub use cancel::Cancel;
 pub use card::method_in_words;
-pub use comparison::{ComparedRun, ComparisonRequest, Contender, Outputs, compare};
+pub use comparison::{
+    Begun, ComparedRun, Comparison, ComparisonRequest, Contender, Ended, FailedRun, Outputs,
+    PrunedRun, Row, compare,
+};
 pub use engine::{MemoryPlan, check_recipe};
 pub use error::Error;
 pub use eval::{
