@@ -41,6 +41,8 @@ pub use publish::durable::{write_whole, write_whole_with};
 pub use publish::inputs::{Inputs, ShardInputs};
 pub use publish::output::{NewDirectory, NewFile, NewInside};
 pub use publish::part_file::PartFile;
+pub use publish::place::occupant::Occupant;
+pub use publish::place::output_path::Found;
 pub use publish::request::{FinishedShard, Overwrite, Resume, StagingRequest};
 pub use publish::sidecar::{Disposition, LinkPolicy, Purpose, Sidecar};
 pub use publish::solved_dir::SOLVED_DIR;

@@ -28,7 +28,7 @@ mod weights;
 pub use compute::{Compute, ThreadsUnavailable};
 pub use instructions::Instructions;
 pub use matvec::VectorKind;
-pub use memory::{Buffer, large_zeroed};
+pub use memory::{Buffer, large_zeroed, release_memory};
 pub use products::{
     Gram, Left, Linear, Output, Precision, Right, Symmetric, add_cross, forward_all, multiply,
 };

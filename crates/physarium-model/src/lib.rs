@@ -38,7 +38,7 @@ pub use open::rope::{Angles, Rope};
 pub use open::shapes::{MapShape, StageKind, StageShape};
 pub use physarium_kernels::{
     Buffer, Compute, Dense, Gram, Instructions, Linear, ThreadsUnavailable, VectorKind, add_cross,
-    large_zeroed, vector,
+    large_zeroed, release_memory, vector,
 };
 pub use sensitivity::loss::{Labelled, Labels};
 pub use sensitivity::sensitivities;

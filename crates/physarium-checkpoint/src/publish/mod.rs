@@ -4,7 +4,7 @@ pub(crate) mod durable;
 pub(crate) mod inputs;
 pub(crate) mod output;
 pub(crate) mod part_file;
-mod place;
+pub(crate) mod place;
 pub(crate) mod request;
 mod resume;
 pub(crate) mod sidecar;

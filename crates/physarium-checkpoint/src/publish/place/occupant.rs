@@ -18,7 +18,7 @@ use crate::records::manifest::{self, Manifest};
 
 /// What exists at the output's path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::publish) enum Occupant {
+pub enum Occupant {
     /// Nothing exists.
     Absent,
     /// An empty directory.
@@ -29,7 +29,7 @@ pub(in crate::publish) enum Occupant {
 
 impl Occupant {
     /// What exists at `dir`. A link, a file, and a directory that is neither empty nor has a whole manifest are errors.
-    pub fn of(dir: &Path) -> Result<Occupant> {
+    pub(in crate::publish) fn of(dir: &Path) -> Result<Occupant> {
         let fault = |what, expected: &str, found: String| Error::Output {
             path: dir.to_owned(),
             what,

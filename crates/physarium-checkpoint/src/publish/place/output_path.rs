@@ -15,6 +15,28 @@ use super::occupant::Occupant;
 use crate::error::{Error, Result};
 use crate::escape::printable;
 
+/// What a run would find at the path of its output and beside it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// What exists at the path itself.
+    pub output: Occupant,
+    /// The directory of an unfinished run of the same output.
+    pub unfinished: Option<PathBuf>,
+}
+
+impl Found {
+    /// Checks the path of an output of the checkpoint in `input`, and looks what is there. Writes nothing.
+    ///
+    /// # Errors
+    /// `Output` for a path that no run would write to; `Io`.
+    pub fn at(out: &Path, input: &Path) -> Result<Found> {
+        let place = OutputPath::check(out, input)?;
+        let staging = place.staging();
+        let unfinished = staging.symlink_metadata().is_ok().then_some(staging);
+        Ok(Found { output: place.occupant()?, unfinished })
+    }
+}
+
 /// The path of an output: its resolved parent directory and its name.
 #[derive(Debug, Clone)]
 pub(in crate::publish) struct OutputPath {
