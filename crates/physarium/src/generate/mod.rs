@@ -7,6 +7,7 @@ packed file gives the same text as the directory that it was packed from.
 */
 
 mod chat;
+mod python;
 mod sampling;
 mod stop;
 mod template;
@@ -228,9 +229,7 @@ impl Session<'_> {
                 self.generated.stopped = Stopped::EndOfText;
                 break;
             }
-            let text = stream.step(token);
-            let text = text.map_err(|e| self.tokenizer.fault(&e.to_string()))?;
-            if let Some(text) = text {
+            if let Some(text) = self.tokenizer.step(&mut stream, token)? {
                 on_text(&text)?;
                 self.generated.text += &text;
             }
