@@ -16,7 +16,7 @@ use std::thread::Builder;
 use std::time::{Duration, Instant};
 
 /// Time between two looks at the work's processor time.
-const LOOK: Duration = Duration::from_millis(50);
+const LOOK: Duration = Duration::from_millis(10);
 /// Real time that the work may take for each second of its processor time, on a machine that has other work to do.
 const REAL_TIME: u32 = 20;
 
@@ -44,7 +44,9 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Failure::Panicked => f.write_str("a value that the reader of this format fails on"),
-            Failure::TooSlow(time) => write!(f, "no result after {} s", time.as_secs()),
+            Failure::TooSlow(time) => {
+                write!(f, "no result after {:.1} s of computing", time.as_secs_f64())
+            }
             Failure::Thread(e) => write!(f, "no thread for it: {e}"),
         }
     }
@@ -78,7 +80,8 @@ impl Bounds {
             }
             let real = began.elapsed();
             let busy = name.as_ref().and_then(|name| {
-                let used = fs::read_to_string(format!("/proc/{}/schedstat", name.display())).ok()?;
+                let used =
+                    fs::read_to_string(format!("/proc/{}/schedstat", name.display())).ok()?;
                 Some(Duration::from_nanos(used.split(' ').next()?.parse().ok()?))
             });
             if busy.unwrap_or(real) > self.time || real > self.time * REAL_TIME {

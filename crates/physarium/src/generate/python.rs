@@ -239,6 +239,23 @@ fn paid_items<'a>(
     Ok(items.map(move |item| state.consume_fuel(1).and(item)))
 }
 
+/// The filter `join`: the items of a list, or an attribute of each, with a text between them.
+pub(super) fn join_filter(
+    state: &State<'_, '_>,
+    value: &Value,
+    between: Option<String>,
+    options: Kwargs,
+) -> Result<Value, Error> {
+    let named: Option<String> = options.get("d")?;
+    let attribute: Option<String> = options.get("attribute")?;
+    options.assert_all_used()?;
+    let between = between.or(named).unwrap_or_default();
+    let Some(attribute) = attribute else { return join(state, &between, value) };
+    let items: Result<Vec<Value>, Error> =
+        paid_items(state, value)?.map(|item| item?.get_attr(&attribute)).collect();
+    join(state, &between, &Value::from(items?))
+}
+
 /// `between.join(items)`.
 fn join(state: &State<'_, '_>, between: &str, items: &Value) -> Result<Value, Error> {
     let items = paid_items(state, items)?;

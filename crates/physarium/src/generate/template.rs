@@ -8,7 +8,7 @@ use jiff::ZonedDateTime;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, Error, State, Value};
 
-use super::python::{as_python, failed, method, string, to_json};
+use super::python::{as_python, failed, join_filter, method, string, to_json};
 use crate::bounded::{Bounds, Failure};
 
 /// Largest template, in bytes. Those of published models have up to 30 kB; one operator in two bytes nests once.
@@ -24,8 +24,14 @@ const MAX_DATE_FORMAT: usize = 256;
 const MAX_RECURSION: usize = 100;
 /// Stack: values that are nested as deeply as the fuel allows are dropped, compared and written recursively.
 const STACK: usize = 256 << 20;
-/// Processor time. Fuel runs out sooner, but for what it does not see, such as a comparison of nested lists.
-const TIME: Duration = Duration::from_secs(5);
+/// Processor time. Fuel runs out sooner, but for what it does not see: a list that holds another one twice, which
+/// does so too, is exponentially long when it is compared or becomes a string. In this time such a string gets some
+/// hundred MB.
+const TIME: Duration = Duration::from_millis(500);
+/// Bytes of the message that add a second to it.
+const BYTES_PER_SECOND: usize = 4 << 20;
+/// Filters that Jinja2 does not have, and that make long values out of short ones.
+const REMOVED_FILTERS: [&str; 2] = ["chain", "zip"];
 
 /// Renders a template in an environment like the one that transformers sets up, within bounds of size, time and
 /// memory: it comes from a stranger.
@@ -42,7 +48,8 @@ pub(super) fn apply(
     }
     let template = without_generation_marks(template);
     let fuel = FUEL + message_bytes as u64 / MESSAGE_BYTES_PER_FUEL;
-    let bounds = Bounds { stack: STACK, time: TIME };
+    let further = Duration::from_secs((message_bytes / BYTES_PER_SECOND) as u64);
+    let bounds = Bounds { stack: STACK, time: TIME + further };
     let rendered = bounds.run(move || {
         let rendered = environment(fuel).and_then(|mut environment| {
             environment.add_template("chat", &template)?;
@@ -66,6 +73,9 @@ fn environment<'a>(fuel: u64) -> Result<Environment<'a>, Error> {
     environment.set_formatter(as_python);
     environment.add_filter("tojson", to_json);
     environment.add_filter("string", string);
+    environment.add_filter("pprint", string);
+    environment.add_filter("join", join_filter);
+    REMOVED_FILTERS.into_iter().for_each(|name| environment.remove_filter(name));
     environment
         .add_function("raise_exception", |what: String| -> Result<String, _> { Err(failed(what)) });
     environment.add_function("strftime_now", |_: &State<'_, '_>, format: String| {

@@ -56,9 +56,9 @@ pub(super) fn add_missing(
     additions.retain(|Addition { token, .. }| {
         !token.content.is_empty() && known.insert(token.content.clone())
     });
-    let parts = additions.iter().map(|addition| {
-        (addition.token.content.as_str(), addition.stated.map_or(0, |(id, _)| id))
-    });
+    let parts = additions
+        .iter()
+        .map(|addition| (addition.token.content.as_str(), addition.stated.map_or(0, |(id, _)| id)));
     check_added(parts).map_err(|found| fault(&files.path_of(CONFIG_NAME), &found))?;
     let was_known: Vec<bool> = additions
         .iter()

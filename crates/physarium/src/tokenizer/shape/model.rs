@@ -90,7 +90,9 @@ impl Fields {
         for (left, right) in &merges {
             let whole = right.strip_prefix(prefix).map(|right| [left, right].concat());
             if whole.is_none_or(|whole| !ids.contains_key(&whole)) {
-                return Err(format!("merge of {left:?} and {right:?}: the vocab has no such token"));
+                return Err(format!(
+                    "merge of {left:?} and {right:?}: the vocab has no such token"
+                ));
             }
         }
         let mut builder = BPE::builder()
@@ -132,7 +134,9 @@ impl Fields {
         }
         let nodes = nodes(&scores);
         if nodes > MAX_NODES {
-            return Err(format!("a vocab with {nodes} different beginnings, more than {MAX_NODES}"));
+            return Err(format!(
+                "a vocab with {nodes} different beginnings, more than {MAX_NODES}"
+            ));
         }
         let model = Unigram::from(scores, self.unk_id, self.byte_fallback.unwrap_or(false));
         model.map(ModelWrapper::Unigram).map_err(|e| e.to_string())

@@ -136,7 +136,8 @@ impl Parts {
             return Err(format!("more than {MAX_DEPTH} sequences within each other"));
         }
         let fields = value.as_object().ok_or("not an object")?;
-        let stated = fields.get("type").and_then(Value::as_str).ok_or("a component without a type")?;
+        let stated =
+            fields.get("type").and_then(Value::as_str).ok_or("a component without a type")?;
         if stated == "Sequence" {
             let members = fields.get(kind.members()).and_then(Value::as_array);
             let members = members.filter(|_| fields.len() == 2);

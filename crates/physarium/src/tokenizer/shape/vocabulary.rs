@@ -121,7 +121,8 @@ impl<'de> Deserialize<'de> for Merge {
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Merge, A::Error> {
                 let left = seq.next_element()?.ok_or_else(|| A::Error::invalid_length(0, &self))?;
-                let right = seq.next_element()?.ok_or_else(|| A::Error::invalid_length(1, &self))?;
+                let right =
+                    seq.next_element()?.ok_or_else(|| A::Error::invalid_length(1, &self))?;
                 match seq.next_element::<de::IgnoredAny>()? {
                     None => Ok(Merge(Some((left, right)))),
                     Some(_) => Err(A::Error::invalid_length(3, &self)),
