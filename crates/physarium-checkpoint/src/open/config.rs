@@ -9,9 +9,9 @@ use crate::open::source::Source;
 /// Name of the config in a checkpoint directory.
 pub(crate) const CONFIG_NAME: &str = "config.json";
 /// Largest config that is read, in bytes.
-const MAX_BYTES: u64 = 16 << 20;
+const MAX_BYTES: u64 = 4 << 20;
 
-/// The config of a checkpoint directory; null if there is none, or none that is JSON of at most 16 MiB.
+/// The config of a checkpoint directory; null if there is none, or none that is JSON of at most 4 MiB.
 pub fn config_json(dir: &Path) -> Value {
     let source = Source::open(&dir.join(CONFIG_NAME));
     let bytes = source.and_then(|source| source.read_all(MAX_BYTES));

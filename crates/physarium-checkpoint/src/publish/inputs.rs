@@ -99,11 +99,14 @@ impl InputDigests {
         let path = dir.join(UNFINISHED_NAME);
         if path.symlink_metadata().is_ok() || !dir.join(manifest::FILE_NAME).is_file() {
             let text = Source::open(&path)?.read_all(MAX_MARKER_BYTES)?;
-            return serde_json::from_slice(&text).map_err(|e| Error::Record {
-                path,
-                what: "marker of the unfinished run".to_owned(),
-                expected: "what physarium wrote".to_owned(),
-                found: format!("{e}\nhint: use --restart to discard the unfinished run"),
+            return serde_json::from_slice(&text).map_err(|e| {
+                let why = crate::escape::printable(&e.to_string());
+                Error::Record {
+                    path,
+                    what: "marker of the unfinished run".to_owned(),
+                    expected: "what physarium wrote".to_owned(),
+                    found: format!("{why}\nhint: use --restart to discard the unfinished run"),
+                }
             });
         }
         let manifest = Manifest::read(&dir.join(manifest::FILE_NAME))?;

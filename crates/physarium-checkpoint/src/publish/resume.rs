@@ -22,7 +22,7 @@ use crate::open::checkpoint::Checkpoint;
 use crate::open::digest::Digest;
 use crate::open::source::Source;
 use crate::open::unfinished::UNFINISHED_NAME;
-use crate::records::journal::{self, Interrupted, Mark, TensorRecord};
+use crate::records::journal::{self, Interrupted, MAX_JOURNAL_BYTES, Mark, TensorRecord};
 use crate::threads::start_thread;
 
 /// An unfinished run of the same recipe on the same input.
@@ -37,10 +37,12 @@ pub(crate) fn look(
     ours: &InputDigests,
 ) -> Result<Option<Earlier>> {
     let path = dir.join(journal::FILE_NAME);
-    let bytes = match fs::read(&path) {
+    let bytes = match Source::open(&path).and_then(|file| file.read_all(MAX_JOURNAL_BYTES)) {
         Ok(bytes) => bytes,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(Error::io(&path, "read", e)),
+        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            return Ok(None);
+        }
+        Err(e) => return Err(e),
     };
     // Killed before the first line was complete: no shard was written.
     if !bytes.contains(&b'\n') {
