@@ -81,7 +81,8 @@ pub fn write_fused_model(dir: &Path) {
 /// Prunes a checkpoint by magnitude with these options.
 pub fn prune(model: &Path, out: &Path, options: &RecipeOptions) -> Recipe {
     let recipe = options.recipe(model, None).expect("options of a recipe");
-    let surgery = Surgery::plan(model, recipe.clone(), Options { threads: 1, ..Options::default() });
+    let surgery =
+        Surgery::plan(model, recipe.clone(), Options { threads: 1, ..Options::default() });
     let surgery = surgery.expect("a plan");
     surgery.prune(Output::new(out), &Cancel::default(), &mut Silent).expect("a pruned checkpoint");
     recipe

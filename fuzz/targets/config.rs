@@ -19,13 +19,31 @@ fn seeds() {
     let typed = |kind: &str| CONFIG.replace("\"llama\"", kind).into_bytes();
     write_seeds(&[
         ("llama", CONFIG.into()),
-        ("qwen2", typed(r#""qwen2", "use_sliding_window": true, "sliding_window": 2, "max_window_layers": 0"#)),
+        (
+            "qwen2",
+            typed(
+                r#""qwen2", "use_sliding_window": true, "sliding_window": 2, "max_window_layers": 0"#,
+            ),
+        ),
         ("mistral", typed(r#""mistral", "sliding_window": 3"#)),
         ("qwen3", typed(r#""qwen3", "layer_types": ["sliding_attention"], "sliding_window": 4"#)),
-        ("yarn", with(r#""rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}"#)),
-        ("llama3", with(r#""rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 32}"#)),
+        (
+            "yarn",
+            with(
+                r#""rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}"#,
+            ),
+        ),
+        (
+            "llama3",
+            with(
+                r#""rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 32}"#,
+            ),
+        ),
         ("parameters", with(r#""rope_parameters": {"rope_type": "default", "rope_theta": 5e5}"#)),
-        ("tower", with(r#""text_config": {"hidden_size": 16}, "vision_config": {"hidden_size": 8}"#)),
+        (
+            "tower",
+            with(r#""text_config": {"hidden_size": 16}, "vision_config": {"hidden_size": 8}"#),
+        ),
         ("quantised", with(r#""quantization_config": {"quant_method": "gptq", "bits": 4}"#)),
     ]);
 }

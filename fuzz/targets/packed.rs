@@ -71,13 +71,17 @@ impl Parts {
         let mut begin = 0;
         let named = self.blobs.iter().map(|(name, bytes)| (name.as_str(), bytes.len()));
         for (name, size) in named.chain([(CONTENTS, contents.len()), (SEAL, 64)]) {
-            let entry = json!({"dtype": "U8", "shape": [size], "data_offsets": [begin, begin + size]});
+            let entry =
+                json!({"dtype": "U8", "shape": [size], "data_offsets": [begin, begin + size]});
             header.insert(name.to_owned(), entry);
             begin += size;
         }
         let mut text = Value::Object(header).to_string();
         // The first blob begins at a multiple of 64.
-        text.extend(std::iter::repeat_n(' ', (text.len() + 8).next_multiple_of(64) - text.len() - 8));
+        text.extend(std::iter::repeat_n(
+            ' ',
+            (text.len() + 8).next_multiple_of(64) - text.len() - 8,
+        ));
         let header = with_length(text);
         let seal = [&Sha256::digest(&header)[..], blake3::hash(&contents).as_bytes()].concat();
         let blobs: Vec<u8> = self.blobs.iter().flat_map(|(_, bytes)| bytes).copied().collect();
@@ -87,7 +91,9 @@ impl Parts {
     /// Sets the digest of a file to the one that unpacking found. Says whether there was one to set.
     fn correct(&mut self, message: &str) -> bool {
         let found = |before: &str| Some(message.split_once(before)?.1.get(..64)?.to_owned());
-        let (Some(expected), Some(found)) = (found("expected SHA-256 "), found("found ")) else { return false };
+        let (Some(expected), Some(found)) = (found("expected SHA-256 "), found("found ")) else {
+            return false;
+        };
         let files = self.contents["files"].as_array_mut().into_iter().flatten();
         let mut changed = false;
         for file in files.filter(|file| file["sha256"] == expected.as_str()) {
@@ -110,7 +116,9 @@ fn input_of(packed: &[u8]) -> Vec<u8> {
     let mut input = contents.to_string().into_bytes();
     for (name, record) in contents["blobs"].as_object().expect("an object") {
         input.extend_from_slice(format!("\n#{name}\n").as_bytes());
-        input.extend_from_slice(&blob(name)[..record["size_bytes"].as_u64().expect("a size") as usize]);
+        input.extend_from_slice(
+            &blob(name)[..record["size_bytes"].as_u64().expect("a size") as usize],
+        );
     }
     input
 }

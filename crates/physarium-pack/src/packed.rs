@@ -288,7 +288,13 @@ impl Packed {
     }
 
     /// Fills `to` with a blob, which must have exactly that size.
-    pub(crate) fn read_whole(&self, source: &Source, kind: BlobKind, name: &str, to: &mut [u8]) -> Result<()> {
+    pub(crate) fn read_whole(
+        &self,
+        source: &Source,
+        kind: BlobKind,
+        name: &str,
+        to: &mut [u8],
+    ) -> Result<()> {
         let mut reader = self.reader(source, kind, name)?;
         if reader.left() != to.len() as u64 {
             let expected = format!("{} bytes in blob {}", to.len(), printable(reader.name()));

@@ -203,7 +203,8 @@ impl Checkpoint {
         }
         refuse_missing_shards(dir, index_path, &names)?;
         let shards = names.iter().map(|name| open_shard(dir, name)).collect::<Result<Vec<_>>>()?;
-        let held = shards.iter().map(|s| Held { name: &s.name, path: &s.path, tensors: &s.tensors });
+        let held =
+            shards.iter().map(|s| Held { name: &s.name, path: &s.path, tensors: &s.tensors });
         let is_tied = || says_tied(dir);
         let mut warnings = check_index(index_path, &index, &held.collect::<Vec<_>>(), &is_tied)?;
         let actual = shards.iter().map(|s| s.size_bytes() - s.data_begin).sum::<u64>();

@@ -93,7 +93,8 @@ impl Forge {
         let (mut header, mut begin) = (serde_json::Map::new(), 0);
         for (name, bytes) in &stored {
             let end = begin + bytes.len();
-            let entry = json!({"dtype": "U8", "shape": [bytes.len()], "data_offsets": [begin, end]});
+            let entry =
+                json!({"dtype": "U8", "shape": [bytes.len()], "data_offsets": [begin, end]});
             header.insert(name.clone(), entry);
             begin = end;
         }
@@ -176,8 +177,12 @@ impl Forge {
             .map(|tensor| tensor["name"].as_str().unwrap().to_owned())
             .collect();
         let of_tensor = |blob: &str| names.iter().any(|name| blob.ends_with(&format!(":{name}")));
-        let gone: Vec<String> =
-            self.blobs.iter().map(|(name, _)| name.clone()).filter(|name| of_tensor(name)).collect();
+        let gone: Vec<String> = self
+            .blobs
+            .iter()
+            .map(|(name, _)| name.clone())
+            .filter(|name| of_tensor(name))
+            .collect();
         gone.iter().for_each(|name| self.remove_blob(name));
         self.remove_blob(&format!("header:{shard}"));
         self.files().retain(|file| file["path"] != shard);
