@@ -1,6 +1,7 @@
 //! How many weights may be zero.
 
 use std::fmt;
+use std::ops::AddAssign;
 
 use physarium_checkpoint::{Amount, MatrixView, Method, NmPattern, Recipe, Scope, Sparsity};
 
@@ -68,6 +69,15 @@ impl fmt::Display for Missed {
     }
 }
 
+impl AddAssign for Weights {
+    fn add_assign(&mut self, other: Weights) {
+        self.elements += other.elements;
+        self.zeros += other.zeros;
+        self.zeros_before += other.zeros_before;
+        self.non_finite += other.non_finite;
+    }
+}
+
 impl Request {
     /// What a recipe requests; `None` if its sparsity is not fixed in advance.
     pub fn of(recipe: &Recipe) -> Option<Request> {
@@ -92,17 +102,34 @@ impl Request {
 
     /// Compares the zeros of weights with the number that is requested of them, `wanted`.
     pub fn check(&self, wanted: u64, weights: Weights) -> Option<Missed> {
-        let Weights { elements, zeros, zeros_before, non_finite } = weights;
-        let wanted = wanted.min(elements.saturating_sub(non_finite));
+        let possible = weights.elements.saturating_sub(weights.non_finite);
+        self.within(wanted.min(possible), wanted, weights)
+    }
+
+    /// The same for a sum over cells: some may have had more zeros before than are requested of them.
+    pub fn check_sum(&self, wanted: u64, weights: Weights) -> Option<Missed> {
+        let precision = match self.precision {
+            Precision::Exact => Precision::BesideZeros,
+            other => other,
+        };
+        let sum = Request { precision, ..*self };
+        sum.within(wanted.saturating_sub(weights.non_finite), wanted, weights)
+    }
+
+    /// Compares zeros with at least `least` and at most `wanted`, apart from zeros that were there before.
+    fn within(&self, least: u64, wanted: u64, weights: Weights) -> Option<Missed> {
+        let Weights { elements, zeros, zeros_before, .. } = weights;
         let least = match self.precision {
-            Precision::Exact | Precision::BesideZeros => wanted.max(zeros_before),
-            Precision::Updated => wanted,
+            Precision::Exact | Precision::BesideZeros => least.max(zeros_before),
+            Precision::Updated => least,
         };
         let most = match self.precision {
             Precision::Exact => least,
-            Precision::BesideZeros => wanted + zeros_before,
+            Precision::BesideZeros => wanted.saturating_add(zeros_before),
             // One in a thousand, and a few: more than rounding to zero has been seen to do.
-            Precision::Updated => wanted + zeros_before + elements / 1000 + 8,
+            Precision::Updated => {
+                wanted.saturating_add(zeros_before).saturating_add(elements / 1000 + 8)
+            }
         };
         let most = most.min(elements);
         (!(least..=most).contains(&zeros)).then_some(Missed { least, most, found: zeros, elements })
@@ -123,7 +150,9 @@ impl Request {
     pub fn of_matrix(&self, view: &MatrixView) -> u64 {
         let Some([cell_rows, cell_cols]) = self.cell(view) else { return 0 };
         // All cells but the last of a row or column have one size.
-        let parts = |length: u64, part: u64| [(length / part, part), (u64::from(length % part > 0), length % part)];
+        let parts = |length: u64, part: u64| {
+            [(length / part, part), (u64::from(length % part > 0), length % part)]
+        };
         let mut sum = 0;
         for (down, rows) in parts(view.rows, cell_rows) {
             for (across, cols) in parts(view.cols, cell_cols) {
@@ -144,13 +173,12 @@ impl Request {
         Some([rows.max(1), cols.max(1)])
     }
 
-    /// What a cell is called.
-    pub fn cell_name(&self) -> &'static str {
+    /// What a part of a matrix in which the number of zeros is fixed is called.
+    pub fn cell_name(&self) -> Option<&'static str> {
         match self.place {
-            Where::Tiles { .. } => "tile",
-            Where::Groups(_) => "group",
-            Where::Matrices(_) => "matrix",
-            Where::Model(_) => "model",
+            Where::Tiles { .. } => Some("tile"),
+            Where::Groups(_) => Some("group"),
+            Where::Matrices(_) | Where::Model(_) => None,
         }
     }
 }

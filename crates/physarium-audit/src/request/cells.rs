@@ -79,11 +79,7 @@ impl<'a> Cells<'a> {
             if self.row.len() <= at {
                 self.row.resize(at + 1, Weights::default());
             }
-            let cell = &mut self.row[at];
-            cell.elements += here.elements;
-            cell.zeros += here.zeros;
-            cell.zeros_before += here.zeros_before;
-            cell.non_finite += here.non_finite;
+            self.row[at] += here;
             (now, before) = (&now[bytes..], &before[bytes..]);
             self.at += run;
             let ends_row = self.at.is_multiple_of(cols);
@@ -132,22 +128,14 @@ impl<'a> Cells<'a> {
     /// What is not as requested.
     pub fn finding(&self) -> Option<String> {
         let First { view, place: [row, col], what } = self.first.as_ref()?;
-        let name = self.request.cell_name();
-        let matrix = match self.views.len() {
-            1 => String::new(),
-            _ => format!(" of matrix {view}"),
+        let matrix = if self.views.len() > 1 { format!("matrix {view}: ") } else { String::new() };
+        let cell = match self.request.cell_name() {
+            Some(name) => {
+                format!("{name} {row}, {col} ({} of {} differ): ", self.missed, self.cells)
+            }
+            None => String::new(),
         };
-        let place = match name {
-            "matrix" => matrix.replacen(" of", "", 1),
-            _ => format!(" at row {row}, column {col}{matrix}"),
-        };
-        let all = match (self.missed, self.cells) {
-            (_, 1) => String::new(),
-            (missed, cells) => format!(" ({missed} of {cells} differ)"),
-        };
-        let name = if place.contains("matrix") && name == "matrix" { "" } else { name };
-        let space = if name.is_empty() { "" } else { " " };
-        Some(format!("zeros do not match the recipe:{space}{name}{place}: {what}{all}"))
+        Some(format!("zeros do not match the recipe: {matrix}{cell}{what}"))
     }
 }
 
