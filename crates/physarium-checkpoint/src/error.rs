@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::escape::printable;
+use crate::escape::{printable, printable_path as show};
 
 /// Result of this crate's functions.
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
@@ -105,12 +105,6 @@ impl fmt::Display for Malformed {
         }
         Ok(())
     }
-}
-
-/// A path with control characters escaped, for messages.
-pub(crate) fn show(path: &Path) -> String {
-    // A path may be longer than the limit for a name, so each component is escaped separately.
-    path.to_string_lossy().split('/').map(printable).collect::<Vec<_>>().join("/")
 }
 
 /// Why a function of this crate failed.

@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 use physarium::audit::grouped;
 use physarium::checkpoint::manifest::Manifest;
-use physarium::checkpoint::{Calibration, NmPattern, NonFinite, Price, Recipe, Sparsity};
+use physarium::checkpoint::{Calibration, NmPattern, NonFinite, Price, Recipe, Source, Sparsity};
 use physarium::{
     Allocation, CalibrationOptions, CalibrationText, Error, MethodName, NoEffect, RecipeError,
     RecipeOption, RecipeOptions, ScopeName,
@@ -14,6 +14,9 @@ use physarium::{
 
 use crate::arguments::{CALIBRATION, FLOW, METHOD, SelectionArguments};
 use crate::output::{self, counted};
+
+/// Largest recipe file that is read, in bytes.
+const MAX_RECIPE_BYTES: u64 = 1 << 20;
 
 /// The options of a recipe.
 #[derive(Args)]
@@ -271,7 +274,8 @@ impl RecipeArguments {
         let recipe = if path.extension().is_some_and(|extension| extension == "json") {
             Manifest::read(path)?.recipe
         } else {
-            let text = std::fs::read_to_string(path)
+            let bytes = Source::open(path)?.read_all(MAX_RECIPE_BYTES)?;
+            let text = String::from_utf8(bytes)
                 .with_context(|| format!("{}: cannot read", path.display()))?;
             toml::from_str(&text)
                 .with_context(|| format!("{}: not a valid recipe", path.display()))?

@@ -60,6 +60,7 @@ The programs in `examples/` prune one tensor in memory and audit a directory.
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
 
+mod bounded;
 mod calibration;
 mod cancel;
 mod card;

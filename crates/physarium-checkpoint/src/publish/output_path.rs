@@ -18,6 +18,8 @@ use crate::error::{Error, Result};
 use crate::escape::printable;
 use crate::records::manifest;
 
+/// Most bytes of a lock file that are shown.
+const MAX_HOLDER_BYTES: u64 = 256;
 /// How the note in a lock file begins.
 const LOCK_NOTE: &str = "pid ";
 
@@ -185,7 +187,7 @@ impl OutputPath {
             if taken == Err(Errno::WOULDBLOCK) {
                 let mut holder = String::new();
                 // The holder is only for display; the kernel keeps the lock.
-                let _ = file.read_to_string(&mut holder);
+                let _ = file.by_ref().take(MAX_HOLDER_BYTES).read_to_string(&mut holder);
                 let holder = printable(holder.trim_end());
                 return Err(Error::Locked { path, holder });
             }

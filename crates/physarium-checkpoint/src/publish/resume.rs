@@ -22,9 +22,12 @@ use crate::open::checkpoint::Checkpoint;
 use crate::open::digest::Digest;
 use crate::open::source::Source;
 use crate::open::unfinished::UNFINISHED_NAME;
-use crate::records::journal::{self, Interrupted, Mark, TensorRecord};
+use crate::records::journal::{self, Interrupted, MAX_JOURNAL_BYTES, Mark, TensorRecord};
 use crate::records::manifest;
 use crate::threads::start_thread;
+
+/// Largest marker of an unfinished run that is read, in bytes; one takes some 200 bytes per shard.
+const MAX_MARKER_BYTES: u64 = 16 << 20;
 
 /// An unfinished run of the same recipe on the same input.
 pub(crate) struct Earlier {
@@ -34,10 +37,12 @@ pub(crate) struct Earlier {
 /// Reads a staging directory without changing it; `None` when there is nothing to resume.
 pub(crate) fn look(dir: &Path, request: &StagingRequest<'_>) -> Result<Option<Earlier>> {
     let path = dir.join(journal::FILE_NAME);
-    let bytes = match fs::read(&path) {
+    let bytes = match Source::open(&path).and_then(|file| file.read_all(MAX_JOURNAL_BYTES)) {
         Ok(bytes) => bytes,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(Error::io(&path, "read", e)),
+        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            return Ok(None);
+        }
+        Err(e) => return Err(e),
     };
     // Killed before the first line was complete: no shard was written.
     if !bytes.contains(&b'\n') {
@@ -59,17 +64,17 @@ pub(crate) fn look(dir: &Path, request: &StagingRequest<'_>) -> Result<Option<Ea
 
 fn check_fingerprint(dir: &Path, request: &StagingRequest<'_>) -> Result<()> {
     let path = dir.join(UNFINISHED_NAME);
-    let text = match fs::read(&path) {
+    let text = match Source::open(&path).and_then(|file| file.read_all(MAX_MARKER_BYTES)) {
         Ok(text) => text,
         // Removed once the manifest exists: all shards are complete, and their digests are verified.
         Err(_) if dir.join(manifest::FILE_NAME).is_file() => return Ok(()),
-        Err(e) => return Err(Error::io(&path, "read the marker of the unfinished run", e)),
+        Err(e) => return Err(e),
     };
     let theirs: Value = serde_json::from_slice(&text).map_err(|e| Error::Record {
         path: path.clone(),
         what: "marker of the unfinished run".to_owned(),
         expected: "what physarium wrote".to_owned(),
-        found: e.to_string(),
+        found: crate::escape::printable(&e.to_string()),
     })?;
     let ours = serde_json::to_value(Fingerprint::of(request.checkpoint.shards()));
     refuse_difference(dir, &theirs, &ours.expect("plain JSON"))

@@ -254,7 +254,7 @@ fn start(dir: &Path, request: &StagingRequest<'_>) -> Result<JournalWriter> {
 
 /// Size and digest of a file in the output.
 fn file_entry(dir: &Path, name: &str) -> Result<FileEntry> {
-    let bytes = Source::open(&dir.join(name))?.read_all(u64::MAX)?;
-    let size_bytes = bytes.len() as u64;
-    Ok(FileEntry { path: name.to_owned(), size_bytes, sha256: Sha256::of(&bytes) })
+    let file = Source::open(&dir.join(name))?;
+    let sha256 = file.sha256::<Error>(&mut |_| Ok(()))?;
+    Ok(FileEntry { path: name.to_owned(), size_bytes: file.len(), sha256 })
 }

@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use clap::Args;
 use physarium::audit::grouped;
 use physarium::checkpoint::manifest;
-use physarium::checkpoint::{Calibration, NmPattern, Sparsity, printable};
+use physarium::checkpoint::{Calibration, NmPattern, Sparsity, markdown, printable};
 use physarium::{
     Allocation, CalibrationText, ComparedRun, ComparisonRequest, Contender, Error, EvalRequest,
     MethodName, NoEffect, Options, Outputs, RecipeError, RecipeOption, RecipeOptions, compare,
@@ -223,8 +223,7 @@ fn as_json(runs: &[ComparedRun]) -> serde_json::Value {
 /// Writes the rows so far.
 fn write_table(out: &Path, runs: &[ComparedRun]) -> anyhow::Result<()> {
     output::file(&out.join("physarium.compare.md"), &as_text(runs))?;
-    let json = serde_json::to_string_pretty(&as_json(runs))?;
-    output::file(&out.join("physarium.compare.json"), &(json + "\n"))
+    output::file(&out.join("physarium.compare.json"), &output::json_text(&as_json(runs))?)
 }
 
 /// The table, in Markdown.
@@ -263,7 +262,7 @@ pub fn as_text(runs: &[ComparedRun]) -> String {
          \"updated\" counts weights updated to compensate. Layer error: ‖X(Ŵ−W)ᵀ‖² ÷ ‖XWᵀ‖², mean over the \
          targets. Peak memory is that of the process while pruning; it includes memory kept from earlier \
          rows.\n",
-        printable(&protocol.text.file),
+        markdown(&printable(&protocol.text.file)),
         grouped(run.evaluation.tokens_scored as u64),
         protocol.window,
     );

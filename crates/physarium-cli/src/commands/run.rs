@@ -143,13 +143,12 @@ fn read_stdin() -> anyhow::Result<String> {
     Ok(line.unwrap_or(&text).to_owned())
 }
 
-/// Writes a piece of text. On a terminal, control characters that the model generated are dropped.
+/// Writes a piece of text. On a terminal, control characters that the model generated are dropped; a program that
+/// reads a pipe or a file gets them.
 fn show(text: &str) -> anyhow::Result<()> {
     let mut stdout = std::io::stdout().lock();
     if stdout.is_terminal() {
-        let plain = |c: &char| !c.is_control() || matches!(c, '\n' | '\t');
-        let shown: String = text.chars().filter(plain).collect();
-        stdout.write_all(shown.as_bytes())?;
+        stdout.write_all(output::spoken(text).as_bytes())?;
     } else {
         stdout.write_all(text.as_bytes())?;
     }

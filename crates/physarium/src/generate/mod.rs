@@ -7,6 +7,7 @@ packed file gives the same text as the directory that it was packed from.
 */
 
 mod chat;
+mod python;
 mod sampling;
 mod stop;
 mod template;
@@ -20,7 +21,7 @@ use physarium_model::{Compute, Decoder, Generation, Residency};
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::tokenizer::ModelTokenizer;
+use crate::tokenizer::{ModelTokenizer, TokenizerConfig};
 
 pub use sampling::Sampling;
 
@@ -153,8 +154,16 @@ struct Loaded {
 impl Loaded {
     /// Reads the tokenizer while another thread reads the weights.
     fn read(decoder: &Decoder, compute: &Compute, request: &GenerateRequest<'_>) -> Result<Loaded> {
+        // First, while nothing else takes time: a template that does not end is left running.
+        let chat = match request.prompt {
+            Prompt::Text(_) => None,
+            Prompt::Chat(message) => {
+                let files = decoder.files();
+                Some(chat::render(files, &TokenizerConfig::read(files)?, message)?)
+            }
+        };
         let (loaded, weights) = std::thread::scope(|scope| {
-            let reader = start_thread(scope, || Loaded::read_prompt(decoder, request));
+            let reader = start_thread(scope, || Loaded::read_prompt(decoder, request, chat));
             let weights = decoder.load(compute);
             let loaded =
                 reader.map(|reader| reader.join().unwrap_or_else(|panic| resume_unwind(panic)));
@@ -165,18 +174,23 @@ impl Loaded {
         Ok(loaded)
     }
 
-    fn read_prompt(decoder: &Decoder, request: &GenerateRequest<'_>) -> Result<Loaded> {
+    /// Reads the tokenizer. `chat` is the prompt if it comes from the chat template.
+    fn read_prompt(
+        decoder: &Decoder,
+        request: &GenerateRequest<'_>,
+        chat: Option<String>,
+    ) -> Result<Loaded> {
         let files = decoder.files();
         let tokenizer = ModelTokenizer::read(files)?;
         let encode =
             |text: &str| Ok::<_, Error>(tokenizer.encode(text, "the prompt")?.get_ids().to_vec());
-        let prompt = match request.prompt {
-            Prompt::Text(text) => {
+        let prompt = match (request.prompt, chat) {
+            // The template writes its special tokens itself.
+            (_, Some(chat)) => encode(&chat)?,
+            (Prompt::Text(text) | Prompt::Chat(text), None) => {
                 let (_, first) = tokenizer.bos()?;
                 first.into_iter().chain(encode(text)?).collect()
             }
-            // The template writes its special tokens itself.
-            Prompt::Chat(text) => encode(&chat::render(files, &tokenizer.config, text)?)?,
         };
         let ends = stop::tokens(files, &tokenizer)?;
         Ok(Loaded { tokenizer, ends, prompt })
@@ -228,9 +242,7 @@ impl Session<'_> {
                 self.generated.stopped = Stopped::EndOfText;
                 break;
             }
-            let text = stream.step(token);
-            let text = text.map_err(|e| self.tokenizer.fault(&e.to_string()))?;
-            if let Some(text) = text {
+            if let Some(text) = self.tokenizer.step(&mut stream, token)? {
                 on_text(&text)?;
                 self.generated.text += &text;
             }

@@ -9,8 +9,8 @@ use crate::error::{Error, Result};
 use crate::escape::printable;
 use crate::open::source::Source;
 
-/// Largest journal that is read, in bytes; one takes some 500 bytes per tensor or expert.
-const MAX_JOURNAL_BYTES: u64 = 1 << 30;
+/// Largest journal that is read, in bytes; one takes some 500 bytes per tensor or expert, so 250,000 fit.
+pub(crate) const MAX_JOURNAL_BYTES: u64 = 128 << 20;
 
 /// The records of a journal.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,7 +40,7 @@ impl Journal {
     ///
     /// # Errors
     /// `Record` with the first invalid line; `Malformed` when it is not a regular file, or larger than
-    /// 1 GiB; `Io`.
+    /// 128 MiB; `Io`.
     pub fn read(path: &Path, checks: Checks) -> Result<Journal> {
         let bytes = Source::open(path)?.read_all(MAX_JOURNAL_BYTES)?;
         Journal::parse(path, &bytes, checks)
