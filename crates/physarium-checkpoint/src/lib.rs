@@ -28,6 +28,7 @@ pub use open::checkpoint::{Checkpoint, Layout, Shard, Warning};
 pub use open::config::config_json;
 pub use open::digest::{Blake3, Digest, Sha256};
 pub use open::dtype::Dtype;
+pub use open::enclosed::{EnclosedFiles, EnclosedShard, check_enclosed};
 pub use open::header::TensorInfo;
 pub use open::source::{FileIdentity, Source};
 pub use plan::encoded::{DECODE_HINT, Encoded, encoded_projections};

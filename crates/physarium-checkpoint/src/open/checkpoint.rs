@@ -19,7 +19,7 @@ use crate::open::tied::{is_head, says_tied};
 use crate::open::unfinished::is_unfinished;
 
 /// Name of the weights file of a checkpoint that is not sharded.
-const SINGLE_NAME: &str = "model.safetensors";
+pub(super) const SINGLE_NAME: &str = "model.safetensors";
 /// Beginning of the names of an adapter's weights. They belong to `adapter_config.json` and are none of the model's.
 pub(crate) const ADAPTER_WEIGHTS: &str = "adapter_model.";
 
@@ -176,14 +176,8 @@ impl Checkpoint {
             return if has_single { Self::open_single(dir) } else { Err(no_weights(dir)?.into()) };
         }
         let read = Index::read(&Source::open(&index)?)?;
-        // An index may name nothing but the file beside it, as mlx-lm writes it.
-        if has_single && read.weight_map.values().any(|shard| shard != SINGLE_NAME) {
-            let expected = format!("{SINGLE_NAME} or {INDEX_NAME}");
-            let hint =
-                "loaders disagree on which one to use: move one of them to another directory";
-            return Err(Malformed::new(dir, "two sets of weights", expected, "both")
-                .with_hint(hint)
-                .into());
+        if has_single {
+            refuse_two_sets(dir, &read)?;
         }
         Self::open_sharded(dir, &index, read)
     }
@@ -209,7 +203,10 @@ impl Checkpoint {
         }
         refuse_missing_shards(dir, index_path, &names)?;
         let shards = names.iter().map(|name| open_shard(dir, name)).collect::<Result<Vec<_>>>()?;
-        let mut warnings = check_index(index_path, &index, &shards)?;
+        let held =
+            shards.iter().map(|s| Held { name: &s.name, path: &s.path, tensors: &s.tensors });
+        let is_tied = || says_tied(dir);
+        let mut warnings = check_index(index_path, &index, &held.collect::<Vec<_>>(), &is_tied)?;
         let actual = shards.iter().map(|s| s.size_bytes() - s.data_begin).sum::<u64>();
         let stated = index.total_size.as_ref();
         if stated.is_none_or(|n| n.as_u64() != Some(actual)) {
@@ -318,26 +315,44 @@ fn refuse_missing_shards(dir: &Path, index_path: &Path, names: &[&String]) -> Re
     Err(Malformed::new(index_path, "shards are missing", expected, found).into())
 }
 
+/// Fails if an index names another file than `model.safetensors`, beside which it is. It may name nothing but that
+/// file, as mlx-lm writes it.
+pub(super) fn refuse_two_sets(dir: &Path, index: &Index) -> Result<()> {
+    if index.weight_map.values().all(|shard| shard == SINGLE_NAME) {
+        return Ok(());
+    }
+    let expected = format!("{SINGLE_NAME} or {INDEX_NAME}");
+    let hint = "loaders disagree on which one to use: move one of them to another directory";
+    Err(Malformed::new(dir, "two sets of weights", expected, "both").with_hint(hint).into())
+}
+
+/// The tensors of a shard.
+pub(super) struct Held<'a> {
+    pub name: &'a str,
+    pub path: &'a Path,
+    pub tensors: &'a [TensorInfo],
+}
+
 /// Compares the index with the headers: each listed tensor but a tied head must be in its shard, and no tensor in two
 /// shards.
-fn check_index(index_path: &Path, index: &Index, shards: &[Shard]) -> Result<Vec<Warning>> {
+pub(super) fn check_index(
+    index_path: &Path,
+    index: &Index,
+    shards: &[Held<'_>],
+    is_tied: &dyn Fn() -> bool,
+) -> Result<Vec<Warning>> {
     let mut holder: HashMap<&str, &str> = HashMap::new();
     let mut warnings = Vec::new();
     for shard in shards {
-        for tensor in &shard.tensors {
-            if let Some(other) = holder.insert(&tensor.name, &shard.name) {
-                let found = format!("{} and {}", printable(other), printable(&shard.name));
-                return Err(Malformed::new(
-                    &shard.path,
-                    "tensor in two shards",
-                    "one shard",
-                    found,
-                )
-                .with_tensor(&tensor.name)
-                .into());
+        for tensor in shard.tensors {
+            if let Some(other) = holder.insert(&tensor.name, shard.name) {
+                let found = format!("{} and {}", printable(other), printable(shard.name));
+                return Err(Malformed::new(shard.path, "tensor in two shards", "one shard", found)
+                    .with_tensor(&tensor.name)
+                    .into());
             }
             if !index.weight_map.contains_key(&tensor.name) {
-                let (tensor, shard) = (tensor.name.clone(), shard.name.clone());
+                let (tensor, shard) = (tensor.name.clone(), shard.name.to_owned());
                 warnings.push(Warning::Unlisted { tensor, shard });
             }
         }
@@ -345,7 +360,7 @@ fn check_index(index_path: &Path, index: &Index, shards: &[Shard]) -> Result<Vec
     for (tensor, shard) in &index.weight_map {
         let (what, found) = match holder.get(tensor.as_str()) {
             Some(actual) if actual == shard => continue,
-            None if is_head(tensor) && says_tied(index_path.parent().unwrap_or(index_path)) => {
+            None if is_head(tensor) && is_tied() => {
                 let (tensor, shard) = (tensor.clone(), shard.clone());
                 warnings.push(Warning::TiedHead { tensor, shard });
                 continue;

@@ -21,7 +21,7 @@ use crate::open::source::Source;
 /// Name of the index in a checkpoint.
 pub(crate) const INDEX_NAME: &str = "model.safetensors.index.json";
 /// Largest index that is read, in bytes; one takes some 100 bytes per tensor.
-const MAX_INDEX_BYTES: u64 = 64 << 20;
+pub(crate) const MAX_INDEX_BYTES: u64 = 64 << 20;
 
 /// The index. Its shard names are plain file names.
 pub(crate) struct Index {
@@ -37,12 +37,18 @@ impl Index {
     /// # Errors
     /// `Malformed` for invalid JSON, a duplicate key, or a shard name that is not a plain file name; `Io`.
     pub fn read(source: &Source) -> Result<Index> {
-        let path = source.path();
-        let bytes = source.read_all(MAX_INDEX_BYTES)?;
-        let raw: RawIndex = serde_json::from_slice(&bytes).map_err(|e| {
+        Index::parse(source.path(), &source.read_all(MAX_INDEX_BYTES)?)
+    }
+
+    /// Checks the text of an index; `path` is for messages.
+    ///
+    /// # Errors
+    /// As [`Index::read`].
+    pub fn parse(path: &Path, bytes: &[u8]) -> Result<Index> {
+        let raw: RawIndex = serde_json::from_slice(bytes).map_err(|e| {
             let found = without_position(&e);
             Malformed::new(path, "index is not valid", "an object with weight_map", found)
-                .with_offset(json_offset(&bytes, &e))
+                .with_offset(json_offset(bytes, &e))
         })?;
         for (tensor, shard) in &raw.weight_map.0 {
             check_shard_name(path, tensor, shard)?;
