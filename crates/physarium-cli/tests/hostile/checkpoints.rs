@@ -244,6 +244,33 @@ fn indices() {
             says: "shards are missing",
         },
         Hostile {
+            name: "more tensors in three shards than in one",
+            make: |it| {
+                let mut map = String::from("{");
+                for number in 0..3 {
+                    let mut json = String::from("{");
+                    for at in 0..150_000 {
+                        write!(
+                            json,
+                            r#""{number}.{at}":{{"dtype":"F32","shape":[0],"data_offsets":[0,0]}},"#
+                        )
+                        .unwrap();
+                    }
+                    json.pop();
+                    shard(it, &(json + "}"), 0);
+                    let name = format!("{number}.safetensors");
+                    fs::rename(it.join("model.safetensors"), it.join(&name)).unwrap();
+                    write!(map, r#""{number}.0":"{name}","#).unwrap();
+                }
+                map.pop();
+                let index = format!(r#"{{"weight_map":{map}}}}}"#);
+                fs::write(it.join("model.safetensors.index.json"), index).unwrap();
+            },
+            commands: READERS,
+            codes: &[2],
+            says: "too many tensors",
+        },
+        Hostile {
             name: "a shard of a megabyte's name",
             make: |it| index(it, &format!(r#"{{"a":"{}.safetensors"}}"#, "s".repeat(1 << 20))),
             commands: READERS,
