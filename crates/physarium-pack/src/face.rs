@@ -15,11 +15,24 @@ use crate::Result;
 use crate::contents::{BlobKind, TensorRecord};
 use crate::packed::Packed;
 
+impl Packed {
+    /// Opens a packed file and checks that its container, seal, record, headers and index are consistent.
+    ///
+    /// # Errors
+    /// `Malformed` for anything that violates the format, and for a version that this program does not support;
+    /// `InputChanged`, `FileShrank`, `Io`.
+    pub fn open(path: &Path) -> Result<Packed> {
+        let packed = Packed::read_sealed(path)?;
+        check_face(&packed)?;
+        Ok(packed)
+    }
+}
+
 /// Compares the record with the headers of the shards, and the shards with the index.
 ///
 /// # Errors
 /// `Malformed` with the first tensor or shard that differs; `Io`.
-pub(crate) fn check_face(packed: &Packed) -> Result<()> {
+fn check_face(packed: &Packed) -> Result<()> {
     let source = packed.source()?;
     let mut shards = Vec::new();
     for file in packed.files() {

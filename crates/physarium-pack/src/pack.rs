@@ -12,8 +12,8 @@ use std::path::Path;
 
 use physarium_checkpoint::manifest::{self, Manifest};
 use physarium_checkpoint::{
-    Blake3, Checkpoint, Digest, Disposition, Dtype, Error, LinkPolicy, NewFile, Overwrite, Purpose,
-    Selection, Sha256, Shard, Sidecar, Source, TargetNames, TensorInfo,
+    Blake3, Checkpoint, Digest, Disposition, Dtype, Error, LinkPolicy, Malformed, NewFile,
+    Overwrite, Purpose, Selection, Sha256, Shard, Sidecar, Source, TargetNames, TensorInfo,
 };
 
 use crate::Result;
@@ -24,7 +24,7 @@ use crate::contents::{
 };
 use crate::groups::{Coder, Groups};
 use crate::mask_layout::{MaskLayout, count_negative_zeros, masks_of, select};
-use crate::packed::Packed;
+use crate::packed::{MAX_CONTENTS_BYTES, Packed};
 
 /// Most bytes of a blob's entry in the header, without its name.
 const ENTRY_BYTES: u64 = 120;
@@ -100,6 +100,12 @@ pub fn pack(
     let shards: u64 = checkpoint.shards().iter().map(Shard::size_bytes).sum();
     let files: u64 = sidecars.iter().map(|sidecar| sidecar.size_bytes).sum();
     let room = header_room(checkpoint, &sidecars);
+    // The record of the contents takes up to twice as much as the header.
+    if 2 * room > MAX_CONTENTS_BYTES {
+        let expected = format!("a record of at most {MAX_CONTENTS_BYTES} bytes");
+        let (what, found) = ("too many tensors for a packed file", format!("up to {}", 2 * room));
+        return Err(Malformed::new(checkpoint.dir(), what, expected, found).into());
+    }
     let out = NewFile::create(
         request.out,
         checkpoint.dir(),

@@ -19,7 +19,6 @@ use crate::contents::{
     ALIGNMENT, ANY_VERSION, BlobKind, CONTENTS, Contents, FileRecord, Form, SCHEMA, SEAL,
     TensorRecord,
 };
-use crate::face::check_face;
 use crate::groups::Groups;
 use crate::mask_layout::MaskLayout;
 
@@ -38,12 +37,9 @@ pub struct Packed {
 }
 
 impl Packed {
-    /// Opens a packed file and checks its container, seal and record.
-    ///
-    /// # Errors
-    /// `Malformed` for anything that violates the format, and for a version that this program does not support;
-    /// `InputChanged`, `FileShrank`, `Io`.
-    pub fn open(path: &Path) -> Result<Packed> {
+    /// Reads a packed file and checks its container, seal and record, but not yet what they say of each other's
+    /// tensors.
+    pub(crate) fn read_sealed(path: &Path) -> Result<Packed> {
         let container = Shard::open(path).map_err(|e| match e {
             Error::Malformed(fault) => {
                 let hint =
@@ -110,7 +106,6 @@ impl Packed {
         })?;
         let packed = Packed { container, contents, bounds };
         packed.check()?;
-        check_face(&packed)?;
         Ok(packed)
     }
 

@@ -14,6 +14,7 @@ one of the two misreads becomes a finding.
 mod files;
 pub(crate) mod findings;
 mod kinship;
+mod own;
 mod records;
 mod seen;
 mod shard;

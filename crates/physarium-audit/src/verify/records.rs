@@ -9,8 +9,8 @@ use physarium_checkpoint::{
     Checkpoint, MatrixView, NonFinite, PlannedTensor, Shard, TargetPlan, printable,
 };
 
-use super::files::leads_out;
 use super::findings::Verification;
+use super::own::leads_out;
 use super::seen::ShardSeen;
 use super::weights::Changes;
 use crate::count::journal_checks::{agrees, read_journal};

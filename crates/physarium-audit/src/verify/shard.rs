@@ -12,8 +12,8 @@ use std::thread::ScopedJoinHandle;
 
 use physarium_checkpoint::{Blake3, Digest, MatrixView, Sha256, Shard, Source, start_thread};
 
-use super::files::open_output;
 use super::findings::Verification;
+use super::own::open_output;
 use super::seen::{ShardSeen, TensorSeen};
 use super::span::{Span, spans};
 use super::weights::{Changes, Counts, Piece};

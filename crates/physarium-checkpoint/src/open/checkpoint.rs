@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Malformed, Result};
 use crate::escape::printable;
 use crate::open::digest::Digest;
-use crate::open::header::{Header, TensorInfo};
+use crate::open::header::{Header, MAX_HEADER_BYTES, MAX_TENSORS, TensorInfo};
 use crate::open::index::{INDEX_NAME, Index};
 use crate::open::source::{FileIdentity, Source};
 use crate::open::tied::{is_head, says_tied};
@@ -202,7 +202,15 @@ impl Checkpoint {
             return Err(fault.into());
         }
         refuse_missing_shards(dir, index_path, &names)?;
-        let shards = names.iter().map(|name| open_shard(dir, name)).collect::<Result<Vec<_>>>()?;
+        let mut shards = Vec::with_capacity(names.len());
+        let (mut tensors, mut header_bytes) = (0, 0);
+        for name in &names {
+            let shard = open_shard(dir, name)?;
+            tensors += shard.tensors.len();
+            header_bytes += shard.data_begin;
+            refuse_too_many(index_path, tensors, header_bytes)?;
+            shards.push(shard);
+        }
         let held =
             shards.iter().map(|s| Held { name: &s.name, path: &s.path, tensors: &s.tensors });
         let is_tied = || says_tied(dir);
@@ -300,18 +308,34 @@ fn no_weights(dir: &Path) -> Result<Malformed> {
     })
 }
 
-/// Fails if shards are missing, and lists all of them.
+/// Fails if all shards so far have more tensors, or longer headers, than one file may have: memory is what headers take.
+pub(super) fn refuse_too_many(path: &Path, tensors: usize, header_bytes: u64) -> Result<()> {
+    if tensors <= MAX_TENSORS && header_bytes <= MAX_HEADER_BYTES {
+        return Ok(());
+    }
+    let expected = format!("at most {MAX_TENSORS} tensors, in headers of {MAX_HEADER_BYTES} bytes");
+    let found = format!("{tensors} tensors, in headers of {header_bytes} bytes");
+    let hint = "more tensors than any published model has";
+    Err(Malformed::new(path, "too many tensors", expected, found).with_hint(hint).into())
+}
+
+/// Fails if shards are missing, and lists them, up to a number.
 fn refuse_missing_shards(dir: &Path, index_path: &Path, names: &[&String]) -> Result<()> {
-    let missing: Vec<String> = names
-        .iter()
-        .filter(|name| dir.join(name.as_str()).symlink_metadata().is_err())
-        .map(|name| printable(name))
-        .collect();
+    /// Most names in the error, long ones counted as several.
+    const SHOWN: usize = 40;
+    let mut missing: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
+    missing.retain(|name| dir.join(name).symlink_metadata().is_err());
     if missing.is_empty() {
         return Ok(());
     }
     let expected = format!("all {} shards that the index names", names.len());
-    let found = format!("{} missing: {}", missing.len(), missing.join(", "));
+    let shown = if missing.iter().all(|name| name.len() <= 50) { SHOWN } else { SHOWN / 5 };
+    let names: Vec<String> = missing.iter().take(shown).map(|name| printable(name)).collect();
+    let more = match missing.len().saturating_sub(shown) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let found = format!("{} missing: {}{more}", missing.len(), names.join(", "));
     Err(Malformed::new(index_path, "shards are missing", expected, found).into())
 }
 

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::error::{Error, Malformed, Result};
 use crate::escape::printable;
-use crate::open::checkpoint::{Held, SINGLE_NAME, check_index, refuse_two_sets};
+use crate::open::checkpoint::{Held, SINGLE_NAME, check_index, refuse_too_many, refuse_two_sets};
 use crate::open::header::{Header, LENGTH_BYTES, MAX_HEADER_BYTES, TensorInfo};
 use crate::open::index::{INDEX_NAME, Index, MAX_INDEX_BYTES};
 use crate::open::tied::is_tied;
@@ -66,6 +66,7 @@ pub trait EnclosedFiles {
 /// shards that it would not open.
 pub fn check_enclosed(files: &dyn EnclosedFiles, shards: &[(&str, Vec<TensorInfo>)]) -> Result<()> {
     let container = files.container();
+    refuse_too_many(container, shards.iter().map(|(_, tensors)| tensors.len()).sum(), 0)?;
     if files.has(UNFINISHED_NAME) {
         return Err(Error::Unfinished { path: container.join(UNFINISHED_NAME) });
     }

@@ -23,6 +23,9 @@ use crate::open::source::Source;
 
 /// Longest header that is accepted, in bytes; the limit of the reference implementation.
 pub(crate) const MAX_HEADER_BYTES: u64 = 100_000_000;
+/// Most tensors of a checkpoint, and keys of a shard's `__metadata__`. The largest published model has 140,000 tensors;
+/// this many take some 400 MB of memory.
+pub(crate) const MAX_TENSORS: usize = 400_000;
 /// Most dimensions of a tensor. The format has no limit; this one bounds memory.
 const MAX_RANK: usize = 1024;
 /// Bytes of the length field in front of the header.
@@ -306,6 +309,9 @@ impl<'de> Visitor<'de> for HeaderSeed<'_> {
                 metadata_seen = true;
                 map.next_value::<Option<Metadata>>()?;
             } else {
+                if entries.len() == MAX_TENSORS {
+                    return Err(de::Error::custom(format!("more than {MAX_TENSORS} tensors")));
+                }
                 let RawEntry { dtype, shape, offsets } = map.next_value()?;
                 entries.push(Entry { name, dtype, shape, offsets });
             }
@@ -332,6 +338,9 @@ impl<'de> de::Deserialize<'de> for Metadata {
                     if let Some(key) = seen.replace(key) {
                         let shown = crate::escape::printable(&key);
                         return Err(de::Error::custom(format!("key \"{shown}\" twice")));
+                    }
+                    if seen.len() > MAX_TENSORS {
+                        return Err(de::Error::custom(format!("more than {MAX_TENSORS} keys")));
                     }
                 }
                 Ok(Metadata)

@@ -11,6 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+mod checkpoints;
 mod escapes;
 mod records;
 mod templates;
