@@ -110,6 +110,7 @@ impl Work {
             checkpoint: &checkpoint,
             run: self.run_record(&checkpoint),
             output_bytes: 10_000,
+            solved_bytes: 0,
             overwrite: self.overwrite,
             resume: self.resume,
         };
