@@ -32,7 +32,7 @@ impl Instructions {
     }
 
     /// The fastest one that the processor and the operating system support.
-    pub(crate) fn detect() -> Instructions {
+    pub fn detect() -> Instructions {
         #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
         if crate::tiles::is_available() {
             return Instructions::Amx;

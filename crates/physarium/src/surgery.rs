@@ -11,17 +11,17 @@ use std::time::Duration;
 use physarium_checkpoint::journal::{ShardRecord, Totals};
 use physarium_checkpoint::manifest::{self, FileEntry, LeftOut};
 use physarium_checkpoint::{
-    Amount, Checkpoint, Disposition, Inputs, LinkPolicy, Orientation, Overwrite, PlannedTensor,
-    Purpose, Recipe, Resume, SOLVED_DIR, Scope, Shard, ShardInputs, Sidecar, Staging,
-    StagingRequest, TargetPlan, config_json,
+    Amount, Checkpoint, Disposition, Dtype, Inputs, LinkPolicy, Orientation, Overwrite,
+    PlannedTensor, Purpose, Recipe, Resume, SOLVED_DIR, Scope, Shard, ShardInputs, Sidecar,
+    Staging, StagingRequest, TargetPlan, config_json,
 };
-use physarium_model::{Decoder, Residency};
+use physarium_model::{Decoder, Instructions, Residency};
 
 use crate::calibration::{self, CalibrationText};
 use crate::cancel::Cancel;
 use crate::card::Card;
 use crate::engine::{
-    Activations, DeadInputs, Engine, MemoryPlan, Preparation, ShardRun, SolvedWeights, Solving,
+    DeadInputs, Engine, Footprint, MemoryPlan, Preparation, ShardRun, SolvedWeights, Solving,
     check_recipe,
 };
 use crate::error::{Error, Result};
@@ -196,9 +196,15 @@ impl Surgery {
             Some(windows) => windows,
             None => text.windows(decoder.files(), &calibration)?,
         };
-        let (config, gradients) = (decoder.config(), needs.gradients);
-        let activations = Activations { config, windows: &windows, gradients };
-        self.memory = self.memory.with(&activations, &self.plan);
+        let dtype = decoder.dtype()?;
+        self.memory = self.memory.with(&Footprint {
+            config: decoder.config(),
+            windows: &windows,
+            recipe: &self.recipe,
+            threads: self.threads,
+            element_bytes: dtype.bits() / 8,
+            on_tiles: dtype == Dtype::BF16 && Instructions::detect() == Instructions::Amx,
+        });
         self.windows = Some(windows);
         self.notes = decoder.notes().iter().map(ToString::to_string).collect();
         Ok(())
@@ -209,6 +215,15 @@ impl Surgery {
         let shards: u64 = self.checkpoint.shards().iter().map(Shard::size_bytes).sum();
         let sidecars: u64 = self.sidecars.iter().map(|sidecar| sidecar.size_bytes).sum();
         shards + sidecars + self.plan.tensors.len() as u64 * RECORD_BYTES
+    }
+
+    /// Bytes that solved weights take beside the output until it is complete: every target once more, for an
+    /// activation-aware method.
+    pub fn solved_bytes(&self) -> u64 {
+        if self.recipe.needs().calibration.is_none() {
+            return 0;
+        }
+        self.plan.targets().map(|target| target.input.size_bytes() + RECORD_BYTES).sum()
     }
 
     /// How long the run would take, from about a second of its work. `None` for a magnitude method with a sparsity of
@@ -277,6 +292,7 @@ impl Surgery {
             run: run_record(&self.recipe, &self.checkpoint),
             inputs,
             output_bytes: self.output_bytes(),
+            solved_bytes: self.solved_bytes(),
             overwrite,
             resume,
         };

@@ -37,6 +37,8 @@ pub struct StagingRequest<'a> {
     pub inputs: Inputs<'a>,
     /// Bytes of the output: shards and other files.
     pub output_bytes: u64,
+    /// Bytes of solved weights in the unfinished output, see [`SOLVED_DIR`](crate::SOLVED_DIR).
+    pub solved_bytes: u64,
     /// What to do with a finished output.
     pub overwrite: Overwrite,
     /// What to do with an unfinished run.

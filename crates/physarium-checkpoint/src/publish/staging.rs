@@ -29,7 +29,7 @@ use super::place::working;
 use super::request::{FinishedShard, Overwrite, Resume, StagingRequest};
 use super::resume;
 use super::solved_dir::SOLVED_DIR;
-use super::space::check_space;
+use super::space::{bytes_below, check_space};
 use crate::error::{Error, Result};
 use crate::open::digest::{Digest, Sha256};
 use crate::open::source::Source;
@@ -89,10 +89,16 @@ impl Staging {
             working::remove(&dir)?;
         }
         let checkpoint = request.checkpoint;
+        let shards = checkpoint.shards().len();
         let digests = InputDigests::of(checkpoint, &request.inputs, on_bytes)?;
         let mut earlier = resume::look(&dir, &request, &digests)?;
-        let kept = earlier.as_ref().map_or(0, resume::Earlier::staged_bytes);
-        check_space(&place.parent, request.output_bytes.saturating_sub(kept))?;
+        let solved_bytes = match &earlier {
+            Some(earlier) if earlier.shards() == shards => 0,
+            _ => request.solved_bytes,
+        };
+        let written = request.output_bytes.saturating_add(solved_bytes);
+        // What is there is kept, or removed before anything is written.
+        check_space(&place.parent, written.saturating_sub(bytes_below(&dir)?))?;
         let (journal, finished) = match &mut earlier {
             Some(earlier) => {
                 let finished = earlier.verify(&dir, (checkpoint, &digests), on_bytes)?;
@@ -102,7 +108,6 @@ impl Staging {
                 if !is_unfinished(&dir) {
                     mark_unfinished(&dir, &digests)?;
                 }
-                let shards = request.checkpoint.shards().len();
                 resume::remove_unverified(&dir, &finished, shards)?;
                 (JournalWriter::resume(&dir.join(journal::FILE_NAME), mark)?, finished)
             }

@@ -140,6 +140,7 @@ impl Work {
             run: self.run_record(&checkpoint),
             inputs: self.inputs(),
             output_bytes: 10_000,
+            solved_bytes: 0,
             overwrite: self.overwrite,
             resume: self.resume,
         };

@@ -70,6 +70,7 @@ fn an_input_that_is_a_link_is_resolved() {
             run: work.run_record(&checkpoint),
             inputs: work.inputs(),
             output_bytes: 0,
+            solved_bytes: 0,
             overwrite: work.overwrite,
             resume: work.resume,
         };
@@ -135,6 +136,7 @@ fn free_space_is_checked_before_anything_is_written() {
         run: work.run_record(&checkpoint),
         inputs: work.inputs(),
         output_bytes: 1 << 60,
+        solved_bytes: 0,
         overwrite: work.overwrite,
         resume: work.resume,
     };
@@ -143,6 +145,37 @@ fn free_space_is_checked_before_anything_is_written() {
     let needed = (1u64 << 60) + (1 << 60) / 20;
     says(&error, &["not enough free space", &format!("{needed} bytes"), "5 %"]);
     assert!(tree(work.root.path()) == before);
+}
+
+/// Solved weights need space beside the output; what an unfinished run has written needs none again.
+#[test]
+fn free_space_is_needed_for_solved_weights_and_not_for_what_is_there() {
+    let work = Work::new();
+    let checkpoint = Checkpoint::open(&work.model()).unwrap();
+    let begin = |output_bytes: u64, solved_bytes: u64| {
+        let request = StagingRequest {
+            out: &work.out(),
+            checkpoint: &checkpoint,
+            run: work.run_record(&checkpoint),
+            inputs: work.inputs(),
+            output_bytes,
+            solved_bytes,
+            overwrite: work.overwrite,
+            resume: work.resume,
+        };
+        Staging::begin(request, &mut |_| Ok(()))
+    };
+    let much = 1 << 40;
+    let refused = |error: Error| assert!(matches!(error, Error::NoSpace { .. }), "{error}");
+    refused(begin(100, much).unwrap_err());
+    assert!(!work.run(3).unwrap());
+    refused(begin(100, much).unwrap_err());
+    // A file of that size without any blocks.
+    let solved = work.partial("physarium.solved");
+    fs::create_dir(&solved).unwrap();
+    fs::File::create(solved.join("layer-00000.safetensors")).unwrap().set_len(much).unwrap();
+    drop(begin(100, much).unwrap());
+    refused(begin(much, much).unwrap_err());
 }
 
 #[test]

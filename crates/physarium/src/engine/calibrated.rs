@@ -7,6 +7,7 @@ file of its layer ([`SolvedWeights`]). A resumed run reuses the files that are c
 [`LayerSolver::solution`] is the only place that distinguishes the activation-aware methods.
 */
 
+mod footprint;
 mod narrow;
 mod statistics;
 
@@ -25,6 +26,7 @@ use physarium_model::{
     Workspace, sensitivities, walk,
 };
 
+pub(crate) use self::footprint::Footprint;
 use self::narrow::narrow;
 use self::statistics::{StageSums, Statistics};
 use super::allocation::{Allocation, TargetsBySite, ZerosBySite};
@@ -200,13 +202,9 @@ impl Solving<'_> {
         labels: Labels,
         watch: &mut Watch<'_>,
     ) -> Result<BTreeMap<Site, Sensitivity>> {
-        let all = self.windows;
-        let window = all.first().map_or(1, |window| window.len());
-        let count = (GRADIENT_TOKENS / window).clamp(1, all.len());
-        let windows: Vec<&[u32]> =
-            (0..count).map(|index| &all[index * all.len() / count][..]).collect();
+        let windows: Vec<&[u32]> = gradient_windows(self.windows).collect();
         let layers = decoder.config().layers() as u64;
-        let steps = layers * count as u64;
+        let steps = layers * windows.len() as u64;
         let begun = |task| Event::LayersStarted { task, layers, steps };
         watch.progress.event(begun("gradients, forward"));
         let mut done = 0;
@@ -221,6 +219,13 @@ impl Solving<'_> {
             Ok(())
         })
     }
+}
+
+/// The windows of the pass over gradients, spread over all `windows`.
+fn gradient_windows(windows: &[Vec<u32>]) -> impl Iterator<Item = &[u32]> {
+    let window = windows.first().map_or(1, |window| window.len());
+    let count = (GRADIENT_TOKENS / window).clamp(1, windows.len().max(1));
+    (0..count.min(windows.len())).map(move |index| &windows[index * windows.len() / count][..])
 }
 
 /// Cancellation and progress of a run.
