@@ -11,9 +11,9 @@ use std::time::Duration;
 use physarium_checkpoint::journal::{ShardRecord, Totals};
 use physarium_checkpoint::manifest::{self, FileEntry, LeftOut};
 use physarium_checkpoint::{
-    Amount, Checkpoint, Disposition, Dtype, Inputs, LinkPolicy, Orientation, Overwrite,
-    PlannedTensor, Purpose, Recipe, Resume, SOLVED_DIR, Scope, Shard, ShardInputs, Sidecar,
-    Staging, StagingRequest, TargetPlan, config_json,
+    Amount, Checkpoint, Disposition, Dtype, Found, Inputs, LinkPolicy, Occupant, Orientation,
+    Overwrite, PlannedTensor, Purpose, Recipe, Resume, SOLVED_DIR, Scope, Shard, ShardInputs,
+    Sidecar, Staging, StagingRequest, TargetPlan, config_json,
 };
 use physarium_model::{Decoder, Instructions, Residency};
 
@@ -224,6 +224,23 @@ impl Surgery {
             return 0;
         }
         self.plan.targets().map(|target| target.input.size_bytes() + RECORD_BYTES).sum()
+    }
+
+    /// What [`Surgery::prune`] would find at its output's place. Writes nothing.
+    ///
+    /// # Errors
+    /// `Checkpoint` for a place that it would refuse.
+    pub fn look_at_output(&self, output: Output<'_>) -> Result<Found> {
+        let found = Found::at(output.dir, self.checkpoint.dir())?;
+        if found.output == Occupant::Finished && output.overwrite == Overwrite::Refuse {
+            return Err(Error::Checkpoint(physarium_checkpoint::Error::Output {
+                path: output.dir.to_owned(),
+                what: "output exists",
+                expected: "a new or empty directory (or --force to replace this one)".to_owned(),
+                found: "a finished physarium output".to_owned(),
+            }));
+        }
+        Ok(found)
     }
 
     /// How long the run would take, from about a second of its work. `None` for a magnitude method with a sparsity of
