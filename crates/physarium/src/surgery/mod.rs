@@ -5,15 +5,18 @@ In: a checkpoint directory and a [`Recipe`]. Out: a new directory with the prune
 manifest. The engine (`engine`) prunes the shards; `physarium_checkpoint` makes the output durable.
 */
 
+mod request;
+mod shard_writer;
+
 use std::path::Path;
 use std::time::Duration;
 
-use physarium_checkpoint::journal::{ShardRecord, Totals};
+use physarium_checkpoint::journal::Totals;
 use physarium_checkpoint::manifest::{self, FileEntry, LeftOut};
 use physarium_checkpoint::{
-    Amount, Checkpoint, Disposition, Dtype, Found, Inputs, LinkPolicy, Occupant, Orientation,
-    Overwrite, PlannedTensor, Purpose, Recipe, Resume, SOLVED_DIR, Scope, Shard, ShardInputs,
-    Sidecar, Staging, StagingRequest, TargetPlan, config_json,
+    Amount, Checkpoint, Disposition, Dtype, Found, Inputs, Occupant, Orientation, Overwrite,
+    PlannedTensor, Purpose, Recipe, SOLVED_DIR, Scope, Shard, ShardInputs, Sidecar, Staging,
+    StagingRequest, TargetPlan, config_json,
 };
 use physarium_model::{Decoder, Instructions, Residency};
 
@@ -27,44 +30,13 @@ use crate::engine::{
 use crate::error::{Error, Result};
 use crate::estimate::{self, CalibratedRun};
 use crate::progress::{Event, Kept, Progress};
-use crate::records::{OtherFiles, Records, TOOL, run_record, tensor_record};
+use crate::records::{OtherFiles, Records, TOOL, run_record};
 use crate::tokenizer::TOKENIZER_FILES;
+pub use request::{Options, Output, Strictness, Summary};
+use shard_writer::ShardWriter;
 
 /// Bytes that journal and manifest may take per tensor, for the check of free space.
 const RECORD_BYTES: u64 = 2048;
-
-/// What to do with projections that cannot be pruned, and with inputs that are always zero on the calibration
-/// text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Strictness {
-    /// Copy such projections, count such inputs, and report both.
-    #[default]
-    Skip,
-    /// Refuse the checkpoint.
-    Refuse,
-}
-
-/// Options of a run that never change the weights it writes.
-#[derive(Debug, Clone, Copy)]
-pub struct Options {
-    /// Worker threads; two more threads read, write and hash.
-    pub threads: usize,
-    /// What to do with projections that cannot be pruned.
-    pub strictness: Strictness,
-    /// What to do with links out of the checkpoint.
-    pub links: LinkPolicy,
-}
-
-impl Default for Options {
-    /// One worker thread per processor; projections that cannot be pruned are copied, links left out.
-    fn default() -> Self {
-        Options {
-            threads: std::thread::available_parallelism().map_or(1, usize::from),
-            strictness: Strictness::Skip,
-            links: LinkPolicy::LeaveOut,
-        }
-    }
-}
 
 /// A planned run. Nothing is written before [`Surgery::prune`].
 #[derive(Debug)]
@@ -85,41 +57,6 @@ pub struct Surgery {
     strictness: Strictness,
     /// Windows of calibration tokens, for an activation-aware method.
     windows: Option<Vec<Vec<u32>>>,
-}
-
-/// Where a run writes, and what it does with what exists there.
-#[derive(Debug, Clone, Copy)]
-pub struct Output<'a> {
-    /// The output directory.
-    pub dir: &'a Path,
-    /// What to do with a finished output.
-    pub overwrite: Overwrite,
-    /// What to do with an interrupted run.
-    pub resume: Resume,
-}
-
-impl<'a> Output<'a> {
-    /// A new directory. A finished output there is refused, an interrupted run is resumed.
-    pub fn new(dir: &'a Path) -> Output<'a> {
-        Output { dir, overwrite: Overwrite::Refuse, resume: Resume::Continue }
-    }
-}
-
-/// What a run did.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Summary {
-    /// Sums over all tensors, as the journal has them.
-    pub totals: Totals,
-    /// Mean over the targets of the relative square error of their outputs; `None` unless the method is
-    /// activation-aware.
-    pub output_error: Option<f64>,
-    /// Shards that an earlier, interrupted run had finished.
-    pub resumed_shards: usize,
-    /// All shards.
-    pub shards: usize,
-    /// Bytes of the output's shards.
-    pub output_bytes: u64,
 }
 
 impl Surgery {
@@ -483,34 +420,4 @@ fn refuse_transposed(checkpoint: &Checkpoint, plan: &TargetPlan) -> Result<()> {
     };
     let file = checkpoint.shards()[tensor.shard].path.clone();
     Err(Error::Transposed { file, tensor: tensor.input.name.clone(), found })
-}
-
-/// Writes pruned shards into the staging directory, and records them.
-struct ShardWriter<'a> {
-    staging: &'a mut Staging,
-    records: &'a mut Records,
-    progress: &'a mut dyn Progress,
-}
-
-impl ShardWriter<'_> {
-    /// Prunes one shard and makes it durable.
-    fn write(&mut self, run: &ShardRun<'_>) -> Result<()> {
-        let shard = run.shard;
-        let mut part = self.staging.create_shard(&shard.name, shard.size_bytes())?;
-        let (input_sha256, output_sha256) = run.run(&mut part, &mut |bytes, complete| {
-            self.progress.event(Event::Bytes(bytes));
-            let Some(tensor) = complete else { return Ok(()) };
-            self.progress.event(Event::Tensor(&tensor.planned.input.name));
-            let record = tensor_record(run.engine, shard, &tensor);
-            self.staging.record_tensor(record.clone())?;
-            self.records.tensors.push(record);
-            Ok(())
-        })?;
-        let (name, size_bytes) = (shard.name.clone(), shard.size_bytes());
-        let record = ShardRecord { name, size_bytes, input_sha256, output_sha256 };
-        self.staging.finish_shard(&shard.path, part, record.clone())?;
-        self.records.shards.push(record);
-        self.progress.event(Event::Shard(&shard.name));
-        Ok(())
-    }
 }
