@@ -159,7 +159,12 @@ pub enum Error {
         after: String,
     },
     /// A glob is not well-formed.
-    #[error("{option} {}: not a valid pattern: {source}", printable(pattern))]
+    // globset's own message repeats the pattern as it is.
+    #[error(
+        "{option} {}: not a valid pattern: {}",
+        printable(pattern),
+        printable(&source.kind().to_string())
+    )]
     Pattern {
         /// The option it was given to.
         option: &'static str,

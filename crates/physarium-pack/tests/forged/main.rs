@@ -204,7 +204,7 @@ fn sizes_are_bounded_by_the_file() {
         (
             "a group larger than a row",
             |f| f.tensor(DOWN)["form"] = json!({"groups": {"keep": 1, "of": 16}}),
-            &["blob"],
+            &["invalid form"],
         ),
         ("a sidecar", |f| f.file("config.json")["size_bytes"] = json!(1u64 << 60), &["blob"]),
         ("a shard", |f| f.file(SHARDS[0])["size_bytes"] = json!(u64::MAX), &["blob"]),

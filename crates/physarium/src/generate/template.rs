@@ -93,7 +93,7 @@ fn without_generation_marks(template: &str) -> String {
     let (mut text, mut rest) = (String::with_capacity(template.len()), template);
     while let Some(at) = rest.find("{%") {
         let (before, tag) = rest.split_at(at);
-        let Some(length) = tag.find("%}") else { break };
+        let Some(length) = tag[2..].find("%}").map(|at| at + 2) else { break };
         text += before;
         let inside = &tag[2..length];
         let word = inside.trim_matches(['-', '+']).trim();
@@ -124,7 +124,7 @@ mod tests {
                         {%- endgeneration %}{{ x }}|{% endfor %}";
         assert_eq!(rendered(template), "user|");
         assert_eq!(rendered("a {% generation %}b{% endgeneration %} c"), "a b c");
-        for plain in ["{% raw", "a %} b {# {% #}", "no tags"] {
+        for plain in ["{%}{%", "{%}", "{% raw", "a %} b {# {% #}", "no tags"] {
             assert_eq!(without_generation_marks(plain), plain);
         }
     }
