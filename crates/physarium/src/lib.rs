@@ -103,8 +103,8 @@ pub use physarium_model as model;
 #[doc(inline)]
 pub use physarium_pack as pack;
 pub use progress::{Event, Kept, Progress, Silent};
-pub use recipe::error::{MethodName, NoEffect, RecipeError, RecipeOption};
-pub use recipe::options::{Allocation, CalibrationOptions, RecipeOptions, ScopeName};
+pub use recipe::error::{MethodName, NoEffect, RecipeError, RecipeOption, ScopeName};
+pub use recipe::options::{Allocation, CalibrationOptions, RecipeOptions};
 pub use recipe::table::Case;
 pub use surgery::{Options, Output, Strictness, Summary, Surgery};
 pub use tokenizer::BosRule;

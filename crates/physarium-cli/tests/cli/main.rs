@@ -372,7 +372,7 @@ fn the_demo_runs_in_any_directory() {
 fn a_closed_stdout_is_not_an_error() {
     let work = Work::new();
     let script = format!(
-        "{} inspect model --tensors --format json | head -c 10",
+        "{} inspect model --format json | head -c 10",
         env!("CARGO_BIN_EXE_physarium")
     );
     let output = Command::new("bash")
