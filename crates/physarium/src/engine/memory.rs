@@ -26,7 +26,7 @@ pub struct MemoryPlan {
     pub workers: usize,
     /// Pieces of shards in flight at once.
     pub(crate) pieces: usize,
-    /// Resident bytes of the whole run: an upper bound.
+    /// Resident bytes of the whole run: an upper bound, or with an activation-aware method an estimate.
     pub resident_bytes: u64,
 }
 

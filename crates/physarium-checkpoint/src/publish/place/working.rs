@@ -131,11 +131,14 @@ fn is_ours(dir: &Path) -> Result<bool> {
     if is_marker(&marker) {
         return Ok(true);
     }
-    // Not empty but for the first file of a run, which a kill may have left under its temporary name.
+    // Not empty but for the first file of a run, which a kill may have left under a temporary name.
     let io = |e| Error::io(dir, "list", e);
+    let part = part_name(Path::new(UNFINISHED_NAME)).into_os_string();
     let mut others = 0;
     for entry in fs::read_dir(dir).map_err(io)? {
-        others += usize::from(entry.map_err(io)?.path() != part_name(&marker));
+        let name = entry.map_err(io)?.file_name();
+        let is_part = name.as_encoded_bytes().starts_with(part.as_encoded_bytes());
+        others += usize::from(!is_part);
     }
     let manifest = dir.join(manifest::FILE_NAME);
     Ok(others == 0 || (is_file(&manifest) && Manifest::read(&manifest).is_ok()))
