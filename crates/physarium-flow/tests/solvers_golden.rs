@@ -54,7 +54,7 @@ fn each_method_gives_what_its_equations_give_in_float64() {
     let pattern = Keep::Pattern { keep: 2, group: 4 };
     let flow = ActivationFlow::default();
     // The steps of the flow are less precise on some processors and may choose another mask at the threshold.
-    let compute = Compute::portable(1).unwrap();
+    let compute = Compute::with_arithmetic(1, Arithmetic::F32).unwrap();
     let results = [
         ("wanda", wanda(&own, share(0.5))),
         ("sparsegpt", sparsegpt(&compute, &own, share(0.5)).unwrap()),

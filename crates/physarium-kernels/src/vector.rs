@@ -8,17 +8,14 @@ number of lanes, and multiply-adds are fused on every processor or on none, so r
 any processor.
 */
 
-use pulp::{Arch, NullaryFnOnce};
+use pulp::NullaryFnOnce;
+
+use crate::instructions::dispatch;
 
 /// Number of lanes of a sum.
 const LANES: usize = 16;
 /// Number of elements that are summed in float32 before the sum continues in float64.
 const RUN: usize = 1024;
-
-/// Runs an operation, compiled for the vector instructions of this processor.
-fn dispatch<O: NullaryFnOnce>(operation: O) -> O::Output {
-    Arch::new().dispatch(operation)
-}
 
 /// eˣ with an error of at most 2 units in the last place; zero below -87, infinite above 88.7.
 #[inline(always)]

@@ -38,7 +38,7 @@ fn every_family_matches_transformers_token_by_token() {
     for name in MODELS {
         let (dir, tokens, expected) = golden(name);
         let decoder = Decoder::open(&dir, Residency::Resident).unwrap();
-        for compute in [Compute::new(2).unwrap().sparing_memory(), Compute::portable(1).unwrap()] {
+        for compute in [Compute::new(2).unwrap().sparing_memory(), Compute::with_arithmetic(1, Arithmetic::F32).unwrap()] {
             for pieces in [&[][..], &[5], &[3, 1, 20]] {
                 let found = nll(&decoder, &compute, &tokens, pieces);
                 for (at, (found, expected)) in found.iter().zip(&expected).enumerate() {

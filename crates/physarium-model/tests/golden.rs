@@ -54,7 +54,7 @@ fn every_family_matches_transformers() {
     for name in MODELS {
         let golden = golden(name);
         let decoder = Decoder::open(&golden.dir, Residency::Streamed).unwrap();
-        for compute in [Compute::new(2).unwrap(), Compute::portable(1).unwrap()] {
+        for compute in [Compute::new(2).unwrap(), Compute::with_arithmetic(1, Arithmetic::F32).unwrap()] {
             let workspace = Workspace::new(&compute, decoder.config(), golden.tokens.len());
             let logits = logits(&decoder, &workspace, &golden.tokens);
             let vocabulary = decoder.config().vocabulary;
