@@ -188,6 +188,12 @@ impl Compute {
 
 impl std::fmt::Debug for Compute {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Compute({} threads, {}, {})", self.threads(), self.arithmetic, self.instructions())
+        write!(
+            f,
+            "Compute({} threads, {}, {})",
+            self.threads(),
+            self.arithmetic,
+            self.instructions()
+        )
     }
 }

@@ -55,11 +55,7 @@ fn subtract(
 ///
 /// # Panics
 /// If `matrix` is not square.
-pub fn inverse_factor(
-    compute: &Compute,
-    mut matrix: Vec<f64>,
-    width: usize,
-) -> Option<Vec<f64>> {
+pub fn inverse_factor(compute: &Compute, mut matrix: Vec<f64>, width: usize) -> Option<Vec<f64>> {
     assert_eq!(Some(matrix.len()), width.checked_mul(width), "a square matrix");
     let inverses = factor(compute, &mut matrix, width)?;
     Some(invert(compute, &matrix, &inverses, width))

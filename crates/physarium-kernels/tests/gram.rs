@@ -38,7 +38,11 @@ fn worst(found: &[f32], exact: &[(f64, f64)]) -> f64 {
 }
 
 fn computes() -> [Compute; 3] {
-    [Compute::new(2).unwrap(), Compute::new(1).unwrap(), Compute::with_arithmetic(2, Arithmetic::F32).unwrap()]
+    [
+        Compute::new(2).unwrap(),
+        Compute::new(1).unwrap(),
+        Compute::with_arithmetic(2, Arithmetic::F32).unwrap(),
+    ]
 }
 
 #[test]

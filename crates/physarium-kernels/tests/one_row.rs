@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 use half::{bf16, f16};
-use physarium_kernels::{Arithmetic, Compute, Dense, Linear, Sparse, SparseFault, VectorKind, forward_all};
+use physarium_kernels::{
+    Arithmetic, Compute, Dense, Linear, Sparse, SparseFault, VectorKind, forward_all,
+};
 use proptest::prelude::*;
 
 /// A matrix that contains zeros of both signs.

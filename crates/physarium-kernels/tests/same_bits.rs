@@ -136,6 +136,7 @@ fn products_larger_than_a_packed_part_are_as_defined() {
     strided([193, 513, 770], 1, 11);
     strided([1, 1025, 97], 0, 12);
     strided([385, 3, 1], 2, 13);
+    strided([3, 700, 200], 1, 14);
 }
 
 #[test]
@@ -193,9 +194,8 @@ fn products_with_a_symmetric_matrix_are_as_defined() {
     for precision in [Precision::Full, Precision::Coarse] {
         check(&expected, "symmetric", |compute| {
             let mut out = vec![f32::NAN; rows * width];
-            Symmetric::new(compute, elements.clone(), width).multiply(
-                compute, &x, precision, &mut out,
-            );
+            Symmetric::new(compute, elements.clone(), width)
+                .multiply(compute, &x, precision, &mut out);
             out
         });
     }

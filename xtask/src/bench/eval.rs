@@ -124,7 +124,10 @@ fn products(arguments: &Arguments) -> anyhow::Result<()> {
         ("head", [256, hidden, vocabulary]),
         ("large", LARGE),
     ];
-    let ways = [Compute::new(arguments.threads)?, Compute::with_arithmetic(arguments.threads, Arithmetic::F32)?];
+    let ways = [
+        Compute::new(arguments.threads)?,
+        Compute::with_arithmetic(arguments.threads, Arithmetic::F32)?,
+    ];
     println!("| product | rows x inputs x outputs | instructions | GFLOP/s | of large |");
     println!("|---|---|---|---:|---:|");
     for compute in &ways {

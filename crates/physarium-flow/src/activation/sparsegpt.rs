@@ -13,9 +13,7 @@ pruned first: those that are zero already, and those whose inputs are always zer
 
 use std::ops::Range;
 
-use faer::linalg::solvers::Llt;
-use faer::{Mat, Side};
-use physarium_kernels::Compute;
+use physarium_kernels::{Compute, inverse_factor};
 
 use super::keep::Keep;
 use super::order::{Order, Part, divide};
@@ -42,12 +40,12 @@ pub fn sparsegpt(compute: &Compute, problem: &Problem<'_>, keep: Keep) -> Option
             if zeros <= free {
                 prune_free(problem, &order, zeros)
             } else {
-                let factor = inverse_factor(problem)?;
+                let factor = spreading(compute, problem)?;
                 prune_blocks(compute, problem, Ordered { factor: &factor, order: &order }, zeros)
             }
         }
         Keep::Pattern { group, .. } => {
-            let factor = inverse_factor(problem)?;
+            let factor = spreading(compute, problem)?;
             let pattern = Pattern { keep, group };
             prune_groups(compute, problem, Ordered { factor: &factor, order: &order }, pattern)
         }
@@ -159,7 +157,7 @@ struct Block<'a> {
 impl Block<'_> {
     /// w² ÷ the squared diagonal of the factor, for one weight of a row.
     fn score(&self, row: &[f32], column: usize) -> f32 {
-        (row[column] / self.factor[column * self.cols + column]).powi(2)
+        square(row[column] / self.factor[column * self.cols + column])
     }
 
     /// The ranks of the block's weights `[rows, columns]`.
@@ -227,34 +225,28 @@ impl Block<'_> {
     }
 }
 
+fn square(value: f32) -> f32 {
+    value * value
+}
+
 /// U `[cols, cols]`, upper triangular, with UᵀU the inverse of the damped Gram matrix.
 ///
 /// With the order of inputs reversed, G = L Lᵀ; reversed again, G = R Rᵀ with R upper triangular, and
 /// U = R⁻¹. `None` if there is no such L.
-fn inverse_factor(problem: &Problem<'_>) -> Option<Vec<f32>> {
+fn spreading(compute: &Compute, problem: &Problem<'_>) -> Option<Vec<f32>> {
     let cols = problem.cols;
     let damping = problem.damping();
-    let reversed = Mat::from_fn(cols, cols, |i, j| {
-        let (i, j) = (cols - 1 - i, cols - 1 - j);
-        let power = f64::from(problem.gram[i * cols + j]);
-        match i == j {
-            // A dead input is decoupled from all others.
-            true if power == 0.0 => 1.0 + damping,
-            true => power + damping,
-            false => power,
-        }
-    });
-    let factor = Llt::new(reversed.as_ref(), Side::Lower).ok()?;
-    let mut inverse = Mat::<f64>::identity(cols, cols);
-    faer::linalg::triangular_solve::solve_lower_triangular_in_place(
-        factor.L(),
-        inverse.as_mut(),
-        faer::get_global_parallelism(),
-    );
+    let mut reversed: Vec<f64> = problem.gram.iter().rev().map(|g| f64::from(*g)).collect();
+    for power in reversed.iter_mut().step_by(cols + 1) {
+        // A dead input is decoupled from all others.
+        *power = if *power == 0.0 { 1.0 } else { *power } + damping;
+    }
+    let inverse = inverse_factor(compute, reversed, cols)?;
+    // L⁻ᵀ; reversed and transposed it is U.
     let mut upper = vec![0.0; cols * cols];
     for i in 0..cols {
         for j in i..cols {
-            upper[i * cols + j] = inverse[(cols - 1 - i, cols - 1 - j)] as f32;
+            upper[i * cols + j] = inverse[(cols - 1 - j) * cols + cols - 1 - i] as f32;
         }
     }
     Some(upper)

@@ -117,17 +117,36 @@ impl<N: Number> Product<N> {
         let (packed_right, packed_left) = packed.split_at_mut(for_right);
         let right = packed_right.as_mut_ptr().cast::<N>();
         let left = packed_left.as_mut_ptr().cast::<N>();
+        // A right factor that is used for one tile of rows only is not worth packing, if its rows can be read as they are.
+        let unpacked =
+            if rows <= R && self.right.col_stride == 1 { cols / width * width } else { 0 };
         // SAFETY: parts and blocks are within the shape; the panels are within `packed`.
         unsafe {
-            for col in (0..cols).step_by(COLS) {
+            for term in (0..if unpacked > 0 { depth } else { 0 }).step_by(DEPTH) {
+                let terms = DEPTH.min(depth - term);
+                pack::<V>(Part::of_left(self.left, [0, term], [rows, terms]), R, left);
+                let right = Panels {
+                    begin: self.right.begin.add(term * self.right.row_stride),
+                    next: width,
+                    step: self.right.row_stride,
+                };
+                let out = self.target(term, [0, 0]);
+                tiles::<V, R, S, C>([rows, terms, unpacked], (left, right), out);
+            }
+            for col in (unpacked..cols).step_by(COLS) {
                 for term in (0..depth).step_by(DEPTH) {
                     let (count, terms) = (COLS.min(cols - col), DEPTH.min(depth - term));
-                    pack::<V>(Part::of_right(self.right, [term, col], [count, terms]), width, right);
+                    pack::<V>(
+                        Part::of_right(self.right, [term, col], [count, terms]),
+                        width,
+                        right,
+                    );
                     for row in (0..rows).step_by(ROWS) {
                         let height = ROWS.min(rows - row);
                         pack::<V>(Part::of_left(self.left, [row, term], [height, terms]), R, left);
                         let out = self.target(term, [row, col]);
-                        tiles::<V, R, S, C>([height, terms, count], [left, right], out);
+                        let right = Panels { begin: right, next: width * terms, step: width };
+                        tiles::<V, R, S, C>([height, terms, count], (left, right), out);
                     }
                 }
             }
@@ -150,6 +169,16 @@ impl<N: Number> Product<N> {
     }
 }
 
+/// Columns of the right factor, in panels of as many as a tile has.
+#[derive(Clone, Copy)]
+struct Panels<N> {
+    begin: *const N,
+    /// Distance between two panels.
+    next: usize,
+    /// Distance between two terms.
+    step: usize,
+}
+
 /// All tiles of a block of the result; `shape`: rows, terms, columns.
 ///
 /// # Safety
@@ -157,17 +186,18 @@ impl<N: Number> Product<N> {
 #[inline(always)]
 unsafe fn tiles<V: Vector, const R: usize, const S: usize, const C: usize>(
     [rows, depth, cols]: [usize; 3],
-    [left, right]: [*const V::Number; 2],
+    (left, right): (*const V::Number, Panels<V::Number>),
     out: Target<V::Number>,
 ) {
     let width = C * V::LANES;
     // The panel of columns stays in the first-level cache while all rows pass.
-    for col in (0..cols).step_by(width) {
+    for (panel, col) in (0..cols).step_by(width).enumerate() {
         for row in (0..rows).step_by(R) {
             let size = [R.min(rows - row), width.min(cols - col)];
             // SAFETY: guaranteed by the caller.
             unsafe {
-                let (left, right) = (left.add(row * depth), right.add(col * depth));
+                let left = left.add(row * depth);
+                let right = (right.begin.add(panel * right.next), right.step);
                 let out = Target { begin: out.begin.add(row * out.stride + col), ..out };
                 if size[0] > S {
                     update(&sums::<V, R, C>(depth, (left, R), right), size, out);

@@ -5,7 +5,7 @@ use super::vector::Vector;
 
 /// The sums of a tile of `R` rows and `C` vectors of columns over `depth` terms.
 ///
-/// `left`: `[depth, rows]`, of which the first `R` are used. `right`: `[depth, C · LANES]`.
+/// `left`: `[depth, rows]`, of which the first `R` are used. `right`: `[depth, C · LANES]`, terms `step` apart.
 ///
 /// # Safety
 /// The processor supports the instructions, and both panels can be read.
@@ -13,7 +13,7 @@ use super::vector::Vector;
 pub(super) unsafe fn sums<V: Vector, const R: usize, const C: usize>(
     depth: usize,
     (mut left, rows): (*const V::Number, usize),
-    mut right: *const V::Number,
+    (mut right, step): (*const V::Number, usize),
 ) -> [[V; C]; R] {
     // SAFETY: guaranteed by the caller.
     unsafe {
@@ -31,7 +31,7 @@ pub(super) unsafe fn sums<V: Vector, const R: usize, const C: usize>(
                 }
             }
             left = left.add(rows);
-            right = right.add(C * V::LANES);
+            right = right.wrapping_add(step);
         }
         sums
     }

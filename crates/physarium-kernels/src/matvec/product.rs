@@ -113,7 +113,7 @@ impl Product<'_> {
             Weights::Dense(weights) => {
                 let end = rows.end.checked_mul(self.inputs);
                 assert!(end.is_some_and(|end| end <= weights.len()), "rows beyond the weights");
-            },
+            }
             Weights::Sparse(weights) => {
                 assert!(rows.end <= weights.outputs() && weights.inputs() == self.inputs);
             }
