@@ -39,6 +39,7 @@ pub use plan::skip_reason::SkipReason;
 pub use plan::target_plan::{Action, PlannedTensor, TargetPlan};
 pub use publish::durable::{write_whole, write_whole_with};
 pub use publish::output::{NewDirectory, NewFile, NewInside};
+pub use publish::output_path::{Found, Occupant};
 pub use publish::part_file::PartFile;
 pub use publish::request::{FinishedShard, Overwrite, Resume, StagingRequest};
 pub use publish::sidecar::{Disposition, LinkPolicy, Purpose, Sidecar};

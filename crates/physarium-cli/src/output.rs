@@ -21,6 +21,8 @@ pub enum Outcome {
     Undecided,
     /// Stopped by a signal, with a part of the result.
     Partial,
+    /// A part of the work failed, which the result names.
+    Failed,
 }
 
 /// Writes text to stdout.

@@ -41,7 +41,7 @@ MODEL is a directory in Hugging Face layout: config.json and model.safetensors, 
 model.safetensors.index.json. It is never written to. A target is a tensor that is pruned: by
 default the q/k/v/o and gate/up/down weights of the decoder.
 
-Exit codes: 0 success, 1 a check failed, 2 error, 130 or 143 interrupted (rerun `prune` to resume).";
+Exit codes: 0 success, 1 a check failed, 2 error, 130 or 143 interrupted (rerun `prune` or `compare` to resume).";
 
 #[derive(Subcommand)]
 enum Command {
@@ -94,7 +94,7 @@ pub fn run() -> ExitCode {
         output::use_json_on_stderr();
     }
     let again = match cli.command {
-        Command::Prune(_) => "to resume",
+        Command::Prune(_) | Command::Compare(_) => "to resume",
         _ => "to start again",
     };
     let result = match cli.command {
@@ -114,7 +114,7 @@ pub fn run() -> ExitCode {
     match result {
         Ok(Outcome::True) => ExitCode::SUCCESS,
         Ok(Outcome::False) => ExitCode::from(1),
-        Ok(Outcome::Undecided) => ExitCode::from(2),
+        Ok(Outcome::Undecided | Outcome::Failed) => ExitCode::from(2),
         Ok(Outcome::Partial) => ExitCode::from(128 + signals::caught()),
         Err(e) => fail(&e, again),
     }

@@ -6,56 +6,44 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 use physarium::audit::grouped;
 use physarium::checkpoint::manifest::Manifest;
-use physarium::checkpoint::{Calibration, NmPattern, NonFinite, Price, Recipe, Sparsity};
+use physarium::checkpoint::{Calibration, NmPattern, NonFinite, Price, Recipe, Source, Sparsity};
 use physarium::{
     Allocation, CalibrationOptions, CalibrationText, Error, MethodName, NoEffect, RecipeError,
-    RecipeOption, RecipeOptions, ScopeName,
+    RecipeOption, RecipeOptions, ScopeName, check_recipe,
 };
 
 use crate::arguments::{CALIBRATION, FLOW, METHOD, SelectionArguments};
 use crate::output::{self, counted};
 
+/// Largest recipe in TOML that is read, in bytes.
+const MAX_RECIPE: u64 = 1 << 20;
+
 /// The options of a recipe.
 #[derive(Args)]
 pub struct RecipeArguments {
-    /// Pruning method
-    #[arg(long, value_enum, default_value_t = MethodChoice::MagnitudeFlow, help_heading = METHOD)]
-    method: MethodChoice,
+    /// Pruning method [default: magnitude-flow]
+    #[arg(long, value_enum, help_heading = METHOD)]
+    method: Option<MethodChoice>,
     /// Fraction of target weights to zero, e.g. 0.5; exact
-    #[arg(
-        long,
-        value_name = "S",
-        conflicts_with = "pattern",
-        allow_negative_numbers = true,
-        help_heading = METHOD
-    )]
+    #[arg(long, value_name = "S", allow_negative_numbers = true, help_heading = METHOD)]
     sparsity: Option<Sparsity>,
     /// Keep N of every M consecutive weights of a row, e.g. 2:4
     #[arg(long, value_name = "N:M", help_heading = METHOD)]
     pattern: Option<NmPattern>,
     /// Prune weights of less than P times the mean importance [default: 0.02 for activation-flow]
-    #[arg(
-        long,
-        value_name = "P",
-        conflicts_with_all = ["sparsity", "pattern"],
-        allow_negative_numbers = true,
-        help_heading = METHOD
-    )]
+    #[arg(long, value_name = "P", allow_negative_numbers = true, help_heading = METHOD)]
     price: Option<Price>,
     /// Distribution of --sparsity over tensors by activation-aware methods [default: uniform]
-    #[arg(long, value_enum, requires = "sparsity", help_heading = METHOD)]
+    #[arg(long, value_enum, help_heading = METHOD)]
     allocation: Option<AllocationChoice>,
     /// Scope of --sparsity [default: tile for magnitude-flow, tensor for magnitude]
-    #[arg(long, value_enum, requires = "sparsity", help_heading = METHOD)]
+    #[arg(long, value_enum, help_heading = METHOD)]
     scope: Option<ScopeChoice>,
     /// Keep NaN and infinite weights and prune around them, instead of refusing the checkpoint
     #[arg(long, help_heading = METHOD)]
     allow_nonfinite: bool,
     /// Repeat the run of a recipe in TOML or of an output's physarium.manifest.json
-    #[arg(long, value_name = "FILE", help_heading = METHOD, conflicts_with_all = [
-        "method", "sparsity", "pattern", "allocation", "price", "scope", "block_size", "iterations",
-        "beta", "inflow", "calibration_tokens", "window", "seed", "target", "skip", "allow_nonfinite",
-    ])]
+    #[arg(long, value_name = "FILE", help_heading = METHOD, conflicts_with_all = ["target", "skip"])]
     recipe: Option<PathBuf>,
     #[command(flatten)]
     selection: SelectionArguments,
@@ -207,10 +195,10 @@ impl CalibrationArguments {
         }
     }
 
-    /// The first option that was given.
-    pub fn given(&self) -> Option<RecipeOption> {
+    /// The options that were given.
+    pub fn given(&self) -> Vec<RecipeOption> {
         let text = self.calibration.as_ref().map(|_| RecipeOption::Calibration);
-        text.or(self.options().given())
+        text.into_iter().chain(self.options().given()).collect()
     }
 }
 
@@ -221,12 +209,14 @@ impl RecipeArguments {
     /// For options that conflict or would have no effect, and for files that cannot be read.
     pub fn recipe(&self, model: &Path) -> anyhow::Result<(Recipe, Option<CalibrationText>)> {
         if let Some(path) = &self.recipe {
+            self.refuse_beside_file()?;
             return self.of_file(path);
         }
         let options = self.options();
         if !options.method.is_activation_aware() {
+            let recipe = options.recipe(model, None)?;
             self.refuse_calibration(NoEffect::WeightsOnly)?;
-            return Ok((options.recipe(model, None)?, None));
+            return Ok((recipe, None));
         }
         let text = self.calibration.text()?;
         Ok((options.recipe(model, Some(&text))?, Some(text)))
@@ -242,7 +232,7 @@ impl RecipeArguments {
     fn options(&self) -> RecipeOptions {
         let SelectionArguments { target, skip } = self.selection.clone();
         RecipeOptions {
-            method: self.method.into(),
+            method: self.method.map(MethodName::from).unwrap_or_default(),
             sparsity: self.sparsity,
             pattern: self.pattern,
             allocation: self.allocation.map(Allocation::from),
@@ -259,10 +249,20 @@ impl RecipeArguments {
         }
     }
 
+    /// Fails if a calibration text was given, which would have no effect.
     fn refuse_calibration(&self, why: NoEffect) -> Result<(), Error> {
-        match self.calibration.given() {
+        match self.calibration.given().first() {
             None => Ok(()),
-            Some(option) => Err(RecipeError::NoEffect { option, why }.into()),
+            Some(&option) => Err(RecipeError::NoEffect { option, why }.into()),
+        }
+    }
+
+    /// Fails for an option that a recipe in a file decides.
+    fn refuse_beside_file(&self) -> Result<(), Error> {
+        let method = self.method.map(|_| RecipeOption::Method);
+        match method.or(self.options().given().first().copied()) {
+            None => Ok(()),
+            Some(option) => Err(RecipeError::NoEffect { option, why: NoEffect::SaidByFile }.into()),
         }
     }
 
@@ -271,11 +271,11 @@ impl RecipeArguments {
         let recipe = if path.extension().is_some_and(|extension| extension == "json") {
             Manifest::read(path)?.recipe
         } else {
-            let text = std::fs::read_to_string(path)
-                .with_context(|| format!("{}: cannot read", path.display()))?;
-            toml::from_str(&text)
+            let bytes = Source::open(path)?.read_all(MAX_RECIPE)?;
+            toml::from_slice(&bytes)
                 .with_context(|| format!("{}: not a valid recipe", path.display()))?
         };
+        check_recipe(&recipe).with_context(|| format!("{}: not a valid recipe", path.display()))?;
         if recipe.needs().calibration.is_none() {
             self.refuse_calibration(NoEffect::RecipeFile)?;
             return Ok((recipe, None));

@@ -33,7 +33,7 @@ pub use compute::{Compute, ComputeError};
 pub use factor::inverse_factor;
 pub use instructions::{INSTRUCTIONS_VARIABLE, NoSuchInstructions, check_instructions, dispatch};
 pub use matvec::VectorKind;
-pub use memory::{Buffer, large_zeroed};
+pub use memory::{Buffer, large_zeroed, release_memory};
 pub use products::{
     Gram, Left, Linear, Output, Precision, Right, Symmetric, add_cross, forward_all,
 };

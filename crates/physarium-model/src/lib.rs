@@ -38,7 +38,7 @@ pub use open::rope::{Angles, Rope};
 pub use open::shapes::{MapShape, StageKind, StageShape};
 pub use physarium_kernels::{
     Arithmetic, Buffer, Compute, ComputeError, Dense, Gram, Linear, NoSuchInstructions, VectorKind,
-    add_cross, check_instructions, large_zeroed, vector,
+    add_cross, check_instructions, large_zeroed, release_memory, vector,
 };
 pub use sensitivity::loss::{Labelled, Labels};
 pub use sensitivity::sensitivities;

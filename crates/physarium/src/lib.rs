@@ -80,8 +80,11 @@ mod tokenizer;
 pub use calibration::CalibrationText;
 pub use cancel::Cancel;
 pub use card::method_in_words;
-pub use comparison::{ComparedRun, ComparisonRequest, Contender, Outputs, compare};
-pub use engine::MemoryPlan;
+pub use comparison::{
+    Begun, ComparedRun, Comparison, ComparisonRequest, Contender, Ended, FailedRun, Outputs,
+    PrunedRun, Row, compare,
+};
+pub use engine::{MemoryPlan, check_recipe};
 pub use error::Error;
 pub use eval::{
     Against, EvalRequest, Evaluation, Protocol, TextUsed, TokenComparison, TokenScore, evaluate,
@@ -101,5 +104,6 @@ pub use physarium_pack as pack;
 pub use progress::{Event, Kept, Progress, Silent};
 pub use recipe::error::{MethodName, NoEffect, RecipeError, RecipeOption};
 pub use recipe::options::{Allocation, CalibrationOptions, RecipeOptions, ScopeName};
+pub use recipe::table::Case;
 pub use surgery::{Options, Output, Strictness, Summary, Surgery};
 pub use tokenizer::BosRule;

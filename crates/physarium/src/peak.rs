@@ -1,5 +1,14 @@
 //! Peak memory of this process, as Linux reports it.
 
+/// What [`reset`] reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Peak {
+    /// The next figure is that of the time since.
+    New,
+    /// The next figure includes earlier memory: the system does not allow a new peak.
+    Old,
+}
+
 /// Peak resident bytes since the process began, or since the last row of a
 /// comparison; `None` if the system does not report them.
 pub fn peak_resident_bytes() -> Option<u64> {
@@ -9,7 +18,11 @@ pub fn peak_resident_bytes() -> Option<u64> {
     Some(kilobytes * 1024)
 }
 
-/// Starts a new peak. If the system does not allow that, the next figure includes earlier memory.
-pub(crate) fn reset() {
-    let _ = std::fs::write("/proc/self/clear_refs", "5");
+/// Starts a new peak, from the memory that the process has now.
+pub(crate) fn reset() -> Peak {
+    physarium_model::release_memory();
+    match std::fs::write("/proc/self/clear_refs", "5") {
+        Ok(()) => Peak::New,
+        Err(_) => Peak::Old,
+    }
 }

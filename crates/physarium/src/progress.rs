@@ -51,6 +51,15 @@ pub enum Event<'a> {
         /// Number of all runs.
         of: usize,
     },
+    /// One of several runs was finished before; its result is kept.
+    RunKept {
+        /// Its name.
+        name: &'a str,
+        /// Its number, from 1.
+        number: usize,
+        /// Number of all runs.
+        of: usize,
+    },
     /// A step that may take long and is not counted, by its description.
     Step(&'a str),
     /// This many more bytes are done.

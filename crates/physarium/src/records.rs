@@ -75,11 +75,16 @@ impl Records {
 
     /// Mean of the targets' output errors; `None` unless the method is activation-aware.
     pub fn mean_output_error(&self) -> Option<f64> {
-        let of_target = |tensor: &TensorRecord| tensor.processed()?.output_error;
-        let errors: Vec<f64> = self.tensors.iter().filter_map(of_target).collect();
-        let count = errors.len() as f64;
-        (!errors.is_empty()).then(|| errors.iter().sum::<f64>() / count)
+        mean_output_error(&self.tensors)
     }
+}
+
+/// Mean of the targets' output errors; `None` unless the method is activation-aware.
+pub(crate) fn mean_output_error(tensors: &[TensorRecord]) -> Option<f64> {
+    let of_target = |tensor: &TensorRecord| tensor.processed()?.output_error;
+    let errors: Vec<f64> = tensors.iter().filter_map(of_target).collect();
+    let count = errors.len() as f64;
+    (!errors.is_empty()).then(|| errors.iter().sum::<f64>() / count)
 }
 
 /// The record of a tensor that is written.

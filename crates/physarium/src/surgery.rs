@@ -167,6 +167,16 @@ impl Surgery {
     /// targets that the model's config does not ask for, such as layers beyond `num_hidden_layers`;
     /// `Checkpoint` and `Model` for faults in the text, the tokenizer or the decoder.
     pub fn calibrate(&mut self, text: &CalibrationText) -> Result<()> {
+        self.calibrate_like(text, None)
+    }
+
+    /// As [`Surgery::calibrate`]. If `other` has the same model and calibration, its windows are taken, and the text is
+    /// not read again.
+    pub(crate) fn calibrate_like(
+        &mut self,
+        text: &CalibrationText,
+        other: Option<&Surgery>,
+    ) -> Result<()> {
         let needs = self.recipe.needs();
         let Some(calibration) = needs.calibration else {
             return Err(Error::Usage("this method does not use a calibration text".to_owned()));
@@ -179,7 +189,11 @@ impl Surgery {
             return Err(Error::Usage(what));
         }
         Solving::check_layers(&self.plan, decoder.config())?;
-        let windows = text.windows(decoder.files(), &calibration)?;
+        let same = other.filter(|other| other.recipe.needs().calibration == Some(calibration));
+        let windows = match same.and_then(|other| other.windows.clone()) {
+            Some(windows) => windows,
+            None => text.windows(decoder.files(), &calibration)?,
+        };
         let (config, gradients) = (decoder.config(), needs.gradients);
         let activations = Activations { config, windows: &windows, gradients };
         self.memory = self.memory.with(&activations, &self.plan);

@@ -3,7 +3,7 @@
 pub(crate) mod durable;
 mod fingerprint;
 pub(crate) mod output;
-mod output_path;
+pub(crate) mod output_path;
 pub(crate) mod part_file;
 pub(crate) mod request;
 mod resume;

@@ -32,13 +32,35 @@ pub(crate) struct OutputPath {
 
 /// What exists at the output's path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Occupant {
+pub enum Occupant {
     /// Nothing exists.
     Absent,
     /// An empty directory.
     Empty,
     /// A finished physarium output.
     Finished,
+}
+
+/// What a run would find at the path of its output and beside it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// What exists at the path itself.
+    pub output: Occupant,
+    /// The directory of an unfinished run of the same output.
+    pub unfinished: Option<PathBuf>,
+}
+
+impl Found {
+    /// Checks the path of an output of the checkpoint in `input`, and looks what is there. Writes nothing.
+    ///
+    /// # Errors
+    /// `Output` for a path that no run would write to; `Io`.
+    pub fn at(out: &Path, input: &Path) -> Result<Found> {
+        let place = OutputPath::check(out, input)?;
+        let staging = place.staging();
+        let unfinished = staging.symlink_metadata().is_ok().then_some(staging);
+        Ok(Found { output: place.occupant()?, unfinished })
+    }
 }
 
 impl OutputPath {

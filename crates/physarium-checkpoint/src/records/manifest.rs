@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::open::digest::{Blake3, Digest};
 use crate::open::source::Source;
+use crate::records::from_json;
 use crate::records::journal::{ShardRecord, TensorRecord, Totals};
 use crate::records::recipe::Recipe;
 
@@ -111,8 +112,8 @@ impl Manifest {
             expected: expected.to_owned(),
             found,
         };
-        let manifest: Manifest = serde_json::from_slice(&bytes)
-            .map_err(|e| fault("a physarium manifest", crate::escape::printable(&e.to_string())))?;
+        let manifest: Manifest = from_json(&bytes)
+            .map_err(|e| fault("a physarium manifest", crate::escape::printable(&e)))?;
         if manifest.schema != SCHEMA {
             return Err(fault(SCHEMA, crate::escape::printable(&manifest.schema)));
         }

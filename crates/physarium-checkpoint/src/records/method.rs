@@ -1,11 +1,11 @@
 /*!
 A pruning method: a criterion by which weights are chosen, and an amount of them.
 
-In: a compatible criterion and amount, or their form in journals, manifests and recipe files ([`MethodForm`]).
+In: a compatible criterion and amount, or their form in journals, manifests and recipe files (`form.rs`).
 Out: a [`Method`], and its [`Needs`], which most of the program uses instead of matching on the method.
 
 A new criterion takes a variant of [`Criterion`], its compatible amounts in [`Method::new`], its needs in
-[`Method::needs`], a [`MethodForm`], and the code that solves.
+[`Method::needs`], its keys in `form.rs`, and the code that solves.
 */
 
 use std::fmt;
@@ -13,11 +13,12 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::amounts::{NmPattern, Price, Sparsity};
+use super::form::{MethodForm, MethodKeys};
 use crate::open::digest::Digest;
 
 /// How weights are chosen, and how many.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "MethodForm", into = "MethodForm")]
+#[serde(try_from = "MethodKeys", into = "MethodForm")]
 pub struct Method {
     criterion: Criterion,
     amount: Amount,
@@ -64,6 +65,7 @@ pub enum Amount {
 
 /// Windows of a text, from which activation statistics are computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Calibration {
     /// Digest of the text's file.
     pub text_sha256: Digest,
@@ -76,7 +78,7 @@ pub struct Calibration {
 }
 
 /// Parameters of the magnitude flow.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct FlowRecipe {
     /// Number of steps.
     pub iterations: u32,
@@ -87,7 +89,7 @@ pub struct FlowRecipe {
 }
 
 /// The set of weights in which a sparsity is exact, and ties are broken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(tag = "scope", rename_all = "kebab-case")]
 pub enum Scope {
     /// Each tile by itself.
@@ -224,127 +226,6 @@ impl Method {
         }
     }
 }
-
-/// The form of a method in journals, manifests and recipe files.
-#[derive(Serialize, Deserialize)]
-#[serde(tag = "name", rename_all = "kebab-case")]
-enum MethodForm {
-    MagnitudeFlow {
-        block_size: u64,
-        #[serde(flatten)]
-        flow: FlowRecipe,
-    },
-    Magnitude {
-        sparsity: Sparsity,
-        #[serde(flatten)]
-        scope: Scope,
-    },
-    MagnitudePattern {
-        pattern: NmPattern,
-    },
-    Wanda(CalibratedForm),
-    #[serde(rename = "sparsegpt")]
-    SparseGpt(CalibratedForm),
-    ActivationFlow(CalibratedForm),
-}
-
-/// The amount and the calibration text of an activation-aware method.
-#[derive(Serialize, Deserialize)]
-struct CalibratedForm {
-    #[serde(flatten)]
-    amount: AmountForm,
-    calibration: Calibration,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum AmountForm {
-    /// Exact in each tensor.
-    Sparsity(Sparsity),
-    /// Exact over all targets together.
-    ModelSparsity(Sparsity),
-    Price(Price),
-    Pattern(NmPattern),
-}
-
-impl TryFrom<MethodForm> for Method {
-    type Error = MethodMismatch;
-
-    fn try_from(form: MethodForm) -> Result<Method, MethodMismatch> {
-        let (criterion, amount) = match form {
-            MethodForm::MagnitudeFlow { block_size, flow } => {
-                (Criterion::MagnitudeFlow { block_size, flow }, Amount::Emergent)
-            }
-            MethodForm::Magnitude { sparsity, scope } => {
-                (Criterion::Magnitude, Amount::Sparsity { sparsity, scope })
-            }
-            MethodForm::MagnitudePattern { pattern } => {
-                (Criterion::Magnitude, Amount::Pattern(pattern))
-            }
-            MethodForm::Wanda(form) => (Criterion::Wanda(form.calibration), form.amount.into()),
-            MethodForm::SparseGpt(form) => {
-                (Criterion::SparseGpt(form.calibration), form.amount.into())
-            }
-            MethodForm::ActivationFlow(form) => {
-                (Criterion::ActivationFlow(form.calibration), form.amount.into())
-            }
-        };
-        Method::new(criterion, amount)
-    }
-}
-
-impl From<AmountForm> for Amount {
-    fn from(form: AmountForm) -> Amount {
-        let over = |sparsity, scope| Amount::Sparsity { sparsity, scope };
-        match form {
-            AmountForm::Sparsity(sparsity) => over(sparsity, Scope::Tensor),
-            AmountForm::ModelSparsity(sparsity) => over(sparsity, Scope::Model),
-            AmountForm::Price(price) => Amount::Price(price),
-            AmountForm::Pattern(pattern) => Amount::Pattern(pattern),
-        }
-    }
-}
-
-impl From<Method> for MethodForm {
-    fn from(method: Method) -> MethodForm {
-        let calibrated = |calibration| {
-            let amount = match method.amount {
-                Amount::Sparsity { sparsity, scope: Scope::Model } => {
-                    AmountForm::ModelSparsity(sparsity)
-                }
-                Amount::Sparsity { sparsity, .. } => AmountForm::Sparsity(sparsity),
-                Amount::Price(price) => AmountForm::Price(price),
-                Amount::Pattern(pattern) => AmountForm::Pattern(pattern),
-                Amount::Emergent => unreachable!("{}", MISMATCH),
-            };
-            CalibratedForm { amount, calibration }
-        };
-        match (method.criterion, method.amount) {
-            (Criterion::MagnitudeFlow { block_size, flow }, _) => {
-                MethodForm::MagnitudeFlow { block_size, flow }
-            }
-            (Criterion::Magnitude, Amount::Sparsity { sparsity, scope }) => {
-                MethodForm::Magnitude { sparsity, scope }
-            }
-            (Criterion::Magnitude, Amount::Pattern(pattern)) => {
-                MethodForm::MagnitudePattern { pattern }
-            }
-            (Criterion::Magnitude, Amount::Emergent | Amount::Price(_)) => {
-                unreachable!("{}", MISMATCH)
-            }
-            (Criterion::Wanda(calibration), _) => MethodForm::Wanda(calibrated(calibration)),
-            (Criterion::SparseGpt(calibration), _) => {
-                MethodForm::SparseGpt(calibrated(calibration))
-            }
-            (Criterion::ActivationFlow(calibration), _) => {
-                MethodForm::ActivationFlow(calibrated(calibration))
-            }
-        }
-    }
-}
-
-/// Why every method has a form.
-const MISMATCH: &str = "Method::new refuses amounts for which the criterion has no form";
 
 #[cfg(test)]
 mod tests {

@@ -12,7 +12,7 @@ use crate::plan::selection::Selection;
 
 /// What determines the output's bytes, besides the input.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "RecipeKeys")]
 pub struct Recipe {
     /// The criterion and the amount.
     pub method: Method,
@@ -36,6 +36,31 @@ impl Recipe {
     }
 }
 
+/// The keys of a recipe in a record or a recipe file.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RecipeKeys {
+    method: Method,
+    target: Vec<String>,
+    skip: Vec<String>,
+    non_finite: NonFinite,
+}
+
+impl TryFrom<RecipeKeys> for Recipe {
+    type Error = String;
+
+    fn try_from(keys: RecipeKeys) -> Result<Recipe, String> {
+        let RecipeKeys { method, target, skip, non_finite } = keys;
+        if method.needs().calibration.is_some() && non_finite == NonFinite::Keep {
+            let name = method.criterion().name();
+            return Err(format!(
+                "key \"non_finite\": expected \"refuse\" with method {name}, found \"keep\""
+            ));
+        }
+        Ok(Recipe { method, target, skip, non_finite })
+    }
+}
+
 /// How NaN and infinite weights in a target are handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -49,6 +74,7 @@ pub enum NonFinite {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::records::from_json;
     use crate::records::method::{Amount, Criterion, Scope};
 
     #[test]
@@ -63,5 +89,72 @@ mod tests {
         };
         let text = serde_json::to_string(&recipe).expect("serialises");
         assert_eq!(serde_json::from_str::<Recipe>(&text).expect("reads back"), recipe);
+    }
+
+    const FLOW: &str =
+        r#"{"name":"magnitude-flow","block_size":256,"iterations":30,"beta":2.0,"inflow":5.16}"#;
+    const TENSOR: &str = r#"{"name":"magnitude","sparsity":0.5,"scope":"tensor"}"#;
+    const WANDA: &str = r#"{"name":"wanda","sparsity":0.5,"calibration":{"text_sha256":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","tokens":8,"window":4,"seed":0}}"#;
+
+    fn read(method: &str, rest: &str) -> Result<Recipe, String> {
+        from_json(format!(r#"{{"method":{method},{rest}}}"#).as_bytes())
+    }
+
+    #[test]
+    fn unknown_conflicting_and_out_of_range_keys_are_refused_by_name() {
+        let rest = r#""target":[],"skip":[],"non_finite":"refuse""#;
+        for (method, old, new, needles) in [
+            (FLOW, "}", r#","sparsity":0.5}"#, &["method", "\"sparsity\"", "magnitude-flow"][..]),
+            (FLOW, "}", r#","betta":2.0}"#, &["method.betta", "unknown field", "expected"]),
+            (FLOW, ":256", ":0", &["\"block_size\"", "1 or more, found 0"]),
+            (FLOW, ":256", ":-1", &["method.block_size", "-1", "expected u64"]),
+            (FLOW, ":30", ":0", &["\"iterations\"", "found 0"]),
+            (FLOW, ":2.0", ":1.0", &["\"beta\"", "above 1, found 1"]),
+            (FLOW, ":2.0", ":\"2\"", &["method.beta", "expected f64"]),
+            (FLOW, ":2.0", ":null", &["method.beta", "null"]),
+            (FLOW, ":5.16", ":-5.16", &["\"inflow\"", "above 0, found -5.16"]),
+            (FLOW, r#","beta":2.0"#, "", &["\"beta\"", "found none"]),
+            (FLOW, "magnitude-flow", "magnitudeflow", &["method.name", "magnitudeflow"]),
+            (TENSOR, ":0.5", ":1.5", &["method.sparsity", "between 0 and 1, found 1.5"]),
+            (TENSOR, ":0.5", ":-0.5", &["method.sparsity", "found -0.5"]),
+            (TENSOR, "}", r#","sparsity":0.6}"#, &["duplicate field `sparsity`"]),
+            (
+                TENSOR,
+                "}",
+                r#","pattern":"2:4"}"#,
+                &["\"pattern\"", "not a key of method magnitude"],
+            ),
+            (TENSOR, "}", r#","block_size":8}"#, &["\"block_size\"", "without scope tile"]),
+            (TENSOR, "tensor", "tile", &["\"block_size\"", "found none"]),
+            (TENSOR, r#""tensor""#, r#""tile","block_size":0"#, &["\"block_size\"", "found 0"]),
+            (TENSOR, r#","scope":"tensor""#, "", &["\"scope\"", "found none"]),
+            (WANDA, r#","calib"#, r#","pattern":"2:4","calib"#, &["one amount", "\"pattern\""]),
+            (WANDA, r#""sparsity":0.5,"#, "", &["\"sparsity\"", "found none"]),
+            (WANDA, ":4", ":1", &["calibration.window", "found 1"]),
+            (WANDA, ":8", ":3", &["calibration.tokens", "found 3"]),
+            (WANDA, ":8", ":8,\"stride\":2", &["method.calibration.stride", "unknown field"]),
+            (WANDA, "}}", r#"},"scope":"model"}"#, &["\"scope\"", "not a key of method wanda"]),
+        ] {
+            assert!(read(method, rest).is_ok(), "{method}");
+            let text = method.replacen(old, new, 1);
+            assert_ne!(text, method, "{old}");
+            let why = read(&text, rest).expect_err(&text);
+            for needle in needles {
+                assert!(why.contains(needle), "{text}: no {needle} in {why}");
+            }
+        }
+    }
+
+    #[test]
+    fn keys_beside_the_method_are_checked_too() {
+        for (rest, needle) in [
+            (r#""target":[],"skip":[],"non_finite":"keep""#, "\"non_finite\": expected \"refuse\""),
+            (r#""target":[],"skip":[],"non_finite":"refuse","seed":1"#, "unknown field `seed`"),
+            (r#""target":[],"skip":3,"non_finite":"refuse""#, "skip"),
+            (r#""target":[],"non_finite":"refuse""#, "missing field `skip`"),
+        ] {
+            let why = read(WANDA, rest).expect_err(rest);
+            assert!(why.contains(needle), "{rest}: no {needle} in {why}");
+        }
     }
 }

@@ -9,9 +9,9 @@ use physarium::audit::{
 };
 use physarium::checkpoint::{LinkPolicy, Overwrite, Resume, Sparsity};
 use physarium::{
-    CalibrationText, Cancel, ComparisonRequest, Contender, Error, EvalRequest, GenerateRequest,
-    Generated, MethodName, Options, Output, Outputs, Progress, Prompt, RecipeOptions, Sampling,
-    Surgery, evaluate, generate,
+    Begun, CalibrationText, Cancel, ComparisonRequest, Contender, Ended, Error, EvalRequest,
+    GenerateRequest, Generated, MethodName, Options, Output, Outputs, Progress, Prompt,
+    RecipeOptions, Sampling, Surgery, evaluate, generate,
 };
 
 use crate::arguments::{DISPLAY, INPUT, OUTPUT};
@@ -141,14 +141,21 @@ fn compare_methods(
         calibration: &text,
         eval: evaluation(&model, &heldout),
         dir: &arguments.out,
+        tables: &[],
         outputs: Outputs::Keep,
+        begun: Begun::Discard,
         options: Options::default(),
     };
-    let mut runs = Vec::new();
-    physarium::compare(&request, cancel, progress, |run| runs.push(run))?;
-    output::text(&compare::as_text(&runs))?;
-    let better = runs[1].evaluation.perplexity < runs[0].evaluation.perplexity;
-    Ok(if better { Outcome::True } else { Outcome::False })
+    let comparison = physarium::compare(&request, cancel, progress, |_| {})?;
+    if comparison.ended == Ended::Unfinished {
+        return Err(Error::Stopped.into());
+    }
+    output::text(&compare::table::as_text(&comparison))?;
+    let runs: Vec<_> = comparison.runs().map(|run| run.evaluation.perplexity).collect();
+    Ok(match runs[..] {
+        [magnitude, flow] if flow < magnitude => Outcome::True,
+        _ => Outcome::False,
+    })
 }
 
 /// Packs the model that the flow pruned, generates text, and compares the speed with the dense model's.

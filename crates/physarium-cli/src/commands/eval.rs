@@ -131,7 +131,7 @@ pub fn as_text(evaluation: &Evaluation) -> String {
         None => "none added".to_owned(),
     };
     line("BOS", format!("{bos} ({})", protocol.bos.said_by));
-    let (weights, arithmetic) = (protocol.weights, protocol.arithmetic);
+    let (weights, arithmetic) = (protocol.weights, &protocol.arithmetic);
     line("computed", format!("{weights} weights, {arithmetic}"));
     let memory = evaluation.peak_rss_bytes.map(|bytes| format!(", peak {}", output::size(bytes)));
     let (seconds, rate) = (evaluation.seconds, evaluation.tokens_per_second);

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use anyhow::ensure;
 use clap::Args;
 use physarium::audit::{Listing, inspect};
 use physarium::checkpoint::{Checkpoint, Selection, TargetPlan};
@@ -21,7 +22,7 @@ pub struct Arguments {
     model: PathBuf,
     #[command(flatten)]
     selection: SelectionArguments,
-    /// List every tensor, as target or with the reason for skipping it (JSON always does)
+    /// List every tensor, as target or with the reason for skipping it; JSON always does
     #[arg(long, help_heading = DISPLAY)]
     tensors: bool,
     #[command(flatten)]
@@ -35,6 +36,10 @@ Examples:
 
 /// Inspects.
 pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
+    ensure!(
+        !(arguments.tensors && arguments.result.format == Format::Json),
+        "--tensors has no effect with --format json, which always lists every tensor"
+    );
     let checkpoint = Checkpoint::open(&arguments.model)?;
     let SelectionArguments { target, skip } = arguments.selection;
     let plan = TargetPlan::new(&checkpoint, &Selection { target, skip })?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use physarium::{Event, Progress};
 
-use super::work::{Work, resumed};
+use super::work::{Work, kept_run, resumed};
 use crate::output::note;
 
 /// The bar is drawn anew at least this often, so that a long step is seen to be alive.
@@ -59,6 +59,9 @@ impl Progress for Bar {
             Event::Run { name, number, of } => {
                 self.run = format!("[{number}/{of}] ");
                 self.bar.suspend(|| note(&format!("[{number}/{of}] {name}")));
+            }
+            Event::RunKept { name, number, of } => {
+                self.bar.suspend(|| note(&kept_run(name, number, of)));
             }
             Event::Step(what) => self.bar.suspend(|| note(what)),
             Event::Finished => self.bar.finish_and_clear(),

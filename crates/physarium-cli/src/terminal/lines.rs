@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use physarium::{Event, Kept, Progress};
 use serde_json::json;
 
-use super::work::{Unit, Work, resumed};
+use super::work::{Unit, Work, kept_run, resumed};
 use crate::output::{event_line, note};
 
 /// The format of progress lines.
@@ -109,6 +109,10 @@ impl Progress for Lines {
                 self.run = format!("[{number}/{of}] ");
                 let json = json!({"event": "run", "name": name, "number": number, "of": of});
                 self.tell(&format!("[{number}/{of}] {name}"), &json);
+            }
+            Event::RunKept { name, number, of } => {
+                let json = json!({"event": "run_kept", "name": name, "number": number, "of": of});
+                self.tell(&kept_run(name, number, of), &json);
             }
             Event::Step(what) => self.tell(what, &json!({"event": "step", "what": what})),
             Event::Finished if self.shape == Shape::Json => self.print("finished"),

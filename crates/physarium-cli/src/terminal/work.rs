@@ -116,6 +116,11 @@ impl Work {
     }
 }
 
+/// A run of several that was finished before.
+pub fn kept_run(name: &str, number: usize, of: usize) -> String {
+    format!("[{number}/{of}] {name}: kept, measured before")
+}
+
 /// What is kept of an interrupted run.
 pub fn resumed(kept: Kept, count: usize, of: usize) -> String {
     match kept {

@@ -171,7 +171,7 @@ fn conflicting_options_and_options_without_effect_are_refused() {
     let work = Work::new();
     for (options, needle) in [
         ("--method magnitude", "--method magnitude needs --sparsity or --pattern"),
-        ("--sparsity 0.5 --pattern 2:4", "cannot be used with"),
+        ("--sparsity 0.5 --pattern 2:4", "--pattern cannot be combined with --sparsity"),
         ("--sparsity 1.5", "between 0 and 1"),
         ("--sparsity -0.1", "between 0 and 1, found -0.1"),
         ("--sparsity 50", "for 50 % write 0.5"),

@@ -2,6 +2,8 @@
 
 mod buffer;
 mod pages;
+mod release;
 
 pub use buffer::Buffer;
 pub use pages::large_zeroed;
+pub use release::release_memory;

@@ -58,7 +58,7 @@ pub(crate) struct Preparation<'a> {
 ///
 /// # Errors
 /// `Usage` for a number out of range.
-pub(crate) fn check_recipe(recipe: &Recipe) -> Result<()> {
+pub fn check_recipe(recipe: &Recipe) -> Result<()> {
     if let Some(edge) = recipe.needs().tile_edge
         && !(1..=MAX_BLOCK_SIZE).contains(&edge)
     {

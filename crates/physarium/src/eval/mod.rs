@@ -10,6 +10,7 @@ mod documents;
 mod encoding;
 mod report;
 mod score;
+mod states;
 mod text;
 mod tokens;
 mod windows;
@@ -30,6 +31,7 @@ pub use text::TextUsed;
 
 use report::Scored;
 use score::Scorer;
+pub(crate) use states::{KeptStates, States, StatesWriter};
 pub(crate) use text::Text;
 pub(crate) use tokens::Tokens;
 use windows::Window;
@@ -70,12 +72,26 @@ pub fn evaluate(
     cancel: &Cancel,
     progress: &mut dyn Progress,
 ) -> Result<Evaluation> {
+    evaluate_with(request, States::None, cancel, progress)
+}
+
+/// As [`evaluate`], keeping the model's states or using those of the other model. The result is the same.
+///
+/// # Errors
+/// As [`evaluate`]; `Checkpoint` for states that cannot be written or read.
+pub(crate) fn evaluate_with(
+    request: &EvalRequest<'_>,
+    states: States<'_>,
+    cancel: &Cancel,
+    progress: &mut dyn Progress,
+) -> Result<Evaluation> {
     let began = Instant::now();
     let decoder = Decoder::open(request.model, Residency::Streamed)?;
     let other = request.against.map(|dir| Decoder::open(dir, Residency::Streamed)).transpose()?;
     let text = WindowedText::read(request, &decoder, other.as_ref(), progress)?;
     let compute = Compute::new(request.threads)?;
-    let mut scorer = Scorer::new(&compute, &decoder, other.as_ref(), text.spacing.window)?;
+    let scorer = Scorer::new(&compute, &decoder, other.as_ref(), text.spacing.window)?;
+    let mut scorer = scorer.with(states);
     let computing = Instant::now();
     let windows = scorer.score(&text.windows, &text.tokens, cancel, progress)?;
     progress.event(Event::Finished);
@@ -84,6 +100,31 @@ pub fn evaluate(
     let notes = notes(&decoder, other.as_ref());
     let scored = Scored { windows, planned, computing, notes };
     Ok(scored.evaluation(protocol, began.elapsed()))
+}
+
+/// What an evaluation of one model would be, if nothing fails from here on.
+pub(crate) struct EvalPlan {
+    /// Everything that its numbers depend on.
+    pub(crate) protocol: Protocol,
+    /// Bytes of the model's last states.
+    pub(crate) states_bytes: u64,
+}
+
+impl EvalPlan {
+    /// Checks everything that [`evaluate`] checks before it computes.
+    ///
+    /// # Errors
+    /// As [`evaluate`].
+    pub(crate) fn new(request: &EvalRequest<'_>, progress: &mut dyn Progress) -> Result<EvalPlan> {
+        let decoder = Decoder::open(request.model, Residency::Streamed)?;
+        let text = WindowedText::read(request, &decoder, None, progress)?;
+        let compute = Compute::new(request.threads)?;
+        let states = text.windows.len() * text.spacing.window * decoder.config().hidden;
+        Ok(EvalPlan {
+            protocol: text.protocol(request, &decoder, &compute)?,
+            states_bytes: (states * size_of::<f32>()) as u64,
+        })
+    }
 }
 
 /// What the user should know about a model, and about the one that it is compared with what differs.
@@ -151,18 +192,18 @@ impl WindowedText {
             window,
             stride,
             limit: request.limit,
-            tail_rule: "tokens after the last whole window are dropped",
+            tail_rule: "tokens after the last whole window are dropped".into(),
             tail_tokens: self.tokens.ids.len() - end,
             scored: if stride == window {
-                "all but the first token of each window"
+                "all but the first token of each window".into()
             } else {
-                "each token once, except the first of the text"
+                "each token once, except the first of the text".into()
             },
             weights: decoder.dtype()?,
-            arithmetic: compute.instructions().arithmetic(),
-            instructions: compute.instructions().name(),
+            arithmetic: compute.instructions().arithmetic().into(),
+            instructions: compute.instructions().name().into(),
             threads: compute.threads(),
-            version: env!("CARGO_PKG_VERSION"),
+            version: env!("CARGO_PKG_VERSION").into(),
         })
     }
 }

@@ -1,9 +1,10 @@
 //! The result of an evaluation, with the protocol that it depends on.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use physarium_checkpoint::Dtype;
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::score::{ScoredWindow, TokenScore};
 use super::text::TextUsed;
@@ -12,7 +13,7 @@ use crate::tokenizer::BosRule;
 
 /// Everything that the numbers depend on. Two evaluations are comparable if their protocols agree, except in
 /// `threads`.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Protocol {
     /// The text.
     pub text: TextUsed,
@@ -27,31 +28,33 @@ pub struct Protocol {
     /// Tokens requested from the beginning of the text; `None` for all.
     pub limit: Option<usize>,
     /// What is done with an incomplete last window.
-    pub tail_rule: &'static str,
+    pub tail_rule: Cow<'static, str>,
     /// Tokens that this drops.
     pub tail_tokens: usize,
     /// Which positions are scored.
-    pub scored: &'static str,
+    pub scored: Cow<'static, str>,
     /// Element type of the projections.
     pub weights: Dtype,
     /// Precision of matrix products.
-    pub arithmetic: &'static str,
+    pub arithmetic: Cow<'static, str>,
     /// Instruction set of matrix products, which the order of float32 sums depends on.
-    pub instructions: &'static str,
+    pub instructions: Cow<'static, str>,
     /// Threads that computed; no number depends on them.
     pub threads: usize,
     /// Version of physarium.
-    pub version: &'static str,
+    pub version: Cow<'static, str>,
 }
 
 /// The result of an evaluation.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Evaluation {
     /// `physarium.eval/1`.
-    pub schema: &'static str,
+    pub schema: Cow<'static, str>,
     /// exp of `mean_nll_nats`.
+    #[serde(deserialize_with = "number")]
     pub perplexity: f64,
     /// Mean negative log-likelihood of a scored token, in nats.
+    #[serde(deserialize_with = "number")]
     pub mean_nll_nats: f64,
     /// Negative log-likelihood in bits per byte of the text of the scored tokens; comparable across tokenizers.
     pub bits_per_byte: Option<f64>,
@@ -64,10 +67,10 @@ pub struct Evaluation {
     /// Everything that the numbers depend on.
     pub protocol: Protocol,
     /// The comparison with another model.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub against: Option<Against>,
     /// What the user should know about the model, and of the other model what differs.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
     /// Seconds of the whole evaluation.
     pub seconds: f64,
@@ -80,16 +83,24 @@ pub struct Evaluation {
     pub tokens: Vec<TokenScore>,
 }
 
+/// A number, for which NaN is written as null.
+fn number<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or(f64::NAN))
+}
+
 /// The comparison with another model at the same positions.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Against {
     /// The other model's perplexity.
+    #[serde(deserialize_with = "number")]
     pub perplexity: f64,
     /// The model's perplexity ÷ the other model's.
+    #[serde(deserialize_with = "number")]
     pub ratio: f64,
     /// Standard error of the ratio over windows; `None` for a single window.
     pub ratio_stderr: Option<f64>,
     /// Mean Kullback–Leibler divergence of the model's distributions from the other model's, in nats.
+    #[serde(deserialize_with = "number")]
     pub kl_nats: f64,
     /// Share of scored positions at which both models predict the same token.
     pub top1_agreement: f64,
@@ -116,7 +127,7 @@ impl Scored {
         let tokens: usize = self.windows.iter().map(|window| window.tokens).sum();
         let mean = nll / count as f64;
         Evaluation {
-            schema: "physarium.eval/1",
+            schema: "physarium.eval/1".into(),
             perplexity: mean.exp(),
             mean_nll_nats: mean,
             bits_per_byte: (bytes > 0).then(|| nll / std::f64::consts::LN_2 / bytes as f64),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use physarium_checkpoint::start_thread;
 use physarium_model::{Buffer, Compute, Decoder, Head, Workspace, vector};
 
+use super::states::{KeptStates, States, StatesWriter};
 use super::tokens::Tokens;
 use super::windows::Window;
 use crate::cancel::Cancel;
@@ -56,6 +57,9 @@ pub(crate) struct Scorer<'a> {
     subjects: Vec<Subject<'a>>,
     compute: &'a Compute,
     rows: usize,
+    keep: Option<&'a mut StatesWriter>,
+    /// Windows that are scored.
+    done: usize,
 }
 
 /// A model with its memory.
@@ -63,6 +67,8 @@ struct Subject<'a> {
     decoder: &'a Decoder,
     workspace: Workspace<'a>,
     logits: Buffer,
+    /// Its last states, if its layers need not run.
+    kept: Option<&'a KeptStates>,
 }
 
 impl<'a> Scorer<'a> {
@@ -85,11 +91,23 @@ impl<'a> Scorer<'a> {
         }
         let subject = |decoder: &'a Decoder| {
             let workspace = Workspace::new(compute, decoder.config(), window);
-            Subject { decoder, workspace, logits: Buffer::default() }
+            Subject { decoder, workspace, logits: Buffer::default(), kept: None }
         };
         let subjects = std::iter::once(decoder).chain(against).map(subject).collect();
         let rows = (LOGITS_BYTES / (4 * vocabulary)).clamp(1, LOGITS_ROWS);
-        Ok(Scorer { subjects, compute, rows })
+        Ok(Scorer { subjects, compute, rows, keep: None, done: 0 })
+    }
+
+    /// Keeps the states of the model, or takes those of the other model.
+    pub(crate) fn with(mut self, states: States<'a>) -> Self {
+        match states {
+            States::None => {}
+            States::Keep(writer) => self.keep = Some(writer),
+            States::OfOther(kept) => {
+                self.subjects.iter_mut().skip(1).for_each(|other| other.kept = Some(kept));
+            }
+        }
+        self
     }
 
     /// Scores windows. Returns the batches that are done if `cancel` is raised.
@@ -109,7 +127,10 @@ impl<'a> Scorer<'a> {
         let mut scored = Vec::new();
         for batch in windows.chunks(per_batch.max(1)) {
             match self.batch(batch, tokens, cancel, progress) {
-                Ok(windows) => scored.extend(windows),
+                Ok(windows) => {
+                    self.done += windows.len();
+                    scored.extend(windows);
+                }
                 Err(Error::Stopped) if !scored.is_empty() => break,
                 Err(e) => return Err(e),
             }
@@ -126,7 +147,7 @@ impl<'a> Scorer<'a> {
         progress: &mut dyn Progress,
     ) -> Result<Vec<ScoredWindow>> {
         let total: usize = windows.iter().map(|window| window.tokens.len()).sum();
-        let layers: usize = self.subjects.iter().map(|s| s.decoder.config().layers()).sum();
+        let layers: usize = self.subjects.iter().map(Subject::layers).sum();
         let mut steps = Steps::new(total, layers + windows.len());
         let mut tick = || {
             progress.event(Event::Tokens(steps.next()));
@@ -134,7 +155,13 @@ impl<'a> Scorer<'a> {
         };
         let mut states = Vec::new();
         for subject in &self.subjects {
-            states.push(subject.states(windows, tokens, &mut tick)?);
+            states.push(match subject.kept {
+                Some(kept) => subject.kept_states(kept, self.done, windows)?,
+                None => subject.states(windows, tokens, &mut tick)?,
+            });
+        }
+        if let Some(writer) = &mut self.keep {
+            states[0].iter().try_for_each(|window| writer.append(window))?;
         }
         let mut heads = Vec::new();
         for subject in &self.subjects {
@@ -207,6 +234,25 @@ fn judge(logits: &[&[f32]], row: usize, vocabulary: usize, score: &mut TokenScor
 }
 
 impl Subject<'_> {
+    /// Layers that run.
+    fn layers(&self) -> usize {
+        if self.kept.is_some() { 0 } else { self.decoder.config().layers() }
+    }
+
+    /// The last states `[tokens, hidden]` of each window, of which the first has the index `first`.
+    fn kept_states(
+        &self,
+        kept: &KeptStates,
+        first: usize,
+        windows: &[Window],
+    ) -> Result<Vec<Vec<f32>>> {
+        let width = self.decoder.config().hidden;
+        let of = |(index, window): (usize, &Window)| {
+            kept.of_window(first + index, window.tokens.len() * width)
+        };
+        windows.iter().enumerate().map(of).collect()
+    }
+
     /// The last states `[tokens, hidden]` of each window. Each layer is read once for all windows.
     fn states(
         &self,

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use physarium_checkpoint::{Digest, Malformed, Sha256, Source};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::documents::{self, Json};
 use super::encoding;
@@ -25,7 +25,7 @@ pub(crate) struct Text {
 }
 
 /// The text of an evaluation, as reports name it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct TextUsed {
     /// File name.
     pub file: String,

@@ -32,7 +32,7 @@ pub(crate) struct Sampler {
 
 impl Sampler {
     /// # Errors
-    /// `Usage` for parameters out of range.
+    /// `Usage` for parameters out of range, and for those of sampling at temperature 0.
     pub(crate) fn new(sampling: Sampling) -> Result<Sampler> {
         let Sampling { temperature, top_p, seed } = sampling;
         if !temperature.is_finite() || temperature < 0.0 {
@@ -40,6 +40,11 @@ impl Sampler {
         }
         if !(top_p > 0.0 && top_p <= 1.0) {
             let what = format!("--top-p {top_p}: expected more than 0, at most 1");
+            return Err(Error::Usage(what));
+        }
+        if temperature == 0.0 && sampling != Sampling::default() {
+            let option = if top_p == 1.0 { "--seed" } else { "--top-p" };
+            let what = format!("{option} has no effect without --temperature above 0");
             return Err(Error::Usage(what));
         }
         Ok(Sampler { sampling, random: SplitMix::new(seed) })
@@ -121,5 +126,15 @@ mod tests {
         for (temperature, top_p) in [(-1.0, 1.0), (f64::NAN, 1.0), (1.0, 0.0), (1.0, 1.1)] {
             assert!(Sampler::new(Sampling { temperature, top_p, seed: 0 }).is_err());
         }
+    }
+
+    #[test]
+    fn options_of_sampling_are_refused_at_temperature_0() {
+        let refused = |top_p, seed| {
+            let sampler = Sampler::new(Sampling { temperature: 0.0, top_p, seed });
+            sampler.err().unwrap().to_string()
+        };
+        assert!(refused(0.5, 0).starts_with("--top-p has no effect"));
+        assert!(refused(1.0, 7).starts_with("--seed has no effect"));
     }
 }

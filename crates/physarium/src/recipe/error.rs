@@ -59,6 +59,25 @@ pub enum RecipeOption {
 }
 
 impl RecipeOption {
+    /// Every option.
+    pub const ALL: [RecipeOption; 15] = [
+        RecipeOption::Method,
+        RecipeOption::Sparsity,
+        RecipeOption::Pattern,
+        RecipeOption::Allocation,
+        RecipeOption::Price,
+        RecipeOption::Scope,
+        RecipeOption::BlockSize,
+        RecipeOption::Iterations,
+        RecipeOption::Beta,
+        RecipeOption::Inflow,
+        RecipeOption::Calibration,
+        RecipeOption::CalibrationTokens,
+        RecipeOption::Window,
+        RecipeOption::Seed,
+        RecipeOption::AllowNonfinite,
+    ];
+
     /// Its name, with `_` between words.
     pub fn name(self) -> &'static str {
         match self {
@@ -97,10 +116,12 @@ pub enum NoEffect {
     NoTiles,
     /// The recipe comes from a file, and its method does not use calibration.
     RecipeFile,
+    /// The recipe comes from a file, which says it.
+    SaidByFile,
 }
 
 /// Options that cannot be combined into a recipe.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RecipeError {
     /// An option would have no effect.
@@ -122,7 +143,7 @@ pub enum RecipeError {
         /// The method.
         method: MethodName,
         /// The options that would do.
-        one_of: &'static [RecipeOption],
+        one_of: Vec<RecipeOption>,
     },
 }
 
@@ -154,6 +175,9 @@ impl RecipeError {
                         format!(
                             "{option} has no effect: the recipe's method does not use calibration"
                         )
+                    }
+                    NoEffect::SaidByFile => {
+                        format!("{option} has no effect with --recipe, which decides it")
                     }
                 }
             }

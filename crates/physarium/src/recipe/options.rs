@@ -3,7 +3,7 @@ Options of a recipe: their defaults, and which of them can be combined.
 
 In: options by the names that the command line and other programs use, each absent unless the user gave it. Out: a
 [`Recipe`], or a [`RecipeError`] that names the option at fault. An option that would have no effect is an error; it
-is never ignored.
+is never ignored: the table ([`Case`]) says what goes with what.
 */
 
 use std::path::Path;
@@ -16,7 +16,8 @@ use physarium_flow::FlowParams;
 
 use crate::calibration::CalibrationText;
 use crate::error::Error;
-use crate::recipe::error::{MethodName, NoEffect, RecipeError, RecipeOption};
+use crate::recipe::error::{MethodName, RecipeError, RecipeOption};
+use crate::recipe::table::Case;
 
 /// Default side length of a tile, in weights.
 const DEFAULT_BLOCK_SIZE: u64 = 256;
@@ -41,6 +42,16 @@ pub enum ScopeName {
     Tensor,
     /// All targets together.
     Model,
+}
+
+impl ScopeName {
+    /// The scope of a sparsity for which no scope is given.
+    pub(crate) fn by_default(method: MethodName) -> ScopeName {
+        match method {
+            MethodName::MagnitudeFlow => ScopeName::Tile,
+            _ => ScopeName::Tensor,
+        }
+    }
 }
 
 /// Options of a recipe. `None` and empty lists stand for options that the user did not give.
@@ -108,9 +119,9 @@ impl CalibrationOptions {
         Ok(text.calibration(tokens, window, seed))
     }
 
-    /// The first option that the user gave.
-    pub fn given(&self) -> Option<RecipeOption> {
-        first_given(&[
+    /// The options that the user gave.
+    pub fn given(&self) -> Vec<RecipeOption> {
+        given(&[
             (RecipeOption::CalibrationTokens, self.tokens.is_some()),
             (RecipeOption::Window, self.window.is_some()),
             (RecipeOption::Seed, self.seed.is_some()),
@@ -118,8 +129,8 @@ impl CalibrationOptions {
     }
 }
 
-fn first_given(options: &[(RecipeOption, bool)]) -> Option<RecipeOption> {
-    options.iter().find(|(_, given)| *given).map(|(option, _)| *option)
+fn given(options: &[(RecipeOption, bool)]) -> Vec<RecipeOption> {
+    options.iter().filter(|(_, given)| *given).map(|(option, _)| *option).collect()
 }
 
 impl RecipeOptions {
@@ -135,7 +146,7 @@ impl RecipeOptions {
         let calibration = match text {
             Some(text) if self.method.is_activation_aware() => {
                 // Options first: reading a tokenizer takes a second.
-                self.refuse_conflicts()?;
+                self.check()?;
                 self.calibrated_amount()?;
                 Some(self.calibration.resolve(model, text)?)
             }
@@ -150,7 +161,7 @@ impl RecipeOptions {
     /// `Conflict` for options that exclude each other, `NoEffect` for an option that the method does not use,
     /// `Missing` for an option that it needs.
     pub fn build(&self, calibration: Option<Calibration>) -> Result<Recipe, RecipeError> {
-        self.refuse_conflicts()?;
+        self.check()?;
         let criterion: fn(Calibration) -> Criterion = match self.method {
             MethodName::MagnitudeFlow | MethodName::Magnitude => {
                 let (criterion, amount) = self.weights_only()?;
@@ -161,9 +172,55 @@ impl RecipeOptions {
             MethodName::ActivationFlow => Criterion::ActivationFlow,
         };
         let amount = self.calibrated_amount()?;
-        let one_of = &[RecipeOption::Calibration];
-        let missing = RecipeError::Missing { method: self.method, one_of };
-        Ok(self.with(criterion(calibration.ok_or(missing)?), amount))
+        let missing = || self.missing(vec![RecipeOption::Calibration]);
+        Ok(self.with(criterion(calibration.ok_or_else(missing)?), amount))
+    }
+
+    /// The options that the user gave, without the method, targets and calibration text.
+    pub fn given(&self) -> Vec<RecipeOption> {
+        let mut all = self.amounts_given();
+        all.extend(given(&[
+            (RecipeOption::Allocation, self.allocation.is_some()),
+            (RecipeOption::Scope, self.scope.is_some()),
+            (RecipeOption::BlockSize, self.block_size.is_some()),
+            (RecipeOption::Iterations, self.iterations.is_some()),
+            (RecipeOption::Beta, self.beta.is_some()),
+            (RecipeOption::Inflow, self.inflow.is_some()),
+            (RecipeOption::AllowNonfinite, self.non_finite == Some(NonFinite::Keep)),
+        ]));
+        all.extend(self.calibration.given());
+        all
+    }
+
+    /// The options that the user gave, of those that set the amount.
+    fn amounts_given(&self) -> Vec<RecipeOption> {
+        given(&[
+            (RecipeOption::Sparsity, self.sparsity.is_some()),
+            (RecipeOption::Pattern, self.pattern.is_some()),
+            (RecipeOption::Price, self.price.is_some()),
+        ])
+    }
+
+    /// The case of these options in the table of what goes with what.
+    fn case(&self) -> Case {
+        let amount = self.amounts_given().first().copied();
+        Case { method: self.method, amount, scope: self.scope }
+    }
+
+    /// Fails for options that exclude each other, and for those that would have no effect.
+    fn check(&self) -> Result<(), RecipeError> {
+        if let [with, option, ..] = self.amounts_given()[..] {
+            return Err(RecipeError::Conflict { option, with });
+        }
+        let case = self.case();
+        for option in self.given() {
+            case.effect_of(option).map_err(|why| RecipeError::NoEffect { option, why })?;
+        }
+        Ok(())
+    }
+
+    fn missing(&self, one_of: Vec<RecipeOption>) -> RecipeError {
+        RecipeError::Missing { method: self.method, one_of }
     }
 
     /// The recipe of a criterion and an amount, with the options that all methods share.
@@ -177,70 +234,21 @@ impl RecipeOptions {
         }
     }
 
-    /// Fails for options that exclude each other, and for options of a sparsity without one.
-    fn refuse_conflicts(&self) -> Result<(), RecipeError> {
-        let conflicts = [
-            (RecipeOption::Sparsity, self.sparsity.is_some()),
-            (RecipeOption::Pattern, self.pattern.is_some()),
-            (RecipeOption::Price, self.price.is_some()),
-        ];
-        let mut given = conflicts.into_iter().filter(|(_, given)| *given);
-        if let (Some((with, _)), Some((option, _))) = (given.next(), given.next()) {
-            return Err(RecipeError::Conflict { option, with });
-        }
-        let only_with_sparsity = first_given(&[
-            (RecipeOption::Allocation, self.allocation.is_some()),
-            (RecipeOption::Scope, self.scope.is_some()),
-        ]);
-        match (only_with_sparsity, self.sparsity) {
-            (Some(option), None) => {
-                Err(RecipeError::NoEffect { option, why: NoEffect::WithoutSparsity })
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// Criterion and amount of a method that uses magnitudes only.
     fn weights_only(&self) -> Result<(Criterion, Amount), RecipeError> {
-        let given = self.calibration.given().or(first_given(&[
-            (RecipeOption::Allocation, self.allocation.is_some()),
-            (RecipeOption::Price, self.price.is_some()),
-        ]));
-        if let Some(option) = given {
-            return Err(RecipeError::NoEffect { option, why: NoEffect::WeightsOnly });
-        }
         match (self.method, self.sparsity, self.pattern) {
             (_, Some(sparsity), _) => {
-                self.refuse_flow_options(NoEffect::SetBy(RecipeOption::Sparsity))?;
-                Ok((
-                    Criterion::Magnitude,
-                    Amount::Sparsity { sparsity, scope: self.exact_scope()? },
-                ))
+                let amount = Amount::Sparsity { sparsity, scope: self.exact_scope() };
+                Ok((Criterion::Magnitude, amount))
             }
-            (_, None, Some(pattern)) => {
-                self.refuse_flow_options(NoEffect::SetBy(RecipeOption::Pattern))?;
-                self.refuse_block_size()?;
-                Ok((Criterion::Magnitude, Amount::Pattern(pattern)))
-            }
-            (MethodName::Magnitude, None, None) => Err(RecipeError::Missing {
-                method: self.method,
-                one_of: &[RecipeOption::Sparsity, RecipeOption::Pattern],
-            }),
-            (_, None, None) => Ok((self.flow(), Amount::Emergent)),
+            (_, None, Some(pattern)) => Ok((Criterion::Magnitude, Amount::Pattern(pattern))),
+            (MethodName::MagnitudeFlow, None, None) => Ok((self.flow(), Amount::Emergent)),
+            (_, None, None) => Err(self.missing(self.case().amounts())),
         }
     }
 
     /// The amount of an activation-aware method.
     fn calibrated_amount(&self) -> Result<Amount, RecipeError> {
-        self.refuse_flow_options(NoEffect::OtherMethod(self.method))?;
-        self.refuse_block_size()?;
-        let refused = first_given(&[
-            (RecipeOption::Scope, self.scope.is_some()),
-            (RecipeOption::AllowNonfinite, self.non_finite == Some(NonFinite::Keep)),
-        ]);
-        if let Some(option) = refused {
-            return Err(RecipeError::NoEffect { option, why: NoEffect::OtherMethod(self.method) });
-        }
         match (self.sparsity, self.pattern, self.price) {
             (Some(sparsity), ..) => {
                 let scope = match self.allocation {
@@ -254,26 +262,17 @@ impl RecipeOptions {
             _ if self.method == MethodName::ActivationFlow => {
                 Ok(Amount::Price(Price::try_from(DEFAULT_PRICE).expect("above 0")))
             }
-            _ => Err(RecipeError::Missing {
-                method: self.method,
-                one_of: &[RecipeOption::Sparsity, RecipeOption::Pattern, RecipeOption::Price],
-            }),
+            _ => Err(self.missing(self.case().amounts())),
         }
     }
 
     /// The scope of a sparsity by magnitudes.
-    fn exact_scope(&self) -> Result<Scope, RecipeError> {
-        let by_default = match self.method {
-            MethodName::MagnitudeFlow => ScopeName::Tile,
-            _ => ScopeName::Tensor,
-        };
-        let scope = match self.scope.unwrap_or(by_default) {
-            ScopeName::Tile => return Ok(Scope::Tile { block_size: self.block_size() }),
+    fn exact_scope(&self) -> Scope {
+        match self.scope.unwrap_or(ScopeName::by_default(self.method)) {
+            ScopeName::Tile => Scope::Tile { block_size: self.block_size() },
             ScopeName::Tensor => Scope::Tensor,
             ScopeName::Model => Scope::Model,
-        };
-        self.refuse_block_size()?;
-        Ok(scope)
+        }
     }
 
     /// The magnitude flow with its parameters.
@@ -288,23 +287,6 @@ impl RecipeOptions {
 
     fn block_size(&self) -> u64 {
         self.block_size.unwrap_or(DEFAULT_BLOCK_SIZE)
-    }
-
-    fn refuse_flow_options(&self, why: NoEffect) -> Result<(), RecipeError> {
-        let given = first_given(&[
-            (RecipeOption::Iterations, self.iterations.is_some()),
-            (RecipeOption::Beta, self.beta.is_some()),
-            (RecipeOption::Inflow, self.inflow.is_some()),
-        ]);
-        given.map_or(Ok(()), |option| Err(RecipeError::NoEffect { option, why }))
-    }
-
-    fn refuse_block_size(&self) -> Result<(), RecipeError> {
-        let option = RecipeOption::BlockSize;
-        match self.block_size {
-            None => Ok(()),
-            Some(_) => Err(RecipeError::NoEffect { option, why: NoEffect::NoTiles }),
-        }
     }
 }
 

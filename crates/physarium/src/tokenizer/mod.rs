@@ -9,12 +9,13 @@ mod added;
 mod config;
 mod files;
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::path::PathBuf;
 
 use physarium_checkpoint::{Digest, Malformed, Sha256, printable};
 use physarium_model::ModelFiles;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokenizers::{Encoding, Tokenizer};
 
 use crate::error::{Error, Result};
@@ -84,9 +85,11 @@ impl ModelTokenizer {
     /// `Checkpoint` if the config asks for a token that the vocabulary does not have.
     pub(crate) fn bos(&self) -> Result<(BosRule, Option<u32>)> {
         let (config, tokenizer) = (&self.config, &self.tokenizer);
-        let none = |said_by| (BosRule { added: false, said_by, token: None }, None);
-        let added = |said_by, token: String, id| {
-            (BosRule { added: true, said_by, token: Some(token) }, Some(id))
+        let none = |said_by: &'static str| {
+            (BosRule { added: false, said_by: said_by.into(), token: None }, None)
+        };
+        let added = |said_by: &'static str, token: String, id| {
+            (BosRule { added: true, said_by: said_by.into(), token: Some(token) }, Some(id))
         };
         match config.get("add_bos_token").as_bool() {
             Some(false) => Ok(none(CONFIG_NAME)),
@@ -134,12 +137,12 @@ fn missing(files: &ModelFiles) -> Result<Error> {
 }
 
 /// Whether a text begins with a special token.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BosRule {
     /// Whether one was added at the beginning of the text. None is added at the beginning of later windows.
     pub added: bool,
     /// The file that decides this.
-    pub said_by: &'static str,
+    pub said_by: Cow<'static, str>,
     /// The token.
     pub token: Option<String>,
 }

@@ -8,6 +8,8 @@ use super::write::Mark;
 use crate::error::{Error, Result};
 use crate::escape::printable;
 use crate::open::source::Source;
+use crate::records::from_json;
+use crate::records::recipe::Recipe;
 
 /// Largest journal that is read, in bytes; one takes some 500 bytes per tensor or expert.
 const MAX_JOURNAL_BYTES: u64 = 1 << 30;
@@ -176,7 +178,7 @@ impl<'a> Lines<'a> {
             None => text.to_owned(),
         };
         let record: Record = serde_json::from_str(&body)
-            .map_err(|e| self.fault("a journal record", printable(&e.to_string())))?;
+            .map_err(|e| self.fault("a journal record", printable(&fault_in(&body, &e))))?;
         if let Record::Run(run) = &record
             && run.schema != SCHEMA
         {
@@ -187,6 +189,16 @@ impl<'a> Lines<'a> {
             return Err(self.fault("the record as physarium writes it", "other bytes".into()));
         }
         Ok(Some(record))
+    }
+}
+
+/// What is wrong with a record. serde buffers it and forgets the keys above; those of a recipe are named.
+fn fault_in(body: &str, error: &serde_json::Error) -> String {
+    let recipe = serde_json::from_str::<serde_json::Value>(body).ok();
+    let recipe = recipe.and_then(|record| record.get("recipe").map(ToString::to_string));
+    match recipe.map(|recipe| from_json::<Recipe>(recipe.as_bytes())) {
+        Some(Err(why)) => format!("recipe: {why}"),
+        _ => error.to_string(),
     }
 }
 

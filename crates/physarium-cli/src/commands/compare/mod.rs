@@ -1,22 +1,23 @@
 //! `physarium compare`: several pruning methods in one table.
 
+pub mod table;
+
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use clap::Args;
-use physarium::audit::grouped;
 use physarium::checkpoint::manifest;
-use physarium::checkpoint::{Calibration, NmPattern, Sparsity, printable};
+use physarium::checkpoint::{Calibration, NmPattern, Sparsity};
 use physarium::{
-    Allocation, CalibrationText, ComparedRun, ComparisonRequest, Contender, Error, EvalRequest,
-    MethodName, NoEffect, Options, Outputs, RecipeError, RecipeOption, RecipeOptions, compare,
+    Allocation, Begun, CalibrationText, Case, Comparison, ComparisonRequest, Contender, Ended,
+    Error, EvalRequest, FailedRun, MethodName, NoEffect, Options, Outputs, RecipeError,
+    RecipeOption, RecipeOptions, compare,
 };
-use serde_json::json;
 
 use crate::arguments::{
     Display, EVALUATION, Format, METHOD, OUTPUT, SelectionArguments, ThreadsArgument,
 };
-use crate::output::{self, Outcome, size};
+use crate::output::{self, Outcome, counted};
 use crate::recipe::{AllocationChoice, CalibrationArguments, MethodChoice};
 use crate::{signals, terminal};
 
@@ -24,7 +25,7 @@ use crate::{signals, terminal};
 ///
 /// Every method is run at every sparsity and every pattern, and evaluated against the dense model. The table is
 /// also written to OUT/physarium.compare.md and, with recipes and protocols, to OUT/physarium.compare.json;
-/// both are updated after every row.
+/// both are updated after every row. If interrupted, rerun the same command to resume.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
@@ -36,6 +37,9 @@ pub struct Arguments {
     /// Keep the pruned models as OUT/NAME, one for each row
     #[arg(long, help_heading = OUTPUT)]
     keep: bool,
+    /// Discard an interrupted or another comparison in OUT, with the models that it wrote
+    #[arg(long, help_heading = OUTPUT)]
+    restart: bool,
     /// Pruning methods, comma-separated
     #[arg(
         long,
@@ -86,8 +90,6 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     refuse_pruned_model(&arguments.out)?;
     let (text, calibration) = arguments.calibration()?;
     let contenders = arguments.contenders(calibration)?;
-    std::fs::create_dir_all(&arguments.out)
-        .with_context(|| format!("{}: cannot create", arguments.out.display()))?;
     let threads = arguments.threads.count();
     let request = ComparisonRequest {
         contenders: &contenders,
@@ -103,29 +105,21 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
             threads,
         },
         dir: &arguments.out,
+        tables: &table::FILES,
         outputs: if arguments.keep { Outputs::Keep } else { Outputs::Discard },
+        begun: if arguments.restart { Begun::Discard } else { Begun::Resume },
         options: Options { threads, ..Options::default() },
     };
     let cancel = signals::cancel_on_signal()?;
     let mut progress = terminal::progress(arguments.display.style());
-    let mut runs = Vec::new();
     let mut written = Ok(());
-    compare(&request, &cancel, &mut *progress, |run| {
-        runs.push(run);
-        written = write_table(&arguments.out, &runs);
+    let comparison = compare(&request, &cancel, &mut *progress, |comparison| {
+        written = table::write(&arguments.out, comparison);
     })?;
-    written?;
     drop(progress);
-    if let Some(first) = runs.first()
-        && !arguments.display.quiet
-    {
-        output::notes(&first.evaluation.notes);
-    }
-    match arguments.display.format() {
-        Format::Json => output::json(&as_json(&runs))?,
-        Format::Text => output::text(&as_text(&runs))?,
-    }
-    Ok(Outcome::True)
+    // Of the last call: it has written all rows.
+    written?;
+    arguments.report(&comparison, contenders.len())
 }
 
 /// Fails if a table would be written into the output of `prune`, which could then not be verified.
@@ -136,6 +130,36 @@ fn refuse_pruned_model(out: &Path) -> anyhow::Result<()> {
 }
 
 impl Arguments {
+    /// Prints the rows. Those that failed, and how to resume an unfinished comparison, go to stderr.
+    fn report(&self, comparison: &Comparison, of: usize) -> anyhow::Result<Outcome> {
+        if let Some(first) = comparison.runs().next()
+            && !self.display.quiet
+        {
+            output::notes(&first.evaluation.notes);
+        }
+        match self.display.format() {
+            Format::Json => output::json(&table::as_json(comparison))?,
+            Format::Text => output::text(&table::as_text(comparison))?,
+        }
+        for FailedRun { name, error, .. } in comparison.failed() {
+            output::note(&format!("error: {name}: {error}"));
+        }
+        if comparison.ended == Ended::Unfinished {
+            let rows = comparison.rows.len();
+            let dir = self.out.display();
+            output::note(&format!(
+                "interrupted; {rows} of {} are kept in {dir}\nto resume: {}",
+                counted(of as u64, "row"),
+                signals::command_line()
+            ));
+            return Ok(Outcome::Partial);
+        }
+        match comparison.failed().next() {
+            None => Ok(Outcome::True),
+            Some(_) => Ok(Outcome::Failed),
+        }
+    }
+
     fn has_activation_aware_method(&self) -> bool {
         self.methods.iter().any(|method| MethodName::from(*method).is_activation_aware())
     }
@@ -148,17 +172,35 @@ impl Arguments {
             return Err(Error::Usage(what.to_owned()));
         }
         let allocation = (!self.allocation.is_empty()).then_some(RecipeOption::Allocation);
-        let idle = match (self.has_activation_aware_method(), self.sparsity.is_empty()) {
-            (false, _) => allocation
-                .or(self.calibration.given())
-                .map(|option| (option, NoEffect::WeightsOnly)),
-            (true, true) => allocation.map(|option| (option, NoEffect::WithoutSparsity)),
-            (true, false) => None,
-        };
-        match idle {
-            Some((option, why)) => Err(RecipeError::NoEffect { option, why }.into()),
-            None => Ok(()),
+        for option in allocation.into_iter().chain(self.calibration.given()) {
+            self.effect_of(option).map_err(|why| RecipeError::NoEffect { option, why })?;
         }
+        Ok(())
+    }
+
+    /// Whether an option has an effect on one of the rows.
+    ///
+    /// # Errors
+    /// Why it has none; of several reasons the one that another option could mend.
+    fn effect_of(&self, option: RecipeOption) -> Result<(), NoEffect> {
+        let mut reason = NoEffect::WeightsOnly;
+        for amount in self.amounts() {
+            for method in &self.methods {
+                match Case::new((*method).into(), Some(amount)).effect_of(option) {
+                    Ok(()) => return Ok(()),
+                    Err(NoEffect::WeightsOnly) => {}
+                    Err(why) => reason = why,
+                }
+            }
+        }
+        Err(reason)
+    }
+
+    /// The options that set the amount of some row.
+    fn amounts(&self) -> Vec<RecipeOption> {
+        let sparsity = self.sparsity.first().map(|_| RecipeOption::Sparsity);
+        let pattern = self.pattern.first().map(|_| RecipeOption::Pattern);
+        sparsity.into_iter().chain(pattern).collect()
     }
 
     /// The calibration text, and what of it the activation-aware methods use.
@@ -180,15 +222,20 @@ impl Arguments {
         let mut add = |name: String, options: RecipeOptions| -> Result<(), Error> {
             let SelectionArguments { target, skip } = self.selection.clone();
             let options = RecipeOptions { target, skip, ..options };
+            if contenders.iter().any(|other| other.name == name) {
+                return Err(Error::Usage(format!(
+                    "{name}: listed twice, expected one row for each"
+                )));
+            }
             contenders.push(Contender { name, recipe: options.build(calibration)? });
             Ok(())
         };
         let methods = || self.methods.iter().map(|method| MethodName::from(*method));
         for sparsity in &self.sparsity {
             for method in methods() {
-                // Allocation needs activations.
-                let allocations = match method.is_activation_aware() {
-                    true if !self.allocation.is_empty() => {
+                let case = Case::new(method, Some(RecipeOption::Sparsity));
+                let allocations = match case.effect_of(RecipeOption::Allocation) {
+                    Ok(()) if !self.allocation.is_empty() => {
                         self.allocation.iter().map(|choice| Some((*choice).into())).collect()
                     }
                     _ => vec![None],
@@ -214,67 +261,4 @@ impl Arguments {
         }
         Ok(contenders)
     }
-}
-
-fn as_json(runs: &[ComparedRun]) -> serde_json::Value {
-    json!({"schema": "physarium.compare/1", "runs": runs})
-}
-
-/// Writes the rows so far.
-fn write_table(out: &Path, runs: &[ComparedRun]) -> anyhow::Result<()> {
-    output::file(&out.join("physarium.compare.md"), &as_text(runs))?;
-    let json = serde_json::to_string_pretty(&as_json(runs))?;
-    output::file(&out.join("physarium.compare.json"), &(json + "\n"))
-}
-
-/// The table, in Markdown.
-pub fn as_text(runs: &[ComparedRun]) -> String {
-    let mut text = "\
-| method | zero, of target | updated | perplexity | ratio to dense | KL, nats | top-1 | layer error | seconds | peak memory |
-|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|
-"
-    .to_owned();
-    for (index, run) in runs.iter().enumerate() {
-        let eval = &run.evaluation;
-        let Some(against) = &eval.against else { continue };
-        if index == 0 {
-            text += &format!("| dense | | | {:.3} | | | | | | |\n", against.perplexity);
-        }
-        let zero = run.totals.pruned + run.totals.already_zero;
-        let error = against.ratio_stderr.map_or(String::new(), |error| format!(" ± {error:.4}"));
-        let share = 100.0 * against.top1_agreement;
-        let layer_error = run.output_error.map_or("–".to_owned(), |error| format!("{error:.4}"));
-        let memory = run.prune_peak_rss_bytes.map_or("–".to_owned(), size);
-        text += &format!(
-            "| {} | {:.2} % | {} | {:.3} | {:.4}{error} | {:.4} | {share:.2} % | {layer_error} | {:.1} | {memory} |\n",
-            run.name,
-            100.0 * zero as f64 / run.target.max(1) as f64,
-            grouped(run.totals.refitted),
-            eval.perplexity,
-            against.ratio,
-            against.kl_nats,
-            run.prune_seconds,
-        );
-    }
-    let Some(run) = runs.first() else { return text };
-    let protocol = &run.evaluation.protocol;
-    text += &format!(
-        "\nMeasured on {}: {} tokens in windows of {}. \"Zero\" includes weights that were zero before; \
-         \"updated\" counts weights updated to compensate. Layer error: ‖X(Ŵ−W)ᵀ‖² ÷ ‖XWᵀ‖², mean over the \
-         targets. Peak memory is that of the process while pruning; it includes memory kept from earlier \
-         rows.\n",
-        printable(&protocol.text.file),
-        grouped(run.evaluation.tokens_scored as u64),
-        protocol.window,
-    );
-    if let Some(calibration) = runs.iter().find_map(|run| run.recipe.needs().calibration) {
-        text += &format!(
-            "Calibrated on {} tokens in windows of {}, seed {}, of the text with SHA-256 {}.\n",
-            grouped(calibration.tokens),
-            calibration.window,
-            calibration.seed,
-            calibration.text_sha256,
-        );
-    }
-    text
 }

@@ -1,0 +1,106 @@
+//! The table of a comparison, for a terminal and in files.
+
+use std::path::Path;
+
+use physarium::audit::grouped;
+use physarium::checkpoint::printable;
+use physarium::{ComparedRun, Comparison, Ended, FailedRun, Row};
+use serde_json::json;
+
+use crate::output::{self, size};
+
+/// Names of the files that hold the rows.
+pub const FILES: [&str; 2] = ["physarium.compare.md", "physarium.compare.json"];
+
+/// The rows as an object.
+pub fn as_json(comparison: &Comparison) -> serde_json::Value {
+    json!({
+        "schema": "physarium.compare/1",
+        "complete": comparison.ended == Ended::Complete,
+        "dense": comparison.dense,
+        "runs": comparison.runs().collect::<Vec<_>>(),
+        "failed": comparison.failed().collect::<Vec<_>>(),
+    })
+}
+
+/// Writes the rows so far.
+pub fn write(out: &Path, comparison: &Comparison) -> anyhow::Result<()> {
+    let json = serde_json::to_string_pretty(&as_json(comparison))?;
+    for (name, text) in FILES.into_iter().zip([as_text(comparison), json + "\n"]) {
+        output::file(&out.join(name), &text)?;
+    }
+    Ok(())
+}
+
+/// The table, in Markdown.
+pub fn as_text(comparison: &Comparison) -> String {
+    let mut text = "\
+| method | zero, of target | updated | perplexity | ratio to dense | KL, nats | top-1 | layer error | seconds | peak memory |
+|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|
+"
+    .to_owned();
+    if let Some(dense) = &comparison.dense {
+        text += &format!("| dense | | | {:.3} | | | | | | |\n", dense.perplexity);
+    }
+    for row in &comparison.rows {
+        text += &match row {
+            Row::Measured(run) => measured(run),
+            Row::Failed(run) => failed(run),
+        };
+    }
+    if comparison.ended == Ended::Unfinished {
+        text += "\nUnfinished: there are more rows to come.\n";
+    }
+    text + &footnotes(comparison)
+}
+
+fn measured(run: &ComparedRun) -> String {
+    let (eval, pruned) = (&run.evaluation, &run.pruned);
+    let Some(against) = &eval.against else { return String::new() };
+    let zero = pruned.totals.pruned + pruned.totals.already_zero;
+    let error = against.ratio_stderr.map_or(String::new(), |error| format!(" ± {error:.4}"));
+    let share = 100.0 * against.top1_agreement;
+    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "–".to_owned());
+    format!(
+        "| {} | {:.2} % | {} | {:.3} | {:.4}{error} | {:.4} | {share:.2} % | {} | {} | {} |\n",
+        run.name,
+        100.0 * zero as f64 / pruned.target.max(1) as f64,
+        grouped(pruned.totals.refitted),
+        eval.perplexity,
+        against.ratio,
+        against.kl_nats,
+        or_dash(pruned.output_error.map(|error| format!("{error:.4}"))),
+        or_dash(pruned.prune_seconds.map(|seconds| format!("{seconds:.1}"))),
+        or_dash(pruned.prune_peak_rss_bytes.map(size)),
+    )
+}
+
+/// The row of a contender that has no result: its error, in one cell.
+fn failed(run: &FailedRun) -> String {
+    let lines: Vec<String> = run.error.lines().map(printable).collect();
+    format!("| {} | failed: {} | | | | | | | | |\n", run.name, lines.join("; ").replace('|', "\\|"))
+}
+
+/// How the numbers were measured.
+fn footnotes(comparison: &Comparison) -> String {
+    let Some(run) = comparison.runs().next() else { return String::new() };
+    let protocol = &run.evaluation.protocol;
+    let mut text = format!(
+        "\nMeasured on {}: {} tokens in windows of {}. \"Zero\" includes weights that were zero before; \
+         \"updated\" counts weights updated to compensate. Layer error: ‖X(Ŵ−W)ᵀ‖² ÷ ‖XWᵀ‖², mean over the \
+         targets. Seconds and peak memory are those of the row's own pruning; \"–\" where they are not known.\n",
+        printable(&protocol.text.file),
+        grouped(run.evaluation.tokens_scored as u64),
+        protocol.window,
+    );
+    if let Some(calibration) = comparison.runs().find_map(|run| run.recipe.needs().calibration) {
+        text += &format!(
+            "Calibrated on {} tokens in windows of {}, seed {}, of the text with SHA-256 {}.\n",
+            grouped(calibration.tokens),
+            calibration.window,
+            calibration.seed,
+            calibration.text_sha256,
+        );
+    }
+    text
+}

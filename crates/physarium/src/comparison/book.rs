@@ -1,0 +1,222 @@
+/*!
+What a comparison has done so far, on disk: `.physarium-compare` in its directory.
+
+In: the key of the comparison, which is everything that its results depend on. Out: the records of its rows. The
+directory holds `comparison.json` (the key), a record for each contender that was begun, the dense model's evaluation
+and last states, and a lock. Each record names the key by its digest and ends with a check, so that a record of another
+comparison, or a damaged one, counts as none. What has no record here was not made by this comparison.
+*/
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use physarium_checkpoint::{Blake3, Digest, Error as Fault, Source, printable, write_whole};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::result::{ComparedRun, PrunedRun};
+use crate::error::Result;
+
+/// Name of the directory of records.
+pub(super) const DIR_NAME: &str = ".physarium-compare";
+/// Name of the record of the comparison itself.
+const KEY_NAME: &str = "comparison.json";
+/// Name of the dense model's record.
+const DENSE_NAME: &str = "dense.json";
+/// Schema of the records.
+const SCHEMA: &str = "physarium.comparison/1";
+/// Largest record that is read, in bytes.
+const MAX_RECORD: u64 = 64 << 20;
+
+/// How far a contender is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "stage", rename_all = "kebab-case")]
+pub(super) enum Stage {
+    /// Its output's path was free, and pruning began.
+    Begun,
+    /// It is pruned; `manifest` is the SHA-256 of its manifest.
+    Pruned { manifest: Digest, run: PrunedRun },
+    /// It is measured as well.
+    Measured { manifest: Digest, run: Box<ComparedRun> },
+}
+
+/// The records of a comparison.
+#[derive(Debug)]
+pub(super) struct Book {
+    dir: PathBuf,
+    whole_key: Value,
+    key: Digest,
+    _lock: File,
+}
+
+/// What a directory says of an earlier comparison.
+pub(super) enum Earlier {
+    /// There was none.
+    None,
+    /// It is the same.
+    Same,
+    /// It is another one. This part of the key differs.
+    Other(String),
+}
+
+impl Earlier {
+    /// Looks for records in `dir`. Writes nothing.
+    ///
+    /// # Errors
+    /// `Output` if something else has the name of the records; `Io`.
+    pub(super) fn look(dir: &Path, key: &Value) -> Result<Earlier> {
+        let records = dir.join(DIR_NAME);
+        match records.symlink_metadata() {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Earlier::None),
+            Err(e) => return Err(Fault::io(&records, "look at", e).into()),
+            Ok(_) => {}
+        }
+        let Some(theirs) = read_key(&records) else {
+            return Err(in_the_way(&records, "the records of a comparison", "something else"));
+        };
+        if theirs == *key {
+            return Ok(Earlier::Same);
+        }
+        Ok(Earlier::Other(difference(key, &theirs)))
+    }
+}
+
+/// The key of the comparison that made `records`.
+fn read_key(records: &Path) -> Option<Value> {
+    let body: Value = read_sealed(&records.join(KEY_NAME))?;
+    Some(body.get("key")?.clone())
+}
+
+/// Which parts of two keys differ.
+fn difference(ours: &Value, theirs: &Value) -> String {
+    let parts = ours.as_object().into_iter().flatten();
+    let other = parts.filter(|(part, value)| theirs.get(part) != Some(value));
+    other.map(|(part, _)| part.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+/// The error when something that is not of this comparison has a name that it needs.
+pub(super) fn in_the_way(path: &Path, expected: &str, found: &str) -> crate::error::Error {
+    Fault::Output {
+        path: path.to_owned(),
+        what: "not made by this comparison",
+        expected: expected.to_owned(),
+        found: found.to_owned(),
+    }
+    .into()
+}
+
+impl Book {
+    /// Begins or resumes the records of the comparison with this key, in `dir`, which is created if it is missing.
+    ///
+    /// # Errors
+    /// `Locked` while another process compares in `dir`; `Io`.
+    pub(super) fn open(dir: &Path, key: &Value) -> Result<Book> {
+        let records = dir.join(DIR_NAME);
+        fs::create_dir_all(&records).map_err(|e| Fault::io(&records, "create", e))?;
+        let lock = lock(&records.join("lock"))?;
+        let body = json!({"schema": SCHEMA, "key": key});
+        let digest = digest(key);
+        let book = Book { dir: records, whole_key: key.clone(), key: digest, _lock: lock };
+        if read_key(&book.dir).as_ref() != Some(key) {
+            book.write_sealed(KEY_NAME, &body)?;
+        }
+        Ok(book)
+    }
+
+    /// The key of the comparison.
+    pub(super) fn key(&self) -> &Value {
+        &self.whole_key
+    }
+
+    /// How far a contender is; `None` if it was not begun.
+    pub(super) fn stage(dir: &Path, key: &Value, name: &str) -> Option<Stage> {
+        of_key(&digest(key), read_sealed(&dir.join(DIR_NAME).join(record_name(name)))?)
+    }
+
+    /// Writes down how far a contender is.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub(super) fn record(&self, name: &str, stage: &Stage) -> Result<()> {
+        self.write_of_key(&record_name(name), stage)
+    }
+
+    /// A record of the dense model.
+    pub(super) fn dense<T: DeserializeOwned>(&self) -> Option<T> {
+        of_key(&self.key, read_sealed(&self.dir.join(DENSE_NAME))?)
+    }
+
+    /// Writes a record of the dense model.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub(super) fn record_dense(&self, dense: &impl Serialize) -> Result<()> {
+        self.write_of_key(DENSE_NAME, dense)
+    }
+
+    /// The file for the dense model's last states.
+    pub(super) fn states_path(&self) -> PathBuf {
+        self.dir.join("dense.states")
+    }
+
+    fn write_of_key(&self, name: &str, value: &impl Serialize) -> Result<()> {
+        let value = serde_json::to_value(value).expect("records hold nothing that JSON cannot");
+        self.write_sealed(name, &json!({"key": self.key, "value": value}))
+    }
+
+    /// Writes a record with its check, durably.
+    fn write_sealed(&self, name: &str, body: &Value) -> Result<()> {
+        let sealed = json!({"body": body, "check": digest(body)});
+        Ok(write_whole(&self.dir.join(name), format!("{sealed}\n").as_bytes())?)
+    }
+}
+
+/// The value of a record of the comparison with this key.
+fn of_key<T: DeserializeOwned>(key: &Digest, body: Value) -> Option<T> {
+    let matches = body.get("key") == Some(&json!(key));
+    matches.then(|| serde_json::from_value(body.get("value")?.clone()).ok())?
+}
+
+/// The body of a record, if its check is right.
+fn read_sealed(path: &Path) -> Option<Value> {
+    let bytes = Source::open(path).ok()?.read_all(MAX_RECORD).ok()?;
+    let sealed: Value = serde_json::from_slice(&bytes).ok()?;
+    let body = sealed.get("body")?;
+    (sealed.get("check") == Some(&json!(digest(body)))).then(|| body.clone())
+}
+
+fn digest(value: &Value) -> Digest {
+    let mut hasher = Blake3::default();
+    hasher.update(value.to_string().as_bytes());
+    hasher.finish()
+}
+
+fn record_name(contender: &str) -> String {
+    format!("row-{contender}.json")
+}
+
+/// Takes the lock of a comparison; the kernel releases it when the process ends in any way.
+fn lock(path: &Path) -> Result<File> {
+    let io = |e| Fault::io(path, "lock", e);
+    let options = File::options().read(true).write(true).create(true).truncate(false).open(path);
+    let file = options.map_err(io)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => {
+            let holder = printable("another comparison in this directory");
+            Err(Fault::Locked { path: path.to_owned(), holder }.into())
+        }
+        Err(fs::TryLockError::Error(e)) => Err(io(e).into()),
+    }
+}
+
+/// The contenders of the comparison that was begun in `dir`, and how far each is.
+pub(super) fn begun_by_earlier(dir: &Path) -> Vec<(String, Option<Stage>)> {
+    let records = dir.join(DIR_NAME);
+    let Some(key) = read_key(&records) else { return Vec::new() };
+    let contenders = key.get("contenders").and_then(Value::as_array).cloned().unwrap_or_default();
+    let name = |contender: &Value| contender.get("name")?.as_str().map(str::to_owned);
+    let names = contenders.iter().filter_map(name);
+    names.map(|name| (name.clone(), Book::stage(dir, &key, &name))).collect()
+}

@@ -1,0 +1,240 @@
+/*!
+Everything that a comparison can know before the first minute of its work.
+
+In: a request. Out: a planned run for each contender, the plan of the evaluation, and the key of the comparison; or the
+first fault. Nothing is written and nothing of the directory is changed.
+*/
+
+use std::path::Path;
+
+use physarium_checkpoint::{
+    Checkpoint, Disk, Disposition, Error as Fault, Found, LinkPolicy, Occupant, Purpose, Sidecar,
+    Source,
+};
+use serde_json::{Value, json};
+
+use super::book::{Book, Earlier, in_the_way};
+use super::request::{Begun, ComparisonRequest, Contender, Outputs};
+use crate::cancel::Cancel;
+use crate::error::{Error, Result};
+use crate::eval::{EvalPlan, EvalRequest};
+use crate::progress::{Event, Progress};
+use crate::records::TOOL;
+use crate::surgery::{Options, Strictness, Surgery};
+
+/// A comparison that can begin.
+pub(super) struct Prepared {
+    /// The planned run of each contender.
+    pub(super) surgeries: Vec<Surgery>,
+    /// Everything that the results depend on.
+    pub(super) key: Value,
+    /// Whether the directory holds an earlier comparison that is discarded.
+    pub(super) discards: bool,
+}
+
+impl Prepared {
+    /// Checks names, recipes, texts, tokenizer, windows, paths and free space.
+    ///
+    /// # Errors
+    /// As [`Surgery::plan`], [`Surgery::calibrate`] and [`evaluate`](crate::evaluate); `Checkpoint` for a path that is
+    /// taken by something that this comparison did not make, and for too little space; `Usage` for a name that is
+    /// none.
+    pub(super) fn new(
+        request: &ComparisonRequest<'_>,
+        cancel: &Cancel,
+        progress: &mut dyn Progress,
+    ) -> Result<Prepared> {
+        refuse_names(request.contenders)?;
+        let mut surgeries: Vec<Surgery> = Vec::new();
+        for contender in request.contenders {
+            let planned = plan(request, contender, &surgeries);
+            surgeries.push(planned.map_err(|e| named(&contender.name, e))?);
+        }
+        refuse_inside(request.dir, request.eval.model)?;
+        let eval = EvalPlan::new(&EvalRequest { against: None, ..request.eval }, progress)?;
+        let key = key(request, &eval, cancel, progress)?;
+        let discards = refuse_other_comparison(request, &key)?;
+        if !discards {
+            refuse_taken(request, &key)?;
+        }
+        check_space(request, &key, &surgeries, &eval)?;
+        Ok(Prepared { surgeries, key, discards })
+    }
+}
+
+/// The planned run of a contender, after those of `earlier` ones.
+fn plan(
+    request: &ComparisonRequest<'_>,
+    contender: &Contender,
+    earlier: &[Surgery],
+) -> Result<Surgery> {
+    let mut surgery = Surgery::plan(request.eval.model, contender.recipe.clone(), request.options)?;
+    if let Some(calibration) = contender.recipe.needs().calibration {
+        let same = |other: &&Surgery| other.recipe.needs().calibration == Some(calibration);
+        surgery.calibrate_like(request.calibration, earlier.iter().find(same))?;
+    }
+    Ok(surgery)
+}
+
+/// An error of one contender's options, with its name.
+fn named(contender: &str, error: Error) -> Error {
+    match error {
+        Error::Usage(what) => Error::Usage(format!("{contender}: {what}")),
+        other => other,
+    }
+}
+
+/// A contender's name is that of a directory and of a record.
+fn refuse_names(contenders: &[Contender]) -> Result<()> {
+    for (index, Contender { name, .. }) in contenders.iter().enumerate() {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if name.is_empty() || name.starts_with('.') || name.len() > 100 || !name.chars().all(plain)
+        {
+            let what = format!("{name:?}: expected a name of letters, digits, -, _ and .");
+            return Err(Error::Usage(what));
+        }
+        if contenders[..index].iter().any(|other| other.name == *name) {
+            return Err(Error::Usage(format!("{name}: listed twice, expected one row for each")));
+        }
+    }
+    Ok(())
+}
+
+/// Nothing may be written into the dense model.
+fn refuse_inside(dir: &Path, model: &Path) -> Result<()> {
+    let real = |path: &Path| std::fs::canonicalize(path);
+    let model = real(model).map_err(|e| Fault::io(model, "resolve", e))?;
+    let absolute = std::path::absolute(dir).map_err(|e| Fault::io(dir, "resolve", e))?;
+    let existing = absolute.ancestors().find_map(|above| real(above).ok());
+    match existing.filter(|existing| existing.starts_with(&model)) {
+        None => Ok(()),
+        Some(_) => Err(Fault::Output {
+            path: dir.to_owned(),
+            what: "output is inside the input",
+            expected: "a path outside the checkpoint".to_owned(),
+            found: model.display().to_string(),
+        }
+        .into()),
+    }
+}
+
+/// Everything that the results depend on.
+fn key(
+    request: &ComparisonRequest<'_>,
+    eval: &EvalPlan,
+    cancel: &Cancel,
+    progress: &mut dyn Progress,
+) -> Result<Value> {
+    let Options { strictness, links, .. } = request.options;
+    let mut protocol = eval.protocol.clone();
+    // No number depends on it.
+    protocol.threads = 0;
+    Ok(json!({
+        "version": TOOL,
+        "model": model_digests(request.eval.model, cancel, progress)?,
+        "contenders": request.contenders,
+        "evaluation": protocol,
+        "outputs": request.outputs,
+        "strict": strictness == Strictness::Refuse,
+        "links": links == LinkPolicy::Follow,
+    }))
+}
+
+/// SHA-256 of each file of the dense model.
+fn model_digests(model: &Path, cancel: &Cancel, progress: &mut dyn Progress) -> Result<Value> {
+    let checkpoint = Checkpoint::open(model)?;
+    let sidecars = Sidecar::list(&checkpoint, Purpose::NewWeights, LinkPolicy::Follow)?;
+    let mut files: Vec<_> =
+        checkpoint.shards().iter().map(|shard| shard.name.clone().into()).collect();
+    let copied = |sidecar: &Sidecar| matches!(sidecar.disposition, Disposition::Copy);
+    files.extend(sidecars.into_iter().filter(copied).map(|sidecar| sidecar.path));
+    let sources = files.iter().map(|file| Source::open(&model.join(file)));
+    let sources = sources.collect::<Result<Vec<Source>, Fault>>()?;
+    let bytes = sources.iter().map(Source::len).sum();
+    progress.event(Event::Started { task: "hash the model", bytes, tensors: 0 });
+    let mut digests = serde_json::Map::new();
+    for (file, source) in files.iter().zip(&sources) {
+        let digest = source.sha256(&mut |bytes| {
+            progress.event(Event::Bytes(bytes));
+            cancel.check()
+        })?;
+        digests.insert(file.to_string_lossy().into_owned(), json!(digest));
+    }
+    progress.event(Event::Finished);
+    Ok(Value::Object(digests))
+}
+
+/// Whether an earlier comparison in the directory is discarded.
+///
+/// # Errors
+/// `Checkpoint` for another comparison that is not to be discarded.
+fn refuse_other_comparison(request: &ComparisonRequest<'_>, key: &Value) -> Result<bool> {
+    match (Earlier::look(request.dir, key)?, request.begun) {
+        (Earlier::None, _) | (Earlier::Same, Begun::Resume) => Ok(false),
+        (Earlier::Same | Earlier::Other(_), Begun::Discard) => Ok(true),
+        (Earlier::Other(what), Begun::Resume) => Err(in_the_way(
+            request.dir,
+            "a new directory, or this comparison (or --restart to discard the other one)",
+            &format!("another comparison, which differs in: {what}"),
+        )),
+    }
+}
+
+/// Fails if something that this comparison did not make has a name that it needs.
+fn refuse_taken(request: &ComparisonRequest<'_>, key: &Value) -> Result<()> {
+    let is_begun = matches!(Earlier::look(request.dir, key)?, Earlier::Same);
+    for name in request.tables.iter().filter(|_| !is_begun) {
+        for path in [request.dir.join(name), request.dir.join(format!("{name}.part"))] {
+            if path.symlink_metadata().is_ok() {
+                return Err(in_the_way(&path, "nothing there", "a file"));
+            }
+        }
+    }
+    if !request.dir.is_dir() {
+        return Ok(());
+    }
+    for Contender { name, .. } in request.contenders {
+        let out = request.dir.join(name);
+        let found = Found::at(&out, request.eval.model)?;
+        if Book::stage(request.dir, key, name).is_some() {
+            continue;
+        }
+        if let Some(unfinished) = found.unfinished {
+            return Err(in_the_way(&unfinished, "nothing there", "an unfinished run"));
+        }
+        if found.output == Occupant::Finished {
+            return Err(in_the_way(&out, "nothing there", "a finished physarium output"));
+        }
+    }
+    Ok(())
+}
+
+/// Fails if the pruned models that are on disk together, and the dense model's states, do not fit.
+fn check_space(
+    request: &ComparisonRequest<'_>,
+    key: &Value,
+    surgeries: &[Surgery],
+    eval: &EvalPlan,
+) -> Result<()> {
+    let is_new = |name: &str| Book::stage(request.dir, key, name).is_none();
+    let sizes = request.contenders.iter().zip(surgeries);
+    let sizes = sizes.filter(|(contender, _)| is_new(&contender.name));
+    let sizes = sizes.map(|(_, surgery)| surgery.output_bytes());
+    let outputs = match request.outputs {
+        Outputs::Keep => sizes.sum::<u64>(),
+        Outputs::Discard => sizes.max().unwrap_or(0),
+    };
+    if outputs == 0 {
+        return Ok(());
+    }
+    let output = outputs + eval.states_bytes;
+    let needed = output + output / 20;
+    let absolute =
+        std::path::absolute(request.dir).map_err(|e| Fault::io(request.dir, "resolve", e))?;
+    let path = absolute.ancestors().find(|above| above.is_dir()).unwrap_or(request.dir).to_owned();
+    let free = Disk::of(&path)?.free;
+    if needed > free {
+        return Err(Fault::NoSpace { path, needed, output, free }.into());
+    }
+    Ok(())
+}
