@@ -26,6 +26,7 @@ use crate::engine::{
 use crate::error::{Error, Result};
 use crate::estimate::{self, CalibratedRun};
 use crate::progress::{Event, Kept, Progress};
+use crate::recipe::arithmetic::{self, with_arithmetic};
 use crate::records::{OtherFiles, Records, TOOL, run_record, tensor_record};
 
 /// Bytes that journal and manifest may take per tensor, for the check of free space.
@@ -124,10 +125,12 @@ impl Surgery {
     /// Opens and validates the checkpoint and decides for every tensor. Writes nothing.
     ///
     /// # Errors
-    /// `Usage` for parameters out of range, and for targets whose activations an activation-aware method cannot
+    /// `Compute` for an arithmetic that this machine does not have; `Usage` for parameters out of range, and for targets whose activations an activation-aware method cannot
     /// capture; `Checkpoint` for a malformed checkpoint, or one with nothing to prune; `Transposed` for a method
     /// that works along the inputs, on a target that is not stored `[out_features, in_features]`.
     pub fn plan(model: &Path, recipe: Recipe, options: Options) -> Result<Surgery> {
+        let recipe = with_arithmetic(recipe);
+        arithmetic::check(recipe.arithmetic)?;
         check_recipe(&recipe)?;
         let checkpoint = Checkpoint::open(model)?;
         let plan = TargetPlan::new(&checkpoint, &recipe.selection())?;

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::Context;
 use clap::Args;
-use physarium_kernels::{Compute, Dense, Linear};
+use physarium_kernels::{Arithmetic, Compute, Dense, Linear};
 use serde_json::Value;
 
 use super::products::{config_sizes, rate};
@@ -135,7 +135,7 @@ fn products(arguments: &Arguments) -> anyhow::Result<()> {
         for (name, shape) in shapes {
             let rate = gflops(compute, shape);
             let [rows, inputs, outputs] = shape;
-            let by = compute.instructions().name();
+            let by = compute.instructions();
             let share = 100.0 * rate / peak;
             println!(
                 "| {name} | {rows} x {inputs} x {outputs} | {by} | {rate:.0} | {share:.0} % |"

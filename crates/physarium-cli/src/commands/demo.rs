@@ -75,6 +75,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         evidence: Evidence::Bytes,
         selection: None,
         threads: Options::default().threads,
+        arithmetic: None,
     };
     let mut result = audit(&request, &mut terminal::steps("audit", &mut *progress, &cancel))?;
     result.claims = Claims::read(&claims_file)?.judge(&result)?;
@@ -187,6 +188,7 @@ fn pack_and_generate(
             max_tokens: 197,
             sampling: Sampling::default(),
             threads: Options::default().threads,
+            arithmetic: None,
         };
         generate(&request, cancel, &mut |_| Ok(()))
     };
@@ -228,6 +230,7 @@ fn evaluation<'a>(model: &'a Path, text: &'a Path) -> EvalRequest<'a> {
         stride: None,
         limit: None,
         threads: Options::default().threads,
+        arithmetic: None,
     }
 }
 

@@ -29,6 +29,7 @@ use super::solved::{LayerFiles, SolutionStats, SolvedMap, SolvedWeights};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::progress::{Event, Kept, Progress};
+use crate::recipe::arithmetic::compute;
 
 /// Calibration tokens of the pass over gradients: enough for means over them, few enough that all their activations
 /// fit in memory.
@@ -88,7 +89,7 @@ impl Solving<'_> {
         let files = LayerFiles::new(self.dir.clone())?;
         let decoder = Decoder::open(self.model, Residency::Streamed)?;
         let targets = self.targets(decoder.config())?;
-        let compute = Compute::new(self.threads)?;
+        let compute = compute(self.threads, self.recipe.arithmetic)?;
         let windows: Vec<&[u32]> = self.windows.iter().map(Vec::as_slice).collect();
         let longest = windows.iter().map(|window| window.len()).max().unwrap_or(0);
         let workspace = Workspace::new(&compute, decoder.config(), longest);

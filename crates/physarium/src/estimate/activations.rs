@@ -17,6 +17,7 @@ use physarium_model::{Compute, Decoder, Gram, Workspace, add_cross};
 use crate::engine::GRADIENT_TOKENS;
 use crate::error::Result;
 use crate::random::SplitMix;
+use crate::recipe::arithmetic::compute;
 
 /// Tokens of the sample that is timed.
 const SAMPLE_TOKENS: usize = 256;
@@ -41,7 +42,7 @@ pub(crate) struct CalibratedRun<'a> {
 /// # Errors
 /// `Model` for a layer that cannot be read.
 pub(crate) fn of_activations(run: &CalibratedRun<'_>) -> Result<Duration> {
-    let compute = Compute::new(run.threads)?;
+    let compute = compute(run.threads, run.recipe.arithmetic)?;
     let needs = run.recipe.needs();
     let config = run.decoder.config();
     let layers = config.layers() as f64;
