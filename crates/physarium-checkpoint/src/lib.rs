@@ -53,6 +53,6 @@ pub use records::amounts::{NmPattern, Price, Sparsity};
 pub use records::method::{
     Amount, Calibration, Criterion, FlowRecipe, Method, MethodMismatch, Needs, Scope,
 };
-pub use records::recipe::{NonFinite, Recipe};
+pub use records::recipe::{Arithmetic, NonFinite, Recipe};
 pub use records::{journal, manifest};
 pub use threads::{Tasks, start_thread};

@@ -2,6 +2,7 @@
 
 use clap::{Args, ValueEnum};
 use physarium::Options;
+use physarium::checkpoint::Arithmetic;
 
 use crate::terminal;
 
@@ -86,6 +87,40 @@ impl ThreadsArgument {
     /// The number of threads.
     pub fn count(self) -> usize {
         self.threads.map_or(Options::default().threads, usize::from)
+    }
+}
+
+/// An arithmetic on the command line.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ArithmeticChoice {
+    /// Float32; on every machine
+    F32,
+    /// Activations as sums of two BF16 numbers; needs Intel AMX
+    Bf16x2,
+}
+
+impl From<ArithmeticChoice> for Arithmetic {
+    fn from(choice: ArithmeticChoice) -> Arithmetic {
+        match choice {
+            ArithmeticChoice::F32 => Arithmetic::F32,
+            ArithmeticChoice::Bf16x2 => Arithmetic::Bf16x2,
+        }
+    }
+}
+
+/// The arithmetic of a command that computes with a decoder.
+#[derive(Args, Clone, Copy)]
+pub struct ArithmeticArgument {
+    /// Arithmetic of products with activations; one gives the same result on every machine that has it [default:
+    /// bf16x2 on Intel AMX, f32 elsewhere]
+    #[arg(long = "arithmetic", value_enum, help_heading = DISPLAY)]
+    choice: Option<ArithmeticChoice>,
+}
+
+impl ArithmeticArgument {
+    /// The arithmetic, if one was given.
+    pub fn given(self) -> Option<Arithmetic> {
+        self.choice.map(Arithmetic::from)
     }
 }
 

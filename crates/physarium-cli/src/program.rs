@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use physarium::Error;
+use physarium::model::check_instructions;
 
 use crate::arguments::Display;
 use crate::commands::{audit, compare, demo, eval, inspect, pack, prune, run, shell, verify};
@@ -97,7 +98,20 @@ pub fn run() -> ExitCode {
         Command::Prune(_) | Command::Compare(_) => "to resume",
         _ => "to start again",
     };
-    let result = match cli.command {
+    match execute(cli.command) {
+        Ok(Outcome::True) => ExitCode::SUCCESS,
+        Ok(Outcome::False) => ExitCode::from(1),
+        Ok(Outcome::Undecided | Outcome::Failed) => ExitCode::from(2),
+        Ok(Outcome::Partial) => ExitCode::from(128 + signals::caught()),
+        Err(e) => fail(&e, again),
+    }
+}
+
+/// Runs a command.
+fn execute(command: Command) -> anyhow::Result<Outcome> {
+    // Tests choose an instruction set; one that the processor does not have must not pass for the one it has.
+    check_instructions()?;
+    match command {
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::Prune(arguments) => prune::run(arguments),
         Command::Audit(arguments) => audit::run(arguments),
@@ -110,13 +124,6 @@ pub fn run() -> ExitCode {
         Command::Demo(arguments) => demo::run(arguments),
         Command::Completions(arguments) => shell::completions(arguments, Cli::command()),
         Command::Man(arguments) => shell::man(arguments, Cli::command()),
-    };
-    match result {
-        Ok(Outcome::True) => ExitCode::SUCCESS,
-        Ok(Outcome::False) => ExitCode::from(1),
-        Ok(Outcome::Undecided | Outcome::Failed) => ExitCode::from(2),
-        Ok(Outcome::Partial) => ExitCode::from(128 + signals::caught()),
-        Err(e) => fail(&e, again),
     }
 }
 

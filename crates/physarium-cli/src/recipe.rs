@@ -6,13 +6,15 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 use physarium::audit::grouped;
 use physarium::checkpoint::manifest::Manifest;
-use physarium::checkpoint::{Calibration, NmPattern, NonFinite, Price, Recipe, Source, Sparsity};
+use physarium::checkpoint::{
+    Arithmetic, Calibration, NmPattern, NonFinite, Price, Recipe, Source, Sparsity,
+};
 use physarium::{
     Allocation, CalibrationOptions, CalibrationText, Error, MethodName, NoEffect, RecipeError,
-    RecipeOption, RecipeOptions, ScopeName, check_recipe,
+    RecipeOption, RecipeOptions, ScopeName, check_recipe, with_arithmetic,
 };
 
-use crate::arguments::{CALIBRATION, FLOW, METHOD, SelectionArguments};
+use crate::arguments::{ArithmeticChoice, CALIBRATION, FLOW, METHOD, SelectionArguments};
 use crate::output::{self, counted};
 
 /// Largest recipe in TOML that is read, in bytes.
@@ -49,6 +51,10 @@ pub struct RecipeArguments {
     selection: SelectionArguments,
     #[command(flatten)]
     calibration: CalibrationArguments,
+    /// Arithmetic of an activation-aware method; one gives the same bytes on every machine that has it [default:
+    /// bf16x2 on Intel AMX, f32 elsewhere]
+    #[arg(long, value_enum, help_heading = CALIBRATION)]
+    arithmetic: Option<ArithmeticChoice>,
     /// Side length of the square tiles, 1 to 1024 [default: 256]
     #[arg(long, value_name = "N", help_heading = FLOW)]
     block_size: Option<u64>,
@@ -243,6 +249,7 @@ impl RecipeArguments {
             beta: self.beta,
             inflow: self.inflow,
             calibration: self.calibration.options(),
+            arithmetic: self.arithmetic.map(Arithmetic::from),
             target,
             skip,
             non_finite: self.allow_nonfinite.then_some(NonFinite::Keep),
@@ -281,6 +288,6 @@ impl RecipeArguments {
             return Ok((recipe, None));
         }
         // `Surgery::calibrate` compares its digest with the recipe's.
-        Ok((recipe, Some(self.calibration.text()?)))
+        Ok((with_arithmetic(recipe), Some(self.calibration.text()?)))
     }
 }

@@ -53,6 +53,11 @@ fn with_value(option: RecipeOption) -> String {
         RecipeOption::CalibrationTokens => "1024",
         RecipeOption::Window => "64",
         RecipeOption::Seed => "9",
+        // That which is not the machine's default, or which it does not have.
+        RecipeOption::Arithmetic => match physarium::model::Arithmetic::of_machine() {
+            physarium::model::Arithmetic::F32 => "bf16x2",
+            physarium::model::Arithmetic::Bf16x2 => "f32",
+        },
         RecipeOption::AllowNonfinite => "",
     };
     format!("{} {value}", spelled(option))
@@ -94,6 +99,7 @@ fn every_option_with_every_method_changes_the_recipe_or_is_refused() {
                     }
                     (Ok(_), Err(_)) => assert!(context.contains(&spelled(option))),
                     (Err(why), _) => {
+                        // A method that needs an amount, an arithmetic that needs a processor.
                         let named = why.contains(&spelled(option)) || why.contains("needs");
                         assert!(why.starts_with("error: ") && named, "{context}: {why}");
                     }
@@ -127,17 +133,26 @@ fn every_option_of_every_command_is_known_here() {
         ),
         ("audit", format!("against from-journal claims report target skip threads {display}")),
         ("verify", format!("against {display}")),
-        ("eval", format!("text field window stride limit against per-token threads {display}")),
+        (
+            "eval",
+            format!(
+                "text field window stride limit against per-token threads arithmetic {display}"
+            ),
+        ),
         (
             "compare",
             format!(
                 "out keep restart methods sparsity pattern allocation target skip calibration \
-                     calibration-tokens window seed text eval-window limit threads {display}"
+                     calibration-tokens window seed text eval-window limit threads arithmetic {display}"
             ),
         ),
         ("pack", format!("out force follow-links {display}")),
         ("unpack", format!("out {display}")),
-        ("run", "prompt chat max-tokens temperature top-p seed threads format quiet".to_owned()),
+        (
+            "run",
+            "prompt chat max-tokens temperature top-p seed threads arithmetic format quiet"
+                .to_owned(),
+        ),
         ("demo", "demo out quiet".to_owned()),
     ] {
         let mut known: BTreeSet<String> = options.split_whitespace().map(str::to_owned).collect();
@@ -178,6 +193,18 @@ const PAIRS: &[(&str, &str)] = &[
     (
         "prune model --out o --recipe r.toml --method magnitude",
         "--method has no effect with --recipe",
+    ),
+    (
+        "prune model --out o --arithmetic f32",
+        "--arithmetic has no effect: the method does not use calibration",
+    ),
+    (
+        "prune model --out o --method magnitude --sparsity 0.5 --arithmetic bf16x2",
+        "--arithmetic has no effect: the method does not use calibration",
+    ),
+    (
+        "prune model --out o --recipe r.toml --arithmetic f32",
+        "--arithmetic has no effect with --recipe",
     ),
     ("prune model --out o --recipe r.toml --skip *.k_proj.weight", "cannot be used with"),
     ("prune model --out o --quiet --progress json", "cannot be used with"),

@@ -100,7 +100,7 @@ where
 {
     let (elements, rest) = bytes.as_chunks_mut::<SIZE>();
     assert!(rest.is_empty(), "not whole {SIZE}-byte elements");
-    pulp::Arch::new().dispatch(Below { elements, below, infinity })
+    physarium_kernels::dispatch(Below { elements, below, infinity })
 }
 
 /// Zeroes every element with the key `key`, if that is non-zero and finite; returns their number.

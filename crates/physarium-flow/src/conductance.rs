@@ -18,11 +18,14 @@ iteration (dt = 1), so the new D is the response itself. A tube is dead when its
 the largest.
 
 Weights of equal magnitude have the same D, so the code follows one tube per *distinct* magnitude,
-with its count. The sum runs over the distinct magnitudes in ascending order, in float64, so the
-result does not depend on the machine or the number of threads. Magnitudes are first divided by a power
+with its count. The sum runs over the distinct magnitudes in ascending order, in float64, and the power is that of
+the `libm` crate, not of the platform (whose last bit depends on the processor: glibc has one with fused multiply-adds
+and one without), so the result does not depend on the machine or the number of threads. Magnitudes are first divided by a power
 of two so that the largest is in [1, 2); therefore scaling a tile by a power of two changes no bit
 of the result.
 */
+
+use physarium_kernels::dispatch;
 
 use crate::census::Magnitudes;
 use crate::cut::Cut;
@@ -92,7 +95,7 @@ impl Conductance {
             tubes.fill(tile, format);
         }
         let total = tiles.map(|tile| params.inflow * tile.finite() as f64);
-        pulp::Arch::new().dispatch(Adaptation { lanes, total, params });
+        dispatch(Adaptation { lanes, total, params });
         std::array::from_fn(|lane| match lanes[lane].dead_count() {
             Some(dead) => Cut { below: tiles[lane].keys[dead], ties_end: 0 },
             None => Cut::NOTHING,
@@ -180,7 +183,7 @@ impl<const L: usize> pulp::NullaryFnOnce for Adaptation<'_, L> {
                 step(open, scale, |flux| flux * flux)
             } else {
                 // Beyond the largest float the response is 1, not ∞ / ∞.
-                step(open, scale, |flux| flux.powf(params.beta).min(f64::MAX))
+                step(open, scale, |flux| libm::pow(flux, params.beta).min(f64::MAX))
             };
             for tubes in lanes.iter_mut() {
                 let open = &tubes.conductance[tubes.closed..];

@@ -4,7 +4,7 @@
 use physarium_flow::activation::{
     ActivationFlow, Keep, Problem, activation_flow, sparsegpt, wanda,
 };
-use physarium_kernels::Compute;
+use physarium_kernels::{Arithmetic, Compute};
 use serde_json::Value;
 
 /// XᵀY ÷ rows, in float64.
@@ -53,8 +53,8 @@ fn each_method_gives_what_its_equations_give_in_float64() {
     let share = |share: f64| Keep::AllBut((share * weights.len() as f64).round() as usize);
     let pattern = Keep::Pattern { keep: 2, group: 4 };
     let flow = ActivationFlow::default();
-    // The steps of the flow are less precise on some processors and may choose another mask at the threshold.
-    let compute = Compute::portable(1).unwrap();
+    // The steps of the flow are less precise in the other arithmetic and may choose another mask at the threshold.
+    let compute = Compute::with_arithmetic(1, Arithmetic::F32).unwrap();
     let results = [
         ("wanda", wanda(&compute, &own, share(0.5)).unwrap()),
         ("sparsegpt", sparsegpt(&compute, &own, share(0.5)).unwrap()),
@@ -72,8 +72,10 @@ fn each_method_gives_what_its_equations_give_in_float64() {
         for (at, (found, expected)) in found.weights.iter().zip(&expected).enumerate() {
             assert_eq!(*found == 0.0, *expected == 0.0, "{name}, weight {at}: {found} {expected}");
             let off = (f64::from(*found) - expected).abs();
+            // The refit takes few steps: along directions on which the outputs hardly depend, weights are not
+            // determined, and other orders of the float32 sums move them by as much (outputs by 1e-3 of the error).
             assert!(
-                off < 1e-2 * (1.0 + expected.abs()),
+                off < 2e-2 * (1.0 + expected.abs()),
                 "{name}, weight {at}: {found}, not {expected}"
             );
         }

@@ -1,24 +1,37 @@
 /*!
-The threads that compute, with the instruction set and the buffers that products use.
+The threads that compute, with the arithmetic, the instruction set and the buffers that products use.
 
-In: a number of threads. Out: [`Compute`], which runs independent tasks on them, so that results do not depend
-on the number of threads.
+In: a number of threads and an arithmetic. Out: [`Compute`], which runs independent tasks on them, so that results do
+not depend on the number of threads.
 */
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
 
-use crate::instructions::Instructions;
+use crate::arithmetic::{Arithmetic, ArithmeticUnavailable};
+use crate::instructions::{Instructions, NoSuchInstructions};
 use crate::matvec::VectorKind;
 use crate::tiles::Tile;
 
-/// The operating system cannot start the threads.
+/// What keeps this process from computing as it was asked to.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot start {threads} threads: {reason}\nhint: try --threads 1")]
-pub struct ThreadsUnavailable {
-    threads: usize,
-    reason: rayon::ThreadPoolBuildError,
+#[non_exhaustive]
+pub enum ComputeError {
+    /// The operating system cannot start the threads.
+    #[error("cannot start {threads} threads: {reason}\nhint: try --threads 1")]
+    Threads {
+        /// Number of threads.
+        threads: usize,
+        /// Why.
+        reason: rayon::ThreadPoolBuildError,
+    },
+    /// The processor does not have the arithmetic.
+    #[error(transparent)]
+    Arithmetic(#[from] ArithmeticUnavailable),
+    /// The environment asks for instructions that the processor does not have.
+    #[error(transparent)]
+    Instructions(#[from] NoSuchInstructions),
 }
 
 /// Whether weights that were repacked for the instruction set stay in memory beside the original ones.
@@ -33,10 +46,10 @@ enum PackedWeights {
 /// Says whether work is to stop; once true, it stays true.
 type Stop = Arc<dyn Fn() -> bool + Send + Sync>;
 
-/// Threads that compute, and the instruction set that they use.
+/// Threads that compute, and the arithmetic and the instruction set that they use.
 pub struct Compute {
     pool: rayon::ThreadPool,
-    instructions: Instructions,
+    arithmetic: Arithmetic,
     vectors: VectorKind,
     packed_weights: PackedWeights,
     /// Asked before each task.
@@ -46,23 +59,42 @@ pub struct Compute {
 }
 
 impl Compute {
-    /// Starts `threads` threads (at least one) with the fastest instruction set available.
+    /// Starts `threads` threads (at least one) with the fastest arithmetic available.
     ///
     /// # Errors
-    /// [`ThreadsUnavailable`], if the operating system cannot start them.
-    pub fn new(threads: usize) -> Result<Compute, ThreadsUnavailable> {
-        Compute::with(threads, Instructions::detect())
+    /// As [`Compute::with_arithmetic`].
+    pub fn new(threads: usize) -> Result<Compute, ComputeError> {
+        Compute::with_arithmetic(threads, Arithmetic::of_machine())
     }
 
-    /// Like [`Compute::new`], but with the `gemm` crate for all products of many rows, for comparison.
+    /// Starts `threads` threads (at least one) that compute in this arithmetic.
     ///
     /// # Errors
-    /// [`ThreadsUnavailable`], if the operating system cannot start them.
-    pub fn portable(threads: usize) -> Result<Compute, ThreadsUnavailable> {
-        Compute::with(threads, Instructions::Portable)
+    /// `Threads`, if the operating system cannot start them; `Arithmetic`, if the processor does not have the
+    /// arithmetic; `Instructions`, if the environment asks for an instruction set that the processor does not have.
+    pub fn with_arithmetic(
+        threads: usize,
+        arithmetic: Arithmetic,
+    ) -> Result<Compute, ComputeError> {
+        let vectors = Instructions::of_process()?.vectors;
+        arithmetic.check()?;
+        let threads = threads.max(1);
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|index| format!("compute-{index}"))
+            .build()
+            .map_err(|reason| ComputeError::Threads { threads, reason })?;
+        Ok(Compute {
+            pool,
+            arithmetic,
+            vectors,
+            packed_weights: PackedWeights::Kept,
+            stop: None,
+            buffers: Mutex::default(),
+        })
     }
 
-    /// The same with other vector instructions for products of one row, for comparison.
+    /// The same with other vector instructions for float32 products, for comparison.
     ///
     /// # Panics
     /// If this processor does not support them.
@@ -96,29 +128,20 @@ impl Compute {
         self.stop.as_ref().is_some_and(|stop| stop())
     }
 
-    fn with(threads: usize, instructions: Instructions) -> Result<Compute, ThreadsUnavailable> {
-        let threads = threads.max(1);
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .thread_name(|index| format!("compute-{index}"))
-            .build()
-            .map_err(|reason| ThreadsUnavailable { threads, reason })?;
-        Ok(Compute {
-            pool,
-            instructions,
-            vectors: VectorKind::detect(),
-            packed_weights: PackedWeights::Kept,
-            stop: None,
-            buffers: Mutex::default(),
-        })
+    /// The arithmetic of products with many rows.
+    pub fn arithmetic(&self) -> Arithmetic {
+        self.arithmetic
     }
 
-    /// The instruction set of products with many rows.
-    pub fn instructions(&self) -> Instructions {
-        self.instructions
+    /// Name of the instruction set of products with many rows, for reports.
+    pub fn instructions(&self) -> &'static str {
+        match self.arithmetic {
+            Arithmetic::Bf16x2 => "amx",
+            Arithmetic::F32 => self.vectors.name(),
+        }
     }
 
-    /// The vector instructions of products with one row.
+    /// The vector instructions of float32 products.
     pub fn vectors(&self) -> VectorKind {
         self.vectors
     }
@@ -155,13 +178,17 @@ impl Compute {
     /// shorter. Runs are processed in any order, on all threads, until [stopped](Compute::stopping_when).
     ///
     /// # Panics
-    /// If `len` is zero.
+    /// If `len` is zero and there is data.
     pub fn each_chunk<T: Send>(
         &self,
         data: &mut [T],
         len: usize,
         task: impl Fn(usize, &mut [T]) + Sync + Send,
     ) {
+        if data.is_empty() {
+            return;
+        }
+        assert!(len > 0, "runs of no elements");
         let task = |index, chunk: &mut [T]| {
             if !self.is_stopped() {
                 task(index, chunk);
@@ -191,6 +218,12 @@ impl Compute {
 
 impl std::fmt::Debug for Compute {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Compute({} threads, {})", self.threads(), self.instructions.name())
+        write!(
+            f,
+            "Compute({} threads, {}, {})",
+            self.threads(),
+            self.arithmetic,
+            self.instructions()
+        )
     }
 }

@@ -1,42 +1,120 @@
-//! The instruction set that products with many rows run on.
+/*!
+The instruction set that this process computes with.
 
-/// Ways to compute the product of BF16 weights and float32 activations.
-///
-/// Both sum in float32. They differ in the order of the sums and in the precision of the activations.
+It is what the processor has, unless [`INSTRUCTIONS_VARIABLE`] names a smaller one, which tests use. This is the only
+place that reads the variable.
+*/
+
+use std::sync::OnceLock;
+
+use pulp::{Arch, NullaryFnOnce};
+
+use crate::matvec::VectorKind;
+
+/// The environment variable that names the instruction set: `portable`, `avx2`, `avx512`, `neon` or `amx`.
+pub const INSTRUCTIONS_VARIABLE: &str = "PHYSARIUM_INSTRUCTIONS";
+
+/// The environment asks for an instruction set that this processor does not have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{INSTRUCTIONS_VARIABLE}={found}: expected an instruction set of this processor: {expected}"
+)]
+pub struct NoSuchInstructions {
+    found: String,
+    expected: String,
+}
+
+/// What this process computes with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Instructions {
-    /// The `gemm` crate in float32, on the vector instructions of the processor.
-    Portable,
-    /// Intel AMX tiles: an activation is the sum of two BF16 terms, which have 16 bits together.
-    Amx,
+pub(crate) struct Instructions {
+    /// The vector instructions.
+    pub(crate) vectors: VectorKind,
+    /// Whether AMX tiles may be used.
+    pub(crate) tiles: bool,
 }
 
 impl Instructions {
-    /// Its name for reports.
-    pub fn name(self) -> &'static str {
-        match self {
-            Instructions::Portable => "vector",
-            Instructions::Amx => "amx",
-        }
+    /// The instructions of this process.
+    ///
+    /// # Errors
+    /// [`NoSuchInstructions`], if the environment asks for some that the processor does not have.
+    pub(crate) fn of_process() -> Result<Instructions, NoSuchInstructions> {
+        static OF_PROCESS: OnceLock<Result<Instructions, NoSuchInstructions>> = OnceLock::new();
+        let read = || Instructions::named(std::env::var_os(INSTRUCTIONS_VARIABLE));
+        OF_PROCESS.get_or_init(read).clone()
     }
 
-    /// The arithmetic of its products, for reports.
-    pub fn arithmetic(self) -> &'static str {
-        match self {
-            Instructions::Portable => "float32",
-            Instructions::Amx => {
-                "float32; activations rounded to 16 bits in products with BF16 weights"
-            }
-        }
+    fn named(name: Option<std::ffi::OsString>) -> Result<Instructions, NoSuchInstructions> {
+        let kinds = VectorKind::available();
+        let best = Instructions {
+            vectors: kinds.last().copied().unwrap_or(VectorKind::Portable),
+            tiles: has_tiles(),
+        };
+        let Some(name) = name else { return Ok(best) };
+        let tiles = best.tiles.then_some(("amx", best));
+        let vectors =
+            kinds.iter().map(|kind| (kind.name(), Instructions { vectors: *kind, tiles: false }));
+        let all: Vec<_> = vectors.chain(tiles).collect();
+        let found = all.iter().find(|(known, _)| name == *known);
+        found.map(|(_, instructions)| *instructions).ok_or_else(|| NoSuchInstructions {
+            found: name.to_string_lossy().escape_default().to_string(),
+            expected: all.iter().map(|(known, _)| *known).collect::<Vec<_>>().join(", "),
+        })
     }
+}
 
-    /// The fastest one that the processor and the operating system support.
-    pub fn detect() -> Instructions {
-        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-        if crate::tiles::is_available() {
-            return Instructions::Amx;
+/// Checks that the processor has the instructions that the environment asks for.
+///
+/// # Errors
+/// [`NoSuchInstructions`], if it does not.
+pub fn check_instructions() -> Result<(), NoSuchInstructions> {
+    Instructions::of_process().map(|_| ())
+}
+
+fn has_tiles() -> bool {
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    return crate::tiles::is_available();
+    #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+    false
+}
+
+/// Runs an operation, compiled for the vector instructions of this process.
+///
+/// Operations in Rust give the same bits on all of them, as long as they call no function of the platform's library.
+pub fn dispatch<O: NullaryFnOnce>(operation: O) -> O::Output {
+    static ARCH: OnceLock<Arch> = OnceLock::new();
+    ARCH.get_or_init(arch).dispatch(operation)
+}
+
+fn arch() -> Arch {
+    let vectors = Instructions::of_process().map(|instructions| instructions.vectors);
+    #[cfg(target_arch = "x86_64")]
+    if vectors == Ok(VectorKind::Avx2) {
+        return pulp::x86::V3::try_new().map_or(Arch::Scalar, Arch::V3);
+    }
+    match vectors {
+        Ok(VectorKind::Portable) => Arch::Scalar,
+        _ => Arch::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_variable_names_what_the_processor_has() {
+        let named = |name: &str| Instructions::named(Some(name.into()));
+        for kind in VectorKind::available() {
+            let found = named(kind.name()).expect("available");
+            assert_eq!(found, Instructions { vectors: kind, tiles: false });
         }
-        Instructions::Portable
+        assert_eq!(named("amx").is_ok(), has_tiles());
+        for unknown in ["", "AVX2", "sse9\u{1b}"] {
+            let error = named(unknown).expect_err("unknown").to_string();
+            assert!(error.starts_with("PHYSARIUM_INSTRUCTIONS="), "{error}");
+            assert!(error.contains("portable") && !error.contains('\u{1b}'), "{error}");
+        }
+        assert!(Instructions::named(None).is_ok());
     }
 }

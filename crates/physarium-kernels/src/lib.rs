@@ -2,12 +2,12 @@
 The numerical kernels of a decoder: matrix products and elementwise maths.
 
 In: slices of `f32`, and weights in the dtype that they are stored in ([`Dense`], [`Sparse`]). Out: slices
-of `f32`. [`Compute`] holds the threads and the instruction set; a [`Linear`] is a projection; [`multiply`] is
-the product of two small matrices; [`Gram`], [`add_cross`] and [`Symmetric`] serve the activation-aware
-pruning methods; [`vector`] has the operations on rows.
+of `f32`. [`Compute`] holds the threads, the arithmetic and the instruction set; a [`Linear`] is a projection;
+[`Compute::multiply`] is the product of two small matrices; [`Gram`], [`add_cross`], [`Symmetric`] and
+[`inverse_factor`] serve the activation-aware pruning methods; [`vector`] has the operations on rows.
 
-All sums are float32 or float64, and no result depends on the number of threads. [`Instructions`] says in what
-the results of different instruction sets differ. This is the only crate with `unsafe` code.
+All sums are float32 or float64. No result depends on the number of threads, and none on the instruction set: results of
+one [`Arithmetic`] have the same bits everywhere. This is the only crate with `unsafe` code.
 */
 #![deny(missing_docs)]
 #![deny(clippy::undocumented_unsafe_blocks)]
@@ -16,7 +16,10 @@ the results of different instruction sets differ. This is the only crate with `u
     allow(dead_code, unused_imports, reason = "code that serves AMX only is unused elsewhere")
 )]
 
+mod arithmetic;
+mod blocked;
 mod compute;
+mod factor;
 mod instructions;
 mod matvec;
 mod memory;
@@ -25,12 +28,14 @@ mod tiles;
 pub mod vector;
 mod weights;
 
-pub use compute::{Compute, ThreadsUnavailable};
-pub use instructions::Instructions;
+pub use arithmetic::{Arithmetic, ArithmeticUnavailable};
+pub use compute::{Compute, ComputeError};
+pub use factor::inverse_factor;
+pub use instructions::{INSTRUCTIONS_VARIABLE, NoSuchInstructions, check_instructions, dispatch};
 pub use matvec::VectorKind;
 pub use memory::{Buffer, large_zeroed, release_memory};
 pub use products::{
-    Gram, Left, Linear, Output, Precision, Right, Symmetric, add_cross, forward_all, multiply,
+    Gram, Left, Linear, Output, Precision, Right, Symmetric, add_cross, forward_all,
 };
 pub use weights::{Dense, Sparse, SparseFault, Weights};
 

@@ -4,21 +4,19 @@ Operations on rows of float32: norms, softmax, activation functions, log-likelih
 In: rows `[rows, width]` or one row. Out: rows of the same shape, or a number per row.
 
 Each function is compiled for several vector instruction sets and selected at run time. Sums have a fixed
-number of lanes, and multiply-adds are fused on every processor or on none, so results have the same bits on
-any processor.
+number of lanes, multiply-adds are fused on every processor or on none, and no function of the platform's library is
+called except those that are correctly rounded (square root, fused multiply-add), so results have the same bits on any
+processor.
 */
 
-use pulp::{Arch, NullaryFnOnce};
+use pulp::NullaryFnOnce;
+
+use crate::instructions::dispatch;
 
 /// Number of lanes of a sum.
 const LANES: usize = 16;
 /// Number of elements that are summed in float32 before the sum continues in float64.
 const RUN: usize = 1024;
-
-/// Runs an operation, compiled for the vector instructions of this processor.
-fn dispatch<O: NullaryFnOnce>(operation: O) -> O::Output {
-    Arch::new().dispatch(operation)
-}
 
 /// eˣ with an error of at most 2 units in the last place; zero below -87, infinite above 88.7.
 #[inline(always)]
@@ -302,7 +300,7 @@ impl LogSum {
             #[inline(always)]
             fn call(self) -> LogSum {
                 let top = largest(self.0);
-                let ln_sum = sum(self.0, self.0, |logit, _| exp(logit - top)).ln();
+                let ln_sum = libm::log(sum(self.0, self.0, |logit, _| exp(logit - top)));
                 LogSum { top, ln_sum }
             }
         }
@@ -337,7 +335,7 @@ pub fn kl(base: &[f32], other: &[f32]) -> f64 {
     }
     assert_eq!(base.len(), other.len());
     let (p, q) = (LogSum::of(base), LogSum::of(other));
-    dispatch(Divergence(base, other, p.top, q.top)) / p.ln_sum.exp() + q.ln_sum - p.ln_sum
+    dispatch(Divergence(base, other, p.top, q.top)) / libm::exp(p.ln_sum) + q.ln_sum - p.ln_sum
 }
 
 /// Index of the largest logit; of equal ones, the first.

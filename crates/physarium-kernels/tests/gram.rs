@@ -1,8 +1,8 @@
-//! Sums over tokens and products with symmetric matrices against float64, on the instruction set of this
-//! processor and on the portable one.
+//! Sums over tokens and products with symmetric matrices against float64, in the arithmetic of this
+//! machine and in float32.
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
-use physarium_kernels::{Compute, Gram, Precision, Symmetric, add_cross};
+use physarium_kernels::{Arithmetic, Compute, Gram, Precision, Symmetric, add_cross};
 
 /// Pseudorandom numbers in -1 ..= 1; every ninth feature is a hundred times as large.
 fn activations(seed: u64, tokens: usize, width: usize) -> Vec<f32> {
@@ -38,7 +38,11 @@ fn worst(found: &[f32], exact: &[(f64, f64)]) -> f64 {
 }
 
 fn computes() -> [Compute; 3] {
-    [Compute::new(2).unwrap(), Compute::new(1).unwrap(), Compute::portable(2).unwrap()]
+    [
+        Compute::new(2).unwrap(),
+        Compute::new(1).unwrap(),
+        Compute::with_arithmetic(2, Arithmetic::F32).unwrap(),
+    ]
 }
 
 #[test]
@@ -65,7 +69,7 @@ fn gram_matrices_are_those_of_float64() {
                 }
             }
             let same_kind = of_best.get_or_insert_with(|| (gram.clone(), sums.clone()));
-            if compute.instructions() == computes()[0].instructions() {
+            if compute.arithmetic() == computes()[0].arithmetic() {
                 assert_eq!(*same_kind, (gram, sums), "the number of threads changes the sums");
             }
         }

@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 use half::{bf16, f16};
-use physarium_kernels::{Compute, Dense, Linear, Sparse, SparseFault, VectorKind, forward_all};
+use physarium_kernels::{
+    Arithmetic, Compute, Dense, Linear, Sparse, SparseFault, VectorKind, forward_all,
+};
 use proptest::prelude::*;
 
 /// A matrix that contains zeros of both signs.
@@ -94,7 +96,7 @@ proptest! {
             ];
             let mut first: Option<Vec<u32>> = None;
             for kind in VectorKind::available() {
-                let compute = Compute::portable(2).unwrap().with_vectors(kind);
+                let compute = Compute::with_arithmetic(2, Arithmetic::F32).unwrap().with_vectors(kind);
                 for map in &maps {
                     let mut y = vec![f32::NAN; outputs];
                     map.forward(&compute, &x, &mut y);
@@ -133,7 +135,7 @@ proptest! {
                 prop_assert_eq!(first.get_or_insert_with(|| bits(&y)), &bits(&y));
             }
             let portable = VectorKind::available().into_iter().map(|kind| {
-                let compute = Compute::portable(1).unwrap().with_vectors(kind);
+                let compute = Compute::with_arithmetic(1, Arithmetic::F32).unwrap().with_vectors(kind);
                 maps.each_ref().map(|map| {
                     let mut y = vec![f32::NAN; rows * outputs];
                     map.forward(&compute, &x, &mut y);

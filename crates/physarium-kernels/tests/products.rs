@@ -1,8 +1,8 @@
-//! Products against float64, on the instruction set of this processor and on the portable one.
+//! Products against float64, in the arithmetic of this machine and in float32.
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 use half::{bf16, f16};
-use physarium_kernels::{Compute, Dense, Left, Linear, Output, Right, forward_all, multiply};
+use physarium_kernels::{Arithmetic, Compute, Dense, Left, Linear, Output, Right, forward_all};
 use proptest::prelude::*;
 
 /// Pseudorandom numbers in -1 ..= 1 that use all 24 bits.
@@ -64,14 +64,14 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
-    fn every_dtype_on_every_instruction_set_is_float32(
+    fn every_dtype_in_every_arithmetic_is_float32(
         rows in 1usize..70, inputs in 1usize..90, outputs in 1usize..110, seed: u64,
     ) {
         let x = numbers(seed, rows * inputs);
         let bias = numbers(seed ^ 1, outputs);
         for (weights, values) in kinds(&numbers(seed ^ 2, outputs * inputs)) {
             let map = Linear::new(outputs, inputs, weights, Some(bias.clone()));
-            for compute in [Compute::new(2).unwrap(), Compute::portable(2).unwrap()] {
+            for compute in [Compute::new(2).unwrap(), Compute::with_arithmetic(2, Arithmetic::F32).unwrap()] {
                 let mut y = vec![f32::NAN; rows * outputs];
                 map.forward(&compute, &x, &mut y);
                 check(Reference { weights: &values, bias: &bias, inputs }, &x, &y);
@@ -93,8 +93,8 @@ fn large_products_are_correct_and_the_same_for_any_number_of_threads() {
     };
     let one = run(&Compute::new(1).unwrap());
     assert!(one == run(&Compute::new(3).unwrap()));
-    let portable = run(&Compute::portable(1).unwrap());
-    assert!(portable == run(&Compute::portable(3).unwrap()));
+    let portable = run(&Compute::with_arithmetic(1, Arithmetic::F32).unwrap());
+    assert!(portable == run(&Compute::with_arithmetic(3, Arithmetic::F32).unwrap()));
     let bias = vec![0.0; outputs];
     for row in [0, 17, 1023, 1024, 1099] {
         for y in [&one, &portable] {
@@ -132,10 +132,11 @@ fn maps_applied_together_give_the_results_of_each() {
 
 #[test]
 fn strided_products_do_not_change_elements_between_rows() {
+    let compute = Compute::new(1).unwrap();
     let (left, right) = (numbers(1, 5 * 9), numbers(2, 7 * 9));
     let mut out = vec![8.0; 5 * 10];
     let transposed = Right::Transposed { data: &right, stride: 9 };
-    multiply(
+    compute.multiply(
         [5, 9, 7],
         Left { data: &left, stride: 9 },
         transposed,
@@ -144,7 +145,7 @@ fn strided_products_do_not_change_elements_between_rows() {
     let columns: Vec<f32> = (0..9 * 7).map(|i| right[i % 7 * 9 + i / 7]).collect();
     let mut again = vec![8.0; 5 * 10];
     let as_is = Right::AsIs { data: &columns, stride: 7 };
-    multiply(
+    compute.multiply(
         [5, 9, 7],
         Left { data: &left, stride: 9 },
         as_is,

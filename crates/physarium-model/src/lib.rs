@@ -37,8 +37,8 @@ pub use open::notes::Note;
 pub use open::rope::{Angles, Rope};
 pub use open::shapes::{MapShape, StageKind, StageShape};
 pub use physarium_kernels::{
-    Buffer, Compute, Dense, Gram, Instructions, Linear, ThreadsUnavailable, VectorKind, add_cross,
-    large_zeroed, release_memory, vector,
+    Arithmetic, Buffer, Compute, ComputeError, Dense, Gram, Linear, NoSuchInstructions, VectorKind,
+    add_cross, check_instructions, large_zeroed, release_memory, vector,
 };
 pub use sensitivity::loss::{Labelled, Labels};
 pub use sensitivity::sensitivities;

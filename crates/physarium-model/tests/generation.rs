@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use physarium_model::{Compute, Decoder, Generation, Residency, VectorKind, vector};
+use physarium_model::{Arithmetic, Compute, Decoder, Generation, Residency, VectorKind, vector};
 use serde_json::Value;
 
 const MODELS: [&str; 7] =
@@ -38,7 +38,10 @@ fn every_family_matches_transformers_token_by_token() {
     for name in MODELS {
         let (dir, tokens, expected) = golden(name);
         let decoder = Decoder::open(&dir, Residency::Resident).unwrap();
-        for compute in [Compute::new(2).unwrap().sparing_memory(), Compute::portable(1).unwrap()] {
+        for compute in [
+            Compute::new(2).unwrap().sparing_memory(),
+            Compute::with_arithmetic(1, Arithmetic::F32).unwrap(),
+        ] {
             for pieces in [&[][..], &[5], &[3, 1, 20]] {
                 let found = nll(&decoder, &compute, &tokens, pieces);
                 for (at, (found, expected)) in found.iter().zip(&expected).enumerate() {

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use physarium_checkpoint::{Map, Site};
 use physarium_model::{
-    Buffer, Capture, Compute, Decoder, Dense, Error, Linear, Residency, Stage, StageKind,
-    Workspace, vector, walk,
+    Arithmetic, Buffer, Capture, Compute, Decoder, Dense, Error, Linear, Residency, Stage,
+    StageKind, Workspace, vector, walk,
 };
 use serde_json::Value;
 
@@ -54,7 +54,9 @@ fn every_family_matches_transformers() {
     for name in MODELS {
         let golden = golden(name);
         let decoder = Decoder::open(&golden.dir, Residency::Streamed).unwrap();
-        for compute in [Compute::new(2).unwrap(), Compute::portable(1).unwrap()] {
+        for compute in
+            [Compute::new(2).unwrap(), Compute::with_arithmetic(1, Arithmetic::F32).unwrap()]
+        {
             let workspace = Workspace::new(&compute, decoder.config(), golden.tokens.len());
             let logits = logits(&decoder, &workspace, &golden.tokens);
             let vocabulary = decoder.config().vocabulary;

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use physarium_checkpoint::{Named, Site};
 use physarium_model::{
-    Compute, Decoder, Error, Labelled, Labels, Residency, Sensitivity, Workspace, sensitivities,
+    Arithmetic, Compute, Decoder, Error, Labelled, Labels, Residency, Sensitivity, Workspace,
+    sensitivities,
 };
 use serde_json::Value;
 
@@ -43,7 +44,9 @@ fn measure(name: &str, compute: &Compute, labels: Labels) -> BTreeMap<Site, Sens
 fn every_family_matches_autograd() {
     for name in MODELS {
         let golden = json(dir(name).join("sensitivity.json"));
-        for compute in [Compute::new(2).unwrap(), Compute::portable(1).unwrap()] {
+        for compute in
+            [Compute::new(2).unwrap(), Compute::with_arithmetic(1, Arithmetic::F32).unwrap()]
+        {
             let all = measure(name, &compute, Labels::Next);
             let golden = golden.as_object().unwrap();
             assert_eq!(all.len(), golden.len());

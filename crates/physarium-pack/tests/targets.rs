@@ -49,6 +49,7 @@ fn manifest_of(target: &str, skip: &[&str]) -> String {
             target: vec![target.to_owned()],
             skip: skip.iter().map(|glob| (*glob).to_owned()).collect(),
             non_finite: NonFinite::Refuse,
+            arithmetic: None,
         },
         totals: Totals::default(),
         shards: Vec::new(),

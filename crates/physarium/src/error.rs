@@ -37,9 +37,9 @@ pub enum Error {
     /// A checkpoint that the decoder cannot run.
     #[error(transparent)]
     Model(#[from] physarium_model::Error),
-    /// The operating system cannot start more threads.
+    /// The machine cannot start more threads, or does not have the arithmetic or the instruction set that was asked for.
     #[error(transparent)]
-    Threads(#[from] physarium_model::ThreadsUnavailable),
+    Compute(#[from] physarium_model::ComputeError),
     /// A target whose weights or activations an activation-aware method cannot use.
     #[error("tensor {}: {what}", printable(tensor))]
     Unsolvable {
@@ -116,7 +116,7 @@ impl Error {
             Error::Unsolvable { .. } | Error::DeadInputs { .. } | Error::NonFiniteLogits { .. } => {
                 ErrorKind::Input
             }
-            Error::Threads(_) => ErrorKind::Environment,
+            Error::Compute(_) => ErrorKind::Environment,
             Error::Stopped => ErrorKind::Interrupted,
             Error::Usage(_) | Error::Recipe(_) => ErrorKind::Usage,
             Error::Transposed { .. } => ErrorKind::Unsupported,

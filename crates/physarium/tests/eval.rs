@@ -36,6 +36,7 @@ fn a_cancelled_evaluation_returns_its_scored_windows() {
         stride: None,
         limit: Some(20_480),
         threads: 2,
+        arithmetic: None,
     };
     let stop_after = |tokens| {
         let cancel = Cancel::default();
@@ -64,6 +65,7 @@ fn windows_and_strides_out_of_range_are_refused() {
             stride: Some(stride),
             limit: None,
             threads: 2,
+            arithmetic: None,
         };
         let refused = evaluate(&request, &Cancel::default(), &mut Silent);
         assert!(matches!(refused, Err(Error::Usage(_))), "{window} {stride}: {refused:?}");

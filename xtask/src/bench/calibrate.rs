@@ -116,7 +116,7 @@ fn products(arguments: &Arguments) -> anyhow::Result<()> {
         rate(2 * tokens * width * width, || sums.add(&compute, black_box(&x)))
     };
     let peak = coarse(LARGE).max(coarse(LARGE));
-    println!("| product ({}) | rows x width | GFLOP/s | of large |", compute.instructions().name());
+    println!("| product ({}) | rows x width | GFLOP/s | of large |", compute.instructions());
     println!("|---|---|---:|---:|");
     let row = |name: &str, [rows, width]: [usize; 2], rate: f64| {
         println!("| {name} | {rows} x {width} | {rate:.0} | {:.0} % |", 100.0 * rate / peak);

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::Context;
 use clap::Args;
-use physarium_kernels::{Compute, Dense, Linear};
+use physarium_kernels::{Arithmetic, Compute, Dense, Linear};
 use serde_json::Value;
 
 use super::products::{config_sizes, rate};
@@ -124,7 +124,10 @@ fn products(arguments: &Arguments) -> anyhow::Result<()> {
         ("head", [256, hidden, vocabulary]),
         ("large", LARGE),
     ];
-    let ways = [Compute::new(arguments.threads)?, Compute::portable(arguments.threads)?];
+    let ways = [
+        Compute::new(arguments.threads)?,
+        Compute::with_arithmetic(arguments.threads, Arithmetic::F32)?,
+    ];
     println!("| product | rows x inputs x outputs | instructions | GFLOP/s | of large |");
     println!("|---|---|---|---:|---:|");
     for compute in &ways {
@@ -132,7 +135,7 @@ fn products(arguments: &Arguments) -> anyhow::Result<()> {
         for (name, shape) in shapes {
             let rate = gflops(compute, shape);
             let [rows, inputs, outputs] = shape;
-            let by = compute.instructions().name();
+            let by = compute.instructions();
             let share = 100.0 * rate / peak;
             println!(
                 "| {name} | {rows} x {inputs} x {outputs} | {by} | {rate:.0} | {share:.0} % |"

@@ -4,6 +4,10 @@
 mod calibrate;
 mod decode;
 mod eval;
+#[cfg(target_arch = "x86_64")]
+mod gemm;
+#[cfg(target_arch = "x86_64")]
+mod kernels;
 mod products;
 mod prune;
 mod run;
@@ -24,6 +28,9 @@ pub enum Bench {
     Eval(eval::Arguments),
     /// Whole runs of wanda, sparsegpt and activation-flow, against SparseGPT in PyTorch
     Calibrate(calibrate::Arguments),
+    /// Float32 products on one core, against the gemm crate
+    #[cfg(target_arch = "x86_64")]
+    Kernels(kernels::Arguments),
     /// Milliseconds per token, dense and packed, against memory bandwidth, transformers and llama.cpp
     Run(decode::Arguments),
 }
@@ -35,6 +42,8 @@ pub fn run(bench: Bench) -> anyhow::Result<()> {
         Bench::Prune(arguments) => prune::run(&arguments),
         Bench::Eval(arguments) => eval::run(&arguments),
         Bench::Calibrate(arguments) => calibrate::run(&arguments),
+        #[cfg(target_arch = "x86_64")]
+        Bench::Kernels(arguments) => kernels::run(&arguments),
         Bench::Run(arguments) => decode::run(&arguments),
     }
 }

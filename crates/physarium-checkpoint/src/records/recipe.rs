@@ -22,6 +22,10 @@ pub struct Recipe {
     pub skip: Vec<String>,
     /// How NaN and infinite weights in a target are handled.
     pub non_finite: NonFinite,
+    /// The arithmetic of an activation-aware method. `None` for other methods, and in records of earlier versions, which
+    /// do not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub arithmetic: Option<Arithmetic>,
 }
 
 impl Recipe {
@@ -44,21 +48,37 @@ struct RecipeKeys {
     target: Vec<String>,
     skip: Vec<String>,
     non_finite: NonFinite,
+    arithmetic: Option<Arithmetic>,
 }
 
 impl TryFrom<RecipeKeys> for Recipe {
     type Error = String;
 
     fn try_from(keys: RecipeKeys) -> Result<Recipe, String> {
-        let RecipeKeys { method, target, skip, non_finite } = keys;
-        if method.needs().calibration.is_some() && non_finite == NonFinite::Keep {
-            let name = method.criterion().name();
+        let RecipeKeys { method, target, skip, non_finite, arithmetic } = keys;
+        let (name, uses_activations) =
+            (method.criterion().name(), method.needs().calibration.is_some());
+        if !uses_activations && arithmetic.is_some() {
+            return Err(format!("key \"arithmetic\": not a key of method {name}"));
+        }
+        if uses_activations && non_finite == NonFinite::Keep {
             return Err(format!(
                 "key \"non_finite\": expected \"refuse\" with method {name}, found \"keep\""
             ));
         }
-        Ok(Recipe { method, target, skip, non_finite })
+        Ok(Recipe { method, target, skip, non_finite, arithmetic })
     }
+}
+
+/// The arithmetic of products of activations. Results of one arithmetic have the same bytes on every machine that has
+/// it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Arithmetic {
+    /// Float32, which every machine has.
+    F32,
+    /// Activations as sums of two BF16 numbers, on Intel AMX.
+    Bf16x2,
 }
 
 /// How NaN and infinite weights in a target are handled.
@@ -86,6 +106,7 @@ mod tests {
             target: vec!["*.q_proj.weight".into()],
             skip: vec![],
             non_finite: NonFinite::Refuse,
+            arithmetic: None,
         };
         let text = serde_json::to_string(&recipe).expect("serialises");
         assert_eq!(serde_json::from_str::<Recipe>(&text).expect("reads back"), recipe);
@@ -152,9 +173,29 @@ mod tests {
             (r#""target":[],"skip":[],"non_finite":"refuse","seed":1"#, "unknown field `seed`"),
             (r#""target":[],"skip":3,"non_finite":"refuse""#, "skip"),
             (r#""target":[],"non_finite":"refuse""#, "missing field `skip`"),
+            (
+                r#""target":[],"skip":[],"non_finite":"refuse","arithmetic":"f16""#,
+                "expected `f32` or `bf16x2`",
+            ),
         ] {
             let why = read(WANDA, rest).expect_err(rest);
             assert!(why.contains(needle), "{rest}: no {needle} in {why}");
         }
+    }
+
+    #[test]
+    fn the_arithmetic_is_recorded_for_activation_aware_methods_only() {
+        let rest = r#""target":[],"skip":[],"non_finite":"refuse""#;
+        for (name, arithmetic) in [("f32", Arithmetic::F32), ("bf16x2", Arithmetic::Bf16x2)] {
+            let rest = format!(r#"{rest},"arithmetic":"{name}""#);
+            let recipe = read(WANDA, &rest).expect("a recipe");
+            assert_eq!(recipe.arithmetic, Some(arithmetic));
+            let text = serde_json::to_string(&recipe).expect("serialises");
+            assert_eq!(text, format!(r#"{{"method":{WANDA},{rest}}}"#));
+            let why = read(TENSOR, &rest).expect_err("refused");
+            assert!(why.contains("\"arithmetic\": not a key of method magnitude"), "{why}");
+        }
+        // A record of an earlier version.
+        assert_eq!(read(WANDA, rest).expect("a recipe").arithmetic, None);
     }
 }

@@ -169,6 +169,7 @@ impl Work {
             target: Vec::new(),
             skip: vec!["*.layers.7.*".to_owned()],
             non_finite: NonFinite::Refuse,
+            arithmetic: None,
         }
     }
 

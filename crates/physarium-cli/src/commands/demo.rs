@@ -187,6 +187,7 @@ fn pack_and_generate(
             max_tokens: 197,
             sampling: Sampling::default(),
             threads: Options::default().threads,
+            arithmetic: None,
         };
         generate(&request, cancel, &mut |_| Ok(()))
     };
@@ -228,6 +229,7 @@ fn evaluation<'a>(model: &'a Path, text: &'a Path) -> EvalRequest<'a> {
         stride: None,
         limit: None,
         threads: Options::default().threads,
+        arithmetic: None,
     }
 }
 

@@ -8,7 +8,7 @@ use physarium::checkpoint::printable;
 use physarium::{EvalRequest, Evaluation, evaluate};
 use serde_json::json;
 
-use crate::arguments::{Display, EVALUATION, Format, OUTPUT, ThreadsArgument};
+use crate::arguments::{ArithmeticArgument, Display, EVALUATION, Format, OUTPUT, ThreadsArgument};
 use crate::output::{self, Outcome};
 use crate::signals::{self, Reading, UntilScoring};
 use crate::terminal;
@@ -48,6 +48,8 @@ pub struct Arguments {
     #[command(flatten)]
     threads: ThreadsArgument,
     #[command(flatten)]
+    arithmetic: ArithmeticArgument,
+    #[command(flatten)]
     pub display: Display,
 }
 
@@ -76,6 +78,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         stride: arguments.stride.map(|tokens| tokens as usize),
         limit: arguments.limit.map(|tokens| tokens as usize),
         threads: arguments.threads.count(),
+        arithmetic: arguments.arithmetic.given(),
     };
     let mut until_scoring = UntilScoring { progress: &mut *progress, reading };
     let evaluation = evaluate(&request, &cancel, &mut until_scoring)?;

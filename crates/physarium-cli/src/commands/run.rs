@@ -10,7 +10,9 @@ use physarium::audit::grouped;
 use physarium::{GenerateRequest, Generated, Prompt, Sampling, Stopped, generate};
 use serde_json::json;
 
-use crate::arguments::{DISPLAY, Format, FormatArgument, GENERATION, ThreadsArgument};
+use crate::arguments::{
+    ArithmeticArgument, DISPLAY, Format, FormatArgument, GENERATION, ThreadsArgument,
+};
 use crate::output::{self, Outcome, size};
 use crate::signals::{self, Reading};
 
@@ -56,6 +58,8 @@ pub struct Arguments {
     #[command(flatten)]
     threads: ThreadsArgument,
     #[command(flatten)]
+    arithmetic: ArithmeticArgument,
+    #[command(flatten)]
     result: FormatArgument,
     /// Only errors on stderr
     #[arg(short, long, help_heading = DISPLAY)]
@@ -86,6 +90,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         max_tokens: arguments.max_tokens as usize,
         sampling,
         threads: arguments.threads.count(),
+        arithmetic: arguments.arithmetic.given(),
     };
     let format = arguments.result.format;
     let streamed = format == Format::Text;

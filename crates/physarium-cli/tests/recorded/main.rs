@@ -1,10 +1,11 @@
 /*!
 Runs of an earlier version, recorded: the same bytes are written, and its records are still read.
 
-`weights-only.sha256` and one file per processor hold the SHA-256 of shards, journal, manifest and packed file
-of every kind of run on the demo model, as commit 3a5b65b wrote them. One digest is newer: `target.physpack`
-stores a tensor named with `--target` as a mask, which that commit stored dense. `schema-1` holds the journal and
-the manifest of three of those runs.
+`weights-only.sha256` holds the SHA-256 of shards, journal, manifest and packed file of every kind of run on the demo
+model without calibration, as commit 3a5b65b wrote them. One digest is newer: `target.physpack` stores a tensor named
+with `--target` as a mask, which that commit stored dense. `schema-1` holds the journal and the manifest of three runs
+of that commit; its calibrated one does not say the arithmetic. `calibrated-f32.sha256` holds the same of runs with
+calibration, in the arithmetic `f32`, which gives these bytes on every machine.
 
 Records state the version of the program: after a change of version, `PHYSARIUM_RECORD=1` records again, and the
 digests of the shards must not change.
@@ -18,7 +19,6 @@ use std::path::{Path, PathBuf};
 use assert_cmd::Command;
 use physarium::checkpoint::Sha256;
 use physarium::checkpoint::manifest::{self, Manifest};
-use physarium::model::{Compute, Instructions, VectorKind};
 
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../demo/model");
 const RECORDED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/recorded");
@@ -34,7 +34,7 @@ const WEIGHTS_ONLY: [(&str, &str); 7] = [
     ("target", "--target *embed_tokens* --target *v_proj* --sparsity 0.25"),
 ];
 
-/// Activation-aware runs, whose bytes depend on the processor.
+/// Activation-aware runs, in the arithmetic that every machine has.
 const CALIBRATED: [(&str, &str); 5] = [
     ("wanda", "--method wanda --sparsity 0.5"),
     ("sparsegpt24", "--method sparsegpt --pattern 2:4"),
@@ -42,10 +42,7 @@ const CALIBRATED: [(&str, &str); 5] = [
     ("act-price", "--method activation-flow --price 0.05"),
     ("wanda-alloc", "--method wanda --sparsity 0.5 --allocation flow"),
 ];
-const CALIBRATION: &str = "--calibration-tokens 4096 --window 256";
-
-/// The processor that `schema-1/act` was recorded on.
-const RECORDED_ON: &str = "avx512-AuthenticAMD-25-17.sha256";
+const CALIBRATION: &str = "--calibration-tokens 4096 --window 256 --arithmetic f32";
 
 /// Digests by run and file.
 type Digests = BTreeMap<String, String>;
@@ -104,28 +101,6 @@ fn compare(file: &str, digests: &Digests) {
     assert_eq!(lines.lines().count(), recorded.lines().count(), "{file}: runs");
 }
 
-/// The file of this machine, if there is one. The order of float32 sums depends on the instructions and, because
-/// products are divided by cache size, on the processor.
-fn of_this_machine() -> Option<String> {
-    let instructions = match Compute::new(1).unwrap().instructions() {
-        Instructions::Portable => VectorKind::detect().name(),
-        tiles => tiles.name(),
-    };
-    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let field = |name: &str| {
-        let line = cpuinfo.lines().find(|line| line.split(':').next().unwrap().trim() == name);
-        line.and_then(|line| line.split(':').nth(1)).unwrap_or("unknown").trim().to_owned()
-    };
-    let processor = ["vendor_id", "cpu family", "model"].map(field).join("-");
-    let file = format!("{instructions}-{processor}.sha256");
-    let known = Path::new(RECORDED).join(&file).is_file();
-    if !known && std::env::var_os("PHYSARIUM_RECORD").is_none() {
-        eprintln!("skipped: no bytes are recorded for {file}");
-        return None;
-    }
-    Some(file)
-}
-
 #[test]
 fn magnitude_methods_write_the_recorded_bytes() {
     let work = tempfile::tempdir().unwrap();
@@ -134,13 +109,12 @@ fn magnitude_methods_write_the_recorded_bytes() {
 }
 
 #[test]
-fn activation_aware_methods_write_the_recorded_bytes_of_this_processor() {
-    let Some(file) = of_this_machine() else { return };
+fn activation_aware_methods_write_the_recorded_bytes() {
     let work = tempfile::tempdir().unwrap();
     let one = |(name, options): &(&str, &str)| {
         run(work.path(), name, &format!("{options} {CALIBRATION}"))
     };
-    compare(&file, &CALIBRATED.iter().flat_map(one).collect());
+    compare("calibrated-f32.sha256", &CALIBRATED.iter().flat_map(one).collect());
 }
 
 /// Repeats a recorded run, and puts the recorded journal and manifest into the output.
@@ -159,10 +133,7 @@ fn recorded_run(work: &Path, name: &str) -> PathBuf {
 #[test]
 fn a_recorded_run_is_repeated_verified_and_audited() {
     let work = tempfile::tempdir().unwrap();
-    let mut names = vec!["flow", "pattern"];
-    // On another processor a repetition has other bytes.
-    names.extend(of_this_machine().filter(|file| file == RECORDED_ON).map(|_| "act"));
-    for name in names {
+    for name in ["flow", "pattern"] {
         let out = recorded_run(work.path(), name);
         let out = out.to_str().unwrap();
         // Exit code 0: every recorded digest and count matches the bytes of the repeated run.
@@ -178,4 +149,24 @@ fn a_recorded_run_is_repeated_verified_and_audited() {
             serde_json::from_str(&physarium(&[&from_journal[..], &["--quiet"]].concat())).unwrap();
         assert_eq!(counted["pruned"], audit["pruned"], "{name}");
     }
+}
+
+/// What wrote it had no name for its arithmetic, so that it cannot be repeated byte for byte, but its records are read.
+#[test]
+fn records_without_an_arithmetic_are_read() {
+    let work = tempfile::tempdir().unwrap();
+    let records = Path::new(RECORDED).join("schema-1/act");
+    let journal = records.join("physarium.journal.jsonl");
+    let from_journal = ["audit", MODEL, "--from-journal", journal.to_str().unwrap()];
+    let audited = physarium(&[&from_journal[..], &["--format", "json", "--quiet"]].concat());
+    let audit: serde_json::Value = serde_json::from_str(&audited).unwrap();
+    assert!(audit["pruned"]["elements"].as_u64().is_some_and(|pruned| pruned > 0), "{audit}");
+    let (out, recipe) = (work.path().join("out"), records.join("physarium.manifest.json"));
+    let repeat = ["prune", MODEL, "--out", out.to_str().unwrap(), "--dry-run", "--quiet"];
+    let recipe = ["--recipe", recipe.to_str().unwrap(), "--format", "json"];
+    let planned = physarium(&[&repeat[..], &recipe].concat());
+    let planned: serde_json::Value = serde_json::from_str(&planned).unwrap();
+    // The default of the machine, which the new run would record.
+    let arithmetic = physarium::model::Arithmetic::of_machine().name();
+    assert_eq!(planned["recipe"]["arithmetic"], arithmetic);
 }

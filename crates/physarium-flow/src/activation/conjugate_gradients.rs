@@ -7,8 +7,7 @@ steps towards (G + cost) q = b, and b − G q for it. The Jacobi preconditioner 
 Rows are processed in blocks of [`ROWS`]: a step is one product with G and one pass over each row.
 */
 
-use physarium_kernels::{Compute, Precision, Symmetric};
-use pulp::Arch;
+use physarium_kernels::{Compute, Precision, Symmetric, dispatch};
 
 /// Number of rows that one task solves together.
 pub(super) const ROWS: usize = 192;
@@ -74,7 +73,6 @@ impl ConjugateGradients<'_> {
         let cols = self.cols;
         let mut direction = vec![0.0; flow.len()];
         let mut norms = vec![0.0; flow.len() / cols];
-        let arch = Arch::new();
         let mut product = vec![0.0; flow.len()];
         for step in 0..=self.steps {
             if self.compute.is_stopped() {
@@ -91,7 +89,7 @@ impl ConjugateGradients<'_> {
                     inverse: &diagonal.inverse[here],
                 };
                 let previous_norm = (step > 0).then_some(*norm);
-                *norm = arch.dispatch(|| row.step(previous_norm));
+                *norm = dispatch(|| row.step(previous_norm));
             }
             if step < self.steps {
                 self.gram.multiply(self.compute, &direction, Precision::Coarse, &mut product);

@@ -89,7 +89,7 @@ pub fn activation_flow(
             }
             let progress = t as f32 / parameters.iterations as f32;
             let penalty = progress.max(0.02);
-            let floor = 10f32.powf(-3.0 * progress);
+            let floor = libm::powf(10.0, -3.0 * progress);
             conductance.copy_from_slice(&flow);
             adapt(&mut conductance, keep, zeros, cols);
             if t % RECOMPUTE == 1 {
@@ -188,5 +188,5 @@ fn adapt(tubes: &mut [f32], keep: Keep, zeros: usize, cols: usize) {
 /// D = (|q| / τ)², bounded so that it stays finite. `tubes`: q, then D.
 fn conduct(tubes: &mut [f32], threshold: f32) {
     let inverse = 1.0 / threshold.max(f32::MIN_POSITIVE);
-    tubes.iter_mut().for_each(|p| *p = (*p * inverse).powi(2).min(1e12));
+    tubes.iter_mut().for_each(|p| *p = (*p * inverse * (*p * inverse)).min(1e12));
 }

@@ -17,7 +17,6 @@ All of them end with [`Unsolved::Stopped`] soon after their [`Compute`](physariu
 */
 
 mod conjugate_gradients;
-mod factor;
 mod flow;
 mod keep;
 mod order;

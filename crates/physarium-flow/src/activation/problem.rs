@@ -86,7 +86,8 @@ impl Problem<'_> {
             pruned.iter().zip(self.weights).map(|(new, old)| new - old).collect();
         let (total, change) = (power(self.weights), power(&change));
         match total.is_finite() && change.is_finite() {
-            true if total > 0.0 => (change / total).max(0.0),
+            // Not `max`: of zeros of two signs it may give either.
+            true if total > 0.0 && change > 0.0 => change / total,
             true => 0.0,
             false => f64::NAN,
         }

@@ -5,7 +5,7 @@ In: a [`Problem`]. Out: a Gram matrix with a unit diagonal, the demand of each r
 flows and back ([`Scaled`]).
 */
 
-use physarium_kernels::{Compute, Left, Output, Precision, Right, Symmetric, multiply};
+use physarium_kernels::{Compute, Left, Output, Precision, Right, Symmetric};
 
 use super::conjugate_gradients::{ConjugateGradients, ROWS};
 use super::problem::Problem;
@@ -45,7 +45,7 @@ impl Scaled {
             let shape = [demand.len() / cols, cols, cols];
             let target = Right::AsIs { data: target, stride: cols };
             let product = Output { data: demand, stride: cols };
-            multiply(shape, Left { data: weights, stride: cols }, target, product);
+            compute.multiply(shape, Left { data: weights, stride: cols }, target, product);
             for (b, w) in demand.chunks_exact_mut(cols).zip(weights.chunks_exact(cols)) {
                 for ((b, w), scale) in b.iter_mut().zip(w).zip(&scale) {
                     *b = (*b + damping as f32 * w) / scale;

@@ -12,9 +12,8 @@ pruned first: those that are zero already, and those whose inputs are always zer
 
 use std::ops::Range;
 
-use physarium_kernels::Compute;
+use physarium_kernels::{Compute, inverse_factor};
 
-use super::factor::inverse_factor;
 use super::keep::Keep;
 use super::order::{Order, Part, divide};
 use super::problem::{Problem, Solution, Unsolved, not_zero};
@@ -46,12 +45,12 @@ pub fn sparsegpt(
             if zeros <= free {
                 prune_free(problem, &order, zeros)
             } else {
-                let factor = inverse_factor(compute, problem)?;
+                let factor = spreading(compute, problem)?;
                 prune_blocks(compute, problem, Ordered { factor: &factor, order: &order }, zeros)
             }
         }
         Keep::Pattern { group, .. } => {
-            let factor = inverse_factor(compute, problem)?;
+            let factor = spreading(compute, problem)?;
             let pattern = Pattern { keep, group };
             prune_groups(compute, problem, Ordered { factor: &factor, order: &order }, pattern)
         }
@@ -169,7 +168,7 @@ struct Block<'a> {
 impl Block<'_> {
     /// w² ÷ the squared diagonal of the factor, for one weight of a row.
     fn score(&self, row: &[f32], column: usize) -> f32 {
-        (row[column] / self.factor[column * self.cols + column]).powi(2)
+        square(row[column] / self.factor[column * self.cols + column])
     }
 
     /// The ranks of the block's weights `[rows, columns]`.
@@ -235,4 +234,35 @@ impl Block<'_> {
             }
         }
     }
+}
+
+fn square(value: f32) -> f32 {
+    value * value
+}
+
+/// U `[cols, cols]`, upper triangular, with UᵀU the inverse of the damped Gram matrix.
+///
+/// With the order of inputs reversed, G = L Lᵀ; reversed again, G = R Rᵀ with R upper triangular, and
+/// U = R⁻¹.
+fn spreading(compute: &Compute, problem: &Problem<'_>) -> Result<Vec<f32>, Unsolved> {
+    let cols = problem.cols;
+    let damping = problem.damping();
+    let mut reversed: Vec<f64> = problem.gram.iter().rev().map(|g| f64::from(*g)).collect();
+    for power in reversed.iter_mut().step_by(cols + 1) {
+        // A dead input is decoupled from all others.
+        *power = if *power == 0.0 { 1.0 } else { *power } + damping;
+    }
+    let inverse = inverse_factor(compute, reversed, cols);
+    if compute.is_stopped() {
+        return Err(Unsolved::Stopped);
+    }
+    let inverse = inverse.ok_or(Unsolved::NotPositiveDefinite)?;
+    // L⁻ᵀ; reversed and transposed it is U.
+    let mut upper = vec![0.0; cols * cols];
+    compute.each_chunk(&mut upper, cols, |i, row| {
+        for (j, to) in row.iter_mut().enumerate().skip(i) {
+            *to = inverse[(cols - 1 - j) * cols + cols - 1 - i];
+        }
+    });
+    if compute.is_stopped() { Err(Unsolved::Stopped) } else { Ok(upper) }
 }

@@ -1,9 +1,9 @@
-//! The vector instructions of matrix-vector products, selected at run time.
+//! The vector instructions of float32 products, selected at run time.
 
 #[cfg(target_arch = "x86_64")]
 use super::{avx2::Avx2, avx512::Avx512};
 
-/// Vector instructions that a matrix-vector product runs on. All give the same bits.
+/// Vector instructions that float32 products run on. All give the same bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VectorKind {
     /// No special instructions: any processor.
@@ -35,11 +35,6 @@ impl VectorKind {
             }
         }
         kinds
-    }
-
-    /// The fastest kind that this processor supports.
-    pub fn detect() -> VectorKind {
-        VectorKind::available().pop().unwrap_or(VectorKind::Portable)
     }
 
     /// Its name for reports.

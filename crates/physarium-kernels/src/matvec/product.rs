@@ -110,7 +110,10 @@ impl Product<'_> {
         assert_eq!(rows.len(), y.len());
         assert!(self.x.in_order(tree(self.weights)).len() >= self.inputs);
         match self.weights {
-            Weights::Dense(weights) => assert!(rows.end * self.inputs <= weights.len()),
+            Weights::Dense(weights) => {
+                let end = rows.end.checked_mul(self.inputs);
+                assert!(end.is_some_and(|end| end <= weights.len()), "rows beyond the weights");
+            }
             Weights::Sparse(weights) => {
                 assert!(rows.end <= weights.outputs() && weights.inputs() == self.inputs);
             }

@@ -1,13 +1,14 @@
 /*!
 A block of outputs of a map: the unit of work of a product with many rows.
 
-In: rows of activations. Out: the columns of the result that belong to the block, written by the `gemm` crate.
+In: rows of activations. Out: the columns of the result that belong to the block, in float32.
 */
 
 use std::ops::Range;
 
 use super::linear::Linear;
-use super::strided::{Factor, Target, product};
+use crate::blocked::{Factor, Target, product};
+use crate::matvec::VectorKind;
 use crate::weights::{Dense, Weights};
 
 /// Rows of activations `[rows, width]`.
@@ -47,8 +48,8 @@ impl<'a> Block<'a> {
         })
     }
 
-    /// Computes the block by the `gemm` crate.
-    pub(super) fn run(&self, x: Rows<'_>) {
+    /// Computes the block in float32.
+    pub(super) fn run(&self, vectors: VectorKind, x: Rows<'_>) {
         /// Number of weights that are widened at once, so that they stay in a cache.
         const WIDENED: usize = 1 << 19;
         let inputs = self.map.inputs;
@@ -69,9 +70,12 @@ impl<'a> Block<'a> {
             // read transposed; the columns of `y` from `begin` on are this block's.
             unsafe {
                 product(
+                    vectors,
                     [x.count(), inputs, cols],
-                    Factor::rows(x.values.as_ptr(), inputs),
-                    Factor::transposed(weights.as_ptr(), inputs),
+                    [
+                        Factor::rows(x.values.as_ptr(), inputs),
+                        Factor::transposed(weights.as_ptr(), inputs),
+                    ],
                     Target { begin: self.y.begin.add(begin), ..self.y },
                 );
             }

@@ -12,7 +12,7 @@ use super::linear::Linear;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 use super::on_tiles::run_on_tiles;
 use super::one_row::forward_one_row;
-use super::strided::{Target, Update};
+use crate::blocked::{Target, Update};
 use crate::compute::Compute;
 
 impl Linear {
@@ -53,7 +53,7 @@ pub(super) fn forward_update(
     let mut blocks = Vec::new();
     for (map, y) in maps.iter_mut() {
         assert_eq!(map.inputs, width, "maps of the same rows");
-        assert_eq!(y.len(), rows * map.outputs, "result of {rows} rows");
+        assert_eq!(Some(y.len()), rows.checked_mul(map.outputs), "result of {rows} rows");
         blocks
             .extend(Block::of(map, Target { begin: y.as_mut_ptr(), stride: map.outputs, update }));
     }
@@ -63,5 +63,5 @@ pub(super) fn forward_update(
         return run_on_tiles(compute, x, &blocks);
     }
     debug_assert!(!on_tiles);
-    compute.each(blocks.len(), |index| blocks[index].run(x));
+    compute.each(blocks.len(), |index| blocks[index].run(compute.vectors(), x));
 }

@@ -2,15 +2,14 @@
 Sums over tokens of products of activations with activations.
 
 In: rows of activations `[tokens, width]`, one window after another. Out: Gram matrices `[width, width]`, summed
-in float32. On AMX each activation is the sum of two BF16 terms, 16 bits; elsewhere it is a float32.
+in float32. In `bf16x2` each activation is the sum of two BF16 terms, 16 bits; in `f32` it is a float32.
 */
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 use super::gram_on_tiles;
-use super::strided::{Factor, Target, Update, product};
+use crate::arithmetic::Arithmetic;
+use crate::blocked::{Factor, Target, Update, product};
 use crate::compute::Compute;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-use crate::instructions::Instructions;
 
 /// Number of rows of a result that one task computes.
 const ROWS: usize = 192;
@@ -35,18 +34,16 @@ enum Half {
 
 impl Gram {
     /// A sum of zero, for activations of `width` features.
+    ///
+    /// # Panics
+    /// If no memory can hold `width` squared elements.
     pub fn new(compute: &Compute, width: usize) -> Gram {
-        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-        let half = match compute.instructions() {
-            Instructions::Amx => Half::Addend,
-            Instructions::Portable => Half::Upper,
+        let half = match compute.arithmetic() {
+            Arithmetic::Bf16x2 => Half::Addend,
+            Arithmetic::F32 => Half::Upper,
         };
-        #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
-        let half = {
-            let _ = compute;
-            Half::Upper
-        };
-        Gram { width, sums: vec![0.0; width * width], half }
+        let elements = width.checked_mul(width).expect("a matrix that memory can hold");
+        Gram { width, sums: vec![0.0; elements], half }
     }
 
     /// Adds the rows of `x` `[tokens, width]`, on all threads. The order of sums depends on the shape only.
@@ -56,6 +53,9 @@ impl Gram {
     pub fn add(&mut self, compute: &Compute, x: &[f32]) {
         let width = self.width;
         assert!(x.len().is_multiple_of(width), "activations are not whole rows");
+        if x.is_empty() {
+            return;
+        }
         match self.half {
             Half::Upper => compute.each_chunk(&mut self.sums, ROWS * width, |block, sums| {
                 let first = block * ROWS;
@@ -66,9 +66,12 @@ impl Gram {
                 unsafe {
                     let begin = sums.as_mut_ptr().add(first);
                     product(
+                        compute.vectors(),
                         [rows, x.len() / width, width - first],
-                        Factor::transposed(x.as_ptr().add(first), width),
-                        Factor::rows(x.as_ptr().add(first), width),
+                        [
+                            Factor::transposed(x.as_ptr().add(first), width),
+                            Factor::rows(x.as_ptr().add(first), width),
+                        ],
                         Target { begin, stride: width, update: Update::Add },
                     );
                 }
@@ -107,8 +110,11 @@ pub fn add_cross(compute: &Compute, a: &[f32], b: &[f32], out: &mut [f32]) {
     let width = out.len().isqrt();
     assert_eq!(out.len(), width * width, "a square result");
     assert!(a.len() == b.len() && a.len().is_multiple_of(width), "as many whole rows");
+    if a.is_empty() {
+        return;
+    }
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-    if compute.instructions() == Instructions::Amx {
+    if compute.arithmetic() == Arithmetic::Bf16x2 {
         return gram_on_tiles::add_cross(compute, a, b, out);
     }
     compute.each_chunk(out, ROWS * width, |block, out| {
@@ -116,9 +122,12 @@ pub fn add_cross(compute: &Compute, a: &[f32], b: &[f32], out: &mut [f32]) {
         // `block * ROWS` on, the right factor is all of `b`; their lengths were asserted above.
         unsafe {
             product(
+                compute.vectors(),
                 [out.len() / width, a.len() / width, width],
-                Factor::transposed(a.as_ptr().add(block * ROWS), width),
-                Factor::rows(b.as_ptr(), width),
+                [
+                    Factor::transposed(a.as_ptr().add(block * ROWS), width),
+                    Factor::rows(b.as_ptr(), width),
+                ],
                 Target { begin: out.as_mut_ptr(), stride: width, update: Update::Add },
             );
         }

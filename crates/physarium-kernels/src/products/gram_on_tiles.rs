@@ -8,7 +8,7 @@ use half::bf16;
 
 use super::forward::forward_update;
 use super::linear::Linear;
-use super::strided::Update;
+use crate::blocked::Update;
 use crate::compute::Compute;
 use crate::tiles::split;
 use crate::weights::Dense;

@@ -35,7 +35,7 @@ impl Linear {
         let weights = weights.into();
         assert!(outputs > 0 && inputs > 0, "an empty map");
         let fits = match &weights {
-            Weights::Dense(weights) => weights.len() == outputs * inputs,
+            Weights::Dense(weights) => Some(weights.len()) == outputs.checked_mul(inputs),
             Weights::Sparse(weights) => [weights.outputs(), weights.inputs()] == [outputs, inputs],
         };
         assert!(fits, "weights of a map [{outputs}, {inputs}]");

@@ -22,5 +22,5 @@ mod tile_weights;
 pub use forward::forward_all;
 pub use gram::{Gram, add_cross};
 pub use linear::Linear;
-pub use strided::{Left, Output, Right, multiply};
+pub use strided::{Left, Output, Right};
 pub use symmetric::{Precision, Symmetric};

@@ -8,8 +8,8 @@ blocks.
 use std::ops::Range;
 
 use super::block::{Block, Rows};
-use super::strided::Update;
 use super::tile_weights::pack_outputs;
+use crate::blocked::Update;
 use crate::compute::Compute;
 use crate::tiles::{Begin, Sums, TERMS, TILE_DEPTH, TILE_ROWS, Tile, TileUnit, split_band};
 

@@ -7,8 +7,8 @@ In: a [`Linear`]. Out: for AMX, its BF16 weights as tiles, kept in the map; noth
 use super::linear::Linear;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 use super::tile_weights::pack_weights;
+use crate::arithmetic::Arithmetic;
 use crate::compute::Compute;
-use crate::instructions::Instructions;
 use crate::weights::Dense;
 
 impl Linear {
@@ -31,6 +31,6 @@ impl Linear {
     /// Whether products with many rows run on tiles.
     pub(super) fn runs_on_tiles(&self, compute: &Compute) -> bool {
         let bf16 = matches!(self.weights.values(), Dense::Bf16(_));
-        bf16 && compute.instructions() == Instructions::Amx
+        bf16 && compute.arithmetic() == Arithmetic::Bf16x2
     }
 }

@@ -6,11 +6,9 @@ In: rows `[rows, width]`. Out: their products with the matrix, `[rows, width]`.
 
 use super::forward::forward_update;
 use super::linear::Linear;
-use super::strided::Update;
+use crate::arithmetic::Arithmetic;
+use crate::blocked::Update;
 use crate::compute::Compute;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-use crate::instructions::Instructions;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 use crate::tiles::split;
 use crate::weights::Dense;
 
@@ -38,17 +36,15 @@ impl Symmetric {
     /// # Panics
     /// If the number of elements is not `width` squared.
     pub fn new(compute: &Compute, elements: Vec<f32>, width: usize) -> Symmetric {
-        assert_eq!(elements.len(), width * width, "a square matrix");
+        assert_eq!(Some(elements.len()), width.checked_mul(width), "a square matrix");
         let map = |weights| Linear::new(width, width, weights, None);
-        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-        if compute.instructions() == Instructions::Amx {
+        if compute.arithmetic() == Arithmetic::Bf16x2 {
             let (mut high, mut low) = (vec![0; elements.len()], vec![0; elements.len()]);
             split(&elements, &mut high, &mut low);
             let terms = vec![map(Dense::Bf16(high)), map(Dense::Bf16(low))];
             terms.iter().for_each(|term| term.prepare(compute));
             return Symmetric { width, terms };
         }
-        let _ = compute;
         Symmetric { width, terms: vec![map(Dense::F32(elements))] }
     }
 

@@ -1,8 +1,9 @@
 //! A float32 as the sum of two BF16 numbers, which keep 16 of its 24 bits.
 
-use pulp::{Arch, NullaryFnOnce};
+use pulp::NullaryFnOnce;
 
 use super::tile::{TILE_DEPTH, TILE_ROWS, Tile};
+use crate::instructions::dispatch;
 
 /// Number of BF16 terms of a float32. Each rounds to 8 bits and a sign, so the relative error of the sum is at
 /// most 2⁻¹⁷, about the rounding error of a float32 sum of a thousand products.
@@ -16,13 +17,13 @@ pub(crate) const TERMS: usize = 2;
 pub(crate) fn split_band(rows: &[f32], depth: usize, tiles: &mut [Tile]) {
     assert!(rows.len() <= TILE_ROWS * depth && rows.len().is_multiple_of(depth));
     assert_eq!(tiles.len(), depth.div_ceil(TILE_DEPTH) * TERMS);
-    Arch::new().dispatch(SplitBand { rows, depth, tiles });
+    dispatch(SplitBand { rows, depth, tiles });
 }
 
 /// Writes the two terms of each value to two slices: `values[i] ≈ high[i] + low[i]`.
 pub(crate) fn split(values: &[f32], high: &mut [u16], low: &mut [u16]) {
     assert!(values.len() == high.len() && values.len() == low.len());
-    Arch::new().dispatch(
+    dispatch(
         #[inline(always)]
         || {
             for ((value, high), low) in values.iter().zip(high).zip(low) {

@@ -62,11 +62,15 @@ impl Sparse {
     ///
     /// # Errors
     /// [`SparseFault`], if masks, values and shape do not match.
+    ///
+    /// # Panics
+    /// If there are rows, but they have no inputs.
     pub fn new(
         [outputs, inputs]: [usize; 2],
         masks: Vec<u32>,
         mut values: Dense,
     ) -> Result<Sparse, SparseFault> {
+        assert!(inputs > 0 || outputs == 0, "rows without inputs");
         let words = Sparse::words(inputs);
         if Some(masks.len()) != outputs.checked_mul(words) {
             let expected = outputs.saturating_mul(words);
@@ -76,7 +80,7 @@ impl Sparse {
             0 => 0,
             rest => u32::MAX << rest,
         };
-        let mut starts = Vec::with_capacity(outputs + 1);
+        let mut starts = Vec::with_capacity(masks.len() / words.max(1) + 1);
         let mut start = 0;
         starts.push(0);
         for (row, masks) in masks.chunks_exact(words.max(1)).enumerate() {

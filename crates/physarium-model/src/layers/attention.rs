@@ -6,7 +6,7 @@ sum of values. Queries are processed in blocks of [`QUERIES`]: memory holds the 
 thread, not those of the whole window.
 */
 
-use physarium_kernels::{Compute, Left, Output, Right, multiply, vector};
+use physarium_kernels::{Compute, Left, Output, Right, vector};
 
 /// Queries of a block; their scores are computed together.
 pub(crate) const QUERIES: usize = 128;
@@ -36,12 +36,15 @@ pub(crate) fn attend(compute: &Compute, shape: Shape, [q, k, v]: [&[f32]; 3], mi
         let begin = block * QUERIES * width;
         let queries = mixed.len() / width;
         let block = Queries { shape, first: past + block * QUERIES, count: queries };
+        if queries == 1 {
+            return block.one_query(compute, [&q[begin..], k, v], mixed);
+        }
         let mut scores = vec![0.0; queries * block.keys().len()];
         for head in 0..shape.heads {
             let q = &q[begin + head * shape.head_dim..];
             let kv = block.keys().start * kv_width + block.kv_head(head) * shape.head_dim;
             let mixed = &mut mixed[head * shape.head_dim..];
-            block.head([q, &k[kv..], &v[kv..]], &mut scores, mixed);
+            block.head(compute, [q, &k[kv..], &v[kv..]], &mut scores, mixed);
         }
     });
 }
@@ -73,30 +76,70 @@ impl Queries {
     }
 
     /// Computes one head: scores `[count, keys]`, their softmax, the weighted sums of values.
-    fn head(self, [q, k, v]: [&[f32]; 3], scores: &mut [f32], mixed: &mut [f32]) {
+    fn head(
+        self,
+        compute: &Compute,
+        [q, k, v]: [&[f32]; 3],
+        scores: &mut [f32],
+        mixed: &mut [f32],
+    ) {
         let Shape { heads, kv_heads, head_dim, .. } = self.shape;
         let (width, kv_width) = (heads * head_dim, kv_heads * head_dim);
         let keys = self.keys();
-        let parts = self.numerators([q, k], scores);
+        let parts = self.numerators(compute, [q, k], scores);
         let weights = Left { data: scores, stride: keys.len() };
         let values = Right::AsIs { data: v, stride: kv_width };
         let out = Output { data: mixed, stride: width };
-        multiply([self.count, keys.len(), head_dim], weights, values, out);
+        compute.multiply([self.count, keys.len(), head_dim], weights, values, out);
         for (row, part) in mixed.chunks_mut(width).zip(parts) {
             vector::scale(&mut row[..head_dim], part);
         }
     }
 
+    /// Computes all heads of a single query, those that share a key head together: its keys are packed once for them.
+    /// The results are those of [`Queries::head`].
+    fn one_query(self, compute: &Compute, [q, k, v]: [&[f32]; 3], mixed: &mut [f32]) {
+        let Shape { heads, kv_heads, head_dim, .. } = self.shape;
+        let (group, kv_width) = (heads / kv_heads, kv_heads * head_dim);
+        let (keys, scale) = (self.keys(), 1.0 / (head_dim as f32).sqrt());
+        let mut scores = vec![0.0; group * keys.len()];
+        for kv_head in 0..kv_heads {
+            let (own, kv) =
+                (kv_head * group * head_dim, keys.start * kv_width + kv_head * head_dim);
+            let queries = Left { data: &q[own..], stride: head_dim };
+            let transposed = Right::Transposed { data: &k[kv..], stride: kv_width };
+            let out = Output { data: &mut scores, stride: keys.len() };
+            compute.multiply([group, head_dim, keys.len()], queries, transposed, out);
+            let mut parts = vec![0.0; group];
+            for (row, part) in scores.chunks_exact_mut(keys.len()).zip(&mut parts) {
+                *part = (1.0 / vector::softmax_numerators(row, scale)) as f32;
+            }
+            let weights = Left { data: &scores, stride: keys.len() };
+            let values = Right::AsIs { data: &v[kv..], stride: kv_width };
+            let mixed = &mut mixed[own..];
+            let out = Output { data: mixed, stride: head_dim };
+            compute.multiply([group, keys.len(), head_dim], weights, values, out);
+            for (row, part) in mixed.chunks_exact_mut(head_dim).zip(parts) {
+                vector::scale(row, part);
+            }
+        }
+    }
+
     /// Computes the numerators of the softmax of one head, `[count, keys]`. Returns for each query the factor
     /// that normalises them.
-    pub(crate) fn numerators(self, [q, k]: [&[f32]; 2], scores: &mut [f32]) -> [f32; QUERIES] {
+    pub(crate) fn numerators(
+        self,
+        compute: &Compute,
+        [q, k]: [&[f32]; 2],
+        scores: &mut [f32],
+    ) -> [f32; QUERIES] {
         let Shape { heads, kv_heads, head_dim, .. } = self.shape;
         let (width, kv_width) = (heads * head_dim, kv_heads * head_dim);
         let keys = self.keys();
         let queries = Left { data: q, stride: width };
         let transposed = Right::Transposed { data: k, stride: kv_width };
         let out = Output { data: scores, stride: keys.len() };
-        multiply([self.count, head_dim, keys.len()], queries, transposed, out);
+        compute.multiply([self.count, head_dim, keys.len()], queries, transposed, out);
         let scale = 1.0 / (head_dim as f32).sqrt();
         let mut parts = [0.0; QUERIES];
         for (query, row) in scores.chunks_exact_mut(keys.len()).enumerate() {
@@ -108,5 +151,31 @@ impl Queries {
             after.fill(0.0);
         }
         parts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_single_query_is_computed_as_one_of_many() {
+        let shape = Shape { heads: 6, kv_heads: 2, head_dim: 8, window: Some(11) };
+        let number = |index: usize| ((index * 7919) % 1009) as f32 / 300.0 - 1.5;
+        let numbers = |len: usize, seed: usize| (0..len).map(|i| number(i + seed)).collect();
+        let (tokens, width, kv_width) = (20, 48, 16);
+        let q: Vec<f32> = numbers(tokens * width, 1);
+        let (k, v): (Vec<f32>, Vec<f32>) =
+            (numbers(tokens * kv_width, 2), numbers(tokens * kv_width, 3));
+        let compute = Compute::new(1).expect("a thread");
+        let mut all = vec![0.0; q.len()];
+        attend(&compute, shape, [&q, &k, &v], &mut all);
+        for token in 0..tokens {
+            let mut one = vec![0.0; width];
+            let past = (token + 1) * kv_width;
+            let query = &q[token * width..][..width];
+            attend(&compute, shape, [query, &k[..past], &v[..past]], &mut one);
+            assert_eq!(one, all[token * width..][..width], "token {token}");
+        }
     }
 }

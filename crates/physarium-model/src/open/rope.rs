@@ -84,7 +84,7 @@ struct Base {
 impl Base {
     /// Pair i rotates by theta^(-i / pairs) radians per position.
     fn frequency(&self, pair: usize) -> f64 {
-        self.theta.powf(-(pair as f64) / self.pairs as f64)
+        libm::pow(self.theta, -(pair as f64) / self.pairs as f64)
     }
 
     fn rope(&self, factor: f64, frequency: impl Fn(usize, f64) -> f64) -> Rope {
@@ -123,7 +123,7 @@ impl Base {
         let slow = scaling.number("beta_slow")?.unwrap_or(1.0);
         let whole = scaling.flag("truncate")?.unwrap_or(true);
         let magnitude = |weight: f64| {
-            if factor <= 1.0 { 1.0 } else { 0.1 * weight * factor.ln() + 1.0 }
+            if factor <= 1.0 { 1.0 } else { 0.1 * weight * libm::log(factor) + 1.0 }
         };
         let stated = scaling.number("attention_factor")?;
         let attention = match (stated, scaling.number("mscale")?, scaling.number("mscale_all_dim")?)
@@ -133,8 +133,9 @@ impl Base {
             _ => magnitude(1.0),
         };
         // Index of the pair that completes `turns` rotations within the original positions.
-        let pair_of =
-            |turns: f64| self.pairs as f64 * (positions / (turns * TAU)).ln() / self.theta.ln();
+        let pair_of = |turns: f64| {
+            self.pairs as f64 * libm::log(positions / (turns * TAU)) / libm::log(self.theta)
+        };
         let (mut first, mut last) = (pair_of(fast), pair_of(slow));
         if whole {
             (first, last) = (first.floor(), last.ceil());
@@ -172,8 +173,8 @@ impl Angles {
     pub(crate) fn extend(&mut self, rope: &Rope, positions: usize) {
         for position in self.cos.len() / self.pairs..positions {
             for frequency in &rope.frequencies {
-                // In float32, as in training.
-                let (sin, cos) = (position as f32 * frequency).sin_cos();
+                // In float32, as in training. Not the platform's functions: they differ in the last bit.
+                let (sin, cos) = libm::sincosf(position as f32 * frequency);
                 self.cos.push(cos * rope.factor);
                 self.sin.push(sin * rope.factor);
             }

@@ -1,6 +1,6 @@
 //! The backward pass of attention: from the gradients of its outputs to those of queries, keys and values.
 
-use physarium_kernels::{Compute, Left, Output, Right, multiply, vector};
+use physarium_kernels::{Compute, Left, Output, Right, vector};
 
 use crate::layers::attention::{QUERIES, Queries, Shape};
 
@@ -47,7 +47,7 @@ impl Forward<'_> {
         let group = heads / kv_heads * head_dim;
         let mut of_heads: Vec<HeadGradients> = (0..kv_heads).map(|_| Default::default()).collect();
         compute.each_chunk(&mut of_heads, 1, |kv_head, of_head| {
-            of_head[0] = self.of_head(kv_head, dmixed);
+            of_head[0] = self.of_head(compute, kv_head, dmixed);
         });
         for (kv_head, from) in of_heads.iter().enumerate() {
             copy_columns(&from.q, group, &mut dq[kv_head * group..], width);
@@ -56,7 +56,7 @@ impl Forward<'_> {
         }
     }
 
-    fn of_head(self, kv_head: usize, dmixed: &[f32]) -> HeadGradients {
+    fn of_head(self, compute: &Compute, kv_head: usize, dmixed: &[f32]) -> HeadGradients {
         let Forward { shape, q, k, v } = self;
         let Shape { heads, kv_heads, head_dim, .. } = shape;
         let (width, kv_width) = (heads * head_dim, kv_heads * head_dim);
@@ -74,7 +74,8 @@ impl Forward<'_> {
                 let dq = &mut sums.q[(first * group + member) * head_dim..];
                 let begin = queries.keys().start * head_dim;
                 let (dk, dv) = (&mut sums.k[begin..], &mut sums.v[begin..]);
-                head(queries, [&q[at..], &k[kv..], &v[kv..]], &dmixed[at..], [dq, dk, dv]);
+                let inputs = [&q[at..], &k[kv..], &v[kv..]];
+                Head { compute, block: queries }.gradients(inputs, &dmixed[at..], [dq, dk, dv]);
             }
         }
         sums
@@ -88,38 +89,48 @@ fn copy_columns(from: &[f32], cols: usize, to: &mut [f32], stride: usize) {
     }
 }
 
-/// One head of a block of queries. Writes `dq`, in rows of the group's width; adds to `dk` and `dv`.
-fn head(block: Queries, [q, k, v]: [&[f32]; 3], dmixed: &[f32], [dq, dk, dv]: [&mut [f32]; 3]) {
-    let Shape { heads, kv_heads, head_dim, .. } = block.shape;
-    let (width, kv_width) = (heads * head_dim, kv_heads * head_dim);
-    let (count, keys) = (block.count, block.keys().len());
-    let mut weights = vec![0.0; count * keys];
-    let parts = block.numerators([q, k], &mut weights);
-    for (row, part) in weights.chunks_exact_mut(keys).zip(parts) {
-        vector::scale(row, part);
+/// One head of a block of queries, and what computes it.
+#[derive(Clone, Copy)]
+struct Head<'a> {
+    compute: &'a Compute,
+    block: Queries,
+}
+
+impl Head<'_> {
+    /// Writes `dq`, in rows of the group's width; adds to `dk` and `dv`.
+    fn gradients(self, [q, k, v]: [&[f32]; 3], dmixed: &[f32], [dq, dk, dv]: [&mut [f32]; 3]) {
+        let Head { compute, block } = self;
+        let Shape { heads, kv_heads, head_dim, .. } = block.shape;
+        let (width, kv_width) = (heads * head_dim, kv_heads * head_dim);
+        let (count, keys) = (block.count, block.keys().len());
+        let mut weights = vec![0.0; count * keys];
+        let parts = block.numerators(compute, [q, k], &mut weights);
+        for (row, part) in weights.chunks_exact_mut(keys).zip(parts) {
+            vector::scale(row, part);
+        }
+        // Gradients of the weights, then of the scores: w (dw − Σ w dw) / √head_dim.
+        let mut scores = vec![0.0; count * keys];
+        let outputs = Left { data: dmixed, stride: width };
+        let values = Right::Transposed { data: v, stride: kv_width };
+        let out = Output { data: &mut scores, stride: keys };
+        compute.multiply([count, head_dim, keys], outputs, values, out);
+        let scale = 1.0 / (head_dim as f32).sqrt();
+        for (scores, weights) in scores.chunks_exact_mut(keys).zip(weights.chunks_exact(keys)) {
+            let mean: f32 = scores.iter().zip(weights).map(|(dw, w)| dw * w).sum();
+            scores.iter_mut().zip(weights).for_each(|(dw, w)| *dw = w * (*dw - mean) * scale);
+        }
+        let left = Left { data: &scores, stride: keys };
+        let right = Right::AsIs { data: k, stride: kv_width };
+        let out = Output { data: dq, stride: heads / kv_heads * head_dim };
+        compute.multiply([count, keys, head_dim], left, right, out);
+        let rows = |data| Rows { data, stride: width, cols: head_dim };
+        add_transposed(compute, &scores, keys, rows(q), dk);
+        add_transposed(compute, &weights, keys, rows(dmixed), dv);
     }
-    // Gradients of the weights, then of the scores: w (dw − Σ w dw) / √head_dim.
-    let mut scores = vec![0.0; count * keys];
-    let outputs = Left { data: dmixed, stride: width };
-    let values = Right::Transposed { data: v, stride: kv_width };
-    let out = Output { data: &mut scores, stride: keys };
-    multiply([count, head_dim, keys], outputs, values, out);
-    let scale = 1.0 / (head_dim as f32).sqrt();
-    for (scores, weights) in scores.chunks_exact_mut(keys).zip(weights.chunks_exact(keys)) {
-        let mean: f32 = scores.iter().zip(weights).map(|(dw, w)| dw * w).sum();
-        scores.iter_mut().zip(weights).for_each(|(dw, w)| *dw = w * (*dw - mean) * scale);
-    }
-    let left = Left { data: &scores, stride: keys };
-    let right = Right::AsIs { data: k, stride: kv_width };
-    let out = Output { data: dq, stride: heads / kv_heads * head_dim };
-    multiply([count, keys, head_dim], left, right, out);
-    let rows = |data| Rows { data, stride: width, cols: head_dim };
-    add_transposed(&scores, keys, rows(q), dk);
-    add_transposed(&weights, keys, rows(dmixed), dv);
 }
 
 /// Adds leftᵀ · right to `sums` `[keys, right.cols]`; `left` `[count, keys]`, `right` has `count` rows.
-fn add_transposed(left: &[f32], keys: usize, right: Rows<'_>, sums: &mut [f32]) {
+fn add_transposed(compute: &Compute, left: &[f32], keys: usize, right: Rows<'_>, sums: &mut [f32]) {
     let count = left.len() / keys;
     let mut transposed = vec![0.0; left.len()];
     for (row, left) in left.chunks_exact(keys).enumerate() {
@@ -129,6 +140,6 @@ fn add_transposed(left: &[f32], keys: usize, right: Rows<'_>, sums: &mut [f32]) 
     let mut product = vec![0.0; keys * cols];
     let (left, right) = (Left { data: &transposed, stride: count }, Right::AsIs { data, stride });
     let out = Output { data: &mut product, stride: cols };
-    multiply([keys, count, cols], left, right, out);
+    compute.multiply([keys, count, cols], left, right, out);
     vector::add(&mut sums[..product.len()], &product);
 }

@@ -127,8 +127,9 @@ fn key(
 ) -> Result<Value> {
     let Options { strictness, links, .. } = request.options;
     let mut protocol = eval.protocol.clone();
-    // No number depends on it.
+    // No number depends on these.
     protocol.threads = 0;
+    protocol.instructions = "".into();
     Ok(json!({
         "version": TOOL,
         "model": model_digests(request.eval.model, cancel, progress)?,

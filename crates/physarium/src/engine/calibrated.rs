@@ -34,6 +34,7 @@ use super::solved::{LayerFiles, SolutionStats, SolvedMap, SolvedWeights};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::progress::{Event, Kept, Progress};
+use crate::recipe::arithmetic::compute;
 
 /// Calibration tokens of the pass over gradients: enough for means over them, few enough that all their activations
 /// fit in memory.
@@ -105,7 +106,7 @@ impl Solving<'_> {
         let files = LayerFiles::new(self.dir.clone(), self.key)?;
         let decoder = Decoder::open(self.model, Residency::Streamed)?;
         let targets = self.targets(decoder.config())?;
-        let compute = Compute::new(self.threads)?.stopping_when(cancel.asked());
+        let compute = compute(self.threads, self.recipe.arithmetic)?.stopping_when(cancel.asked());
         let windows: Vec<&[u32]> = self.windows.iter().map(Vec::as_slice).collect();
         let longest = windows.iter().map(|window| window.len()).max().unwrap_or(0);
         let workspace = Workspace::new(&compute, decoder.config(), longest);

@@ -18,6 +18,7 @@ use crate::cancel::Cancel;
 use crate::engine::GRADIENT_TOKENS;
 use crate::error::Result;
 use crate::random::SplitMix;
+use crate::recipe::arithmetic::compute;
 
 /// Tokens of the sample that is timed.
 const SAMPLE_TOKENS: usize = 256;
@@ -43,7 +44,7 @@ pub(crate) struct CalibratedRun<'a> {
 /// # Errors
 /// `Model` for a layer that cannot be read; `Checkpoint` if the run is cancelled.
 pub(crate) fn of_activations(run: &CalibratedRun<'_>) -> Result<Duration> {
-    let compute = Compute::new(run.threads)?.stopping_when(run.cancel.asked());
+    let compute = compute(run.threads, run.recipe.arithmetic)?.stopping_when(run.cancel.asked());
     let needs = run.recipe.needs();
     let config = run.decoder.config();
     let layers = config.layers() as f64;

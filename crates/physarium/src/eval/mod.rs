@@ -18,12 +18,13 @@ mod windows;
 use std::path::Path;
 use std::time::Instant;
 
-use physarium_checkpoint::{Malformed, printable};
+use physarium_checkpoint::{Arithmetic, Malformed, printable};
 use physarium_model::{Compute, Decoder, Residency};
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::progress::{Event, Progress};
+use crate::recipe::arithmetic::compute;
 
 pub use report::{Against, Evaluation, Protocol};
 pub use score::{TokenComparison, TokenScore};
@@ -58,6 +59,8 @@ pub struct EvalRequest<'a> {
     pub limit: Option<usize>,
     /// Threads to compute on.
     pub threads: usize,
+    /// Arithmetic of the products. Default: the fastest one of the machine.
+    pub arithmetic: Option<Arithmetic>,
 }
 
 /// Evaluates a model on a text.
@@ -89,7 +92,7 @@ pub(crate) fn evaluate_with(
     let decoder = Decoder::open(request.model, Residency::Streamed)?;
     let other = request.against.map(|dir| Decoder::open(dir, Residency::Streamed)).transpose()?;
     let text = WindowedText::read(request, &decoder, other.as_ref(), progress)?;
-    let compute = Compute::new(request.threads)?.stopping_when(cancel.asked());
+    let compute = compute(request.threads, request.arithmetic)?.stopping_when(cancel.asked());
     let scorer = Scorer::new(&compute, &decoder, other.as_ref(), text.spacing.window)?;
     let mut scorer = scorer.with(states);
     let computing = Instant::now();
@@ -118,7 +121,7 @@ impl EvalPlan {
     pub(crate) fn new(request: &EvalRequest<'_>, progress: &mut dyn Progress) -> Result<EvalPlan> {
         let decoder = Decoder::open(request.model, Residency::Streamed)?;
         let text = WindowedText::read(request, &decoder, None, progress)?;
-        let compute = Compute::new(request.threads)?;
+        let compute = compute(request.threads, request.arithmetic)?;
         let states = text.windows.len() * text.spacing.window * decoder.config().hidden;
         Ok(EvalPlan {
             protocol: text.protocol(request, &decoder, &compute)?,
@@ -200,12 +203,17 @@ impl WindowedText {
                 "each token once, except the first of the text".into()
             },
             weights: decoder.dtype()?,
-            arithmetic: compute.instructions().arithmetic().into(),
-            instructions: compute.instructions().name().into(),
+            arithmetic: in_words(compute.arithmetic()).into(),
+            instructions: compute.instructions().into(),
             threads: compute.threads(),
             version: env!("CARGO_PKG_VERSION").into(),
         })
     }
+}
+
+/// The name of an arithmetic, and what it does.
+fn in_words(arithmetic: physarium_model::Arithmetic) -> String {
+    format!("{} ({})", arithmetic.name(), arithmetic.description())
 }
 
 /// Size and distance of windows, in tokens.

@@ -128,7 +128,7 @@ impl Scored {
         let mean = nll / count as f64;
         Evaluation {
             schema: "physarium.eval/1".into(),
-            perplexity: mean.exp(),
+            perplexity: libm::exp(mean),
             mean_nll_nats: mean,
             bits_per_byte: (bytes > 0).then(|| nll / std::f64::consts::LN_2 / bytes as f64),
             tokens_scored: count,
@@ -153,9 +153,9 @@ fn against(windows: &[ScoredWindow]) -> Option<Against> {
     let count = compared.len() as f64;
     let other = compared.iter().map(|(_, other)| other.nll).sum::<f64>() / count;
     let own = compared.iter().map(|(nll, _)| nll).sum::<f64>() / count;
-    let ratio = (own - other).exp();
+    let ratio = libm::exp(own - other);
     Some(Against {
-        perplexity: other.exp(),
+        perplexity: libm::exp(other),
         ratio,
         ratio_stderr: stderr_of_mean(windows).map(|stderr| ratio * stderr),
         kl_nats: compared.iter().map(|(_, other)| other.kl).sum::<f64>() / count,

@@ -16,11 +16,12 @@ use std::panic::resume_unwind;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use physarium_checkpoint::start_thread;
+use physarium_checkpoint::{Arithmetic, start_thread};
 use physarium_model::{Compute, Decoder, Generation, Residency};
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
+use crate::recipe::arithmetic::compute;
 use crate::tokenizer::{ModelTokenizer, TokenizerConfig};
 
 pub use sampling::Sampling;
@@ -52,6 +53,8 @@ pub struct GenerateRequest<'a> {
     pub sampling: Sampling,
     /// Threads to compute on. The text does not depend on their number.
     pub threads: usize,
+    /// Arithmetic of the prompt's products. Default: the fastest one of the machine.
+    pub arithmetic: Option<Arithmetic>,
 }
 
 /// Why generation ended.
@@ -109,7 +112,8 @@ pub fn generate(
     let began = Instant::now();
     let sampler = Sampler::new(request.sampling)?;
     let decoder = Decoder::open(request.model, Residency::Resident)?;
-    let compute = Compute::new(request.threads)?.sparing_memory().stopping_when(cancel.asked());
+    let compute = compute(request.threads, request.arithmetic)?;
+    let compute = compute.sparing_memory().stopping_when(cancel.asked());
     let Loaded { tokenizer, ends, prompt } = Loaded::read(&decoder, &compute, request)?;
     if cancel.is_raised() {
         return Err(Error::Stopped);

@@ -76,12 +76,13 @@ pub enum RecipeOption {
     CalibrationTokens,
     Window,
     Seed,
+    Arithmetic,
     AllowNonfinite,
 }
 
 impl RecipeOption {
     /// Every option.
-    pub const ALL: [RecipeOption; 15] = [
+    pub const ALL: [RecipeOption; 16] = [
         RecipeOption::Method,
         RecipeOption::Sparsity,
         RecipeOption::Pattern,
@@ -96,6 +97,7 @@ impl RecipeOption {
         RecipeOption::CalibrationTokens,
         RecipeOption::Window,
         RecipeOption::Seed,
+        RecipeOption::Arithmetic,
         RecipeOption::AllowNonfinite,
     ];
 
@@ -116,6 +118,7 @@ impl RecipeOption {
             RecipeOption::CalibrationTokens => "calibration_tokens",
             RecipeOption::Window => "window",
             RecipeOption::Seed => "seed",
+            RecipeOption::Arithmetic => "arithmetic",
             RecipeOption::AllowNonfinite => "allow_nonfinite",
         }
     }

@@ -9,13 +9,14 @@ is never ignored: the table ([`Case`]) says what goes with what.
 use std::path::Path;
 
 use physarium_checkpoint::{
-    Amount, Calibration, Criterion, FlowRecipe, Method, NmPattern, NonFinite, Price, Recipe, Scope,
-    Sparsity,
+    Amount, Arithmetic, Calibration, Criterion, FlowRecipe, Method, NmPattern, NonFinite, Price,
+    Recipe, Scope, Sparsity,
 };
 use physarium_flow::FlowParams;
 
 use crate::calibration::CalibrationText;
 use crate::error::Error;
+use crate::recipe::arithmetic::with_arithmetic;
 use crate::recipe::error::{MethodName, RecipeError, RecipeOption, ScopeName};
 use crate::recipe::table::Case;
 
@@ -59,6 +60,8 @@ pub struct RecipeOptions {
     pub inflow: Option<f64>,
     /// Part of the calibration text that an activation-aware method uses.
     pub calibration: CalibrationOptions,
+    /// Arithmetic of an activation-aware method. Default: the fastest one of the machine.
+    pub arithmetic: Option<Arithmetic>,
     /// Globs on the names of tensors to prune. Default: the projections of attention and MLP.
     pub target: Vec<String>,
     /// Globs on the names of tensors to leave unchanged.
@@ -165,6 +168,7 @@ impl RecipeOptions {
             (RecipeOption::Iterations, self.iterations.is_some()),
             (RecipeOption::Beta, self.beta.is_some()),
             (RecipeOption::Inflow, self.inflow.is_some()),
+            (RecipeOption::Arithmetic, self.arithmetic.is_some()),
             (RecipeOption::AllowNonfinite, self.non_finite == Some(NonFinite::Keep)),
         ]));
         all.extend(self.calibration.given());
@@ -204,13 +208,14 @@ impl RecipeOptions {
 
     /// The recipe of a criterion and an amount, with the options that all methods share.
     fn with(&self, criterion: Criterion, amount: Amount) -> Recipe {
-        Recipe {
+        with_arithmetic(Recipe {
             method: Method::new(criterion, amount)
                 .expect("options give each criterion its amounts"),
             target: self.target.clone(),
             skip: self.skip.clone(),
             non_finite: self.non_finite.unwrap_or(NonFinite::Refuse),
-        }
+            arithmetic: self.arithmetic,
+        })
     }
 
     /// Criterion and amount of a method that uses magnitudes only.

@@ -45,7 +45,7 @@ type Row = (RecipeOption, [Use; METHODS.len()]);
 
 /// All options but the method itself.
 #[rustfmt::skip]
-const TABLE: [Row; 14] = {
+const TABLE: [Row; 15] = {
     use Use::{Always, Amount, Flow, FlowOrTiles, NoActivations, NoTiles, OtherMethods, Sparsity, Tiles};
     [
         // Option                         magnitude-flow  magnitude      wanda         sparsegpt     activation-flow
@@ -62,6 +62,7 @@ const TABLE: [Row; 14] = {
         (RecipeOption::CalibrationTokens, [NoActivations, NoActivations, Always,       Always,       Always]),
         (RecipeOption::Window,            [NoActivations, NoActivations, Always,       Always,       Always]),
         (RecipeOption::Seed,              [NoActivations, NoActivations, Always,       Always,       Always]),
+        (RecipeOption::Arithmetic,        [NoActivations, NoActivations, Always,       Always,       Always]),
         (RecipeOption::AllowNonfinite,    [Always,        Always,        OtherMethods, OtherMethods, OtherMethods]),
     ]
 };

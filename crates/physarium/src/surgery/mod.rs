@@ -14,11 +14,11 @@ use std::time::Duration;
 use physarium_checkpoint::journal::Totals;
 use physarium_checkpoint::manifest::{self, FileEntry, LeftOut};
 use physarium_checkpoint::{
-    Amount, Checkpoint, Disposition, Dtype, Found, Inputs, Occupant, Orientation, Overwrite,
-    PlannedTensor, Purpose, Recipe, SOLVED_DIR, Scope, Shard, ShardInputs, Sidecar, Staging,
-    StagingRequest, TargetPlan, config_json,
+    Amount, Arithmetic, Checkpoint, Disposition, Dtype, Found, Inputs, Occupant, Orientation,
+    Overwrite, PlannedTensor, Purpose, Recipe, SOLVED_DIR, Scope, Shard, ShardInputs, Sidecar,
+    Staging, StagingRequest, TargetPlan, config_json,
 };
-use physarium_model::{Decoder, Instructions, Residency};
+use physarium_model::{Decoder, Residency};
 
 use crate::calibration::{self, CalibrationText};
 use crate::cancel::Cancel;
@@ -30,6 +30,7 @@ use crate::engine::{
 use crate::error::{Error, Result};
 use crate::estimate::{self, CalibratedRun};
 use crate::progress::{Event, Kept, Progress};
+use crate::recipe::arithmetic::{self, with_arithmetic};
 use crate::records::{OtherFiles, Records, TOOL, run_record};
 use crate::tokenizer::TOKENIZER_FILES;
 pub use request::{Options, Output, Strictness, Summary};
@@ -63,10 +64,12 @@ impl Surgery {
     /// Opens and validates the checkpoint and decides for every tensor. Writes nothing.
     ///
     /// # Errors
-    /// `Usage` for parameters out of range, and for targets whose activations an activation-aware method cannot
+    /// `Compute` for an arithmetic that this machine does not have; `Usage` for parameters out of range, and for targets whose activations an activation-aware method cannot
     /// capture; `Checkpoint` for a malformed checkpoint, or one with nothing to prune; `Transposed` for a method
     /// that works along the inputs, on a target that is not stored `[out_features, in_features]`.
     pub fn plan(model: &Path, recipe: Recipe, options: Options) -> Result<Surgery> {
+        let recipe = with_arithmetic(recipe);
+        arithmetic::check(recipe.arithmetic)?;
         check_recipe(&recipe)?;
         let checkpoint = Checkpoint::open(model)?;
         let plan = TargetPlan::new(&checkpoint, &recipe.selection())?;
@@ -140,7 +143,7 @@ impl Surgery {
             recipe: &self.recipe,
             threads: self.threads,
             element_bytes: dtype.bits() / 8,
-            on_tiles: dtype == Dtype::BF16 && Instructions::detect() == Instructions::Amx,
+            on_tiles: dtype == Dtype::BF16 && self.recipe.arithmetic == Some(Arithmetic::Bf16x2),
         });
         self.windows = Some(windows);
         self.notes = decoder.notes().iter().map(ToString::to_string).collect();

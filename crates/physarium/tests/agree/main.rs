@@ -27,7 +27,7 @@ const JOURNAL: &str = "physarium.journal.jsonl";
 const MANIFEST: &str = "physarium.manifest.json";
 
 fn recipe(method: Method) -> Recipe {
-    Recipe { method, target: vec![], skip: vec![], non_finite: NonFinite::Refuse }
+    Recipe { method, target: vec![], skip: vec![], non_finite: NonFinite::Refuse, arithmetic: None }
 }
 
 fn default_method() -> Method {

@@ -15,7 +15,8 @@ use physarium::{
 };
 
 use crate::arguments::{
-    Display, EVALUATION, Format, METHOD, OUTPUT, SelectionArguments, ThreadsArgument,
+    ArithmeticArgument, Display, EVALUATION, Format, METHOD, OUTPUT, SelectionArguments,
+    ThreadsArgument,
 };
 use crate::output::{self, Outcome, counted};
 use crate::recipe::{AllocationChoice, CalibrationArguments, MethodChoice};
@@ -75,6 +76,8 @@ pub struct Arguments {
     #[command(flatten)]
     threads: ThreadsArgument,
     #[command(flatten)]
+    arithmetic: ArithmeticArgument,
+    #[command(flatten)]
     pub display: Display,
 }
 
@@ -103,6 +106,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
             stride: None,
             limit: arguments.limit.map(|tokens| tokens as usize),
             threads,
+            arithmetic: arguments.arithmetic.given(),
         },
         dir: &arguments.out,
         tables: &table::FILES,
@@ -221,7 +225,13 @@ impl Arguments {
         let mut contenders: Vec<Contender> = Vec::new();
         let mut add = |name: String, options: RecipeOptions| -> Result<(), Error> {
             let SelectionArguments { target, skip } = self.selection.clone();
-            let options = RecipeOptions { target, skip, ..options };
+            // Methods without calibration have no arithmetic; that of the evaluation is in its protocol.
+            let case = Case::new(options.method, None);
+            let arithmetic = match case.effect_of(RecipeOption::Arithmetic) {
+                Ok(()) => self.arithmetic.given(),
+                Err(_) => None,
+            };
+            let options = RecipeOptions { target, skip, arithmetic, ..options };
             if contenders.iter().any(|other| other.name == name) {
                 return Err(Error::Usage(format!(
                     "{name}: listed twice, expected one row for each"

@@ -1,0 +1,83 @@
+//! The arithmetic of products with many rows. Everything else has one arithmetic.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::instructions::Instructions;
+
+/// What a product with many rows computes. Results of one arithmetic have the same bits on every processor that has
+/// it, whatever its instruction set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arithmetic {
+    /// Float32: each sum is a chain of fused multiply-adds in runs of 256 terms. Available everywhere.
+    F32,
+    /// For products with BF16 weights and of activations with each other, an activation is the sum of two BF16
+    /// numbers, which have 16 bits together; sums are float32, in the order of Intel AMX. Needs AMX.
+    Bf16x2,
+}
+
+/// This process cannot compute in an arithmetic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "arithmetic {0} needs a processor with Intel AMX, which this one has not, or may not use: \
+     expected arithmetic f32, which every processor has"
+)]
+pub struct ArithmeticUnavailable(Arithmetic);
+
+impl Arithmetic {
+    /// All of them.
+    pub const ALL: [Arithmetic; 2] = [Arithmetic::F32, Arithmetic::Bf16x2];
+
+    /// Its name on the command line and in records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Arithmetic::F32 => "f32",
+            Arithmetic::Bf16x2 => "bf16x2",
+        }
+    }
+
+    /// What it does, for reports.
+    pub fn description(self) -> &'static str {
+        match self {
+            Arithmetic::F32 => "float32",
+            Arithmetic::Bf16x2 => {
+                "float32; activations rounded to 16 bits in products with BF16 weights"
+            }
+        }
+    }
+
+    /// The fastest one that this process has.
+    pub fn of_machine() -> Arithmetic {
+        match Instructions::of_process() {
+            Ok(Instructions { tiles: true, .. }) => Arithmetic::Bf16x2,
+            _ => Arithmetic::F32,
+        }
+    }
+
+    /// Checks that this process can compute in it.
+    ///
+    /// # Errors
+    /// [`ArithmeticUnavailable`], if it cannot.
+    pub fn check(self) -> Result<(), ArithmeticUnavailable> {
+        match self {
+            Arithmetic::F32 => Ok(()),
+            Arithmetic::Bf16x2 if Arithmetic::of_machine() == self => Ok(()),
+            Arithmetic::Bf16x2 => Err(ArithmeticUnavailable(self)),
+        }
+    }
+}
+
+impl fmt::Display for Arithmetic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Arithmetic {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Arithmetic, String> {
+        let known = Arithmetic::ALL.into_iter().find(|arithmetic| arithmetic.name() == name);
+        known.ok_or_else(|| format!("expected f32 or bf16x2, found {name:?}"))
+    }
+}

@@ -1,0 +1,256 @@
+//! Float32 products have one definition: every instruction set and every number of threads gives its bits.
+#![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+
+use half::{bf16, f16};
+use physarium_kernels::{
+    Arithmetic, Compute, Dense, Gram, Left, Linear, Output, Precision, Right, Symmetric,
+    VectorKind, add_cross, inverse_factor,
+};
+use proptest::prelude::*;
+
+/// Terms of a sum that are one chain: the definition in `src/blocked/mod.rs`.
+const DEPTH: usize = 256;
+
+/// Pseudorandom numbers in -1 ..= 1 that use all 24 bits; some are tiny, zero or negative zero.
+fn numbers(seed: u64, len: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        let number = (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0;
+        match state % 23 {
+            0 => 0.0,
+            1 => -0.0,
+            2 => number * 1e-40,
+            3 => number * 1e-25,
+            _ => number,
+        }
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+/// Computes in float32 on every instruction set of this processor, with one and with several threads.
+fn computes() -> Vec<Compute> {
+    let compute = |kind, threads| {
+        Compute::with_arithmetic(threads, Arithmetic::F32).unwrap().with_vectors(kind)
+    };
+    VectorKind::available().into_iter().flat_map(|k| [1, 3].map(|t| compute(k, t))).collect()
+}
+
+/// The sum as it is defined, added to `from` if there is one.
+fn defined(terms: impl Iterator<Item = (f32, f32)>, from: Option<f32>) -> f32 {
+    let terms: Vec<(f32, f32)> = terms.collect();
+    let chain = |run: &[(f32, f32)]| run.iter().fold(0.0f32, |sum, (a, b)| a.mul_add(*b, sum));
+    let sums = terms.chunks(DEPTH).map(chain);
+    match from {
+        Some(from) => sums.fold(from, |result, sum| result + sum),
+        None => sums.reduce(|result, sum| result + sum).unwrap_or(0.0),
+    }
+}
+
+/// Panics unless all instruction sets and numbers of threads give these bits.
+fn check(expected: &[f32], what: &str, mut run: impl FnMut(&Compute) -> Vec<f32>) {
+    for compute in computes() {
+        let found = run(&compute);
+        assert_eq!(found.len(), expected.len());
+        let wrong = found.iter().zip(expected).position(|(a, b)| a.to_bits() != b.to_bits());
+        if let Some(at) = wrong {
+            panic!("{what}, {compute:?}: [{at}] is {}, not {}", found[at], expected[at]);
+        }
+    }
+}
+
+/// `[rows, depth, cols]` with gaps of `gaps` elements between the rows of each operand.
+fn strided([rows, depth, cols]: [usize; 3], gaps: usize, seed: u64) {
+    let (left_stride, out_stride) = (depth + gaps, cols + 2 * gaps);
+    let left = numbers(seed, rows * left_stride);
+    for transposed in [false, true] {
+        let [count, width] = if transposed { [cols, depth] } else { [depth, cols] };
+        let stride = width + gaps;
+        let right = numbers(seed ^ 5, count * stride);
+        let mut expected = vec![7.0; rows * out_stride];
+        for (row, expected) in expected.chunks_exact_mut(out_stride).enumerate() {
+            for (col, expected) in expected[..cols].iter_mut().enumerate() {
+                let right = |k| right[if transposed { col * stride + k } else { k * stride + col }];
+                let terms = (0..depth).map(|k| (left[row * left_stride + k], right(k)));
+                *expected = defined(terms, None);
+            }
+        }
+        check(&expected, &format!("{rows} x {depth} x {cols}, {transposed}"), |compute| {
+            let mut out = vec![7.0; rows * out_stride];
+            let data = &right[..];
+            let right = match transposed {
+                true => Right::Transposed { data, stride },
+                false => Right::AsIs { data, stride },
+            };
+            let left = Left { data: &left, stride: left_stride };
+            let result = Output { data: &mut out, stride: out_stride };
+            compute.multiply([rows, depth, cols], left, right, result);
+            out
+        });
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn strided_products_are_as_defined(
+        rows in 0usize..40, depth in 0usize..600, cols in 0usize..120, gaps in 0usize..3, seed: u64,
+    ) {
+        strided([rows, depth, cols], gaps, seed);
+    }
+
+    #[test]
+    fn maps_of_many_rows_are_as_defined(
+        rows in 2usize..30, inputs in 1usize..600, outputs in 1usize..90, seed: u64,
+    ) {
+        let (x, bias) = (numbers(seed, rows * inputs), numbers(seed ^ 1, outputs));
+        let values = numbers(seed ^ 2, outputs * inputs);
+        let kinds = [
+            Dense::Bf16(values.iter().map(|v| bf16::from_f32(*v).to_bits()).collect()),
+            Dense::F16(values.iter().map(|v| f16::from_f32(*v)).collect()),
+            Dense::F32(values),
+        ];
+        for weights in kinds {
+            let mut wide = vec![0.0; outputs * inputs];
+            weights.widen(0, &mut wide);
+            let map = Linear::new(outputs, inputs, weights, Some(bias.clone()));
+            let expected: Vec<f32> = (0..rows * outputs).map(|at| {
+                let (x, w) = (&x[at / outputs * inputs..], &wide[at % outputs * inputs..]);
+                let terms = x[..inputs].iter().copied().zip(w.iter().copied());
+                defined(terms, None) + bias[at % outputs]
+            }).collect();
+            check(&expected, "map", |compute| {
+                let mut y = vec![f32::NAN; rows * outputs];
+                map.forward(compute, &x, &mut y);
+                y
+            });
+        }
+    }
+}
+
+#[test]
+fn products_larger_than_a_packed_part_are_as_defined() {
+    strided([193, 513, 770], 1, 11);
+    strided([1, 1025, 97], 0, 12);
+    strided([385, 3, 1], 2, 13);
+    strided([3, 700, 200], 1, 14);
+}
+
+#[test]
+fn empty_products_change_nothing_but_what_they_replace() {
+    for shape in [[0, 5, 4], [3, 5, 0], [3, 0, 4], [0, 0, 0]] {
+        strided(shape, 1, 3);
+    }
+}
+
+#[test]
+fn sums_over_tokens_are_as_defined() {
+    // More features than one task's rows, more tokens than one chain, two windows of different lengths.
+    let (width, windows) = (210, [300, 41]);
+    let all = windows.map(|tokens| {
+        (numbers(tokens as u64, tokens * width), numbers(tokens as u64 + 1, tokens * width))
+    });
+    let sum = |left: fn(&(Vec<f32>, Vec<f32>)) -> &[f32], i: usize, j: usize| {
+        all.iter().fold(0.0, |from, window| {
+            let column = |x: &[f32], at| x.iter().skip(at).step_by(width).copied().collect();
+            let (a, b): (Vec<f32>, Vec<f32>) = (column(left(window), i), column(&window.1, j));
+            defined(a.into_iter().zip(b), Some(from))
+        })
+    };
+    let square = |of: &dyn Fn(usize, usize) -> f32| -> Vec<f32> {
+        (0..width * width).map(|at| of(at / width, at % width)).collect()
+    };
+    let own = square(&|i, j| sum(|window| &window.1, i.min(j), i.max(j)) * 0.25);
+    check(&own, "Gram", |compute| {
+        let mut gram = Gram::new(compute, width);
+        all.iter().for_each(|(_, x)| gram.add(compute, x));
+        gram.finish(0.25)
+    });
+    let cross = square(&|i, j| sum(|window| &window.0, i, j));
+    check(&cross, "cross", |compute| {
+        let mut out = vec![0.0; width * width];
+        all.iter().for_each(|(a, b)| add_cross(compute, a, b, &mut out));
+        out
+    });
+}
+
+#[test]
+fn products_with_a_symmetric_matrix_are_as_defined() {
+    let (rows, width) = (40, 290);
+    let x = numbers(3, rows * width);
+    let half = numbers(4, width * width);
+    let elements: Vec<f32> = (0..width * width)
+        .map(|at| half[(at / width).min(at % width) * width + (at / width).max(at % width)])
+        .collect();
+    let expected: Vec<f32> = (0..rows * width)
+        .map(|at| {
+            let (x, g) = (&x[at / width * width..], &elements[at % width * width..]);
+            defined(x[..width].iter().copied().zip(g[..width].iter().copied()), None)
+        })
+        .collect();
+    for precision in [Precision::Full, Precision::Coarse] {
+        check(&expected, "symmetric", |compute| {
+            let mut out = vec![f32::NAN; rows * width];
+            Symmetric::new(compute, elements.clone(), width)
+                .multiply(compute, &x, precision, &mut out);
+            out
+        });
+    }
+}
+
+/// A positive definite matrix.
+fn definite(width: usize) -> Vec<f64> {
+    let x = numbers(8, (width + 5) * width);
+    let mut matrix = vec![0.0; width * width];
+    for row in x.chunks_exact(width) {
+        for (a, to) in row.iter().zip(matrix.chunks_exact_mut(width)) {
+            row.iter().zip(to).for_each(|(b, to)| *to += f64::from(*a) * f64::from(*b));
+        }
+    }
+    (0..width).for_each(|i| matrix[i * width + i] += 0.1);
+    matrix
+}
+
+#[test]
+fn the_inverse_factor_is_the_same_everywhere_and_correct() {
+    for width in [1, 7, 128, 300] {
+        let matrix = definite(width);
+        let mut first: Option<Vec<u64>> = None;
+        for compute in computes() {
+            let factor = inverse_factor(&compute, matrix.clone(), width).unwrap();
+            let bits: Vec<u64> = factor.iter().map(|value| value.to_bits()).collect();
+            assert_eq!(*first.get_or_insert_with(|| bits.clone()), bits, "{width}: {compute:?}");
+            // With A = L Lᵀ and U = L⁻ᵀ: Uᵀ A U = I.
+            let column = |j: usize| (0..=j).map(|i| factor[i * width + j]).collect::<Vec<f64>>();
+            for j in [0, width / 2, width - 1] {
+                let u = column(j);
+                let row = |i: usize| -> f64 {
+                    matrix[i * width..].iter().zip(&u).map(|(a, u)| a * u).sum()
+                };
+                let product: Vec<f64> = (0..width).map(row).collect();
+                for k in [0, width / 3, width - 1] {
+                    let found: f64 = column(k).iter().zip(&product).map(|(u, p)| u * p).sum();
+                    let expected = f64::from(u8::from(k == j));
+                    assert!((found - expected).abs() < 1e-9, "{width}: [{k}, {j}] {found}");
+                }
+            }
+            assert!((0..width).all(|i| factor[i * width..][..i].iter().all(|value| *value == 0.0)));
+        }
+    }
+}
+
+#[test]
+fn a_matrix_that_is_not_definite_has_no_factor() {
+    let compute = Compute::new(1).unwrap();
+    for bad in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+        for at in [0, 150, 199] {
+            let mut matrix = definite(200);
+            matrix[at * 200 + at] = bad;
+            assert_eq!(inverse_factor(&compute, matrix, 200), None, "{bad} at {at}");
+        }
+    }
+    assert_eq!(inverse_factor(&compute, vec![], 0), Some(vec![]));
+}
