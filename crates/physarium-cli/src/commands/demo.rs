@@ -75,7 +75,6 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         evidence: Evidence::Bytes,
         selection: None,
         threads: Options::default().threads,
-        arithmetic: None,
     };
     let mut result = audit(&request, &mut terminal::steps("audit", &mut *progress, &cancel))?;
     result.claims = Claims::read(&claims_file)?.judge(&result)?;

@@ -56,8 +56,7 @@ impl Sampler {
             return vector::argmax(logits) as u32;
         }
         let top = f64::from(logits[vector::argmax(logits)]);
-        let weight =
-            |logit: &f32| libm::exp((f64::from(*logit) - top) / self.sampling.temperature);
+        let weight = |logit: &f32| libm::exp((f64::from(*logit) - top) / self.sampling.temperature);
         let mut weights: Vec<(f64, u32)> =
             logits.iter().map(weight).zip(0u32..).filter(|(weight, _)| *weight > 0.0).collect();
         let mut total: f64 = weights.iter().map(|(weight, _)| weight).sum();
