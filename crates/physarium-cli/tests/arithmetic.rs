@@ -12,7 +12,7 @@ use serde_json::Value;
 
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../demo/model");
 const TEXT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../demo/heldout.txt");
-const CALIBRATION: &str = "--calibration-tokens 1024 --window 256";
+const CALIBRATION: &str = "--calibration-tokens 512 --window 256";
 const METHODS: [(&str, &str); 4] = [
     ("wanda", "--method wanda --sparsity 0.5 --allocation flow"),
     ("sparsegpt", "--method sparsegpt --sparsity 0.5"),
@@ -153,7 +153,7 @@ fn the_arithmetic_is_recorded_where_it_decides_bytes() {
 
 /// Kills a run when its journal is there.
 fn killed(mut child: Child, journal: &Path) {
-    for _ in 0..600 {
+    for _ in 0..12_000 {
         if fs::metadata(journal).is_ok_and(|journal| journal.len() > 0) {
             break;
         }
@@ -177,7 +177,7 @@ fn rewritten(journal: &str, old: &str, new: &str) -> String {
 fn a_run_of_another_arithmetic_is_not_resumed() {
     let work = tempfile::tempdir().unwrap();
     let out = work.path().join("out");
-    let options = "--method wanda --sparsity 0.5 --calibration-tokens 65536 --window 512 --quiet";
+    let options = "--method wanda --sparsity 0.5 --calibration-tokens 16384 --window 512 --quiet";
     let prune = format!("prune {MODEL} --out {} {options} --arithmetic f32", out.display());
     let mut command = physarium(None, &prune);
     let child = command.stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
