@@ -224,10 +224,14 @@ fn check_space(
     let is_new = |name: &str| Book::stage(request.dir, key, name).is_none();
     let sizes = request.contenders.iter().zip(surgeries);
     let sizes = sizes.filter(|(contender, _)| is_new(&contender.name));
-    let sizes = sizes.map(|(_, surgery)| surgery.output_bytes());
+    let sizes: Vec<[u64; 2]> =
+        sizes.map(|(_, surgery)| [surgery.output_bytes(), surgery.solved_bytes()]).collect();
+    let most = |size: fn(&[u64; 2]) -> u64| sizes.iter().map(size).max().unwrap_or(0);
     let outputs = match request.outputs {
-        Outputs::Keep => sizes.sum::<u64>(),
-        Outputs::Discard => sizes.max().unwrap_or(0),
+        Outputs::Keep => {
+            sizes.iter().map(|[output, _]| output).sum::<u64>() + most(|[_, solved]| *solved)
+        }
+        Outputs::Discard => most(|[output, solved]| output + solved),
     };
     if outputs == 0 {
         return Ok(());
