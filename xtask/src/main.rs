@@ -1,8 +1,9 @@
-//! The project's own commands: `cargo xtask ci`, `layers`, `bench`, `pictures`.
+//! The project's own commands: `cargo xtask ci`, `layers`, `bench`, `fuzz`, `pictures`.
 #![allow(clippy::print_stdout, reason = "a program that prints its result")]
 
 mod bench;
 mod ci;
+mod fuzz;
 mod layers;
 mod pictures;
 
@@ -24,6 +25,8 @@ enum Command {
     /// Benchmark against a baseline measured in the same run
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Fuzz the readers of files that strangers write
+    Fuzz(fuzz::Fuzz),
     /// Make the pictures of the documentation anew
     Pictures,
 }
@@ -33,6 +36,7 @@ fn main() -> anyhow::Result<()> {
         Command::Ci => ci::run(),
         Command::Layers => layers::run(),
         Command::Bench(bench) => bench::run(bench),
+        Command::Fuzz(fuzz) => fuzz.run(),
         Command::Pictures => pictures::run(),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use physarium_checkpoint::ErrorKind;
+use physarium_checkpoint::{ErrorKind, printable, printable_path};
 
 /// Result of this crate's functions.
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
@@ -15,7 +15,7 @@ pub enum Error {
     #[error(transparent)]
     Checkpoint(#[from] physarium_checkpoint::Error),
     /// A claims file is not well-formed.
-    #[error("{}: {what}", path.display())]
+    #[error("{}: {what}", printable_path(path))]
     Claims {
         /// The file.
         path: PathBuf,
@@ -24,8 +24,9 @@ pub enum Error {
     },
     /// A claim needs a count that this audit does not have.
     #[error(
-        "{}: claim {id}: this audit has no count of {count}\nhint: --against ORIGINAL distinguishes pruned weights from weights that were zero before",
-        path.display()
+        "{}: claim {}: this audit has no count of {count}\nhint: --against ORIGINAL distinguishes pruned weights from weights that were zero before",
+        printable_path(path),
+        printable(id)
     )]
     Unmeasured {
         /// The file.

@@ -20,6 +20,7 @@ mod claims;
 mod count;
 mod error;
 mod report;
+mod request;
 mod step;
 mod verify;
 

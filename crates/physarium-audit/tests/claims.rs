@@ -110,7 +110,7 @@ fn malformed_claims_files_are_rejected() {
     let mut cases: Vec<(Vec<u8>, &str)> = vec![
         (b"".to_vec(), "no claims, expected at least one [[claim]]"),
         (b"# nothing here\n".to_vec(), "no claims"),
-        (b"\xff\xfe".to_vec(), "cannot read"),
+        (b"\xff\xfe".to_vec(), "not UTF-8"),
         (b"[[claim]".to_vec(), "expected"),
         (b"claim = 1".to_vec(), "invalid type"),
         (b"[[claims]]\nid = \"a\"".to_vec(), "unknown field `claims`"),

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::escape::printable;
+use crate::escape::{printable, printable_path as show};
 
 /// Result of this crate's functions.
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
@@ -107,12 +107,6 @@ impl fmt::Display for Malformed {
     }
 }
 
-/// A path with control characters escaped, for messages.
-pub(crate) fn show(path: &Path) -> String {
-    // A path may be longer than the limit for a name, so each component is escaped separately.
-    path.to_string_lossy().split('/').map(printable).collect::<Vec<_>>().join("/")
-}
-
 /// Why a function of this crate failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -165,7 +159,12 @@ pub enum Error {
         after: String,
     },
     /// A glob is not well-formed.
-    #[error("{option} {}: not a valid pattern: {source}", printable(pattern))]
+    // globset's own message repeats the pattern as it is.
+    #[error(
+        "{option} {}: not a valid pattern: {}",
+        printable(pattern),
+        printable(&source.kind().to_string())
+    )]
     Pattern {
         /// The option it was given to.
         option: &'static str,

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use physarium_checkpoint::{
     Action, Checkpoint, Error, ErrorKind, Orientation, PlannedTensor, Selection, SkipReason,
-    TargetPlan,
+    TargetNames, TargetPlan,
 };
 use physarium_fixtures::{Fill, Kind, Tensor, llama_tensors, write_checkpoint};
 
@@ -302,4 +302,14 @@ fn the_orientation_of_stacked_experts_follows_from_shape_or_config() {
     let vision = r#"{"model_type": "x", "text_config": {"model_type": "llama4_text"}}"#;
     assert_eq!(orientation(vision, &[2, 8, 4]), Orientation::InOut);
     assert_eq!(orientation("not JSON", &[2, 8, 4]), Orientation::Unknown);
+}
+
+#[test]
+fn the_error_of_a_pattern_is_escaped() {
+    for bad in ["a\u{7f}\u{1b}[1m{", "[\u{9b}-\u{1b}]", "}\r\n\u{202e}"] {
+        let selection = Selection { target: vec![bad.to_owned()], skip: vec![] };
+        let error = TargetNames::new(&selection).unwrap_err().to_string();
+        assert!(error.contains("not a valid pattern"), "{error}");
+        assert!(!error.chars().any(|c| c.is_control() || c == '\u{202e}'), "{error:?}");
+    }
 }

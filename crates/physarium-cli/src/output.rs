@@ -1,4 +1,9 @@
-//! Results on stdout, notes on stderr.
+/*!
+Results on stdout, notes on stderr.
+
+All that the program prints goes through here, and is escaped here: names and values come from files of strangers, and a
+terminal obeys control characters. Only `run` writes the model's own words to stdout itself.
+*/
 
 use std::io::Write;
 use std::path::Path;
@@ -7,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use physarium::audit::grouped;
-use physarium::checkpoint::write_whole;
+use physarium::checkpoint::{json_visible, printable_path, visible, write_whole};
 use serde::Serialize;
 
 /// How a command ended that met no error.
@@ -25,10 +30,10 @@ pub enum Outcome {
     Failed,
 }
 
-/// Writes text to stdout.
+/// Writes text to stdout, with control characters other than newline and tab escaped.
 pub fn text(text: &str) -> anyhow::Result<()> {
     let mut stdout = std::io::stdout().lock();
-    stdout.write_all(text.as_bytes())?;
+    stdout.write_all(visible(text).as_bytes())?;
     stdout.flush()?;
     Ok(())
 }
@@ -57,13 +62,13 @@ pub fn note(line: &str) {
 
 /// Writes an event of the progress to stderr.
 pub fn event_line(event: &serde_json::Value) {
-    stderr_line(&event.to_string());
+    stderr_line(&json_visible(event.to_string()));
 }
 
-/// Writes a line to stderr. A line that cannot be written (closed pipe, full disk) does not stop the run;
+/// Writes a line to stderr, escaped as on stdout. A line that cannot be written (closed pipe, full disk) does not stop the run;
 /// `eprintln!` would panic.
 fn stderr_line(line: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{line}");
+    let _ = writeln!(std::io::stderr().lock(), "{}", visible(line));
 }
 
 /// Writes each of `notes` as a line to stderr.
@@ -81,7 +86,23 @@ pub fn with_notes(mut object: serde_json::Value, notes: &[String]) -> serde_json
 
 /// Writes one JSON object to stdout.
 pub fn json(value: &impl Serialize) -> anyhow::Result<()> {
-    text(&(serde_json::to_string_pretty(value)? + "\n"))
+    text(&json_text(value)?)
+}
+
+/// A value as JSON in lines, with all control characters escaped, those above U+007F too.
+pub fn json_text(value: &impl Serialize) -> anyhow::Result<String> {
+    Ok(json_visible(serde_json::to_string_pretty(value)? + "\n"))
+}
+
+/// What a model wrote, for a terminal: without control characters other than newline and tab, and without characters
+/// that reverse the direction of what follows. Joiners stay; languages need them.
+pub fn spoken(text: &str) -> String {
+    let is_plain = |c: &char| match c {
+        '\n' | '\t' => true,
+        '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => false,
+        c => !c.is_control(),
+    };
+    text.chars().filter(is_plain).collect()
 }
 
 /// A size for display, in powers of ten: `1.23 GB`.
@@ -112,5 +133,17 @@ pub fn counted(count: u64, noun: &str) -> String {
 
 /// Writes a file whose name appears only once its bytes are durable. A file of that name is replaced.
 pub fn file(path: &Path, text: &str) -> anyhow::Result<()> {
-    write_whole(path, text.as_bytes()).with_context(|| format!("{}: cannot write", path.display()))
+    write_whole(path, text.as_bytes())
+        .with_context(|| format!("{}: cannot write", printable_path(path)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::spoken;
+
+    #[test]
+    fn a_model_cannot_speak_to_the_terminal() {
+        let words = "a\u{1b}]0;title\u{7}\u{9b}31m b\r\n\tc\u{202e}d\u{2066}\u{200d}é";
+        assert_eq!(spoken(words), "a]0;title31m b\n\tcd\u{200d}é");
+    }
 }

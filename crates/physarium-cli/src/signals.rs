@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use anyhow::Context;
-use physarium::Cancel;
+use physarium::{Cancel, Event, Progress};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
@@ -24,6 +24,44 @@ pub fn cancel_on_signal() -> anyhow::Result<Cancel> {
         flag::register(signal, Arc::clone(&raised)).context(context)?;
     }
     Ok(Cancel::watching(raised))
+}
+
+/// The time in which a command only reads. There is nothing to keep, so the first signal ends the process at once,
+/// also within a library's call that cannot be stopped, such as tokenizing a long text.
+pub struct Reading(Arc<AtomicBool>);
+
+impl Reading {
+    /// Begins, before any other handler is installed.
+    pub fn begin() -> anyhow::Result<Reading> {
+        let reading = Arc::new(AtomicBool::new(true));
+        for signal in [SIGINT, SIGTERM] {
+            flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&reading))
+                .context("cannot install signal handlers")?;
+        }
+        Ok(Reading(reading))
+    }
+
+    /// Ends: from now on the first signal stops the work, and what there is is kept.
+    pub fn end(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
+/// Ends the time of reading when tokens are scored.
+pub struct UntilScoring<'a> {
+    /// What is told of everything.
+    pub progress: &'a mut dyn Progress,
+    /// What ends.
+    pub reading: Reading,
+}
+
+impl Progress for UntilScoring<'_> {
+    fn event(&mut self, event: Event<'_>) {
+        if let Event::TokensStarted { .. } = event {
+            self.reading.end();
+        }
+        self.progress.event(event);
+    }
 }
 
 /// The signal that was caught; SIGINT if none was.

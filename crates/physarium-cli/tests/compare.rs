@@ -199,6 +199,7 @@ fn what_a_user_has_at_its_paths_is_left_untouched() {
         ("table/physarium.compare.md", "physarium.compare.md: not made by this comparison"),
         ("table/physarium.compare.json", "physarium.compare.json: not made by this comparison"),
         ("table/physarium.compare.md.part", "compare.md.part: not made by this comparison"),
+        ("table/sparsegpt-0.5.lock", "sparsegpt-0.5.lock: not made by this comparison"),
         ("table/.physarium-compare", ".physarium-compare: not made by this comparison"),
         ("table/.physarium-compare/mine.txt", ".physarium-compare: not made by this comparison"),
         (

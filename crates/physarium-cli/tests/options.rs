@@ -280,3 +280,26 @@ fn a_recipe_file_is_refused_by_its_name_and_key() {
         }
     }
 }
+
+#[test]
+fn a_dry_run_says_what_force_and_restart_would_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let (out, partial) = (dir.path().join("out"), dir.path().join(".out.physarium-partial"));
+    let dry = format!("prune model --out {} --dry-run", out.display());
+    let says = |options: &str, needle: &str| {
+        let ran = run(&format!("{dry}{options}"));
+        assert_eq!(ran.code, 0, "{options}: {}", ran.stderr);
+        assert!(ran.stdout.contains(needle), "{options}: no {needle} in {}", ran.stdout);
+    };
+    assert!(!run(&dry).stdout.contains("finished"));
+    std::fs::create_dir(&partial).unwrap();
+    says("", "would resume the unfinished run");
+    says(" --restart", "would discard the unfinished run");
+    assert_eq!(run(&format!("prune model --out {} --restart", out.display())).code, 0);
+    says(" --force", "would replace the finished output");
+    // What the run would refuse, the dry run refuses.
+    let refused = run(&dry);
+    assert!(refused.code == 2 && refused.stderr.contains("output exists"), "{}", refused.stderr);
+    let inside = run("prune model --out model/inside --dry-run");
+    assert!(inside.code == 2 && inside.stderr.contains("inside the input"), "{}", inside.stderr);
+}

@@ -83,8 +83,8 @@ impl Case {
 
     fn all(&self, compute: &Compute, keep: Keep) -> [Solution; 3] {
         let problem = self.problem();
-        let flow = activation_flow(compute, &problem, keep, &ActivationFlow::default());
-        [wanda(&problem, keep), sparsegpt(compute, &problem, keep).unwrap(), flow]
+        let flow = activation_flow(compute, &problem, keep, &ActivationFlow::default()).unwrap();
+        [wanda(compute, &problem, keep).unwrap(), sparsegpt(compute, &problem, keep).unwrap(), flow]
     }
 }
 
@@ -131,8 +131,12 @@ fn nothing_to_prune_is_the_identity() {
     let compute = Compute::new(2).unwrap();
     let bits = |weights: &[f32]| weights.iter().map(|w| w.to_bits()).collect::<Vec<_>>();
     let problem = case.problem();
-    let flow = activation_flow(&compute, &problem, Keep::AllBut(0), &ActivationFlow::default());
-    assert_eq!(bits(&wanda(&problem, Keep::AllBut(0)).weights), bits(&case.weights));
+    let flow =
+        activation_flow(&compute, &problem, Keep::AllBut(0), &ActivationFlow::default()).unwrap();
+    assert_eq!(
+        bits(&wanda(&compute, &problem, Keep::AllBut(0)).unwrap().weights),
+        bits(&case.weights)
+    );
     assert_eq!(bits(&flow.weights), bits(&case.weights));
     let sparsegpt = sparsegpt(&compute, &problem, Keep::AllBut(0)).unwrap();
     assert_eq!(bits(&sparsegpt.weights), bits(&case.weights));
@@ -159,7 +163,8 @@ fn more_refit_steps_never_increase_the_error() {
         let error = |refit_steps| {
             let parameters = ActivationFlow { refit_steps, ..ActivationFlow::default() };
             let keep = Keep::AllBut(32 * 32);
-            let found = activation_flow(&compute, &case.problem(), keep, &parameters).weights;
+            let found =
+                activation_flow(&compute, &case.problem(), keep, &parameters).unwrap().weights;
             // The objective of the refit: the error plus the damping.
             let mean = (0..64).map(|i| f64::from(case.gram[i * 65])).sum::<f64>() / 64.0;
             let pairs = case.weights.iter().zip(&found);
@@ -183,7 +188,7 @@ fn the_solution_approaches_the_dense_targets() {
     let problem = Problem { cross_gram: Some(&cross), ..case.problem() };
     let compute = Compute::new(1).unwrap();
     let parameters = ActivationFlow { refit_steps: 60, ..ActivationFlow::default() };
-    let solution = activation_flow(&compute, &problem, Keep::AllBut(1), &parameters);
+    let solution = activation_flow(&compute, &problem, Keep::AllBut(1), &parameters).unwrap();
     // The damping leaves a small error.
     let doubled: Vec<f32> = case.weights.iter().map(|weight| 2.0 * weight).collect();
     let target = Case { weights: doubled, gram: case.gram.clone(), ..case };
@@ -265,7 +270,7 @@ fn outputs_of_higher_cost_keep_more_weights() {
     let parameters = ActivationFlow::default();
     let keep = Keep::AllBut(24 * 40 / 2);
     let kept = |problem: &Problem<'_>| {
-        let solution = activation_flow(&compute, problem, keep, &parameters);
+        let solution = activation_flow(&compute, problem, keep, &parameters).unwrap();
         let (first, rest) = solution.weights.split_at(12 * 40);
         [first, rest].map(|half| half.iter().filter(|weight| **weight != 0.0).count())
     };
@@ -301,7 +306,9 @@ fn a_pattern_holds_in_a_projection_that_is_smaller_than_a_group() {
     let compute = Compute::new(1).unwrap();
     let flow = |keep| {
         let keep = Keep::Pattern { keep, group: 4 };
-        activation_flow(&compute, &case.problem(), keep, &ActivationFlow::default()).weights
+        activation_flow(&compute, &case.problem(), keep, &ActivationFlow::default())
+            .unwrap()
+            .weights
     };
     assert_eq!(zeros(&flow(2)), 1);
     assert_eq!(flow(3), case.weights);

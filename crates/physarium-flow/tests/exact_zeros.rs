@@ -44,9 +44,9 @@ fn solve(method: &str, weights: &[f32], gram: &[f32], keep: Keep) -> Solution {
     let problem = Problem { weights, cols: COLS, gram, cross_gram: None, output_costs: None };
     let compute = Compute::new(2).unwrap();
     match method {
-        "wanda" => wanda(&problem, keep),
+        "wanda" => wanda(&compute, &problem, keep).unwrap(),
         "sparsegpt" => sparsegpt(&compute, &problem, keep).unwrap(),
-        _ => activation_flow(&compute, &problem, keep, &ActivationFlow::default()),
+        _ => activation_flow(&compute, &problem, keep, &ActivationFlow::default()).unwrap(),
     }
 }
 
@@ -153,9 +153,10 @@ fn an_update_that_leaves_nothing_of_a_weight_makes_no_zero() {
     let tiny = Problem { weights: &[1e-38, f32::from_bits(1), 1e-38, 1e-38], ..problem };
     for (problem, wanted) in [(problem, 1), (tiny, 1), (tiny, 2), (tiny, 3)] {
         for solution in [
-            wanda(&problem, Keep::AllBut(wanted)),
+            wanda(&compute, &problem, Keep::AllBut(wanted)).unwrap(),
             sparsegpt(&compute, &problem, Keep::AllBut(wanted)).unwrap(),
-            activation_flow(&compute, &problem, Keep::AllBut(wanted), &ActivationFlow::default()),
+            activation_flow(&compute, &problem, Keep::AllBut(wanted), &ActivationFlow::default())
+                .unwrap(),
         ] {
             assert_eq!(zeros(&solution.weights), wanted, "{:?}", solution.weights);
         }

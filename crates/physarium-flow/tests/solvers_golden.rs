@@ -56,11 +56,11 @@ fn each_method_gives_what_its_equations_give_in_float64() {
     // The steps of the flow are less precise in the other arithmetic and may choose another mask at the threshold.
     let compute = Compute::with_arithmetic(1, Arithmetic::F32).unwrap();
     let results = [
-        ("wanda", wanda(&own, share(0.5))),
+        ("wanda", wanda(&compute, &own, share(0.5)).unwrap()),
         ("sparsegpt", sparsegpt(&compute, &own, share(0.5)).unwrap()),
         ("sparsegpt-2:4", sparsegpt(&compute, &own, pattern).unwrap()),
-        ("activation-flow", activation_flow(&compute, &two_streams, share(0.6), &flow)),
-        ("activation-flow-2:4", activation_flow(&compute, &two_streams, pattern, &flow)),
+        ("activation-flow", activation_flow(&compute, &two_streams, share(0.6), &flow).unwrap()),
+        ("activation-flow-2:4", activation_flow(&compute, &two_streams, pattern, &flow).unwrap()),
     ];
     for (name, found) in results {
         assert_eq!(found.dead_inputs, 1, "{name}");

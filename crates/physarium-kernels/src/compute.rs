@@ -5,7 +5,7 @@ In: a number of threads and an arithmetic. Out: [`Compute`], which runs independ
 not depend on the number of threads.
 */
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
 
@@ -43,12 +43,17 @@ enum PackedWeights {
     Repacked,
 }
 
+/// Says whether work is to stop; once true, it stays true.
+type Stop = Arc<dyn Fn() -> bool + Send + Sync>;
+
 /// Threads that compute, and the arithmetic and the instruction set that they use.
 pub struct Compute {
     pool: rayon::ThreadPool,
     arithmetic: Arithmetic,
     vectors: VectorKind,
     packed_weights: PackedWeights,
+    /// Asked before each task.
+    stop: Option<Stop>,
     /// Buffers of products, reused because new pages cost more time than a small product.
     buffers: Mutex<Vec<Vec<Tile>>>,
 }
@@ -84,6 +89,7 @@ impl Compute {
             arithmetic,
             vectors,
             packed_weights: PackedWeights::Kept,
+            stop: None,
             buffers: Mutex::default(),
         })
     }
@@ -106,6 +112,20 @@ impl Compute {
     #[must_use]
     pub fn sparing_memory(self) -> Compute {
         Compute { packed_weights: PackedWeights::Repacked, ..self }
+    }
+
+    /// The same, but once `stop` is true no further task is begun. `stop` is asked before each task, on any thread, and
+    /// must stay true.
+    ///
+    /// What is computed after that is meaningless: a caller asks [`Compute::is_stopped`] before it uses results.
+    #[must_use]
+    pub fn stopping_when(self, stop: impl Fn() -> bool + Send + Sync + 'static) -> Compute {
+        Compute { stop: Some(Arc::new(stop)), ..self }
+    }
+
+    /// Whether tasks may have been left out, so that results are meaningless.
+    pub fn is_stopped(&self) -> bool {
+        self.stop.as_ref().is_some_and(|stop| stop())
     }
 
     /// The arithmetic of products with many rows.
@@ -141,8 +161,13 @@ impl Compute {
         self.pool.install(work)
     }
 
-    /// Calls `task` for each of `0..tasks`, in any order, on all threads.
+    /// Calls `task` for each of `0..tasks`, in any order, on all threads, until [stopped](Compute::stopping_when).
     pub fn each(&self, tasks: usize, task: impl Fn(usize) + Sync + Send) {
+        let task = |index| {
+            if !self.is_stopped() {
+                task(index);
+            }
+        };
         if tasks == 1 {
             return task(0);
         }
@@ -150,7 +175,7 @@ impl Compute {
     }
 
     /// Calls `task` with the index of each run of `len` elements of `data`, and the run; the last may be
-    /// shorter. Runs are processed in any order, on all threads.
+    /// shorter. Runs are processed in any order, on all threads, until [stopped](Compute::stopping_when).
     ///
     /// # Panics
     /// If `len` is zero and there is data.
@@ -164,6 +189,11 @@ impl Compute {
             return;
         }
         assert!(len > 0, "runs of no elements");
+        let task = |index, chunk: &mut [T]| {
+            if !self.is_stopped() {
+                task(index, chunk);
+            }
+        };
         if data.len() <= len {
             return task(0, data);
         }

@@ -1,7 +1,7 @@
 /*!
 The inverse of a Cholesky factor, in float64.
 
-In: a symmetric matrix. Out: L⁻ᵀ, upper triangular, where the matrix is L Lᵀ. Blocks of [`EDGE`] columns are factored
+In: a symmetric matrix. Out: L⁻ᵀ, upper triangular, where the matrix is L Lᵀ, rounded to float32. Blocks of [`EDGE`] columns are factored
 one after the other; all other work is products with the sums of [`crate::blocked`]. So the order of every sum depends
 on the width only.
 
@@ -50,12 +50,13 @@ fn subtract(
     unsafe { product(compute.vectors(), [rows, depth, cols], factors, out) }
 }
 
-/// L⁻ᵀ `[width, width]`, where `matrix` `[width, width]` is L Lᵀ with L lower triangular. Only the lower half of
-/// `matrix` is used. `None` if there is no such L with a positive, finite diagonal.
+/// L⁻ᵀ `[width, width]`, rounded to float32, where `matrix` `[width, width]` is L Lᵀ with L lower triangular. Only the lower half of
+/// `matrix` is used. `None` if there is no such L with a positive, finite diagonal; also, perhaps,
+/// once the work is [stopped](Compute::stopping_when).
 ///
 /// # Panics
 /// If `matrix` is not square.
-pub fn inverse_factor(compute: &Compute, mut matrix: Vec<f64>, width: usize) -> Option<Vec<f64>> {
+pub fn inverse_factor(compute: &Compute, mut matrix: Vec<f64>, width: usize) -> Option<Vec<f32>> {
     assert_eq!(Some(matrix.len()), width.checked_mul(width), "a square matrix");
     let inverses = factor(compute, &mut matrix, width)?;
     Some(invert(compute, &matrix, &inverses, width))
@@ -97,9 +98,10 @@ fn factor(compute: &Compute, matrix: &mut [f64], width: usize) -> Option<Vec<Vec
 }
 
 /// L⁻ᵀ of a factored matrix, whose rows are solved for in blocks that do not depend on each other.
-fn invert(compute: &Compute, lower: &[f64], inverses: &[Vec<f64>], width: usize) -> Vec<f64> {
+fn invert(compute: &Compute, lower: &[f64], inverses: &[Vec<f64>], width: usize) -> Vec<f32> {
     let mut inverse = vec![0.0; lower.len()];
-    compute.each_chunk(&mut inverse, EDGE * width, |block, rows| {
+    compute.each_chunk(&mut inverse, EDGE * width, |block, rounded| {
+        let mut rows = vec![0.0; rounded.len()];
         let (first, count) = (block * EDGE, rows.len() / width);
         for (row, to) in rows.chunks_exact_mut(width).enumerate() {
             for (col, to) in to[first..first + count].iter_mut().enumerate() {
@@ -109,7 +111,7 @@ fn invert(compute: &Compute, lower: &[f64], inverses: &[Vec<f64>], width: usize)
         for at in (first + EDGE..width).step_by(EDGE) {
             let edge = EDGE.min(width - at);
             let mut unmet = vec![0.0; count * edge];
-            let left = Rows::from(rows, width, [0, first]);
+            let left = Rows::from(&rows, width, [0, first]);
             let right = Rows::from(lower, width, [at, first]);
             subtract(compute, [count, at - first, edge], [left, right], (&mut unmet, edge));
             let mut negative = vec![0.0; count * edge];
@@ -120,6 +122,7 @@ fn invert(compute: &Compute, lower: &[f64], inverses: &[Vec<f64>], width: usize)
                 row[at..at + edge].iter_mut().zip(from).for_each(|(to, from)| *to = -from);
             }
         }
+        rounded.iter_mut().zip(rows).for_each(|(to, from)| *to = from as f32);
     });
     inverse
 }

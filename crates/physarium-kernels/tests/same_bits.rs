@@ -221,13 +221,14 @@ fn definite(width: usize) -> Vec<f64> {
 fn the_inverse_factor_is_the_same_everywhere_and_correct() {
     for width in [1, 7, 128, 300] {
         let matrix = definite(width);
-        let mut first: Option<Vec<u64>> = None;
+        let mut first: Option<Vec<u32>> = None;
         for compute in computes() {
             let factor = inverse_factor(&compute, matrix.clone(), width).unwrap();
-            let bits: Vec<u64> = factor.iter().map(|value| value.to_bits()).collect();
+            let bits: Vec<u32> = factor.iter().map(|value| value.to_bits()).collect();
             assert_eq!(*first.get_or_insert_with(|| bits.clone()), bits, "{width}: {compute:?}");
             // With A = L Lᵀ and U = L⁻ᵀ: Uᵀ A U = I.
-            let column = |j: usize| (0..=j).map(|i| factor[i * width + j]).collect::<Vec<f64>>();
+            let at = |i: usize, j: usize| f64::from(factor[i * width + j]);
+            let column = |j: usize| (0..=j).map(|i| at(i, j)).collect::<Vec<f64>>();
             for j in [0, width / 2, width - 1] {
                 let u = column(j);
                 let row = |i: usize| -> f64 {
@@ -237,7 +238,7 @@ fn the_inverse_factor_is_the_same_everywhere_and_correct() {
                 for k in [0, width / 3, width - 1] {
                     let found: f64 = column(k).iter().zip(&product).map(|(u, p)| u * p).sum();
                     let expected = f64::from(u8::from(k == j));
-                    assert!((found - expected).abs() < 1e-9, "{width}: [{k}, {j}] {found}");
+                    assert!((found - expected).abs() < 1e-5, "{width}: [{k}, {j}] {found}");
                 }
             }
             assert!((0..width).all(|i| factor[i * width..][..i].iter().all(|value| *value == 0.0)));

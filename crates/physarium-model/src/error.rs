@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use physarium_checkpoint::{ErrorKind, printable};
+use physarium_checkpoint::{ErrorKind, printable, printable_path};
 
 /// Result of this crate's functions.
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
@@ -15,7 +15,11 @@ pub enum Error {
     #[error(transparent)]
     Checkpoint(#[from] physarium_checkpoint::Error),
     /// The checkpoint is valid, but this decoder does not support it.
-    #[error("{}: {field} {} is not supported, expected one of: {supported}", file.display(), printable(found))]
+    #[error(
+        "{}: {field} {} is not supported, expected one of: {supported}",
+        printable_path(file),
+        printable(found)
+    )]
     Unsupported {
         /// The file with the unsupported value.
         file: PathBuf,

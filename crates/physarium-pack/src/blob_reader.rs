@@ -77,6 +77,13 @@ impl<'a> BlobReader<'a> {
         }
         let mut padding = vec![0; (bounds.end - self.at) as usize];
         self.source.read_exact_at(&mut padding, self.at)?;
+        if padding.iter().any(|byte| *byte != 0) {
+            return Err(Malformed::new(path, "padding of a blob", "zeros", "other bytes")
+                .with_tensor(name)
+                .with_offset(self.at)
+                .with_hint(DAMAGED)
+                .into());
+        }
         self.blake3.update(&padding);
         if self.blake3.finish() == record.blake3 {
             return Ok(());

@@ -14,6 +14,7 @@ A weight is a zero if all its bits are zero. −0.0, NaN and everything else is 
 mod blob_reader;
 mod census;
 mod contents;
+mod face;
 mod groups;
 mod mask_layout;
 mod pack;

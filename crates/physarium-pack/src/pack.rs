@@ -12,8 +12,8 @@ use std::path::Path;
 
 use physarium_checkpoint::manifest::{self, Manifest};
 use physarium_checkpoint::{
-    Blake3, Checkpoint, Digest, Disposition, Dtype, LinkPolicy, NewFile, Overwrite, Purpose,
-    Selection, Sha256, Shard, Sidecar, Source, TargetNames, TensorInfo,
+    Blake3, Checkpoint, Digest, Disposition, Dtype, Error, LinkPolicy, Malformed, NewFile,
+    Overwrite, Purpose, Selection, Sha256, Shard, Sidecar, Source, TargetNames, TensorInfo,
 };
 
 use crate::Result;
@@ -24,6 +24,7 @@ use crate::contents::{
 };
 use crate::groups::{Coder, Groups};
 use crate::mask_layout::{MaskLayout, count_negative_zeros, masks_of, select};
+use crate::packed::{MAX_CONTENTS_BYTES, Packed};
 
 /// Most bytes of a blob's entry in the header, without its name.
 const ENTRY_BYTES: u64 = 120;
@@ -94,10 +95,17 @@ pub fn pack(
     on_bytes: &mut dyn FnMut(u64) -> Result<()>,
 ) -> Result<PackSummary> {
     let checkpoint = request.checkpoint;
+    refuse_other_file(request)?;
     let sidecars = Sidecar::list(checkpoint, Purpose::Archive, request.links)?;
     let shards: u64 = checkpoint.shards().iter().map(Shard::size_bytes).sum();
     let files: u64 = sidecars.iter().map(|sidecar| sidecar.size_bytes).sum();
     let room = header_room(checkpoint, &sidecars);
+    // The record of the contents takes up to twice as much as the header.
+    if 2 * room > MAX_CONTENTS_BYTES {
+        let expected = format!("a record of at most {MAX_CONTENTS_BYTES} bytes");
+        let (what, found) = ("too many tensors for a packed file", format!("up to {}", 2 * room));
+        return Err(Malformed::new(checkpoint.dir(), what, expected, found).into());
+    }
     let out = NewFile::create(
         request.out,
         checkpoint.dir(),
@@ -133,6 +141,25 @@ pub fn pack(
     }
     summary.output_bytes = packer.publish(request.tool, records)?;
     Ok(summary)
+}
+
+/// Fails if a file that is to be replaced is no packed file.
+fn refuse_other_file(request: &PackRequest<'_>) -> Result<()> {
+    let out = request.out;
+    let is_file = out.symlink_metadata().is_ok_and(|meta| meta.is_file());
+    if request.overwrite == Overwrite::Refuse || !is_file {
+        return Ok(());
+    }
+    match Packed::open(out) {
+        Ok(_) => Ok(()),
+        Err(Error::Malformed(fault)) => Err(Error::Output {
+            path: out.to_owned(),
+            what: "output exists",
+            expected: "a new file, or a packed file to replace".to_owned(),
+            found: format!("another file ({})", fault.what),
+        }),
+        Err(e) => Err(e),
+    }
 }
 
 impl PackSummary {

@@ -5,7 +5,7 @@ Opening checks that container, seal and record of the contents are consistent. E
 a digest; that of a blob is checked whenever the blob is read.
 */
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::path::{Component, Path};
 
@@ -22,8 +22,8 @@ use crate::contents::{
 use crate::groups::Groups;
 use crate::mask_layout::MaskLayout;
 
-/// Largest record of the contents that is accepted, in bytes.
-const MAX_CONTENTS_BYTES: u64 = 1 << 30;
+/// Largest record of the contents that is accepted, in bytes: as many as a header may have.
+pub(crate) const MAX_CONTENTS_BYTES: u64 = 100_000_000;
 /// Most bytes of a blob that are read at once.
 const PIECE_BYTES: usize = 1 << 20;
 
@@ -37,12 +37,9 @@ pub struct Packed {
 }
 
 impl Packed {
-    /// Opens a packed file and checks its container, seal and record.
-    ///
-    /// # Errors
-    /// `Malformed` for anything that violates the format, and for a version that this program does not support;
-    /// `InputChanged`, `FileShrank`, `Io`.
-    pub fn open(path: &Path) -> Result<Packed> {
+    /// Reads a packed file and checks its container, seal and record, but not yet what they say of each other's
+    /// tensors.
+    pub(crate) fn read_sealed(path: &Path) -> Result<Packed> {
         let container = Shard::open(path).map_err(|e| match e {
             Error::Malformed(fault) => {
                 let hint =
@@ -81,7 +78,7 @@ impl Packed {
             let found = format!("{} and {} bytes", text.end - text.start, seal.end - seal.start);
             return Err(fault(
                 "invalid sizes of contents and seal",
-                "up to 1 GiB and 64 bytes",
+                "up to 100000000 and 64 bytes",
                 found,
             ));
         }
@@ -145,7 +142,8 @@ impl Packed {
         self.container.reopen()
     }
 
-    /// Compares the record with the blobs: all must exist, in the sizes that the forms require, and no others.
+    /// Compares the record with the blobs: all must exist, in the sizes that the forms require, each must serve one
+    /// tensor or file, and there are no others.
     fn check(&self) -> Result<()> {
         if self.contents.schema != SCHEMA {
             let found = printable(&self.contents.schema);
@@ -160,10 +158,13 @@ impl Packed {
                 return Err(self.fault(WRONG_SIZE, &expected, found));
             }
         }
-        let mut wanted = 0;
+        let mut wanted = HashSet::new();
         let mut want = |kind: BlobKind, name: &str, size: u64| {
-            wanted += 1;
             let blob = kind.of(name);
+            if !wanted.insert(blob.clone()) {
+                let what = "blob serves two tensors or files";
+                return Err(self.fault(what, "each blob once", printable(&blob)));
+            }
             match self.contents.blobs.get(&blob) {
                 Some(found) if found.size_bytes == size => Ok(()),
                 found => {
@@ -217,6 +218,7 @@ impl Packed {
             ));
         }
         // Contents and seal are not listed in the contents.
+        let wanted = wanted.len();
         if wanted != self.contents.blobs.len() || self.bounds.len() != wanted + 2 {
             let numbers =
                 |listed, stored| format!("{listed} in the contents, {stored} in the file");
@@ -275,7 +277,19 @@ impl Packed {
         Ok(MaskReader::new(self.reader(source, kind, &tensor.name)?, layout, groups))
     }
 
-    fn read_whole(&self, source: &Source, kind: BlobKind, name: &str, to: &mut [u8]) -> Result<()> {
+    /// Size of a blob without padding; 0 if there is none.
+    pub(crate) fn blob_bytes(&self, kind: BlobKind, name: &str) -> u64 {
+        self.contents.blobs.get(&kind.of(name)).map_or(0, |blob| blob.size_bytes)
+    }
+
+    /// Fills `to` with a blob, which must have exactly that size.
+    pub(crate) fn read_whole(
+        &self,
+        source: &Source,
+        kind: BlobKind,
+        name: &str,
+        to: &mut [u8],
+    ) -> Result<()> {
         let mut reader = self.reader(source, kind, name)?;
         if reader.left() != to.len() as u64 {
             let expected = format!("{} bytes in blob {}", to.len(), printable(reader.name()));

@@ -325,15 +325,68 @@ fn existing_outputs_are_kept() {
 fn what_a_killed_run_left_is_replaced() {
     let (temp, file, _) = one_projection(Fill::Sparse(50));
     let whole = fs::read(&file).unwrap();
-    fs::rename(&file, temp.path().join(".model.physpack.physarium-partial")).unwrap();
+    fs::remove_file(&file).unwrap();
+    let marker = "{\"note\": \"unfinished physarium output\"}";
+    for name in [".model.physpack.physarium-packing", ".out.physarium-unpacking"] {
+        let dir = temp.path().join(name);
+        fs::create_dir(&dir).unwrap();
+        fs::write(dir.join("physarium.unfinished.json"), marker).unwrap();
+        fs::write(dir.join("output"), "torn").unwrap();
+    }
     fs::write(temp.path().join("model.physpack.lock"), "pid 1 since 00:00:00 UTC\n").unwrap();
     pack_dir(&temp.path().join("in"), &file).unwrap();
     assert_eq!(fs::read(&file).unwrap(), whole);
-    fs::create_dir(temp.path().join(".out.physarium-unpacking")).unwrap();
-    fs::write(temp.path().join(".out.physarium-unpacking/config.json"), "torn").unwrap();
     unpack_to(&file, &temp.path().join("out")).unwrap();
     assert_eq!(files(&temp.path().join("in")), files(&temp.path().join("out")));
     assert_names(temp.path(), &["in", "model.physpack", "out"]);
+}
+
+/// Files of the user's that have the names of a run's own, or are in the place of its output.
+#[test]
+fn what_no_run_made_is_kept() {
+    let (temp, file, _) = one_projection(Fill::Sparse(50));
+    let (input, at) = (temp.path().join("in"), |name: &str| temp.path().join(name));
+    fs::write(at("target"), "kept").unwrap();
+    for (name, make) in [
+        (
+            ".new.physarium-packing",
+            &(|path: &Path| fs::write(path, "mine").unwrap()) as &dyn Fn(&Path),
+        ),
+        (".new.physarium-packing", &|path| {
+            fs::create_dir(path).unwrap();
+            fs::write(path.join("thesis"), "mine").unwrap();
+        }),
+        (".new.physarium-unpacking", &|path| {
+            fs::create_dir(path).unwrap();
+            fs::write(path.join("thesis"), "mine").unwrap();
+        }),
+        (".new.physarium-unpacking", &|path| std::os::unix::fs::symlink("in", path).unwrap()),
+    ] {
+        make(&at(name));
+        let error = match name.ends_with("-packing") {
+            true => pack_dir(&input, &at("new")).unwrap_err().to_string(),
+            false => unpack_to(&file, &at("new")).unwrap_err().to_string(),
+        };
+        assert!(error.contains(name) && error.contains("working directory"), "{error}");
+        assert_names(temp.path(), &[name, "in", "model.physpack", "target"]);
+        let made = at(name);
+        match made.symlink_metadata().unwrap().is_dir() {
+            true => fs::remove_dir_all(made).unwrap(),
+            false => fs::remove_file(made).unwrap(),
+        }
+    }
+    // --force replaces a packed file, and nothing else.
+    let checkpoint = Checkpoint::open(&input).unwrap();
+    let force = |out: &Path| {
+        let (overwrite, links) = (Overwrite::Replace, LinkPolicy::LeaveOut);
+        let request = PackRequest { checkpoint: &checkpoint, out, overwrite, links, tool: "test" };
+        pack(&request, &mut |_| Ok(()))
+    };
+    force(&file).unwrap();
+    let error = force(&at("target")).unwrap_err().to_string();
+    assert!(error.contains("another file"), "{error}");
+    assert_eq!(fs::read(at("target")).unwrap(), b"kept");
+    assert_names(temp.path(), &["in", "model.physpack", "target"]);
 }
 
 #[test]

@@ -7,7 +7,7 @@ more windows than the recipe asks for, a seeded random choice takes some of them
 
 use std::path::Path;
 
-use physarium_checkpoint::{Calibration, Malformed};
+use physarium_checkpoint::{Calibration, Digest, Malformed, Sha256};
 use physarium_model::{Config, ModelFiles};
 
 use crate::error::{Error, Result};
@@ -129,6 +129,16 @@ impl CalibrationText {
         let chosen = draw(windows.len(), count, wanted.seed);
         Ok(chosen.into_iter().map(|index| windows[index].to_vec()).collect())
     }
+}
+
+/// SHA-256 of windows of tokens and their lengths.
+pub(crate) fn digest_of(windows: &[Vec<u32>]) -> Digest {
+    let mut digest = Sha256::default();
+    for window in windows {
+        digest.update(&(window.len() as u64).to_le_bytes());
+        window.iter().for_each(|token| digest.update(&token.to_le_bytes()));
+    }
+    digest.finish()
 }
 
 /// A token is predicted from those before it in its window.

@@ -15,7 +15,7 @@ impl Cancel {
         Cancel(flag)
     }
 
-    /// Stops every run that was given this `Cancel` or a clone of it, between two pieces of work.
+    /// Stops every run that was given this `Cancel` or a clone of it, between two small pieces of work.
     pub fn raise(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -23,6 +23,12 @@ impl Cancel {
     /// Whether the flag is raised.
     pub fn is_raised(&self) -> bool {
         self.0.load(Ordering::Relaxed)
+    }
+
+    /// The flag as a question, for [`Compute::stopping_when`](physarium_model::Compute::stopping_when).
+    pub(crate) fn asked(&self) -> impl Fn() -> bool + Send + Sync + 'static {
+        let flag = self.clone();
+        move || flag.is_raised()
     }
 
     /// Fails once the flag is raised.

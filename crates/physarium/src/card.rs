@@ -7,7 +7,7 @@ depends on the records and the model's config only, so that the same run writes 
 
 use physarium_audit::{Share, grouped};
 use physarium_checkpoint::journal::{ShardRecord, Totals};
-use physarium_checkpoint::{Amount, Criterion, Recipe, Scope, printable};
+use physarium_checkpoint::{Amount, Criterion, Recipe, Scope, markdown, printable};
 use serde_json::Value;
 
 /// What a card is made of.
@@ -95,7 +95,7 @@ impl Card<'_> {
 
 /// A name from a file, safe in a cell of a table.
 fn in_cell(name: &str) -> String {
-    printable(name).replace('|', "\\|").replace('`', "'").replace('<', "&lt;")
+    markdown(&printable(name))
 }
 
 /// The method of a recipe in words: `sparsegpt, sparsity 0.5 of each tensor, calibrated on 8,192 tokens in windows

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use physarium_checkpoint::{ErrorKind, printable};
+use physarium_checkpoint::{ErrorKind, printable, printable_path};
 
 use crate::recipe::error::RecipeError;
 
@@ -19,7 +19,8 @@ pub enum Error {
     /// A target holds NaN or infinite weights.
     #[error(
         "{}: tensor {}: NaN or infinite weights, expected finite ones, found {count}, the first at row {row}, column {column}\nhint: --allow-nonfinite keeps them as they are and prunes around them",
-        file.display(), printable(tensor)
+        printable_path(file),
+        printable(tensor)
     )]
     NonFinite {
         /// The shard.
@@ -47,8 +48,26 @@ pub enum Error {
         /// What was expected and what was found.
         what: String,
     },
+    /// `--strict`: inputs of a target are always zero, so that the calibration text says nothing about their weights.
+    #[error(
+        "tensor {}: {dead} of {inputs} inputs are always zero on the calibration text (refused under --strict)",
+        printable(tensor)
+    )]
+    DeadInputs {
+        /// The tensor.
+        tensor: String,
+        /// Inputs that are always zero.
+        dead: u64,
+        /// All its inputs.
+        inputs: u64,
+        /// Whether layers of an interrupted run were taken: the same command without `--strict` resumes it.
+        resumed: bool,
+    },
     /// The model computes NaN.
-    #[error("{}: logits are NaN after {tokens} tokens: the weights are damaged or overflow float32", model.display())]
+    #[error(
+        "{}: logits are NaN after {tokens} tokens: the weights are damaged or overflow float32",
+        printable_path(model)
+    )]
     NonFiniteLogits {
         /// The model.
         model: PathBuf,
@@ -68,7 +87,8 @@ pub enum Error {
     /// `[out_features, in_features]`.
     #[error(
         "{}: tensor {}: {found}, expected [out_features, in_features]: this method works along the inputs",
-        file.display(), printable(tensor)
+        printable_path(file),
+        printable(tensor)
     )]
     Transposed {
         /// The shard.
@@ -79,7 +99,7 @@ pub enum Error {
         found: &'static str,
     },
     /// The run was cancelled; it can be resumed.
-    #[error("interrupted; the finished shards are kept in {}", staging.display())]
+    #[error("interrupted; the finished shards are kept in {}", printable_path(staging))]
     Interrupted {
         /// The directory that holds the finished shards.
         staging: PathBuf,
@@ -93,7 +113,9 @@ impl Error {
             Error::Checkpoint(e) => e.kind(),
             Error::NonFinite { .. } => ErrorKind::Input,
             Error::Model(e) => e.kind(),
-            Error::Unsolvable { .. } | Error::NonFiniteLogits { .. } => ErrorKind::Input,
+            Error::Unsolvable { .. } | Error::DeadInputs { .. } | Error::NonFiniteLogits { .. } => {
+                ErrorKind::Input
+            }
             Error::Compute(_) => ErrorKind::Environment,
             Error::Stopped => ErrorKind::Interrupted,
             Error::Usage(_) | Error::Recipe(_) => ErrorKind::Usage,

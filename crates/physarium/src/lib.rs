@@ -60,6 +60,7 @@ The programs in `examples/` prune one tensor in memory and audit a directory.
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
 
+mod bounded;
 mod calibration;
 mod cancel;
 mod card;
@@ -103,8 +104,8 @@ pub use physarium_model as model;
 pub use physarium_pack as pack;
 pub use progress::{Event, Kept, Progress, Silent};
 pub use recipe::arithmetic::with_arithmetic;
-pub use recipe::error::{MethodName, NoEffect, RecipeError, RecipeOption};
-pub use recipe::options::{Allocation, CalibrationOptions, RecipeOptions, ScopeName};
+pub use recipe::error::{MethodName, NoEffect, RecipeError, RecipeOption, ScopeName};
+pub use recipe::options::{Allocation, CalibrationOptions, RecipeOptions};
 pub use recipe::table::Case;
 pub use surgery::{Options, Output, Strictness, Summary, Surgery};
 pub use tokenizer::BosRule;

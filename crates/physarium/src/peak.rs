@@ -12,8 +12,17 @@ pub(crate) enum Peak {
 /// Peak resident bytes since the process began, or since the last row of a
 /// comparison; `None` if the system does not report them.
 pub fn peak_resident_bytes() -> Option<u64> {
+    of_status("VmHWM:")
+}
+
+/// Resident bytes of the process now; `None` if the system does not report them.
+pub(crate) fn resident_bytes() -> Option<u64> {
+    of_status("VmRSS:")
+}
+
+fn of_status(field: &str) -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
     let kilobytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
     Some(kilobytes * 1024)
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use physarium::{
     CalibrationOptions, CalibrationText, Cancel, Error, Event, Kept, MethodName, Options, Output,
-    Progress, RecipeOptions, Silent, Surgery,
+    Progress, RecipeOptions, Silent, Strictness, Surgery, checkpoint::Checkpoint,
 };
 
 /// Raises `cancel` after this many steps of the work on layers.
@@ -93,6 +93,67 @@ fn a_resumed_run_reuses_solved_layers() {
     // What is said to be kept is kept: not the damaged layer, nor the last, which was not solved.
     assert_eq!(kept.0, 3);
     assert!(files(&whole) == files(&stopped));
+}
+
+/// A copy of the demo model in which 51 inputs of gate and up of the third layer are zero for every token.
+fn with_dead_inputs(dir: &Path) -> PathBuf {
+    let model = dir.join("model");
+    fs::create_dir(&model).unwrap();
+    let demo = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../demo/model");
+    for entry in fs::read_dir(demo).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, model.join(path.file_name().unwrap())).unwrap();
+    }
+    let checkpoint = Checkpoint::open(&model).unwrap();
+    let name = "model.layers.2.post_attention_layernorm.weight";
+    let (shard, norm) = checkpoint.tensors().find(|(_, tensor)| tensor.name == name).unwrap();
+    let mut bytes = fs::read(&shard.path).unwrap();
+    let width = (norm.size_bytes() / norm.elements) as usize;
+    bytes[norm.begin as usize..][..51 * width].fill(0);
+    fs::write(&shard.path, bytes).unwrap();
+    model
+}
+
+/// `--strict` ends a run at the stage with dead inputs, before that is solved; also a resumed one, whose layers another
+/// run can still resume.
+#[test]
+fn strict_refuses_dead_inputs_as_soon_as_they_are_seen() {
+    let dir = tempfile::tempdir().unwrap();
+    let (model, text) = (with_dead_inputs(dir.path()), CalibrationText::bundled());
+    let run = |out: &Path, strictness, steps| {
+        let options = RecipeOptions {
+            method: MethodName::Wanda,
+            sparsity: Some("0.5".parse().unwrap()),
+            calibration: CalibrationOptions { tokens: Some(1024), window: Some(256), seed: None },
+            ..RecipeOptions::default()
+        };
+        let recipe = options.recipe(&model, Some(&text)).unwrap();
+        let options = Options { strictness, ..Options::default() };
+        let mut surgery = Surgery::plan(&model, recipe, options).unwrap();
+        surgery.calibrate(&text).unwrap();
+        let cancel = Cancel::default();
+        let mut progress = StopAfter { steps, cancel: cancel.clone() };
+        let ended = surgery.prune(Output::new(out), &cancel, &mut progress).map(|_| ());
+        (ended, steps - progress.steps)
+    };
+    let (out, staging) = (dir.path().join("out"), dir.path().join(".out.physarium-partial"));
+    // Four windows pass four stages of each layer; gate and up are in the third.
+    let (ended, steps) = run(&out, Strictness::Refuse, 1000);
+    let error = ended.unwrap_err();
+    let said = "51 of 128 inputs are always zero on the calibration text";
+    assert!(matches!(error, Error::DeadInputs { resumed: false, .. }), "{error}");
+    assert!(error.to_string().contains(said) && error.to_string().contains("layers.2.mlp.gate"));
+    assert_eq!(steps, 4 * (4 + 4 + 3));
+    assert!(!staging.exists() && !out.exists());
+    // Stopped in the last layer.
+    let (ended, _) = run(&out, Strictness::Skip, 4 * (4 * 4 + 1));
+    assert!(matches!(ended, Err(Error::Interrupted { .. })), "{ended:?}");
+    let (ended, steps) = run(&out, Strictness::Refuse, 1000);
+    let error = ended.unwrap_err();
+    assert!(matches!(error, Error::DeadInputs { resumed: true, .. }), "{error}");
+    assert_eq!(steps, 4 * (4 + 4));
+    assert!(staging.join("physarium.solved/layer-00003.safetensors").exists());
+    run(&out, Strictness::Skip, 1000).0.unwrap();
 }
 
 #[test]

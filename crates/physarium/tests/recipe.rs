@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use physarium::checkpoint::{NonFinite, Recipe};
+use physarium::checkpoint::{Arithmetic, NonFinite, Recipe};
 use physarium::{
     Allocation, CalibrationOptions, CalibrationText, Case, Error, MethodName, NoEffect,
     RecipeError, RecipeOption, RecipeOptions, ScopeName,
@@ -61,12 +61,16 @@ fn is_valid(method: MethodName, given: Given) -> bool {
 }
 
 /// Options whose effect the test below knows by itself, without the table of the library.
-const FLOW: [RecipeOption; 3] =
-    [RecipeOption::Iterations, RecipeOption::Beta, RecipeOption::Inflow];
-const CALIBRATION: [RecipeOption; 3] =
-    [RecipeOption::CalibrationTokens, RecipeOption::Window, RecipeOption::Seed];
+const FLOW: &[RecipeOption] = &[RecipeOption::Iterations, RecipeOption::Beta, RecipeOption::Inflow];
+/// The same for a calibrated run.
+const CALIBRATION: &[RecipeOption] = &[
+    RecipeOption::CalibrationTokens,
+    RecipeOption::Window,
+    RecipeOption::Seed,
+    RecipeOption::Arithmetic,
+];
 /// Options that have no effect with some method. Those that set the amount exclude each other instead.
-const OTHERS: [RecipeOption; 4] = [
+const OTHERS: &[RecipeOption] = &[
     RecipeOption::Allocation,
     RecipeOption::Scope,
     RecipeOption::BlockSize,
@@ -76,7 +80,7 @@ const OTHERS: [RecipeOption; 4] = [
 /// The options of [`FLOW`], [`CALIBRATION`] and [`OTHERS`] that have no effect.
 fn without_effect(method: MethodName, given: Given) -> Vec<RecipeOption> {
     use RecipeOption::{Allocation, AllowNonfinite, BlockSize, Scope};
-    let (others, groups): (&[RecipeOption], &[[RecipeOption; 3]]) = match (method, given) {
+    let (others, groups): (&[RecipeOption], &[&[RecipeOption]]) = match (method, given) {
         (MagnitudeFlow, Given::Nothing) => (&[Allocation, Scope], &[CALIBRATION]),
         (MagnitudeFlow, Given::Sparsity) => (&[Allocation], &[FLOW, CALIBRATION]),
         (Magnitude, Given::Sparsity) => (&[Allocation, BlockSize], &[FLOW, CALIBRATION]),
@@ -84,7 +88,7 @@ fn without_effect(method: MethodName, given: Given) -> Vec<RecipeOption> {
         (_, Given::Sparsity) => (&[Scope, BlockSize, AllowNonfinite], &[FLOW]),
         (_, _) => (&[Allocation, Scope, BlockSize, AllowNonfinite], &[FLOW]),
     };
-    others.iter().chain(groups.as_flattened()).copied().collect()
+    others.iter().chain(groups.iter().copied().flatten()).copied().collect()
 }
 
 #[test]
@@ -92,7 +96,7 @@ fn no_option_is_missing_here() {
     use RecipeOption::{Calibration, Method, Pattern, Price, Sparsity};
     for option in RecipeOption::ALL {
         let elsewhere = [Method, Calibration, Sparsity, Pattern, Price].contains(&option);
-        let here = FLOW.into_iter().chain(CALIBRATION).chain(OTHERS).any(|known| known == option);
+        let here = [FLOW, CALIBRATION, OTHERS].concat().contains(&option);
         assert!(elsewhere != here, "{}", option.name());
     }
 }
@@ -108,7 +112,7 @@ fn the_table_says_what_the_recipe_does() {
     for method in METHODS {
         for given in AMOUNTS.into_iter().filter(|given| is_valid(method, *given)) {
             let case = Case::new(method, amount(given));
-            for option in FLOW.into_iter().chain(CALIBRATION).chain(OTHERS) {
+            for option in [FLOW, CALIBRATION, OTHERS].concat() {
                 let refused = without_effect(method, given).contains(&option);
                 assert_eq!(case.effect_of(option).is_err(), refused, "{case:?} {option:?}");
             }
@@ -135,6 +139,13 @@ fn set(options: &mut RecipeOptions, option: RecipeOption) {
         RecipeOption::CalibrationTokens => options.calibration.tokens = Some(512),
         RecipeOption::Window => options.calibration.window = Some(64),
         RecipeOption::Seed => options.calibration.seed = Some(9),
+        RecipeOption::Arithmetic => {
+            // Whether the machine has it is no question of the recipe.
+            options.arithmetic = Some(match physarium::model::Arithmetic::of_machine() {
+                physarium::model::Arithmetic::F32 => Arithmetic::Bf16x2,
+                physarium::model::Arithmetic::Bf16x2 => Arithmetic::F32,
+            });
+        }
         RecipeOption::AllowNonfinite => options.non_finite = Some(NonFinite::Keep),
     }
 }
@@ -147,7 +158,7 @@ fn every_option_changes_the_recipe_or_is_refused() {
             let base = options(method, given);
             let expected = recipe(&base, &text).unwrap();
             let refused = without_effect(method, given);
-            for option in FLOW.into_iter().chain(CALIBRATION).chain(OTHERS) {
+            for option in [FLOW, CALIBRATION, OTHERS].concat() {
                 let mut changed = base.clone();
                 set(&mut changed, option);
                 let context = format!("{} with {given:?}: {}", method.text(), option.name());

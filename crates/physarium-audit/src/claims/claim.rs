@@ -3,10 +3,14 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use physarium_checkpoint::{Source, printable};
 use serde::Deserialize;
 
 use super::value::Value;
 use crate::error::{Error, Result};
+
+/// Largest file of claims that is read, in bytes.
+const MAX_BYTES: u64 = 1 << 20;
 
 /// The claims of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,7 +68,7 @@ impl Claims {
     /// Reads a claims file.
     ///
     /// # Errors
-    /// `Claims` if the file cannot be read or a claim is not well-formed.
+    /// `Checkpoint` if the file cannot be read or has more than 1 MiB, `Claims` if a claim is not well-formed.
     pub fn read(path: &Path) -> Result<Claims> {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
@@ -73,7 +77,8 @@ impl Claims {
             claim: Vec<Claim>,
         }
         let fault = |what: String| Error::Claims { path: path.to_owned(), what };
-        let text = std::fs::read_to_string(path).map_err(|e| fault(format!("cannot read: {e}")))?;
+        let bytes = Source::open(path)?.read_all(MAX_BYTES)?;
+        let text = String::from_utf8(bytes).map_err(|e| fault(format!("not UTF-8: {e}")))?;
         let File { claim: claims } =
             toml::from_str(&text).map_err(|e| fault(e.to_string().trim_end().to_owned()))?;
         if claims.is_empty() {
@@ -81,7 +86,7 @@ impl Claims {
         }
         for (i, claim) in claims.iter().enumerate() {
             if claims[..i].iter().any(|other| other.id == claim.id) {
-                return Err(fault(format!("claim {}: duplicate id", claim.id)));
+                return Err(fault(format!("claim {}: duplicate id", printable(&claim.id))));
             }
         }
         Ok(Claims { path: path.to_owned(), claims })

@@ -110,9 +110,9 @@ impl Claims {
                     audit.projections.iter().map(|p| p.projection.as_str()).collect();
                 let what = format!(
                     "claim {}: of = \"{of}\" matches {} projections, expected target, model or one of {}",
-                    claim.id,
+                    printable(&claim.id),
                     found.len(),
-                    names.join(", ")
+                    printable(&names.join(", "))
                 );
                 Err(Error::Claims { path: self.path.clone(), what })
             }

@@ -8,6 +8,7 @@ use super::journal_checks::agrees;
 use super::sources::{JournalClaim, Sources};
 use crate::report::audit::{Audit, Projection, Tensor};
 use crate::report::identity::Identity;
+use crate::request::bounds::{Request, Weights, Where};
 
 impl Sources<'_> {
     /// All equations between the numbers of `audit`.
@@ -20,6 +21,7 @@ impl Sources<'_> {
                 all.extend(self.record_identities(journal, audit));
                 all.push(totals_identity(journal));
                 all.extend(tile_identities(audit));
+                all.extend(self.request_identity(journal, audit));
                 if self.found.is_some() {
                     all.extend(self.recount_identities(journal, audit));
                 }
@@ -65,6 +67,41 @@ impl Sources<'_> {
                 audit.target.elements,
             ),
         ]
+    }
+
+    /// The zeros of each target, or of all together, against what the journal's recipe requests; `None` if its
+    /// sparsity is not fixed in advance. `verify` looks at each tile and group.
+    fn request_identity(&self, journal: &Journal, audit: &Audit) -> Option<Identity> {
+        let request = Request::of(&journal.run.recipe)?;
+        let weights: HashMap<&str, Weights> = audit
+            .tensors
+            .iter()
+            .map(|tensor| (tensor.name.as_str(), self.weights(tensor)))
+            .collect();
+        if let Where::Model(sparsity) = request.place {
+            let mut all = Weights::default();
+            weights.values().for_each(|weights| all += *weights);
+            let missed = request.check(sparsity.count(all.elements), all);
+            let says = "all targets have the zeros that the recipe requests";
+            return Some(Identity::new(says, u64::from(missed.is_none()), 1));
+        }
+        let as_requested = self.plan.targets().filter(|target| {
+            let wanted = target.views.iter().map(|view| request.of_matrix(view)).sum();
+            let weights = weights.get(target.input.name.as_str());
+            weights.is_some_and(|weights| request.check_sum(wanted, *weights).is_none())
+        });
+        let says = "targets with the zeros that the recipe requests = targets";
+        Some(Identity::new(says, as_requested.count() as u64, audit.target.tensors))
+    }
+
+    fn weights(&self, tensor: &Tensor) -> Weights {
+        let revived = tensor.no_longer_zero.unwrap_or(0);
+        Weights {
+            elements: tensor.elements,
+            zeros: tensor.zero,
+            zeros_before: tensor.already_zero.unwrap_or(0).saturating_add(revived),
+            non_finite: self.processed(&tensor.name).map_or(0, |done| done.non_finite),
+        }
     }
 
     /// The journal's counts against the recount.

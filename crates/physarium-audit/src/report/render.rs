@@ -1,6 +1,6 @@
 //! An audit as text for a terminal and as Markdown for a report or a model card.
 
-use physarium_checkpoint::printable;
+use physarium_checkpoint::{markdown as markdown_text, printable};
 
 use super::audit::{Audit, Base, Basis, Projection};
 use super::experts::expert_lines;
@@ -26,7 +26,7 @@ const PROJECTION_COLUMNS: [&str; 6] = [
 pub fn markdown(audit: &Audit) -> String {
     let mut out = String::from("# Pruning audit\n\n");
     if let Some(unrelated) = &audit.unrelated {
-        return out + &format!("**{unrelated}.**\n");
+        return out + &format!("**{}.**\n", markdown_text(unrelated));
     }
     out += &format!("Counted from {}. ", basis(audit));
     out += if audit.denominator_correct {
@@ -45,7 +45,7 @@ pub fn markdown(audit: &Audit) -> String {
     let experts = expert_lines(audit);
     if !experts.is_empty() {
         out += "\n";
-        experts.iter().for_each(|line| out += &format!("- {line}\n"));
+        experts.iter().for_each(|line| out += &format!("- {}\n", markdown_text(line)));
     }
     if !audit.claims.is_empty() {
         out += "\n## Claims\n\n| id | claimed | verdict | should say |\n|---|---|---|---|\n";
@@ -61,10 +61,10 @@ pub fn markdown(audit: &Audit) -> String {
     for identity in &audit.identities {
         let (left, right) = (grouped(identity.left), grouped(identity.right));
         let holds = if identity.holds { "yes" } else { "**no**" };
-        out += &format!("| {} | {left} | {right} | {holds} |\n", identity.says);
+        out += &format!("| {} | {left} | {right} | {holds} |\n", markdown_text(&identity.says));
     }
     for warning in &audit.warnings {
-        out += &format!("\nNote: {warning}\n");
+        out += &format!("\nNote: {}\n", markdown_text(warning));
     }
     out
 }

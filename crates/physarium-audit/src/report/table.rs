@@ -1,5 +1,7 @@
 //! Tables as text for a terminal and as Markdown.
 
+use physarium_checkpoint::markdown;
+
 /// Columns padded to their widest cell; the first is left-aligned, the others right-aligned.
 pub(super) fn aligned(rows: impl Iterator<Item = Vec<String>>) -> String {
     let rows: Vec<Vec<String>> = rows.collect();
@@ -21,8 +23,8 @@ pub(super) fn aligned(rows: impl Iterator<Item = Vec<String>>) -> String {
     out
 }
 
-/// A row of a Markdown table. Escapes the character that ends a cell: names come from files.
+/// A row of a Markdown table. What a cell holds is text: names come from files.
 pub(super) fn markdown_row(cells: &[String]) -> String {
-    let cells: Vec<String> = cells.iter().map(|cell| cell.replace('|', "\\|")).collect();
+    let cells: Vec<String> = cells.iter().map(|cell| markdown(cell)).collect();
     format!("| {} |\n", cells.join(" | "))
 }

@@ -10,8 +10,9 @@ use physarium_checkpoint::{
 };
 
 use super::findings::Verification;
+use super::own::open_output;
 use super::records::Records;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// The files of an output beside its shards.
 pub(super) struct Files<'a> {
@@ -22,7 +23,8 @@ pub(super) struct Files<'a> {
 }
 
 impl Files<'_> {
-    /// Verifies that the output contains exactly the files that a copy has, and the two records.
+    /// Verifies that the output contains exactly the files that a copy has, and the two records, and no directory but
+    /// those that hold them.
     pub fn verify_list(&self, result: &mut Verification) -> Result<()> {
         let mut expected: BTreeSet<PathBuf> =
             self.checkpoint.shards().iter().map(|shard| PathBuf::from(&shard.name)).collect();
@@ -30,15 +32,28 @@ impl Files<'_> {
         expected.extend(copied_files(self.checkpoint)?);
         // The manifest also lists files copied with --follow-links; their bytes are compared like all others.
         expected.extend(self.records.files().map(|entry| PathBuf::from(&entry.path)));
-        let mut there = BTreeSet::new();
-        list_files(self.out, Path::new(""), &mut there)?;
+        let mut entries = Entries::default();
+        entries.list(self.out, Path::new(""))?;
+        let there = &entries.files;
         result.files = there.len() as u64;
-        for path in expected.difference(&there) {
+        for path in expected.difference(there) {
             result.report(&path.to_string_lossy(), None, "file is missing from the output");
         }
         for path in there.difference(&expected) {
-            let what = "file is in the output and not in the input";
+            let what = match self.out.join(path).is_dir() {
+                true => "link to a directory, which no output has",
+                false => "file is in the output and not in the input",
+            };
             result.report(&path.to_string_lossy(), None, what);
+        }
+        // Of an added directory and those below it, the first is named.
+        let needed: BTreeSet<&Path> = expected.iter().flat_map(|path| path.ancestors()).collect();
+        let is_added = |path: &Path| !needed.contains(path);
+        for path in entries.directories.iter().filter(|path| is_added(path)) {
+            if !path.parent().is_some_and(is_added) {
+                let what = "directory is in the output and not in the input";
+                result.report(&path.to_string_lossy(), None, what);
+            }
         }
         Ok(())
     }
@@ -57,7 +72,7 @@ impl Files<'_> {
             }
             let is_record = [journal::FILE_NAME, manifest::CARD_NAME].contains(&&*entry.path);
             let digest = if is_record {
-                Sha256::of(&there.read_all(u64::MAX)?)
+                there.sha256::<Error>(&mut |_| Ok(()))?
             } else {
                 compare_with_input(self.checkpoint, Path::new(&entry.path), &there, result)?
             };
@@ -94,34 +109,29 @@ fn copied_files(checkpoint: &Checkpoint) -> Result<impl Iterator<Item = PathBuf>
     Ok(copied.map(|sidecar| sidecar.path))
 }
 
-/// Every entry below a directory that is not itself a directory. Links are not followed.
-fn list_files(root: &Path, relative: &Path, into: &mut BTreeSet<PathBuf>) -> Result<()> {
-    let dir = root.join(relative);
-    let io = |e| physarium_checkpoint::Error::io(&dir, "list", e);
-    for entry in fs::read_dir(&dir).map_err(io)? {
-        let entry = entry.map_err(io)?;
-        let path = relative.join(entry.file_name());
-        if entry.file_type().map_err(io)?.is_dir() {
-            list_files(root, &path, into)?;
-        } else {
-            into.insert(path);
-        }
-    }
-    Ok(())
+/// What is below a directory. Links are not followed.
+#[derive(Default)]
+struct Entries {
+    directories: BTreeSet<PathBuf>,
+    /// Everything else.
+    files: BTreeSet<PathBuf>,
 }
 
-/// Opens a file of the output. A file that exists and cannot be opened (a dangling link, a FIFO, no
-/// permission) is a finding here; a missing one is a finding of the file list.
-pub(super) fn open_output(out: &Path, name: &str, result: &mut Verification) -> Option<Source> {
-    let path = out.join(name);
-    match Source::open(&path) {
-        Ok(source) => Some(source),
-        Err(e) => {
-            if path.symlink_metadata().is_ok() {
-                result.report(name, None, format!("cannot be read: {e}"));
+impl Entries {
+    fn list(&mut self, root: &Path, relative: &Path) -> Result<()> {
+        let dir = root.join(relative);
+        let io = |e| physarium_checkpoint::Error::io(&dir, "list", e);
+        for entry in fs::read_dir(&dir).map_err(io)? {
+            let entry = entry.map_err(io)?;
+            let path = relative.join(entry.file_name());
+            if entry.file_type().map_err(io)?.is_dir() {
+                self.list(root, &path)?;
+                self.directories.insert(path);
+            } else {
+                self.files.insert(path);
             }
-            None
         }
+        Ok(())
     }
 }
 

@@ -3,7 +3,9 @@ Verification: an output equals its input except for pruned weights.
 
 In: the two directories. Out: every difference, with its file, tensor and index. All files of both are read,
 all digests in journal and manifest are computed again. A weight of a target must be the input value or +0.0
-(or refitted, after a method that refits); every other byte must equal the input's.
+(or refitted, after a method that refits); every other byte must equal the input's. As many weights must be zero
+as the recipe requests, where it fixes their number. A link out of the output is a finding: what it leads to is not
+the output's.
 
 Headers are read by the `safetensors` crate, not by the reader that the pruner uses, so that a header which
 one of the two misreads becomes a finding.
@@ -12,6 +14,7 @@ one of the two misreads becomes a finding.
 mod files;
 pub(crate) mod findings;
 mod kinship;
+mod own;
 mod records;
 mod seen;
 mod shard;
@@ -29,6 +32,7 @@ use self::kinship::Sides;
 use self::records::Records;
 use self::shard::{ShardCheck, verify_shard};
 use crate::error::Result;
+use crate::request::bounds::Weights;
 use crate::step::Step;
 
 /// Verifies the output `out` against the input `model`. `on_step` receives the progress; an error from it
@@ -60,19 +64,25 @@ pub fn verify(
     let targets = records.targets(plan.as_ref());
     let by_name = records.by_name();
     let mut is_recorded_input = false;
+    let mut all = Weights::default();
     for shard in checkpoint.shards() {
         let mut on_bytes = |bytes| on_step(Step::Read(bytes));
-        let check = ShardCheck { shard, out, targets: &targets, changes: records.changes() };
+        let (changes, request) = (records.changes(), records.request());
+        let check = ShardCheck { shard, out, targets: &targets, changes, request };
         let seen = verify_shard(&check, &mut result, &mut on_bytes)?;
         records.verify_digests(shard, &seen, &mut result);
         is_recorded_input |= records.may_be_input(shard, &seen);
         for tensor in &seen.tensors {
+            if targets.contains_key(tensor.name.as_str()) {
+                all += tensor.counts.weights();
+            }
             match by_name.get(tensor.name.as_str()) {
                 Some(record) => tensor.compare(record, &shard.name, &mut result),
                 None => records.report_unrecorded(&tensor.name, &mut result),
             }
         }
     }
+    records.verify_sum(all, &mut result);
     result.unrelated = sides.unrelated_by_findings(&result, is_recorded_input);
     Ok(result)
 }

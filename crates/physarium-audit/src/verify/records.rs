@@ -10,9 +10,11 @@ use physarium_checkpoint::{
 };
 
 use super::findings::Verification;
+use super::own::leads_out;
 use super::seen::ShardSeen;
 use super::weights::Changes;
 use crate::count::journal_checks::{agrees, read_journal};
+use crate::request::bounds::{Request, Weights, Where};
 
 /// What the output states about itself; a record that cannot be read is absent.
 pub(super) struct Records {
@@ -22,12 +24,27 @@ pub(super) struct Records {
 
 impl Records {
     pub fn read(out: &Path, result: &mut Verification) -> Records {
-        let journal = read_journal(&out.join(journal::FILE_NAME), Checks::Required);
-        let journal = journal.map_err(|e| result.report(journal::FILE_NAME, None, e.to_string()));
-        let manifest = Manifest::read(&out.join(manifest::FILE_NAME));
-        let manifest =
-            manifest.map_err(|e| result.report(manifest::FILE_NAME, None, e.to_string()));
+        let mut report = |name, what| result.report(name, None, what);
+        let journal = own(out, journal::FILE_NAME, |path| read_journal(path, Checks::Required));
+        let journal = journal.map_err(|what| report(journal::FILE_NAME, what));
+        let manifest = own(out, manifest::FILE_NAME, Manifest::read);
+        let manifest = manifest.map_err(|what| report(manifest::FILE_NAME, what));
         Records { journal: journal.ok(), manifest: manifest.ok() }
+    }
+
+    /// What the recipe requests, if its sparsity is fixed in advance.
+    pub fn request(&self) -> Option<Request> {
+        Request::of(&self.journal.as_ref()?.run.recipe)
+    }
+
+    /// Compares the zeros of all targets together with what the recipe requests of the model.
+    pub fn verify_sum(&self, seen: Weights, result: &mut Verification) {
+        let Some(request) = self.request() else { return };
+        let Where::Model(sparsity) = request.place else { return };
+        if let Some(missed) = request.check(sparsity.count(seen.elements), seen) {
+            let what = format!("zeros do not match the recipe: all targets: {missed}");
+            result.report(journal::FILE_NAME, None, what);
+        }
     }
 
     /// The manifest's entries of files that are not shards.
@@ -165,6 +182,18 @@ impl Records {
         if self.journal.is_some() {
             result.report(journal::FILE_NAME, Some(tensor), "not in the journal");
         }
+    }
+}
+
+/// Reads a record that is a file of the output itself.
+fn own<T>(
+    out: &Path,
+    name: &str,
+    read: impl FnOnce(&Path) -> Result<T, physarium_checkpoint::Error>,
+) -> Result<T, String> {
+    match leads_out(out, name) {
+        Some(what) => Err(what),
+        None => read(&out.join(name)).map_err(|e| e.to_string()),
     }
 }
 

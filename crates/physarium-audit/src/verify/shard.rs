@@ -12,12 +12,14 @@ use std::thread::ScopedJoinHandle;
 
 use physarium_checkpoint::{Blake3, Digest, MatrixView, Sha256, Shard, Source, start_thread};
 
-use super::files::open_output;
 use super::findings::Verification;
+use super::own::open_output;
 use super::seen::{ShardSeen, TensorSeen};
 use super::span::{Span, spans};
 use super::weights::{Changes, Counts, Piece};
 use crate::error::Result;
+use crate::request::bounds::Request;
+use crate::request::cells::Cells;
 
 /// Pieces between a reader and the comparison.
 const AHEAD: usize = 4;
@@ -30,6 +32,8 @@ pub(super) struct ShardCheck<'a> {
     pub targets: &'a HashMap<&'a str, &'a [MatrixView]>,
     /// What the recipe may do to targets.
     pub changes: Changes,
+    /// How many of their weights it requests to be zero.
+    pub request: Option<Request>,
 }
 
 /// Compares a shard with its original and computes what its records should state. `on_bytes` receives the
@@ -103,7 +107,14 @@ struct Comparison<'a> {
     tensors: Vec<TensorSeen>,
 }
 
-impl Comparison<'_> {
+impl<'a> Comparison<'a> {
+    /// Counts the cells of a target in which the recipe fixes the number of zeros.
+    fn cells(&self, span: &Span) -> Option<Cells<'a>> {
+        let ShardCheck { targets, changes, request, .. } = self.check;
+        let views: &'a [MatrixView] = targets.get(span.name.as_deref()?)?;
+        Cells::new(*request, views, span.weights?, changes.keeps_non_finite)
+    }
+
     fn run(
         &mut self,
         spans: &[Span],
@@ -112,6 +123,7 @@ impl Comparison<'_> {
     ) -> Result<()> {
         for span in spans {
             let mut counts = Counts::default();
+            let mut cells = self.cells(span);
             let mut blake3 = Blake3::default();
             let mut at = span.begin;
             let mut reported = false;
@@ -129,12 +141,18 @@ impl Comparison<'_> {
                     self.result.report(&self.check.shard.name, span.name.as_deref(), what);
                     reported = true;
                 }
+                if let Some(cells) = &mut cells {
+                    cells.add(&now, &before);
+                }
                 blake3.update(&now);
                 at += now.len() as u64;
                 if span.ends_matrix(at) {
                     counts.end_matrix();
                 }
                 on_bytes(2 * now.len() as u64)?;
+            }
+            if let Some(what) = cells.and_then(|cells| cells.finding()) {
+                self.result.report(&self.check.shard.name, span.name.as_deref(), what);
             }
             self.result.bytes += span.end - span.begin;
             let Some(name) = span.name.clone() else { continue };

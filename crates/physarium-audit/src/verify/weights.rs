@@ -4,6 +4,7 @@ use physarium_checkpoint::Dtype;
 
 use super::span::Span;
 use crate::count::compare::{first_illegal, first_negative_zero, non_finite, tally};
+use crate::request::bounds::Weights;
 
 /// What a recipe may do to the weights of targets, beside pruning them.
 #[derive(Debug, Clone, Copy)]
@@ -53,6 +54,9 @@ pub(super) struct Counts {
     pub already_zero: u64,
     pub non_finite: u64,
     pub refitted: u64,
+    /// All weights, and those of them that were zero before.
+    elements: u64,
+    zeros_before: u64,
     /// Pruned weights, and weights that were zero before, of each matrix that has ended.
     pub matrices: Vec<[u64; 2]>,
     /// The same of the matrix that has not ended.
@@ -64,6 +68,8 @@ impl Counts {
     pub fn add(&mut self, piece: &Piece<'_>, dtype: Dtype, changes: Changes) -> u64 {
         let tally = tally(piece.now, piece.before, dtype);
         let already_zero = tally.zeros - tally.pruned;
+        self.elements += piece.now.len() as u64 / (dtype.bits() / 8);
+        self.zeros_before += tally.zeros_before;
         self.pruned += tally.pruned;
         self.already_zero += already_zero;
         self.matrix[0] += tally.pruned;
@@ -76,6 +82,16 @@ impl Counts {
             tally.to_negative_zero
         } else {
             tally.illegal()
+        }
+    }
+
+    /// The counts for which a recipe requests a number.
+    pub fn weights(&self) -> Weights {
+        Weights {
+            elements: self.elements,
+            zeros: self.pruned + self.already_zero,
+            zeros_before: self.zeros_before,
+            non_finite: self.non_finite,
         }
     }
 

@@ -12,14 +12,14 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Malformed, Result};
 use crate::escape::printable;
 use crate::open::digest::Digest;
-use crate::open::header::{Header, TensorInfo};
+use crate::open::header::{Header, MAX_HEADER_BYTES, MAX_TENSORS, TensorInfo};
 use crate::open::index::{INDEX_NAME, Index};
 use crate::open::source::{FileIdentity, Source};
 use crate::open::tied::{is_head, says_tied};
 use crate::open::unfinished::is_unfinished;
 
 /// Name of the weights file of a checkpoint that is not sharded.
-const SINGLE_NAME: &str = "model.safetensors";
+pub(super) const SINGLE_NAME: &str = "model.safetensors";
 /// Beginning of the names of an adapter's weights. They belong to `adapter_config.json` and are none of the model's.
 pub(crate) const ADAPTER_WEIGHTS: &str = "adapter_model.";
 
@@ -176,14 +176,8 @@ impl Checkpoint {
             return if has_single { Self::open_single(dir) } else { Err(no_weights(dir)?.into()) };
         }
         let read = Index::read(&Source::open(&index)?)?;
-        // An index may name nothing but the file beside it, as mlx-lm writes it.
-        if has_single && read.weight_map.values().any(|shard| shard != SINGLE_NAME) {
-            let expected = format!("{SINGLE_NAME} or {INDEX_NAME}");
-            let hint =
-                "loaders disagree on which one to use: move one of them to another directory";
-            return Err(Malformed::new(dir, "two sets of weights", expected, "both")
-                .with_hint(hint)
-                .into());
+        if has_single {
+            refuse_two_sets(dir, &read)?;
         }
         Self::open_sharded(dir, &index, read)
     }
@@ -208,8 +202,19 @@ impl Checkpoint {
             return Err(fault.into());
         }
         refuse_missing_shards(dir, index_path, &names)?;
-        let shards = names.iter().map(|name| open_shard(dir, name)).collect::<Result<Vec<_>>>()?;
-        let mut warnings = check_index(index_path, &index, &shards)?;
+        let mut shards = Vec::with_capacity(names.len());
+        let (mut tensors, mut header_bytes) = (0, 0);
+        for name in &names {
+            let shard = open_shard(dir, name)?;
+            tensors += shard.tensors.len();
+            header_bytes += shard.data_begin;
+            refuse_too_many(index_path, tensors, header_bytes)?;
+            shards.push(shard);
+        }
+        let held =
+            shards.iter().map(|s| Held { name: &s.name, path: &s.path, tensors: &s.tensors });
+        let is_tied = || says_tied(dir);
+        let mut warnings = check_index(index_path, &index, &held.collect::<Vec<_>>(), &is_tied)?;
         let actual = shards.iter().map(|s| s.size_bytes() - s.data_begin).sum::<u64>();
         let stated = index.total_size.as_ref();
         if stated.is_none_or(|n| n.as_u64() != Some(actual)) {
@@ -303,41 +308,75 @@ fn no_weights(dir: &Path) -> Result<Malformed> {
     })
 }
 
-/// Fails if shards are missing, and lists all of them.
+/// Fails if all shards so far have more tensors, or longer headers, than one file may have: memory is what headers take.
+pub(super) fn refuse_too_many(path: &Path, tensors: usize, header_bytes: u64) -> Result<()> {
+    if tensors <= MAX_TENSORS && header_bytes <= MAX_HEADER_BYTES {
+        return Ok(());
+    }
+    let expected = format!("at most {MAX_TENSORS} tensors, in headers of {MAX_HEADER_BYTES} bytes");
+    let found = format!("{tensors} tensors, in headers of {header_bytes} bytes");
+    let hint = "more tensors than any published model has";
+    Err(Malformed::new(path, "too many tensors", expected, found).with_hint(hint).into())
+}
+
+/// Fails if shards are missing, and lists them, up to a number.
 fn refuse_missing_shards(dir: &Path, index_path: &Path, names: &[&String]) -> Result<()> {
-    let missing: Vec<String> = names
-        .iter()
-        .filter(|name| dir.join(name.as_str()).symlink_metadata().is_err())
-        .map(|name| printable(name))
-        .collect();
+    /// Most names in the error, long ones counted as several.
+    const SHOWN: usize = 40;
+    let mut missing: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
+    missing.retain(|name| dir.join(name).symlink_metadata().is_err());
     if missing.is_empty() {
         return Ok(());
     }
     let expected = format!("all {} shards that the index names", names.len());
-    let found = format!("{} missing: {}", missing.len(), missing.join(", "));
+    let shown = if missing.iter().all(|name| name.len() <= 50) { SHOWN } else { SHOWN / 5 };
+    let names: Vec<String> = missing.iter().take(shown).map(|name| printable(name)).collect();
+    let more = match missing.len().saturating_sub(shown) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let found = format!("{} missing: {}{more}", missing.len(), names.join(", "));
     Err(Malformed::new(index_path, "shards are missing", expected, found).into())
+}
+
+/// Fails if an index names another file than `model.safetensors`, beside which it is. It may name nothing but that
+/// file, as mlx-lm writes it.
+pub(super) fn refuse_two_sets(dir: &Path, index: &Index) -> Result<()> {
+    if index.weight_map.values().all(|shard| shard == SINGLE_NAME) {
+        return Ok(());
+    }
+    let expected = format!("{SINGLE_NAME} or {INDEX_NAME}");
+    let hint = "loaders disagree on which one to use: move one of them to another directory";
+    Err(Malformed::new(dir, "two sets of weights", expected, "both").with_hint(hint).into())
+}
+
+/// The tensors of a shard.
+pub(super) struct Held<'a> {
+    pub name: &'a str,
+    pub path: &'a Path,
+    pub tensors: &'a [TensorInfo],
 }
 
 /// Compares the index with the headers: each listed tensor but a tied head must be in its shard, and no tensor in two
 /// shards.
-fn check_index(index_path: &Path, index: &Index, shards: &[Shard]) -> Result<Vec<Warning>> {
+pub(super) fn check_index(
+    index_path: &Path,
+    index: &Index,
+    shards: &[Held<'_>],
+    is_tied: &dyn Fn() -> bool,
+) -> Result<Vec<Warning>> {
     let mut holder: HashMap<&str, &str> = HashMap::new();
     let mut warnings = Vec::new();
     for shard in shards {
-        for tensor in &shard.tensors {
-            if let Some(other) = holder.insert(&tensor.name, &shard.name) {
-                let found = format!("{} and {}", printable(other), printable(&shard.name));
-                return Err(Malformed::new(
-                    &shard.path,
-                    "tensor in two shards",
-                    "one shard",
-                    found,
-                )
-                .with_tensor(&tensor.name)
-                .into());
+        for tensor in shard.tensors {
+            if let Some(other) = holder.insert(&tensor.name, shard.name) {
+                let found = format!("{} and {}", printable(other), printable(shard.name));
+                return Err(Malformed::new(shard.path, "tensor in two shards", "one shard", found)
+                    .with_tensor(&tensor.name)
+                    .into());
             }
             if !index.weight_map.contains_key(&tensor.name) {
-                let (tensor, shard) = (tensor.name.clone(), shard.name.clone());
+                let (tensor, shard) = (tensor.name.clone(), shard.name.to_owned());
                 warnings.push(Warning::Unlisted { tensor, shard });
             }
         }
@@ -345,7 +384,7 @@ fn check_index(index_path: &Path, index: &Index, shards: &[Shard]) -> Result<Vec
     for (tensor, shard) in &index.weight_map {
         let (what, found) = match holder.get(tensor.as_str()) {
             Some(actual) if actual == shard => continue,
-            None if is_head(tensor) && says_tied(index_path.parent().unwrap_or(index_path)) => {
+            None if is_head(tensor) && is_tied() => {
                 let (tensor, shard) = (tensor.clone(), shard.clone());
                 warnings.push(Warning::TiedHead { tensor, shard });
                 continue;

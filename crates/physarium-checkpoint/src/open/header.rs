@@ -22,11 +22,14 @@ use crate::open::json::{Unread, json_offset, without_position};
 use crate::open::source::Source;
 
 /// Longest header that is accepted, in bytes; the limit of the reference implementation.
-const MAX_HEADER_BYTES: u64 = 100_000_000;
+pub(crate) const MAX_HEADER_BYTES: u64 = 100_000_000;
+/// Most tensors of a checkpoint, and keys of a shard's `__metadata__`. The largest published model has 140,000 tensors;
+/// this many take some 400 MB of memory.
+pub(crate) const MAX_TENSORS: usize = 400_000;
 /// Most dimensions of a tensor. The format has no limit; this one bounds memory.
 const MAX_RANK: usize = 1024;
 /// Bytes of the length field in front of the header.
-const LENGTH_BYTES: u64 = 8;
+pub(crate) const LENGTH_BYTES: u64 = 8;
 
 /// A tensor of a shard, as its header describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,10 +82,26 @@ impl Header {
         })?;
         bytes.resize(total, 0);
         source.read_exact_at(&mut bytes, 0)?;
-        let entries = parse(path, &bytes[LENGTH_BYTES as usize..])?;
-        let data_begin = LENGTH_BYTES + header_bytes;
-        let tensors = check(path, entries, data_begin, source.len())?;
-        Ok(Header { tensors, data_begin, sha256: Sha256::of(&bytes) })
+        Header::of(path, &bytes, source.len())
+    }
+
+    /// Checks a header with its length field, which is all that precedes the tensors in a file of `file_len` bytes.
+    ///
+    /// # Errors
+    /// As [`Header::read`].
+    pub fn of(path: &Path, bytes: &[u8], file_len: u64) -> Result<Header> {
+        let (stated, json) = bytes.split_first_chunk().unwrap_or((&[0; 8], &[]));
+        let (stated, length) = (u64::from_le_bytes(*stated), json.len() as u64);
+        if stated != length || length == 0 {
+            let expected = format!("{length} bytes and not 0");
+            let found = format!("{stated} bytes");
+            return Err(Malformed::new(path, "header length out of range", expected, found)
+                .with_offset(0)
+                .into());
+        }
+        let data_begin = LENGTH_BYTES + length;
+        let tensors = check(path, parse(path, json)?, data_begin, file_len)?;
+        Ok(Header { tensors, data_begin, sha256: Sha256::of(bytes) })
     }
 }
 
@@ -290,6 +309,9 @@ impl<'de> Visitor<'de> for HeaderSeed<'_> {
                 metadata_seen = true;
                 map.next_value::<Option<Metadata>>()?;
             } else {
+                if entries.len() == MAX_TENSORS {
+                    return Err(de::Error::custom(format!("more than {MAX_TENSORS} tensors")));
+                }
                 let RawEntry { dtype, shape, offsets } = map.next_value()?;
                 entries.push(Entry { name, dtype, shape, offsets });
             }
@@ -316,6 +338,9 @@ impl<'de> de::Deserialize<'de> for Metadata {
                     if let Some(key) = seen.replace(key) {
                         let shown = crate::escape::printable(&key);
                         return Err(de::Error::custom(format!("key \"{shown}\" twice")));
+                    }
+                    if seen.len() > MAX_TENSORS {
+                        return Err(de::Error::custom(format!("more than {MAX_TENSORS} keys")));
                     }
                 }
                 Ok(Metadata)

@@ -11,7 +11,7 @@ use std::fmt;
 use std::path::Path;
 
 use serde::Deserialize;
-use serde::de::{self, Deserializer, MapAccess, Visitor};
+use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use crate::error::{Malformed, Result};
 use crate::escape::printable;
@@ -20,8 +20,8 @@ use crate::open::source::Source;
 
 /// Name of the index in a checkpoint.
 pub(crate) const INDEX_NAME: &str = "model.safetensors.index.json";
-/// Largest index that is read, in bytes.
-const MAX_INDEX_BYTES: u64 = 100_000_000;
+/// Largest index that is read, in bytes; one takes some 100 bytes per tensor.
+pub(crate) const MAX_INDEX_BYTES: u64 = 64 << 20;
 
 /// The index. Its shard names are plain file names.
 pub(crate) struct Index {
@@ -37,21 +37,24 @@ impl Index {
     /// # Errors
     /// `Malformed` for invalid JSON, a duplicate key, or a shard name that is not a plain file name; `Io`.
     pub fn read(source: &Source) -> Result<Index> {
-        let path = source.path();
-        let bytes = source.read_all(MAX_INDEX_BYTES)?;
-        let raw: RawIndex = serde_json::from_slice(&bytes).map_err(|e| {
+        Index::parse(source.path(), &source.read_all(MAX_INDEX_BYTES)?)
+    }
+
+    /// Checks the text of an index; `path` is for messages.
+    ///
+    /// # Errors
+    /// As [`Index::read`].
+    pub fn parse(path: &Path, bytes: &[u8]) -> Result<Index> {
+        let raw: RawIndex = serde_json::from_slice(bytes).map_err(|e| {
             let found = without_position(&e);
             Malformed::new(path, "index is not valid", "an object with weight_map", found)
-                .with_offset(json_offset(&bytes, &e))
+                .with_offset(json_offset(bytes, &e))
         })?;
         for (tensor, shard) in &raw.weight_map.0 {
             check_shard_name(path, tensor, shard)?;
         }
-        let total_size = raw.metadata.and_then(|m| m.0.get("total_size").cloned());
-        let total_size = match total_size {
-            Some(serde_json::Value::Number(n)) => Some(n),
-            _ => None,
-        };
+        let total_size = raw.metadata.and_then(|mut m| m.0.remove("total_size"));
+        let total_size = total_size.and_then(|MaybeNumber(number)| number);
         Ok(Index { weight_map: raw.weight_map.0, total_size })
     }
 }
@@ -86,7 +89,7 @@ fn check_shard_name(path: &Path, tensor: &str, shard: &str) -> Result<()> {
 
 /// The fields of the index that are read.
 struct RawIndex {
-    metadata: Option<UniqueMap<serde_json::Value>>,
+    metadata: Option<UniqueMap<MaybeNumber>>,
     weight_map: UniqueMap<String>,
 }
 
@@ -103,7 +106,7 @@ impl<'de> Deserialize<'de> for RawIndex {
                 while let Some(key) = map.next_key::<String>()? {
                     let twice = match key.as_str() {
                         "metadata" => metadata
-                            .replace(map.next_value::<Option<UniqueMap<serde_json::Value>>>()?)
+                            .replace(map.next_value::<Option<UniqueMap<MaybeNumber>>>()?)
                             .is_some(),
                         "weight_map" => weight_map.replace(map.next_value()?).is_some(),
                         _ => {
@@ -121,6 +124,48 @@ impl<'de> Deserialize<'de> for RawIndex {
             }
         }
         d.deserialize_map(Fields)
+    }
+}
+
+/// A number, or another value that is validated and not kept.
+struct MaybeNumber(Option<serde_json::Number>);
+
+impl<'de> Deserialize<'de> for MaybeNumber {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct Any;
+        impl<'de> Visitor<'de> for Any {
+            type Value = MaybeNumber;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("any value")
+            }
+            fn visit_u64<E>(self, number: u64) -> Result<MaybeNumber, E> {
+                Ok(MaybeNumber(Some(number.into())))
+            }
+            fn visit_i64<E>(self, number: i64) -> Result<MaybeNumber, E> {
+                Ok(MaybeNumber(Some(number.into())))
+            }
+            fn visit_f64<E>(self, number: f64) -> Result<MaybeNumber, E> {
+                Ok(MaybeNumber(serde_json::Number::from_f64(number)))
+            }
+            fn visit_bool<E>(self, _: bool) -> Result<MaybeNumber, E> {
+                Ok(MaybeNumber(None))
+            }
+            fn visit_unit<E>(self) -> Result<MaybeNumber, E> {
+                Ok(MaybeNumber(None))
+            }
+            fn visit_str<E>(self, _: &str) -> Result<MaybeNumber, E> {
+                Ok(MaybeNumber(None))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<MaybeNumber, A::Error> {
+                while seq.next_element::<Unread>()?.is_some() {}
+                Ok(MaybeNumber(None))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<MaybeNumber, A::Error> {
+                while map.next_entry::<Unread, Unread>()?.is_some() {}
+                Ok(MaybeNumber(None))
+            }
+        }
+        d.deserialize_any(Any)
     }
 }
 

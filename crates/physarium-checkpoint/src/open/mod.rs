@@ -4,6 +4,7 @@ pub(crate) mod checkpoint;
 pub(crate) mod config;
 pub(crate) mod digest;
 pub(crate) mod dtype;
+pub(crate) mod enclosed;
 pub(crate) mod header;
 pub(crate) mod index;
 mod json;

@@ -28,6 +28,20 @@ pub struct FileIdentity {
     pub changed_ns: i128,
 }
 
+impl FileIdentity {
+    /// The identity of the file with this metadata.
+    pub(crate) fn of(meta: &std::fs::Metadata) -> FileIdentity {
+        let nanoseconds = |s: i64, ns: i64| i128::from(s) * 1_000_000_000 + i128::from(ns);
+        FileIdentity {
+            device: meta.dev(),
+            inode: meta.ino(),
+            size: meta.len(),
+            modified_ns: nanoseconds(meta.mtime(), meta.mtime_nsec()),
+            changed_ns: nanoseconds(meta.ctime(), meta.ctime_nsec()),
+        }
+    }
+}
+
 /// An open regular file.
 #[derive(Debug)]
 pub struct Source {
@@ -57,7 +71,7 @@ impl Source {
         if !meta.is_file() {
             return Err(not_regular(path, &meta));
         }
-        Ok(Source { path: path.to_owned(), file, identity: identity(&meta) })
+        Ok(Source { path: path.to_owned(), file, identity: FileIdentity::of(&meta) })
     }
 
     /// The path at which it was opened.
@@ -151,7 +165,7 @@ impl Source {
     /// `InputChanged` with the property that differs; `Io`.
     pub fn check_unchanged(&self, expected: &FileIdentity) -> Result<()> {
         let meta = self.file.metadata().map_err(|e| Error::io(&self.path, "stat", e))?;
-        expected.same_as(&identity(&meta), &self.path)
+        expected.same_as(&FileIdentity::of(&meta), &self.path)
     }
 }
 
@@ -173,17 +187,6 @@ impl FileIdentity {
                 after: after.to_string(),
             }),
         }
-    }
-}
-
-fn identity(meta: &std::fs::Metadata) -> FileIdentity {
-    let nanoseconds = |s: i64, ns: i64| i128::from(s) * 1_000_000_000 + i128::from(ns);
-    FileIdentity {
-        device: meta.dev(),
-        inode: meta.ino(),
-        size: meta.len(),
-        modified_ns: nanoseconds(meta.mtime(), meta.mtime_nsec()),
-        changed_ns: nanoseconds(meta.ctime(), meta.ctime_nsec()),
     }
 }
 

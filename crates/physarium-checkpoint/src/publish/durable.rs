@@ -8,20 +8,33 @@ use rustix::fs::{CWD, RenameFlags};
 
 use crate::error::{Error, Result};
 
+/// Most temporary names that are tried.
+const MAX_PART_NAMES: u32 = 1000;
+
 /// Writes a file durably: under a temporary name until its bytes are on disk, then under its own. A file or link
-/// of that name is replaced.
+/// of that name is replaced. What has the temporary name `NAME.part` already is kept: the next free one is taken.
 ///
 /// # Errors
 /// `Io`. The name then has its old file or, if only the directory could not be synced, the whole new one.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    write_whole_with(path, |part| {
-        let mut file = create_new(part)?;
-        file.write_all(bytes).map_err(|e| Error::io(part, "write", e))
-    })
+    let mut part = part_name(path);
+    let mut created = create_new(&part);
+    for number in 2..=MAX_PART_NAMES {
+        match &created {
+            Err(Error::Io { source, .. }) if source.kind() == ErrorKind::AlreadyExists => {
+                part = part_name(path).with_extension(format!("part{number}"));
+                created = create_new(&part);
+            }
+            _ => break,
+        }
+    }
+    let mut file = created?;
+    let written = file.write_all(bytes).map_err(|e| Error::io(&part, "write", e));
+    publish_part(&part, path, written)
 }
 
-/// As [`write_whole`], for a file that `write` creates. It is called with the temporary name, at which nothing
-/// exists.
+/// As [`write_whole`], for a file that `write` creates in a directory of a run's own. It is called with the temporary
+/// name, at which nothing exists: what an interrupted run left there is removed.
 ///
 /// # Errors
 /// As [`write_whole`], and what `write` returns.
@@ -30,12 +43,18 @@ pub fn write_whole_with<E: From<Error>>(
     write: impl FnOnce(&Path) -> Result<(), E>,
 ) -> Result<(), E> {
     let part = part_name(path);
-    // Left by an interrupted run; or a link, which must not be written through.
+    // It may be a link, which must not be written through.
     remove_file_if_exists(&part)?;
-    let renamed = write(&part).and_then(|()| Ok(sync_and_rename(&part, path)?));
+    let written = write(&part);
+    publish_part(&part, path, written)
+}
+
+/// Makes a written file durable under its own name, or removes it.
+fn publish_part<E: From<Error>>(part: &Path, path: &Path, written: Result<(), E>) -> Result<(), E> {
+    let renamed = written.and_then(|()| Ok(sync_and_rename(part, path)?));
     if renamed.is_err() {
-        // Best effort: the next call removes it as well.
-        let _ = fs::remove_file(&part);
+        // Best effort.
+        let _ = fs::remove_file(part);
     }
     renamed?;
     Ok(sync_dir(parent(path))?)
@@ -74,11 +93,6 @@ pub(super) fn create_new(path: &Path) -> Result<File> {
 pub(super) fn sync_dir(dir: &Path) -> Result<()> {
     let io = |e| Error::io(dir, "sync the directory", e);
     File::open(dir).map_err(io)?.sync_all().map_err(io)
-}
-
-/// Removes a directory with all that is in it.
-pub(super) fn remove_dir_if_exists(dir: &Path) -> Result<()> {
-    unless_not_found(dir, fs::remove_dir_all(dir))
 }
 
 /// Removes a file, or a link without following it.
@@ -138,9 +152,12 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let (path, other) = (dir.path().join("record"), dir.path().join("other"));
         fs::write(&other, "kept").expect("a file");
+        let write = |part: &Path| {
+            create_new(part)?.write_all(b"new").map_err(|e| Error::io(part, "write", e))
+        };
         for link in ["record.part", "record"] {
             symlink(&other, dir.path().join(link)).expect("a link");
-            write_whole(&path, b"new").expect("written");
+            write_whole_with(&path, write).expect("written");
             assert!(path.symlink_metadata().expect("the file").is_file(), "{link}");
             assert_eq!(fs::read(&path).expect("the file"), b"new");
             assert_eq!(fs::read(&other).expect("the link's target"), b"kept", "{link}");
@@ -150,10 +167,29 @@ mod tests {
     }
 
     #[test]
+    fn what_has_the_temporary_name_is_kept_outside_of_a_runs_own_directory() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (path, other) = (dir.path().join("record"), dir.path().join("other"));
+        fs::write(&other, "kept").expect("a file");
+        fs::write(dir.path().join("record.part"), "a user's").expect("a file");
+        symlink(&other, dir.path().join("record.part2")).expect("a link");
+        fs::create_dir(dir.path().join("record.part3")).expect("a directory");
+        write_whole(&path, b"whole").expect("written");
+        assert_eq!(fs::read(&path).expect("the file"), b"whole");
+        assert_eq!(fs::read(dir.path().join("record.part")).expect("the file"), b"a user's");
+        assert_eq!(fs::read(&other).expect("the file"), b"kept");
+        let all = ["other", "record", "record.part", "record.part2", "record.part3"];
+        assert_eq!(names(dir.path()), all);
+    }
+
+    #[test]
     fn a_part_of_an_interrupted_run_is_replaced() {
         let dir = tempfile::tempdir().expect("a directory");
         fs::write(dir.path().join("record.part"), "torn and longer").expect("a file");
-        write_whole(&dir.path().join("record"), b"whole").expect("written");
+        let write = |part: &Path| {
+            create_new(part)?.write_all(b"whole").map_err(|e| Error::io(part, "write", e))
+        };
+        write_whole_with(&dir.path().join("record"), write).expect("written");
         assert_eq!(fs::read(dir.path().join("record")).expect("the file"), b"whole");
         assert_eq!(names(dir.path()), ["record"]);
     }
@@ -171,7 +207,8 @@ mod tests {
         assert_eq!(names(dir.path()), ["record"]);
         // A directory of the temporary name cannot be removed as a file.
         fs::create_dir(dir.path().join("record.part")).expect("a directory");
-        let failed = write_whole(&path, b"new").expect_err("a directory is in the way").to_string();
+        let failed = write_whole_with(&path, |_| Ok::<(), Error>(()));
+        let failed = failed.expect_err("a directory is in the way").to_string();
         assert!(failed.contains("record.part: cannot remove"), "{failed}");
         assert_eq!(fs::read(&path).expect("the file"), b"old");
     }

@@ -1,10 +1,10 @@
 //! Writing outputs, which are absent, visibly unfinished, or complete.
 
 pub(crate) mod durable;
-mod fingerprint;
+pub(crate) mod inputs;
 pub(crate) mod output;
-pub(crate) mod output_path;
 pub(crate) mod part_file;
+pub(crate) mod place;
 pub(crate) mod request;
 mod resume;
 pub(crate) mod sidecar;

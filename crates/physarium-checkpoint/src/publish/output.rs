@@ -10,14 +10,18 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::durable::{
-    create_new, remove_dir_if_exists, remove_file_if_exists, rename_to_new, sync_dir,
-};
-use super::output_path::{Lock, Occupant, OutputPath};
+use super::durable::{create_new, rename_to_new, sync_dir};
+use super::place::lock::Lock;
+use super::place::occupant::Occupant;
+use super::place::output_path::OutputPath;
+use super::place::working;
 use super::request::Overwrite;
 use super::space::check_space;
 use crate::error::{Error, Result};
-use crate::open::unfinished::UNFINISHED_NAME;
+use crate::open::source::FileIdentity;
+
+/// Name of an output in its working directory until it is complete.
+const INNER_NAME: &str = "output";
 
 /// A file while it is written. Dropping it discards it.
 #[derive(Debug)]
@@ -26,12 +30,14 @@ pub struct NewFile {
     part: PathBuf,
     file: File,
     written: u64,
-    overwrite: Overwrite,
+    /// The file that it replaces, as it was at the start.
+    replaces: Option<FileIdentity>,
     _lock: Lock,
 }
 
 impl NewFile {
-    /// Checks the path of an output of about `bytes` that is made from `input`, and creates the file.
+    /// Checks the path of an output of about `bytes` that is made from `input`, and creates the file. With
+    /// [`Overwrite::Replace`] the caller has made sure that a file there may be replaced.
     ///
     /// # Errors
     /// `Output` when something exists there that may not be replaced, or the path is not usable; `Locked`,
@@ -39,12 +45,16 @@ impl NewFile {
     pub fn create(out: &Path, input: &Path, bytes: u64, overwrite: Overwrite) -> Result<NewFile> {
         let place = OutputPath::check(out, input)?;
         let lock = place.lock()?;
-        refuse_occupied(&place.dir(), overwrite)?;
+        let replaces = file_at(&place.dir())?;
+        if replaces.is_some() && overwrite == Overwrite::Refuse {
+            return Err(file_exists(&place.dir(), "a file"));
+        }
         check_space(&place.parent, bytes)?;
-        let part = place.staging();
-        remove_file_if_exists(&part)?;
+        let dir = place.packing();
+        working::create(&dir)?;
+        let part = dir.join(INNER_NAME);
         let file = create_new(&part)?;
-        Ok(NewFile { place, part, file, written: 0, overwrite, _lock: lock })
+        Ok(NewFile { place, part, file, written: 0, replaces, _lock: lock })
     }
 
     /// Bytes appended so far.
@@ -81,11 +91,11 @@ impl NewFile {
     pub fn publish(self) -> Result<()> {
         self.file.sync_all().map_err(|e| Error::io(&self.part, "sync", e))?;
         let out = self.place.dir();
-        refuse_occupied(&out, self.overwrite)?;
-        match self.overwrite {
-            Overwrite::Refuse => rename_to_new(&self.part, &out)?,
-            Overwrite::Replace => fs::rename(&self.part, &out)
+        match file_at(&out)? {
+            None => rename_to_new(&self.part, &out)?,
+            there if there == self.replaces => fs::rename(&self.part, &out)
                 .map_err(|e| Error::io(&out, "publish the output", e))?,
+            Some(_) => return Err(file_exists(&out, "a file that appeared or changed")),
         }
         sync_dir(&self.place.parent)
     }
@@ -93,26 +103,29 @@ impl NewFile {
 
 impl Drop for NewFile {
     fn drop(&mut self) {
-        // After publication nothing has this name. If removal fails, the next run removes it.
-        let _ = fs::remove_file(&self.part);
+        // If removal fails, the next run does it.
+        let _ = working::remove(&self.place.packing());
     }
 }
 
-fn refuse_occupied(out: &Path, overwrite: Overwrite) -> Result<()> {
-    let found = match out.symlink_metadata() {
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(Error::io(out, "look at the output", e)),
-        Ok(meta) if meta.is_file() && overwrite == Overwrite::Replace => return Ok(()),
-        Ok(meta) if meta.is_file() => "a file",
-        Ok(meta) if meta.is_dir() => "a directory",
-        Ok(_) => "something that is not a file",
-    };
-    Err(Error::Output {
+/// The file at the path of an output, if something is there.
+fn file_at(out: &Path) -> Result<Option<FileIdentity>> {
+    match out.symlink_metadata() {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Error::io(out, "look at the output", e)),
+        Ok(meta) if meta.is_file() => Ok(Some(FileIdentity::of(&meta))),
+        Ok(meta) if meta.is_dir() => Err(file_exists(out, "a directory")),
+        Ok(_) => Err(file_exists(out, "something that is not a file")),
+    }
+}
+
+fn file_exists(out: &Path, found: &str) -> Error {
+    Error::Output {
         path: out.to_owned(),
         what: "output exists",
-        expected: "a new file (or --force to replace a file)".to_owned(),
+        expected: "a new file (or --force to replace a packed file)".to_owned(),
         found: found.to_owned(),
-    })
+    }
 }
 
 /// A directory while it is filled. Dropping it discards it.
@@ -136,10 +149,12 @@ impl NewDirectory {
         let lock = place.lock()?;
         refuse_filled(&place)?;
         check_space(&place.parent, bytes)?;
-        let dir = place.unpacking();
-        remove_dir_if_exists(&dir)?;
+        let working = place.unpacking();
+        working::create(&working)?;
+        let dir = working.join(INNER_NAME);
         fs::create_dir(&dir).map_err(|e| Error::io(&dir, "create the directory", e))?;
-        create_new(&dir.join(UNFINISHED_NAME))?;
+        // So that it is no checkpoint either.
+        working::mark(&dir)?;
         Ok(NewDirectory { place, dir, inner: Vec::new(), _lock: lock })
     }
 
@@ -170,8 +185,7 @@ impl NewDirectory {
         for inner in &self.inner {
             sync_dir(inner)?;
         }
-        let marker = self.dir.join(UNFINISHED_NAME);
-        fs::remove_file(&marker).map_err(|e| Error::io(&marker, "remove", e))?;
+        working::unmark(&self.dir)?;
         sync_dir(&self.dir)?;
         let out = self.place.dir();
         match refuse_filled(&self.place)? {
@@ -187,8 +201,8 @@ impl NewDirectory {
 
 impl Drop for NewDirectory {
     fn drop(&mut self) {
-        // After publication nothing has this name. If removal fails, the next run removes it.
-        let _ = fs::remove_dir_all(&self.dir);
+        // If removal fails, the next run does it.
+        let _ = working::remove(&self.place.unpacking());
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::inputs::Inputs;
 use crate::open::checkpoint::Checkpoint;
 use crate::records::journal::{RunRecord, ShardRecord, TensorRecord};
 
@@ -17,7 +18,7 @@ pub enum Overwrite {
 /// What to do with an unfinished run of the same output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resume {
-    /// Resume it if it has the same recipe and input; fail otherwise.
+    /// Resume it if the recipe, the program's version and all inputs are the same, by digest; fail otherwise.
     Continue,
     /// Discard it.
     Restart,
@@ -32,8 +33,12 @@ pub struct StagingRequest<'a> {
     pub checkpoint: &'a Checkpoint,
     /// The journal's first record.
     pub run: RunRecord,
+    /// What the output depends on besides.
+    pub inputs: Inputs<'a>,
     /// Bytes of the output: shards and other files.
     pub output_bytes: u64,
+    /// Bytes of solved weights in the unfinished output, see [`SOLVED_DIR`](crate::SOLVED_DIR).
+    pub solved_bytes: u64,
     /// What to do with a finished output.
     pub overwrite: Overwrite,
     /// What to do with an unfinished run.

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::Value;
 
 use super::durable::sync_dir;
-use super::fingerprint::Fingerprint;
+use super::inputs::{InputDigests, refuse_change};
 use super::request::{FinishedShard, StagingRequest};
 use super::solved_dir::SOLVED_DIR;
 use crate::error::{Error, Result};
@@ -22,8 +22,7 @@ use crate::open::checkpoint::Checkpoint;
 use crate::open::digest::Digest;
 use crate::open::source::Source;
 use crate::open::unfinished::UNFINISHED_NAME;
-use crate::records::journal::{self, Interrupted, Mark, TensorRecord};
-use crate::records::manifest;
+use crate::records::journal::{self, Interrupted, MAX_JOURNAL_BYTES, Mark, TensorRecord};
 use crate::threads::start_thread;
 
 /// An unfinished run of the same recipe on the same input.
@@ -32,12 +31,18 @@ pub(crate) struct Earlier {
 }
 
 /// Reads a staging directory without changing it; `None` when there is nothing to resume.
-pub(crate) fn look(dir: &Path, request: &StagingRequest<'_>) -> Result<Option<Earlier>> {
+pub(crate) fn look(
+    dir: &Path,
+    request: &StagingRequest<'_>,
+    ours: &InputDigests,
+) -> Result<Option<Earlier>> {
     let path = dir.join(journal::FILE_NAME);
-    let bytes = match fs::read(&path) {
+    let bytes = match Source::open(&path).and_then(|file| file.read_all(MAX_JOURNAL_BYTES)) {
         Ok(bytes) => bytes,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(Error::io(&path, "read", e)),
+        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            return Ok(None);
+        }
+        Err(e) => return Err(e),
     };
     // Killed before the first line was complete: no shard was written.
     if !bytes.contains(&b'\n') {
@@ -51,28 +56,10 @@ pub(crate) fn look(dir: &Path, request: &StagingRequest<'_>) -> Result<Option<Ea
         other => other,
     })?;
     let theirs = serde_json::to_value(&journal.journal.run).expect("plain JSON");
-    let ours = serde_json::to_value(&request.run).expect("plain JSON");
-    refuse_difference(dir, &theirs, &ours)?;
-    check_fingerprint(dir, request)?;
+    let run = serde_json::to_value(&request.run).expect("plain JSON");
+    refuse_difference(dir, &theirs, &run)?;
+    ours.refuse_difference(dir, &InputDigests::of_unfinished(dir, &request.inputs)?)?;
     Ok(Some(Earlier { journal }))
-}
-
-fn check_fingerprint(dir: &Path, request: &StagingRequest<'_>) -> Result<()> {
-    let path = dir.join(UNFINISHED_NAME);
-    let text = match fs::read(&path) {
-        Ok(text) => text,
-        // Removed once the manifest exists: all shards are complete, and their digests are verified.
-        Err(_) if dir.join(manifest::FILE_NAME).is_file() => return Ok(()),
-        Err(e) => return Err(Error::io(&path, "read the marker of the unfinished run", e)),
-    };
-    let theirs: Value = serde_json::from_slice(&text).map_err(|e| Error::Record {
-        path: path.clone(),
-        what: "marker of the unfinished run".to_owned(),
-        expected: "what physarium wrote".to_owned(),
-        found: e.to_string(),
-    })?;
-    let ours = serde_json::to_value(Fingerprint::of(request.checkpoint.shards()));
-    refuse_difference(dir, &theirs, &ours.expect("plain JSON"))
 }
 
 /// Fails on the first difference between two JSON values, naming its path.
@@ -114,17 +101,17 @@ fn first_difference(at: String, a: &Value, b: &Value) -> Option<(String, String,
 }
 
 impl Earlier {
-    /// Bytes of the shards that the journal records as durable.
-    pub fn staged_bytes(&self) -> u64 {
-        self.journal.journal.shards.iter().map(|shard| shard.size_bytes).sum()
+    /// Number of shards that the journal records as durable.
+    pub fn shards(&self) -> usize {
+        self.journal.journal.shards.len()
     }
 
     /// Hashes each shard in the journal again, up to the first whose output differs from the journal. An input that
-    /// differs is an error. `on_bytes` is called with the number of bytes hashed.
+    /// differs is an error; those in `known` were hashed before. `on_bytes` is called with the number of bytes hashed.
     pub fn verify(
         &self,
         dir: &Path,
-        checkpoint: &Checkpoint,
+        (checkpoint, known): (&Checkpoint, &InputDigests),
         on_bytes: &mut dyn FnMut(u64) -> Result<()>,
     ) -> Result<Vec<FinishedShard>> {
         let mut finished = Vec::new();
@@ -133,15 +120,11 @@ impl Earlier {
                 break;
             }
             let Ok(staged) = Source::open(&dir.join(&record.name)) else { break };
-            let (input, output) = hash_both(&shard.reopen()?, &staged, on_bytes)?;
-            if input != record.input_sha256 {
-                return Err(Error::InputChanged {
-                    path: shard.path.clone(),
-                    what: "SHA-256",
-                    before: record.input_sha256.to_string(),
-                    after: input.to_string(),
-                });
-            }
+            let (input, output) = match known.of_shard(&shard.name) {
+                Some(input) => (input, staged.sha256(on_bytes)?),
+                None => hash_both(&shard.reopen()?, &staged, on_bytes)?,
+            };
+            refuse_change(&shard.path, Some(record.input_sha256), input)?;
             if output != record.output_sha256 || staged.len() != record.size_bytes {
                 break;
             }
@@ -184,10 +167,16 @@ fn hash_both(
     })
 }
 
-/// Removes everything from a staging directory but verified shards, journal, marker and solved weights.
-pub(crate) fn remove_unverified(dir: &Path, finished: &[FinishedShard]) -> Result<()> {
+/// Removes everything from a staging directory but verified shards, journal, marker and, until all `shards` are
+/// verified, solved weights: a directory of that name is then a copy of one in the input.
+pub(crate) fn remove_unverified(
+    dir: &Path,
+    finished: &[FinishedShard],
+    shards: usize,
+) -> Result<()> {
     let mut keep: HashSet<&str> = finished.iter().map(|done| done.shard.name.as_str()).collect();
-    keep.extend([journal::FILE_NAME, UNFINISHED_NAME, SOLVED_DIR]);
+    keep.extend([journal::FILE_NAME, UNFINISHED_NAME]);
+    keep.extend((finished.len() < shards).then_some(SOLVED_DIR));
     let io = |e| Error::io(dir, "clear", e);
     for entry in fs::read_dir(dir).map_err(io)? {
         let entry = entry.map_err(io)?;

@@ -1,5 +1,7 @@
 //! Free space on the file system of an output.
 
+use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use crate::error::{Error, Result};
@@ -38,4 +40,22 @@ fn with_margin(output: u64) -> u64 {
 pub(super) fn check_space(parent: &Path, output: u64) -> Result<()> {
     let free = Disk::of(parent)?.free;
     if with_margin(output) > free { Err(no_space(parent, output, free)) } else { Ok(()) }
+}
+
+/// Bytes of the files below a directory, if there is one. Links are not followed.
+pub(super) fn bytes_below(dir: &Path) -> Result<u64> {
+    let entries = match fs::read_dir(dir) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(0),
+        entries => entries.map_err(|e| Error::io(dir, "list", e))?,
+    };
+    let mut bytes = 0u64;
+    for entry in entries {
+        let entry = entry.map_err(|e| Error::io(dir, "list", e))?;
+        let meta = entry.metadata().map_err(|e| Error::io(&entry.path(), "look at", e))?;
+        bytes = bytes.saturating_add(match meta.is_dir() {
+            true => bytes_below(&entry.path())?,
+            false => meta.len(),
+        });
+    }
+    Ok(bytes)
 }

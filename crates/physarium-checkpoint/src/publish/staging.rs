@@ -3,37 +3,38 @@ The commit protocol: an output is absent, visibly unfinished, or complete.
 
 1. The paths are checked, the output is locked, and free space is checked. Nothing is written before that, except
    for the lock.
-2. A staging directory is created next to the output, with a marker that identifies the input's files, and a
+2. A staging directory is created next to the output, with a marker that holds the digests of the input, and a
    journal that begins with the recipe.
 3. Each shard is written to `NAME.part`, synced and renamed, and the directory is synced. Only then is it recorded
    in the journal, which is synced too.
 4. The other files are written, then the manifest, all synced. The marker is removed.
 5. The staging directory is renamed to the output's name, and the parent directory is synced.
 
-[`Staging::begin`] with the same request resumes a run that stopped at any point: shards in the journal are hashed
-again, input and output, and kept if both digests match. Everything else is written again. A failed `fsync` is not
+[`Staging::begin`] with the same request resumes a run that stopped at any point, if the recipe and the digests of the
+input are the same: shards in the journal are hashed again, input and output, and kept if both digests match. Everything else is written again. A failed `fsync` is not
 retried; the shard is rewritten.
 */
 
 use std::fs;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use super::durable::{
-    create_new, remove_dir_if_exists, remove_file_if_exists, rename_to_new, sync_dir,
-};
-use super::fingerprint::mark_unfinished;
-use super::output_path::{Lock, Occupant, OutputPath};
+use super::durable::{create_new, remove_file_if_exists, rename_to_new, sync_dir};
+use super::inputs::{InputDigests, mark_unfinished};
 use super::part_file::PartFile;
+use super::place::lock::Lock;
+use super::place::occupant::{Occupant, Replaceable};
+use super::place::output_path::OutputPath;
+use super::place::working;
 use super::request::{FinishedShard, Overwrite, Resume, StagingRequest};
 use super::resume;
 use super::solved_dir::SOLVED_DIR;
-use super::space::check_space;
+use super::space::{bytes_below, check_space};
 use crate::error::{Error, Result};
-use crate::open::digest::Sha256;
+use crate::open::digest::{Digest, Sha256};
 use crate::open::source::Source;
 use crate::open::unfinished::{UNFINISHED_NAME, is_unfinished};
-use crate::records::journal::{self, JournalWriter, Record, ShardRecord, TensorRecord};
+use crate::records::journal::{self, JournalWriter, Record, RunRecord, ShardRecord, TensorRecord};
 use crate::records::manifest::{self, FileEntry, Manifest};
 
 /// An output while it is written. Dropping it leaves it unfinished and resumable.
@@ -43,7 +44,10 @@ pub struct Staging {
     dir: PathBuf,
     journal: JournalWriter,
     finished: Vec<FinishedShard>,
-    overwrite: Overwrite,
+    digests: InputDigests,
+    key: Digest,
+    /// The finished output that this one is to replace.
+    replaces: Option<Replaceable>,
     // The last field, so that it is released after everything else.
     _lock: Lock,
 }
@@ -51,8 +55,9 @@ pub struct Staging {
 impl Staging {
     /// Checks paths and space, takes the lock, and starts or resumes a run.
     ///
-    /// `on_bytes` is called with the number of bytes hashed while shards of an interrupted run are verified. An
-    /// error that it returns stops the run.
+    /// `on_bytes` is called with the number of bytes hashed while the input is identified, and while shards of an
+    /// interrupted run, or the files of an output that is to be replaced, are verified. An error that it returns stops
+    /// the run.
     ///
     /// # Errors
     /// `Output`, `Locked`, `NoSpace`, `StagingMismatch`, `InputChanged`, `Record`, `Thread`, `Io`, and what
@@ -63,43 +68,64 @@ impl Staging {
     ) -> Result<Staging> {
         let place = OutputPath::check(request.out, request.checkpoint.dir())?;
         let lock = place.lock()?;
-        if place.occupant()? == Occupant::Finished && request.overwrite == Overwrite::Refuse {
-            return Err(Error::Output {
-                path: place.dir(),
-                what: "output exists",
-                expected: "a new or empty directory (or --force to replace this one)".to_owned(),
-                found: "a finished physarium output".to_owned(),
-            });
-        }
         let dir = place.staging();
-        if request.resume == Resume::Restart && dir.symlink_metadata().is_ok() {
-            fs::remove_dir_all(&dir)
-                .map_err(|e| Error::io(&dir, "remove the unfinished run", e))?;
+        working::refuse_foreign(&place.replaced())?;
+        match request.resume {
+            Resume::Restart => working::refuse_foreign(&dir)?,
+            Resume::Continue => working::refuse_links(&dir, SOLVED_DIR)?,
         }
-        let mut earlier = resume::look(&dir, &request)?;
-        let kept = earlier.as_ref().map_or(0, resume::Earlier::staged_bytes);
-        check_space(&place.parent, request.output_bytes.saturating_sub(kept))?;
+        let replaces = match (place.occupant()?, request.overwrite) {
+            (Occupant::Absent | Occupant::Empty, _) => None,
+            (Occupant::Finished, Overwrite::Replace) => {
+                Some(Replaceable::check(&place.dir(), on_bytes)?)
+            }
+            (Occupant::Finished, Overwrite::Refuse) => {
+                let what = "output exists";
+                let expected = "a new or empty directory (or --force to replace this one)";
+                return Err(occupied(&place, what, expected, "a finished physarium output"));
+            }
+        };
+        if request.resume == Resume::Restart {
+            working::remove(&dir)?;
+        }
+        let checkpoint = request.checkpoint;
+        let shards = checkpoint.shards().len();
+        let digests = InputDigests::of(checkpoint, &request.inputs, on_bytes)?;
+        let mut earlier = resume::look(&dir, &request, &digests)?;
+        let solved_bytes = match &earlier {
+            Some(earlier) if earlier.shards() == shards => 0,
+            _ => request.solved_bytes,
+        };
+        let written = request.output_bytes.saturating_add(solved_bytes);
+        // What is there is kept, or removed before anything is written.
+        check_space(&place.parent, written.saturating_sub(bytes_below(&dir)?))?;
         let (journal, finished) = match &mut earlier {
             Some(earlier) => {
-                let finished = earlier.verify(&dir, request.checkpoint, on_bytes)?;
+                let finished = earlier.verify(&dir, (checkpoint, &digests), on_bytes)?;
                 let mark = earlier.mark_after(finished.len());
                 // A run killed in its last steps has a manifest and no marker. The marker is written before the
                 // manifest is removed, so that one of them always exists.
                 if !is_unfinished(&dir) {
-                    mark_unfinished(&dir, request.checkpoint)?;
+                    mark_unfinished(&dir, &digests)?;
                 }
-                resume::remove_unverified(&dir, &finished)?;
+                resume::remove_unverified(&dir, &finished, shards)?;
                 (JournalWriter::resume(&dir.join(journal::FILE_NAME), mark)?, finished)
             }
-            None => (start(&dir, &request)?, Vec::new()),
+            None => (start(&dir, &request.run, &digests)?, Vec::new()),
         };
-        let overwrite = request.overwrite;
-        Ok(Staging { place, dir, journal, finished, overwrite, _lock: lock })
+        let key = digests.key(&request.run);
+        Ok(Staging { place, dir, journal, finished, digests, key, replaces, _lock: lock })
     }
 
     /// Shards of an interrupted run, verified by their digests; always the first ones by name.
     pub fn finished(&self) -> &[FinishedShard] {
         &self.finished
+    }
+
+    /// A digest of everything that the output depends on: recipe, program version, input and calibration tokens. What
+    /// is kept for a resumed run is marked with it.
+    pub fn key(&self) -> Digest {
+        self.key
     }
 
     /// The directory of the unfinished output.
@@ -112,7 +138,7 @@ impl Staging {
     /// # Errors
     /// `Io`.
     pub fn discard(self) -> Result<()> {
-        remove_dir_if_exists(&self.dir)
+        working::remove(&self.dir)
     }
 
     /// Creates the file of a shard of exactly `size_bytes`.
@@ -131,24 +157,37 @@ impl Staging {
         self.journal.append(&Record::Tensor(tensor))
     }
 
-    /// Makes a shard durable under its name, then records it in the journal.
+    /// Makes a shard durable under its name, then records it in the journal. `input` is the path of the input shard.
     ///
     /// # Errors
-    /// `Io`; the next run then writes the shard again.
+    /// `InputChanged` if the input was hashed before, and is another now; `Io`; the next run then writes the shard
+    /// again.
     ///
     /// # Panics
     /// If fewer or more bytes were written than its size.
-    pub fn finish_shard(&mut self, part: PartFile, record: ShardRecord) -> Result<()> {
+    pub fn finish_shard(
+        &mut self,
+        input: &Path,
+        part: PartFile,
+        record: ShardRecord,
+    ) -> Result<()> {
+        self.digests.check_shard(input, &record.name, record.input_sha256)?;
         part.finish()?;
         self.journal.append(&Record::Shard(record))?;
         self.journal.sync()
     }
 
-    /// Copies a file of the input to the same relative path and makes it durable.
+    /// Copies a file of the input to the same relative path and makes it durable. `on_bytes` is called with the number
+    /// of bytes of each piece.
     ///
     /// # Errors
-    /// `Io`, `FileShrank`, `InputChanged`.
-    pub fn copy_sidecar(&self, input: &Path, relative: &Path) -> Result<FileEntry> {
+    /// `Io`, `FileShrank`, `InputChanged`, and what `on_bytes` returns.
+    pub fn copy_sidecar(
+        &self,
+        input: &Path,
+        relative: &Path,
+        on_bytes: &mut dyn FnMut(u64) -> Result<()>,
+    ) -> Result<FileEntry> {
         let source = Source::open(&input.join(relative))?;
         let target = self.dir.join(relative);
         let parent = target.parent().unwrap_or(&self.dir).to_owned();
@@ -157,7 +196,8 @@ impl Staging {
         let mut hasher = Sha256::default();
         source.read_pieces(0..source.len(), |piece| {
             hasher.update(piece);
-            file.write_all(piece).map_err(|e| Error::io(&target, "write", e))
+            file.write_all(piece).map_err(|e| Error::io(&target, "write", e))?;
+            on_bytes(piece.len() as u64)
         })?;
         source.check_unchanged(source.identity())?;
         file.sync_all().map_err(|e| Error::io(&target, "sync", e))?;
@@ -165,8 +205,9 @@ impl Staging {
         for made in parent.ancestors().take_while(|above| *above != self.dir) {
             sync_dir(made)?;
         }
-        let path = relative.to_string_lossy().into_owned();
-        Ok(FileEntry { path, size_bytes: source.len(), sha256: hasher.finish() })
+        let (path, sha256) = (relative.to_string_lossy().into_owned(), hasher.finish());
+        self.digests.check_file(source.path(), &path, sha256)?;
+        Ok(FileEntry { path, size_bytes: source.len(), sha256 })
     }
 
     /// Writes a new file of this name and makes it durable.
@@ -182,12 +223,17 @@ impl Staging {
         Ok(FileEntry { path, size_bytes, sha256: Sha256::of(bytes) })
     }
 
-    /// Removes the directory of solved weights, which the shards then hold.
+    /// Removes the directory of solved weights, which the shards then hold. To be called before other files are
+    /// copied: the input may have a directory of that name.
     ///
     /// # Errors
     /// `Io`.
     pub fn remove_solved(&self) -> Result<()> {
-        remove_dir_if_exists(&self.dir.join(SOLVED_DIR))
+        let solved = self.dir.join(SOLVED_DIR);
+        match fs::remove_dir_all(&solved) {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::io(&solved, "remove", e)),
+            _ => Ok(()),
+        }
     }
 
     /// Ends the journal and publishes the output. `seal` makes the manifest from the entry of the journal's file.
@@ -213,37 +259,42 @@ impl Staging {
     fn rename_to_output(&self) -> Result<()> {
         let (out, replaced) = (self.place.dir(), self.place.replaced());
         let io = |e| Error::io(&out, "publish the output", e);
-        match (self.place.occupant()?, self.overwrite) {
+        match (self.place.occupant()?, &self.replaces) {
             (Occupant::Absent, _) => rename_to_new(&self.dir, &out)?,
             // rename(2) replaces an empty directory atomically.
             (Occupant::Empty, _) => fs::rename(&self.dir, &out).map_err(io)?,
-            (Occupant::Finished, Overwrite::Replace) => {
-                remove_dir_if_exists(&replaced)?;
+            (Occupant::Finished, Some(before)) if Replaceable::list(&out)? == *before => {
+                working::remove(&replaced)?;
                 fs::rename(&out, &replaced).map_err(io)?;
                 rename_to_new(&self.dir, &out)?;
             }
-            (Occupant::Finished, Overwrite::Refuse) => {
-                return Err(Error::Output {
-                    path: out,
-                    what: "output appeared during the run",
-                    expected: "a new or empty directory".to_owned(),
-                    found: "a finished physarium output".to_owned(),
-                });
+            (Occupant::Finished, before) => {
+                let what = match before {
+                    Some(_) => "output changed during the run",
+                    None => "output appeared during the run",
+                };
+                let expected = "a new or empty directory, or what was there before";
+                return Err(occupied(&self.place, what, expected, "a finished physarium output"));
             }
         }
         sync_dir(&self.place.parent)?;
         // This also removes what a run with --force left when it was killed at this point.
-        remove_dir_if_exists(&replaced)
+        working::remove(&replaced)
     }
 }
 
+fn occupied(place: &OutputPath, what: &'static str, expected: &str, found: &str) -> Error {
+    let (expected, found) = (expected.to_owned(), found.to_owned());
+    Error::Output { path: place.dir(), what, expected, found }
+}
+
 /// Creates the staging directory with its marker and the journal's first line.
-fn start(dir: &Path, request: &StagingRequest<'_>) -> Result<JournalWriter> {
-    remove_dir_if_exists(dir)?;
+fn start(dir: &Path, run: &RunRecord, digests: &InputDigests) -> Result<JournalWriter> {
+    working::remove(dir)?;
     fs::create_dir(dir).map_err(|e| Error::io(dir, "create the staging directory", e))?;
-    mark_unfinished(dir, request.checkpoint)?;
+    mark_unfinished(dir, digests)?;
     let mut journal = JournalWriter::create(&dir.join(journal::FILE_NAME))?;
-    journal.append(&Record::Run(request.run.clone()))?;
+    journal.append(&Record::Run(run.clone()))?;
     journal.sync()?;
     sync_dir(dir)?;
     if let Some(parent) = dir.parent() {
@@ -254,7 +305,7 @@ fn start(dir: &Path, request: &StagingRequest<'_>) -> Result<JournalWriter> {
 
 /// Size and digest of a file in the output.
 fn file_entry(dir: &Path, name: &str) -> Result<FileEntry> {
-    let bytes = Source::open(&dir.join(name))?.read_all(u64::MAX)?;
-    let size_bytes = bytes.len() as u64;
-    Ok(FileEntry { path: name.to_owned(), size_bytes, sha256: Sha256::of(&bytes) })
+    let file = Source::open(&dir.join(name))?;
+    let sha256 = file.sha256::<Error>(&mut |_| Ok(()))?;
+    Ok(FileEntry { path: name.to_owned(), size_bytes: file.len(), sha256 })
 }

@@ -6,7 +6,8 @@ was found: keys of another method, two amounts, a missing key, a number out of r
 key for key as in schema 1.
 */
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::amounts::{NmPattern, Price, Sparsity};
 use super::method::{Amount, Calibration, Criterion, FlowRecipe, Method, Scope};
@@ -36,7 +37,7 @@ enum ScopeKey {
 /// All keys that a method can have in a record. A key that is there has a value: null is none.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct MethodKeys {
+struct MethodKeys {
     name: Name,
     #[serde(default, deserialize_with = "value")]
     block_size: Option<u64>,
@@ -219,10 +220,22 @@ impl TryFrom<MethodKeys> for Method {
     }
 }
 
+impl<'de> Deserialize<'de> for Method {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Method, D::Error> {
+        MethodKeys::deserialize(from)?.try_into().map_err(D::Error::custom)
+    }
+}
+
+impl Serialize for Method {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        MethodForm::from(*self).serialize(to)
+    }
+}
+
 /// A method as it is written.
 #[derive(Serialize)]
 #[serde(tag = "name", rename_all = "kebab-case")]
-pub(super) enum MethodForm {
+enum MethodForm {
     MagnitudeFlow {
         block_size: u64,
         #[serde(flatten)]
@@ -244,7 +257,7 @@ pub(super) enum MethodForm {
 
 /// The amount and the calibration text of an activation-aware method.
 #[derive(Serialize)]
-pub(super) struct CalibratedForm {
+struct CalibratedForm {
     #[serde(flatten)]
     amount: AmountForm,
     calibration: Calibration,
@@ -252,7 +265,7 @@ pub(super) struct CalibratedForm {
 
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum AmountForm {
+enum AmountForm {
     /// Exact in each tensor.
     Sparsity(Sparsity),
     /// Exact over all targets together.

@@ -23,8 +23,8 @@ pub const CARD_NAME: &str = "physarium.card.md";
 /// Schema of the manifest.
 pub const SCHEMA: &str = "physarium.manifest/1";
 
-/// Largest manifest that is read, in bytes; one takes some 150 bytes per tensor.
-const MAX_MANIFEST_BYTES: u64 = 1 << 30;
+/// Largest manifest that is read, in bytes; one takes some 150 bytes per tensor, so 400,000 fit.
+const MAX_MANIFEST_BYTES: u64 = 64 << 20;
 
 /// The contents of an output directory, and the recipe that produced them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -103,7 +103,7 @@ impl Manifest {
     ///
     /// # Errors
     /// `Record` when the text is not exactly what physarium writes; `Malformed` when it is not a regular file, or
-    /// larger than 1 GiB; `Io`.
+    /// larger than 64 MiB; `Io`.
     pub fn read(path: &Path) -> Result<Manifest> {
         let bytes = Source::open(path)?.read_all(MAX_MANIFEST_BYTES)?;
         let fault = |expected: &str, found: String| Error::Record {

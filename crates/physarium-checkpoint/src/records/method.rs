@@ -13,12 +13,10 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::amounts::{NmPattern, Price, Sparsity};
-use super::form::{MethodForm, MethodKeys};
 use crate::open::digest::Digest;
 
 /// How weights are chosen, and how many.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "MethodKeys", into = "MethodForm")]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Method {
     criterion: Criterion,
     amount: Amount,

@@ -1,6 +1,7 @@
 //! The commit protocol through the public API: an output is absent, visibly unfinished, or complete.
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
+mod foreign;
 mod places;
 mod publish;
 mod records;
@@ -15,9 +16,9 @@ use physarium_checkpoint::journal::{
 };
 use physarium_checkpoint::manifest::{self, FileEntry, LeftOut, Manifest, TensorEntry};
 use physarium_checkpoint::{
-    Amount, Blake3, Checkpoint, Criterion, Disposition, Error, LinkPolicy, Method, Named,
-    NonFinite, Overwrite, Purpose, Recipe, Resume, Scope, Sha256, Shard, Sidecar, Staging,
-    StagingRequest,
+    Amount, Blake3, Checkpoint, Criterion, Digest, Disposition, Error, Inputs, LinkPolicy, Method,
+    Named, NonFinite, Overwrite, Purpose, Recipe, Resume, Scope, Sha256, Shard, ShardInputs,
+    Sidecar, Staging, StagingRequest,
 };
 use physarium_fixtures::{Fill, Kind, Tensor, write_checkpoint};
 
@@ -52,9 +53,12 @@ fn tree(dir: &Path) -> Tree {
 /// A directory with a checkpoint `model` of two shards, and runs that write `out` next to it.
 struct Work {
     root: tempfile::TempDir,
+    tool: &'static str,
     sparsity: &'static str,
     overwrite: Overwrite,
     resume: Resume,
+    shard_inputs: ShardInputs,
+    calibration_tokens: Option<Digest>,
 }
 
 impl Work {
@@ -70,7 +74,33 @@ impl Work {
         fs::create_dir_all(model.join("a/b")).unwrap();
         fs::write(model.join("a/b/notes.txt"), "notes").unwrap();
         fs::write(model.join("old.bin"), "left out").unwrap();
-        Work { root, sparsity: "0.5", overwrite: Overwrite::Refuse, resume: Resume::Continue }
+        fs::write(model.join("tokenizer.json"), "{}").unwrap();
+        Work {
+            root,
+            tool: "physarium test",
+            sparsity: "0.5",
+            overwrite: Overwrite::Refuse,
+            resume: Resume::Continue,
+            shard_inputs: ShardInputs::Own,
+            calibration_tokens: None,
+        }
+    }
+
+    /// A run whose shards all depend on the whole input, as those of an activation-aware method.
+    fn calibrated() -> Work {
+        Work {
+            shard_inputs: ShardInputs::All,
+            calibration_tokens: Some(Sha256::of(b"tokens")),
+            ..Work::new()
+        }
+    }
+
+    fn inputs(&self) -> Inputs<'static> {
+        Inputs {
+            files: &["tokenizer.json", "added_tokens.json"],
+            shards: self.shard_inputs,
+            calibration_tokens: self.calibration_tokens,
+        }
     }
 
     fn at(&self, name: &str) -> PathBuf {
@@ -108,7 +138,9 @@ impl Work {
             out,
             checkpoint: &checkpoint,
             run: self.run_record(&checkpoint),
+            inputs: self.inputs(),
             output_bytes: 10_000,
+            solved_bytes: 0,
             overwrite: self.overwrite,
             resume: self.resume,
         };
@@ -123,7 +155,7 @@ impl Work {
         };
         RunRecord {
             schema: journal::SCHEMA.to_owned(),
-            tool: "physarium test".to_owned(),
+            tool: self.tool.to_owned(),
             recipe: self.recipe(),
             input: checkpoint.shards().iter().map(input).collect(),
         }
@@ -189,7 +221,7 @@ impl Work {
                 output_sha256: Sha256::of(&output),
             };
             step!();
-            staging.finish_shard(part, record.clone())?;
+            staging.finish_shard(&shard.path, part, record.clone())?;
             shards.push(record);
         }
         let (mut files, mut left_out) = (Vec::new(), Vec::new());
@@ -199,7 +231,8 @@ impl Work {
             match sidecar.disposition {
                 Disposition::Copy => {
                     step!();
-                    files.push(staging.copy_sidecar(checkpoint.dir(), &sidecar.path)?);
+                    let path = &sidecar.path;
+                    files.push(staging.copy_sidecar(checkpoint.dir(), path, &mut |_| Ok(()))?);
                 }
                 Disposition::LeftOut(reason) => left_out.push(LeftOut {
                     path: sidecar.path.to_str().unwrap().to_owned(),
@@ -213,7 +246,7 @@ impl Work {
             files.push(journal);
             Manifest {
                 schema: manifest::SCHEMA.to_owned(),
-                tool: "physarium test".to_owned(),
+                tool: self.tool.to_owned(),
                 recipe: self.recipe(),
                 totals,
                 shards,

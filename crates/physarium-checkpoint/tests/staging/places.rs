@@ -68,7 +68,9 @@ fn an_input_that_is_a_link_is_resolved() {
             out: &work.at(out),
             checkpoint: &checkpoint,
             run: work.run_record(&checkpoint),
+            inputs: work.inputs(),
             output_bytes: 0,
+            solved_bytes: 0,
             overwrite: work.overwrite,
             resume: work.resume,
         };
@@ -132,7 +134,9 @@ fn free_space_is_checked_before_anything_is_written() {
         out: &work.out(),
         checkpoint: &checkpoint,
         run: work.run_record(&checkpoint),
+        inputs: work.inputs(),
         output_bytes: 1 << 60,
+        solved_bytes: 0,
         overwrite: work.overwrite,
         resume: work.resume,
     };
@@ -141,6 +145,37 @@ fn free_space_is_checked_before_anything_is_written() {
     let needed = (1u64 << 60) + (1 << 60) / 20;
     says(&error, &["not enough free space", &format!("{needed} bytes"), "5 %"]);
     assert!(tree(work.root.path()) == before);
+}
+
+/// Solved weights need space beside the output; what an unfinished run has written needs none again.
+#[test]
+fn free_space_is_needed_for_solved_weights_and_not_for_what_is_there() {
+    let work = Work::new();
+    let checkpoint = Checkpoint::open(&work.model()).unwrap();
+    let begin = |output_bytes: u64, solved_bytes: u64| {
+        let request = StagingRequest {
+            out: &work.out(),
+            checkpoint: &checkpoint,
+            run: work.run_record(&checkpoint),
+            inputs: work.inputs(),
+            output_bytes,
+            solved_bytes,
+            overwrite: work.overwrite,
+            resume: work.resume,
+        };
+        Staging::begin(request, &mut |_| Ok(()))
+    };
+    let much = 1 << 40;
+    let refused = |error: Error| assert!(matches!(error, Error::NoSpace { .. }), "{error}");
+    refused(begin(100, much).unwrap_err());
+    assert!(!work.run(3).unwrap());
+    refused(begin(100, much).unwrap_err());
+    // A file of that size without any blocks.
+    let solved = work.partial("physarium.solved");
+    fs::create_dir(&solved).unwrap();
+    fs::File::create(solved.join("layer-00000.safetensors")).unwrap().set_len(much).unwrap();
+    drop(begin(100, much).unwrap());
+    refused(begin(much, much).unwrap_err());
 }
 
 #[test]
@@ -164,32 +199,55 @@ fn two_runs_cannot_write_one_output() {
 }
 
 #[test]
-fn the_lock_file_of_a_killed_run_is_reused() {
-    for left in ["", "pi", "pid 1 since 12:01:00 UTC\n"] {
-        let work = Work::new();
-        fs::write(work.at("out.lock"), left).unwrap();
-        let held = work.begin().unwrap();
-        let note = fs::read_to_string(work.at("out.lock")).unwrap();
-        assert!(note.starts_with(&format!("pid {} since ", std::process::id())), "{note:?}");
-        assert!(note.ends_with(" UTC\n"), "{note:?}");
-        drop(held);
-        assert!(!work.at("out.lock").exists());
-    }
+fn the_lock_file_of_a_killed_run_is_replaced() {
+    let work = Work::new();
+    fs::write(work.at("out.lock"), "pid 1 since 12:01:00 UTC\n").unwrap();
+    let held = work.begin().unwrap();
+    let note = fs::read_to_string(work.at("out.lock")).unwrap();
+    assert!(note.starts_with(&format!("pid {} since ", std::process::id())), "{note:?}");
+    assert!(note.ends_with(" UTC\n"), "{note:?}");
+    drop(held);
+    assert!(!work.at("out.lock").exists());
 }
 
 /// For example `Cargo.lock` and an output named `Cargo`.
 #[test]
-fn another_file_with_the_name_of_the_lock_is_kept() {
+fn anything_else_with_the_name_of_the_lock_is_kept() {
     let work = Work::new();
-    fs::write(work.at("out.lock"), "[[package]]\n").unwrap();
-    refused(&work, work.out(), &["out.lock", "a file that physarium did not write"]);
-    fs::remove_file(work.at("out.lock")).unwrap();
-    let made = std::process::Command::new("mkfifo").arg(work.at("out.lock")).status().unwrap();
+    let lock = work.at("out.lock");
+    let needles = ["out.lock", "a file that physarium did not write", "choose another name"];
+    let notes = ["", "pi", "pid ", "pid 1", "pid of my daemon\n", "[[package]]\n", "\u{ff}"];
+    for text in notes {
+        fs::write(&lock, text).unwrap();
+        refused(&work, work.out(), &needles);
+    }
+    // A second name of an important file.
+    fs::write(work.at("important"), "pid 1 since 12:01:00 UTC\n").unwrap();
+    fs::remove_file(&lock).unwrap();
+    fs::hard_link(work.at("important"), &lock).unwrap();
+    refused(&work, work.out(), &needles);
+    fs::remove_file(&lock).unwrap();
+    fs::create_dir(&lock).unwrap();
+    refused(&work, work.out(), &needles);
+    fs::remove_dir(&lock).unwrap();
+    for target in ["important", "nowhere"] {
+        symlink(target, &lock).unwrap();
+        refused(&work, work.out(), &needles);
+        fs::remove_file(&lock).unwrap();
+    }
+    let made = std::process::Command::new("mkfifo").arg(&lock).status().unwrap();
     assert!(made.success());
-    let error = work.begin().unwrap_err();
-    says(&error, &["out.lock", "a file that physarium did not write"]);
+    says(&work.begin().unwrap_err(), &needles);
+    fs::remove_file(&lock).unwrap();
+}
+
+/// A run does not remove a lock file that it no longer holds.
+#[test]
+fn a_lock_that_was_replaced_during_the_run_is_kept() {
+    let work = Work::new();
+    let held = work.begin().unwrap();
     fs::remove_file(work.at("out.lock")).unwrap();
-    fs::write(work.at("target"), "").unwrap();
-    symlink("target", work.at("out.lock")).unwrap();
-    says(&work.begin().unwrap_err(), &["out.lock: cannot create the output's lock"]);
+    fs::write(work.at("out.lock"), "mine").unwrap();
+    drop(held);
+    assert_eq!(fs::read(work.at("out.lock")).unwrap(), b"mine");
 }

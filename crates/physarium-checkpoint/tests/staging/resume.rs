@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use physarium_checkpoint::{Error, ErrorKind};
+use physarium_checkpoint::{Error, ErrorKind, Sha256};
 
 use crate::{SHARDS, Tree, Work, flip, says, tree};
 
@@ -26,7 +26,7 @@ fn a_run_stopped_after_each_step_gives_the_same_bytes() {
     for steps in 0.. {
         let work = Work::new();
         if work.run(steps).unwrap() {
-            assert_eq!(steps, BOTH_SHARDS + 3 + 1);
+            assert_eq!(steps, BOTH_SHARDS + 4 + 1);
             break;
         }
         assert!(!work.out().exists(), "after {steps} steps");
@@ -144,49 +144,151 @@ fn another_recipe_is_refused() {
     let needles = ["belongs to another run", "recipe.method.sparsity was 0.5, this run has 0.6"];
     refused(&work, ErrorKind::Output, &needles);
     work.sparsity = "0.5";
+    work.tool = "physarium next";
+    let needles = ["belongs to another run", "tool was \"physarium test\"", "physarium next"];
+    refused(&work, ErrorKind::Output, &needles);
+    work.tool = "physarium test";
     work.finish();
 }
 
+/// Replaces a file by other bytes of the same length, with the same modification time.
+fn change(path: &Path) {
+    let modified = fs::metadata(path).unwrap().modified().unwrap();
+    let last = fs::metadata(path).unwrap().len() as usize - 1;
+    flip(path, last, 0);
+    File::options().write(true).open(path).unwrap().set_modified(modified).unwrap();
+}
+
 #[test]
-fn another_input_is_refused() {
-    let shard = |work: &Work, at: usize| work.model().join(SHARDS[at]);
-
-    // A later modification time, of a finished shard and of another.
-    for (steps, at) in [(BOTH_SHARDS, 0), (ONE_SHARD, 1)] {
-        let work = Work::new();
-        work.run(steps).unwrap();
-        let file = File::options().write(true).open(shard(&work, at)).unwrap();
-        file.set_modified(SystemTime::now() + Duration::from_secs(60)).unwrap();
-        let field = format!("shards.{}.modified_ns was", SHARDS[at]);
-        refused(&work, ErrorKind::Output, &["belongs to another run", &field]);
+fn an_identical_copy_of_the_input_is_the_same_input() {
+    let expected = uninterrupted();
+    for work in [Work::new(), Work::calibrated()] {
+        assert!(!work.run(ONE_SHARD).unwrap());
+        for name in tree(&work.model()).keys().filter(|name| !name.ends_with('/')) {
+            let path = work.model().join(name);
+            fs::copy(&path, work.at("copy")).unwrap();
+            fs::rename(work.at("copy"), &path).unwrap();
+            let file = File::options().write(true).open(&path).unwrap();
+            file.set_modified(SystemTime::now() + Duration::from_secs(60)).unwrap();
+        }
+        let resumed = work.begin().unwrap();
+        assert_eq!(resumed.finished().len(), 1);
+        assert!(work.run_from(resumed, usize::MAX).unwrap());
+        assert!(tree(&work.out()) == expected);
     }
+}
 
-    // Another file of the same name, bytes and modification time.
+#[test]
+fn another_header_is_refused() {
     let work = stopped();
-    let path = shard(&work, 1);
-    let modified = fs::metadata(&path).unwrap().modified().unwrap();
-    fs::copy(&path, work.at("copy")).unwrap();
-    File::options().write(true).open(work.at("copy")).unwrap().set_modified(modified).unwrap();
-    fs::rename(work.at("copy"), &path).unwrap();
-    refused(&work, ErrorKind::Output, &[SHARDS[1], "inode was"]);
-
-    // Another header.
-    let work = stopped();
-    let path = shard(&work, 0);
+    let path = work.model().join(SHARDS[0]);
     let bytes = fs::read(&path).unwrap();
     let at = bytes.windows(2).position(|pair| pair == b"pt").unwrap();
     flip(&path, at, 0);
     refused(&work, ErrorKind::Output, &[SHARDS[0], "header_sha256 was"]);
 }
 
+/// Every input on which finished parts depend, changed one at a time: of the same size and modification time.
+#[test]
+fn every_changed_input_is_refused_by_its_name() {
+    let files = ["config.json", "model.safetensors.index.json", "tokenizer.json"];
+    for (name, steps) in files.map(|name| (name, ONE_SHARD)) {
+        let work = Work::new();
+        work.run(steps).unwrap();
+        let before = fs::read(work.model().join(name)).unwrap();
+        let other = [&before[..], b" "].concat();
+        fs::write(work.model().join(name), &other).unwrap();
+        refused(&work, ErrorKind::Output, &[&format!("the SHA-256 of {name} was"), "this run has"]);
+        if name == "tokenizer.json" {
+            fs::remove_file(work.model().join(name)).unwrap();
+            refused(&work, ErrorKind::Output, &["the SHA-256 of tokenizer.json", "none"]);
+        }
+        fs::write(work.model().join(name), &before).unwrap();
+        fs::write(work.model().join("added_tokens.json"), "{}").unwrap();
+        refused(&work, ErrorKind::Output, &["the SHA-256 of added_tokens.json was none"]);
+        fs::remove_file(work.model().join("added_tokens.json")).unwrap();
+        work.finish();
+    }
+    // A shard of which nothing was written yet.
+    let work = Work::calibrated();
+    work.run(ONE_SHARD).unwrap();
+    change(&work.model().join(SHARDS[1]));
+    refused(&work, ErrorKind::Output, &[&format!("the SHA-256 of {} was", SHARDS[1])]);
+    change(&work.model().join(SHARDS[1]));
+    work.finish();
+    // Where each shard depends on its own only, nothing has been made from that one.
+    let work = Work::new();
+    work.run(ONE_SHARD).unwrap();
+    change(&work.model().join(SHARDS[1]));
+    work.finish();
+
+    let mut work = Work::calibrated();
+    work.run(ONE_SHARD).unwrap();
+    work.calibration_tokens = Some(Sha256::of(b"other tokens"));
+    refused(&work, ErrorKind::Output, &["the SHA-256 of the calibration tokens was"]);
+}
+
+#[test]
+fn an_input_that_changes_after_it_was_hashed_is_not_published() {
+    let work = Work::calibrated();
+    let staging = work.begin().unwrap();
+    change(&work.model().join(SHARDS[1]));
+    let error = work.run_from(staging, usize::MAX).expect_err("must be refused");
+    assert_eq!(error.kind(), ErrorKind::InputChanged, "{error}");
+    says(&error, &[SHARDS[1], "SHA-256"]);
+
+    let work = Work::new();
+    let staging = work.begin().unwrap();
+    fs::write(work.model().join("config.json"), "{\"model_type\": \"qwen2\"}").unwrap();
+    let error = work.run_from(staging, usize::MAX).expect_err("must be refused");
+    assert_eq!(error.kind(), ErrorKind::InputChanged, "{error}");
+    says(&error, &["config.json", "SHA-256"]);
+    assert!(!work.out().exists());
+}
+
+/// A run that is killed after the marker is removed, before the output has its name.
+#[test]
+fn a_changed_input_is_refused_in_the_last_steps_too() {
+    let work = Work::calibrated();
+    work.finish();
+    let config = fs::read(work.model().join("config.json")).unwrap();
+    fs::rename(work.out(), work.partial("")).unwrap();
+    fs::write(work.model().join("config.json"), "{\"model_type\": \"qwen2\"}").unwrap();
+    refused(&work, ErrorKind::Output, &["the SHA-256 of config.json was"]);
+    fs::write(work.model().join("config.json"), config).unwrap();
+    change(&work.model().join(SHARDS[1]));
+    refused(&work, ErrorKind::Output, &[&format!("the SHA-256 of {} was", SHARDS[1])]);
+    change(&work.model().join(SHARDS[1]));
+    work.finish();
+}
+
+#[test]
+fn the_key_of_kept_work_depends_on_everything() {
+    let key = |work: &Work| work.begin().unwrap().key();
+    let base = Work::calibrated();
+    let first = key(&base);
+    assert_eq!(first, key(&base));
+    assert_eq!(first, key(&Work::calibrated()), "of another directory");
+    let changes: [fn(&mut Work); 7] = [
+        |work| work.tool = "physarium next",
+        |work| work.sparsity = "0.6",
+        |work| work.calibration_tokens = Some(Sha256::of(b"other tokens")),
+        |work| change(&work.model().join(SHARDS[0])),
+        |work| fs::write(work.model().join("tokenizer.json"), "[]").unwrap(),
+        |work| fs::write(work.model().join("added_tokens.json"), "{}").unwrap(),
+        |work| fs::write(work.model().join("config.json"), "{}").unwrap(),
+    ];
+    for (index, change) in changes.into_iter().enumerate() {
+        let mut work = Work::calibrated();
+        change(&mut work);
+        assert_ne!(first, key(&work), "change {index}");
+    }
+}
+
 #[test]
 fn other_bytes_of_the_same_size_and_time_are_detected_by_their_digest() {
     let work = stopped();
-    let path = work.model().join(SHARDS[0]);
-    let modified = fs::metadata(&path).unwrap().modified().unwrap();
-    let last = fs::metadata(&path).unwrap().len() as usize - 1;
-    flip(&path, last, 0);
-    File::options().write(true).open(&path).unwrap().set_modified(modified).unwrap();
+    change(&work.model().join(SHARDS[0]));
     let needles = [SHARDS[0], "input changed", "SHA-256 was"];
     refused(&work, ErrorKind::InputChanged, &needles);
 }

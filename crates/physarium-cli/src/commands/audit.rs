@@ -148,7 +148,7 @@ fn refuse_inside(report: &Path, audited: &Path) -> anyhow::Result<()> {
 /// Writes the two report files.
 pub fn write_report(dir: &Path, audit: &Audit) -> anyhow::Result<()> {
     std::fs::create_dir_all(dir).with_context(|| format!("{}: cannot create", dir.display()))?;
-    let json = serde_json::to_string_pretty(audit)? + "\n";
+    let json = output::json_text(audit)?;
     for (name, text) in REPORT_FILES.into_iter().zip([json, markdown(audit)]) {
         output::file(&dir.join(name), &text)?;
     }

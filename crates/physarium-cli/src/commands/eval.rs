@@ -10,7 +10,8 @@ use serde_json::json;
 
 use crate::arguments::{ArithmeticArgument, Display, EVALUATION, Format, OUTPUT, ThreadsArgument};
 use crate::output::{self, Outcome};
-use crate::{signals, terminal};
+use crate::signals::{self, Reading, UntilScoring};
+use crate::terminal;
 
 /// Measure the perplexity of a checkpoint or a packed file on a text
 ///
@@ -65,6 +66,7 @@ fn tokens() -> clap::builder::RangedU64ValueParser<u64> {
 
 /// Evaluates.
 pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
+    let reading = Reading::begin()?;
     let cancel = signals::cancel_on_signal()?;
     let mut progress = terminal::progress(arguments.display.style());
     let request = EvalRequest {
@@ -78,7 +80,8 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         threads: arguments.threads.count(),
         arithmetic: arguments.arithmetic.given(),
     };
-    let evaluation = evaluate(&request, &cancel, &mut *progress)?;
+    let mut until_scoring = UntilScoring { progress: &mut *progress, reading };
+    let evaluation = evaluate(&request, &cancel, &mut until_scoring)?;
     drop(progress);
     if !arguments.display.quiet {
         output::notes(&evaluation.notes);

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use physarium::audit::{Share, grouped};
 use physarium::checkpoint::{
-    Action, Amount, Disposition, LinkPolicy, Overwrite, Resume, TargetPlan, encoded_projections,
-    printable,
+    Action, Amount, Disposition, Found, LinkPolicy, Occupant, Overwrite, Resume, TargetPlan,
+    encoded_projections, printable,
 };
 use physarium::{
     Options, Output, Strictness, Summary, Surgery, method_in_words, peak_resident_bytes,
@@ -93,21 +93,27 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         arguments.recipe.note(&surgery.recipe);
     }
     let cancel = signals::cancel_on_signal()?;
+    let overwrite = if arguments.force { Overwrite::Replace } else { Overwrite::Refuse };
+    let resume = if arguments.restart { Resume::Restart } else { Resume::Continue };
+    let output = Output { dir: &arguments.out, overwrite, resume };
     if arguments.dry_run {
+        let found = surgery.look_at_output(output)?;
         let time = surgery.estimate(&cancel)?;
         match arguments.display.format() {
             Format::Json => {
-                let json = dry_run_json(&surgery, time);
+                let mut json = dry_run_json(&surgery, time);
+                json["replaces"] = json!(found.output == Occupant::Finished);
+                json["unfinished"] = json!(found.unfinished.as_ref().map(|_| fate(resume)));
                 output::json(&output::with_notes(json, &surgery.notes))?;
             }
-            Format::Text => output::text(&dry_run_text(&surgery, time, &arguments.out))?,
+            Format::Text => {
+                let text = dry_run_text(&surgery, time, &arguments.out);
+                output::text(&(text + &would_happen(&found, &output) + "nothing was written\n"))?;
+            }
         }
         return Ok(Outcome::True);
     }
-    let overwrite = if arguments.force { Overwrite::Replace } else { Overwrite::Refuse };
-    let resume = if arguments.restart { Resume::Restart } else { Resume::Continue };
     let mut progress = terminal::progress(arguments.display.style());
-    let output = Output { dir: &arguments.out, overwrite, resume };
     let summary = surgery.prune(output, &cancel, &mut *progress)?;
     drop(progress);
     match arguments.display.format() {
@@ -211,8 +217,7 @@ fn dry_run_text(surgery: &Surgery, time: Option<Duration>, out: &Path) -> String
          method: {method}\n\
          would write {} to {}\n\
          memory: {bound} {} resident with {workers} worker threads\n\
-         time: {time}\n\
-         nothing was written\n",
+         time: {time}\n",
         surgery.plan.targets().count(),
         surgery.plan.tensors.len(),
         grouped(target),
@@ -222,6 +227,30 @@ fn dry_run_text(surgery: &Surgery, time: Option<Duration>, out: &Path) -> String
         out.display(),
         size(resident_bytes),
     )
+}
+
+/// What a run would do with what is at its output's place.
+fn would_happen(found: &Found, output: &Output<'_>) -> String {
+    let mut text = String::new();
+    if found.output == Occupant::Finished {
+        text += &format!("would replace the finished output {}\n", output.dir.display());
+    }
+    if let Some(unfinished) = &found.unfinished {
+        let verb = match output.resume {
+            Resume::Continue => "resume",
+            Resume::Restart => "discard",
+        };
+        text += &format!("would {verb} the unfinished run {}\n", unfinished.display());
+    }
+    text
+}
+
+/// What happens to an unfinished run, as JSON says it.
+fn fate(resume: Resume) -> &'static str {
+    match resume {
+        Resume::Continue => "resumed",
+        Resume::Restart => "discarded",
+    }
 }
 
 fn dry_run_json(surgery: &Surgery, time: Option<Duration>) -> serde_json::Value {

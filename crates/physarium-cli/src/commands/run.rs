@@ -14,7 +14,7 @@ use crate::arguments::{
     ArithmeticArgument, DISPLAY, Format, FormatArgument, GENERATION, ThreadsArgument,
 };
 use crate::output::{self, Outcome, size};
-use crate::signals;
+use crate::signals::{self, Reading};
 
 /// Generate text with a checkpoint or a packed file
 ///
@@ -78,6 +78,7 @@ const MAX_PROMPT: u64 = 64 << 20;
 /// Generates text.
 pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     let sampling = arguments.sampling()?;
+    let reading = Reading::begin()?;
     let cancel = signals::cancel_on_signal()?;
     let text = match &arguments.prompt {
         Some(text) => text.clone(),
@@ -95,6 +96,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     let streamed = format == Format::Text;
     let mut failed = None;
     let generated = generate(&request, &cancel, &mut |text| {
+        reading.end();
         if streamed && failed.is_none() {
             failed = show(text).err();
         }
@@ -148,13 +150,12 @@ fn read_stdin() -> anyhow::Result<String> {
     Ok(line.unwrap_or(&text).to_owned())
 }
 
-/// Writes a piece of text. On a terminal, control characters that the model generated are dropped.
+/// Writes a piece of text. On a terminal, control characters that the model generated are dropped; a program that
+/// reads a pipe or a file gets them.
 fn show(text: &str) -> anyhow::Result<()> {
     let mut stdout = std::io::stdout().lock();
     if stdout.is_terminal() {
-        let plain = |c: &char| !c.is_control() || matches!(c, '\n' | '\t');
-        let shown: String = text.chars().filter(plain).collect();
-        stdout.write_all(shown.as_bytes())?;
+        stdout.write_all(output::spoken(text).as_bytes())?;
     } else {
         stdout.write_all(text.as_bytes())?;
     }

@@ -191,3 +191,22 @@ fn invalid_requests_are_refused_with_the_reason() {
     work.fails(2, weights_only, &["--calibration has no effect"]);
     work.nothing_was_written("out");
 }
+
+/// What a dry run says is an upper bound on the peak, and not far from it.
+#[test]
+fn a_dry_run_bounds_the_memory_of_activation_aware_methods() {
+    let work = work();
+    for method in METHODS {
+        for threads in [1, 2] {
+            let run = format!(
+                "prune demo --out {method}{threads} --method {method} --sparsity 0.5 {CALIBRATION} \
+                 --threads {threads} --format json"
+            );
+            let said = work.json(&format!("{run} --dry-run"))["resident_bytes"].as_u64().unwrap();
+            // Only Linux tells the peak.
+            let Some(used) = work.json(&run)["peak_rss_bytes"].as_u64() else { return };
+            let most = used + used / 4 + (64 << 20);
+            assert!((used..=most).contains(&said), "{method}: {said} said, {used} used");
+        }
+    }
+}

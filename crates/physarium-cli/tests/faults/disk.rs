@@ -84,6 +84,38 @@ fn a_disk_around_the_threshold() {
     assert!(refused > 0 && finished > 0);
 }
 
+/// An activation-aware method writes its targets twice before the output is complete: that is in the check.
+#[test]
+fn a_disk_without_room_for_solved_layers() {
+    let (fixture, _) = with_mount_point();
+    let demo = concat!(env!("CARGO_MANIFEST_DIR"), "/../../demo/model");
+    let once: usize = super::files(demo.as_ref()).values().map(Vec::len).sum();
+    let prune = format!(
+        "$PHYSARIUM prune {demo} --out small/out --method wanda --sparsity 0.5 \
+         --calibration-tokens 512 --window 256 --threads 1 -q"
+    );
+    // Room for the output, and not for the solved layers.
+    let text = format!(
+        "mount -t tmpfs -o size={} none small\n\
+         if {prune}; then exit 9; else code=$?; fi; ls -A small; exit $code",
+        once / 100 * 120,
+    );
+    let Some(ran) = in_namespace(&fixture, &text) else { return };
+    ran.fails("solved layers", &["not enough free space"]);
+    assert_eq!(ran.stdout, "", "something was written");
+    // Room for both, but not a second time: what a killed run left counts as there.
+    let text = format!(
+        "mount -t tmpfs -o size={} none small\n\
+         {prune} & run=$!\n\
+         while [ ! -e small/.out.physarium-partial/physarium.solved/layer-00003.safetensors ]; do :; done\n\
+         kill -KILL $run; wait $run || true\n\
+         {prune} >&2; ls small",
+        once / 100 * 240,
+    );
+    let Some(ran) = in_namespace(&fixture, &text) else { return };
+    assert_eq!((ran.code(), &*ran.stdout), (0, "out\n"), "{}", ran.stderr);
+}
+
 /// Another process fills the disk during the run: finished shards are kept, and the same command resumes once
 /// there is space.
 #[test]

@@ -17,6 +17,7 @@ mod earlier_run;
 mod input_changed;
 mod kill;
 mod signals;
+mod solved_layers;
 mod syscalls;
 
 /// Files of a directory and its subdirectories, by path.

@@ -75,6 +75,9 @@ impl ConjugateGradients<'_> {
         let mut norms = vec![0.0; flow.len() / cols];
         let mut product = vec![0.0; flow.len()];
         for step in 0..=self.steps {
+            if self.compute.is_stopped() {
+                return;
+            }
             for (row, norm) in norms.iter_mut().enumerate() {
                 let here = row * cols..(row + 1) * cols;
                 let row = Row {

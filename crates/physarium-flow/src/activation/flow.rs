@@ -25,7 +25,7 @@ use physarium_kernels::Compute;
 use super::conjugate_gradients::Iterate;
 use super::keep::Keep;
 use super::order::Order;
-use super::problem::{Problem, Solution, not_zero};
+use super::problem::{Problem, Solution, Unsolved, not_zero};
 use super::scaled::Scaled;
 
 /// Parameters of the activation flow.
@@ -58,6 +58,9 @@ const RECOMPUTE: usize = 5;
 
 /// Prunes a projection by the activation flow.
 ///
+/// # Errors
+/// `Stopped` if `compute` is; it is asked in each step.
+///
 /// # Panics
 /// If the lengths of the slices do not match.
 pub fn activation_flow(
@@ -65,7 +68,7 @@ pub fn activation_flow(
     problem: &Problem<'_>,
     keep: Keep,
     parameters: &ActivationFlow,
-) -> Solution {
+) -> Result<Solution, Unsolved> {
     problem.check();
     let cols = problem.cols;
     let scaled = Scaled::new(compute, problem);
@@ -81,6 +84,9 @@ pub fn activation_flow(
     if zeros > 0 {
         let solver = scaled.solver(compute, parameters.gradient_steps);
         for t in 1..=parameters.iterations {
+            if compute.is_stopped() {
+                return Err(Unsolved::Stopped);
+            }
             let progress = t as f32 / parameters.iterations as f32;
             let penalty = progress.max(0.02);
             let floor = libm::powf(10.0, -3.0 * progress);
@@ -98,6 +104,9 @@ pub fn activation_flow(
             *q *= *conductance;
         }
         for begin in (0..parameters.refit_steps).step_by(RECOMPUTE) {
+            if compute.is_stopped() {
+                return Err(Unsolved::Stopped);
+            }
             scaled.unmet_demand(compute, &flow, &mut unmet);
             let steps = RECOMPUTE.min(parameters.refit_steps - begin);
             // An infinite cost keeps a closed tube closed.
@@ -110,7 +119,10 @@ pub fn activation_flow(
         0 => problem.weights.to_vec(),
         _ => open_tubes(scaled.weights_of(flow), &conductance, problem, &order),
     };
-    Solution { weights, dead_inputs: problem.dead_inputs() }
+    match compute.is_stopped() {
+        true => Err(Unsolved::Stopped),
+        false => Ok(Solution { weights, dead_inputs: problem.dead_inputs() }),
+    }
 }
 
 /// Marks the tubes that stay open. Where the weights have as many zeros as asked for, those are the tubes that close.

@@ -11,6 +11,8 @@ will see, and optionally the cross Gram matrix with the inputs of the dense mode
 * [`activation_flow`] lets the conductances of tubes adapt to the flow that reproduces the dense outputs
   (after Straszak and Vishnoi 2016, arXiv 1601.02712), and updates the remaining weights to compensate.
 
+All of them end with [`Unsolved::Stopped`] soon after their [`Compute`](physarium_kernels::Compute) is asked to stop.
+
 [`rounded`] is the way from a solution's float32 weights to the bits of their own format.
 */
 
@@ -26,7 +28,7 @@ mod wanda;
 
 pub use flow::{ActivationFlow, activation_flow};
 pub use keep::Keep;
-pub use problem::{Problem, Solution};
+pub use problem::{Problem, Solution, Unsolved};
 pub use rounding::rounded;
 pub use sparsegpt::sparsegpt;
 pub use wanda::wanda;

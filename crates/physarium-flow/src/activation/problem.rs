@@ -40,6 +40,15 @@ pub struct Solution {
     pub dead_inputs: usize,
 }
 
+/// Why a problem has no solution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unsolved {
+    /// The work was [stopped](Compute::stopping_when).
+    Stopped,
+    /// The damped Gram matrix has no Cholesky factor.
+    NotPositiveDefinite,
+}
+
 /// A weight that is kept: the smallest number of its sign if an update has left nothing of it.
 pub(super) fn not_zero(weight: f32) -> f32 {
     if weight == 0.0 { f32::from_bits(1).copysign(weight) } else { weight }
@@ -59,7 +68,8 @@ impl Problem<'_> {
     }
 
     /// ‖X (Ŵ − W)ᵀ‖² ÷ ‖X Wᵀ‖² for pruned weights Ŵ `[rows, cols]`: the relative squared error of the
-    /// outputs for the same inputs. Zero if all outputs are zero; NaN if float32 cannot hold the products.
+    /// outputs for the same inputs. Zero if all outputs are zero; NaN if float32 cannot hold the products. Meaningless
+    /// once `compute` is stopped.
     ///
     /// # Panics
     /// If the lengths of the slices do not match.

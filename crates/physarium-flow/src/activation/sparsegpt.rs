@@ -1,8 +1,7 @@
 /*!
 SparseGPT (Frantar and Alistarh 2023, arXiv 2301.00774), algorithm 1 of the paper.
 
-In: a [`Problem`], of which `gram` is used. Out: a [`Solution`], or `None` if the damped Gram matrix has no
-Cholesky factor.
+In: a [`Problem`], of which `gram` is used. Out: a [`Solution`], unless the damped Gram matrix has no Cholesky factor.
 
 Columns are processed from left to right in blocks of 128. When a weight is pruned, the columns to its right
 are updated to compensate, using the rows of the upper Cholesky factor of the inverse of the damped Gram
@@ -17,7 +16,7 @@ use physarium_kernels::{Compute, inverse_factor};
 
 use super::keep::Keep;
 use super::order::{Order, Part, divide};
-use super::problem::{Problem, Solution, not_zero};
+use super::problem::{Problem, Solution, Unsolved, not_zero};
 
 /// Number of columns in a block.
 const BLOCK: usize = 128;
@@ -27,11 +26,17 @@ const ROWS: usize = 32;
 /// Prunes a projection. The target outputs are those of the weights on the same inputs:
 /// `problem.cross_gram` is not used.
 ///
-/// Returns `None` if the damped Gram matrix has no Cholesky factor.
+/// # Errors
+/// `NotPositiveDefinite` if the damped Gram matrix has no Cholesky factor; `Stopped` if `compute` is, which is asked
+/// for each panel of the factor and for each block of columns and of rows.
 ///
 /// # Panics
 /// If the lengths of the slices do not match.
-pub fn sparsegpt(compute: &Compute, problem: &Problem<'_>, keep: Keep) -> Option<Solution> {
+pub fn sparsegpt(
+    compute: &Compute,
+    problem: &Problem<'_>,
+    keep: Keep,
+) -> Result<Solution, Unsolved> {
     problem.check();
     let order = Order::new(problem);
     let weights = match keep {
@@ -50,7 +55,10 @@ pub fn sparsegpt(compute: &Compute, problem: &Problem<'_>, keep: Keep) -> Option
             prune_groups(compute, problem, Ordered { factor: &factor, order: &order }, pattern)
         }
     };
-    Some(Solution { weights, dead_inputs: problem.dead_inputs() })
+    match compute.is_stopped() {
+        true => Err(Unsolved::Stopped),
+        false => Ok(Solution { weights, dead_inputs: problem.dead_inputs() }),
+    }
 }
 
 /// Prunes only weights that cost nothing: no other weight has to compensate.
@@ -80,6 +88,9 @@ fn prune_blocks(
     let parts: Vec<Part> = blocks.iter().map(|block| block.part(rows, order)).collect();
     let mut weights = problem.weights.to_vec();
     for (block, here) in blocks.iter().zip(divide(zeros, &parts)) {
+        if compute.is_stopped() {
+            break;
+        }
         let width = block.columns.len();
         let mask = Keep::AllBut(here).mask(&block.ranks(&weights, order), width);
         each_row(compute, &mut weights, cols, |index, row| {
@@ -232,8 +243,8 @@ fn square(value: f32) -> f32 {
 /// U `[cols, cols]`, upper triangular, with UᵀU the inverse of the damped Gram matrix.
 ///
 /// With the order of inputs reversed, G = L Lᵀ; reversed again, G = R Rᵀ with R upper triangular, and
-/// U = R⁻¹. `None` if there is no such L.
-fn spreading(compute: &Compute, problem: &Problem<'_>) -> Option<Vec<f32>> {
+/// U = R⁻¹.
+fn spreading(compute: &Compute, problem: &Problem<'_>) -> Result<Vec<f32>, Unsolved> {
     let cols = problem.cols;
     let damping = problem.damping();
     let mut reversed: Vec<f64> = problem.gram.iter().rev().map(|g| f64::from(*g)).collect();
@@ -241,13 +252,17 @@ fn spreading(compute: &Compute, problem: &Problem<'_>) -> Option<Vec<f32>> {
         // A dead input is decoupled from all others.
         *power = if *power == 0.0 { 1.0 } else { *power } + damping;
     }
-    let inverse = inverse_factor(compute, reversed, cols)?;
+    let inverse = inverse_factor(compute, reversed, cols);
+    if compute.is_stopped() {
+        return Err(Unsolved::Stopped);
+    }
+    let inverse = inverse.ok_or(Unsolved::NotPositiveDefinite)?;
     // L⁻ᵀ; reversed and transposed it is U.
     let mut upper = vec![0.0; cols * cols];
-    for i in 0..cols {
-        for j in i..cols {
-            upper[i * cols + j] = inverse[(cols - 1 - j) * cols + cols - 1 - i] as f32;
+    compute.each_chunk(&mut upper, cols, |i, row| {
+        for (j, to) in row.iter_mut().enumerate().skip(i) {
+            *to = inverse[(cols - 1 - j) * cols + cols - 1 - i];
         }
-    }
-    Some(upper)
+    });
+    if compute.is_stopped() { Err(Unsolved::Stopped) } else { Ok(upper) }
 }

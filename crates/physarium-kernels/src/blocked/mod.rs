@@ -22,6 +22,7 @@ Source of the blocking and packing: Goto and van de Geijn 2008, Anatomy of high-
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod each_kind;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod operands;

@@ -3,10 +3,11 @@
 use std::cell::RefCell;
 
 use super::DEPTH;
+use super::each_kind::Vectors;
 use super::operands::{Factor, Target, Update};
 use super::pack::{Part, pack};
 use super::tile::{sums, update};
-use super::vector::{Number, Vector};
+use super::vector::Vector;
 use crate::matvec::VectorKind;
 
 /// Number of rows of the left factor that are packed at once; a multiple of the rows of every tile.
@@ -29,7 +30,7 @@ thread_local! {
 /// # Safety
 /// All elements of `left` and `right` can be read. All elements of `out` can be read and written, and no other
 /// thread accesses them.
-pub(crate) unsafe fn product<N: Number>(
+pub(crate) unsafe fn product<N: Vectors>(
     kind: VectorKind,
     shape: [usize; 3],
     [left, right]: [Factor<N>; 2],
@@ -76,7 +77,7 @@ struct Product<N> {
     out: Target<N>,
 }
 
-impl<N: Number> Product<N> {
+impl<N: Vectors> Product<N> {
     /// # Safety
     /// As [`Product::run`].
     #[cfg(target_arch = "x86_64")]

@@ -1,6 +1,6 @@
 //! What a register tile is made of: vectors of numbers, on some instruction set.
 
-/// Float32 or float64, with its vectors on each instruction set.
+/// Float32 or float64.
 pub(crate) trait Number:
     Copy
     + Default
@@ -10,27 +10,11 @@ pub(crate) trait Number:
     + Send
     + Sync
 {
-    type Portable: Vector<Number = Self>;
-    #[cfg(target_arch = "x86_64")]
-    type Avx2: Vector<Number = Self>;
-    #[cfg(target_arch = "x86_64")]
-    type Avx512: Vector<Number = Self>;
-    #[cfg(target_arch = "aarch64")]
-    type Neon: Vector<Number = Self>;
-
     /// a · b + sum, rounded once.
     fn fused(self, b: Self, sum: Self) -> Self;
 }
 
 impl Number for f32 {
-    type Portable = super::portable::Four<f32>;
-    #[cfg(target_arch = "x86_64")]
-    type Avx2 = super::avx2::Eight;
-    #[cfg(target_arch = "x86_64")]
-    type Avx512 = super::avx512::Sixteen;
-    #[cfg(target_arch = "aarch64")]
-    type Neon = super::neon::Four;
-
     #[inline(always)]
     fn fused(self, b: f32, sum: f32) -> f32 {
         self.mul_add(b, sum)
@@ -38,14 +22,6 @@ impl Number for f32 {
 }
 
 impl Number for f64 {
-    type Portable = super::portable::Four<f64>;
-    #[cfg(target_arch = "x86_64")]
-    type Avx2 = super::avx2::FourDouble;
-    #[cfg(target_arch = "x86_64")]
-    type Avx512 = super::avx512::EightDouble;
-    #[cfg(target_arch = "aarch64")]
-    type Neon = super::neon::TwoDouble;
-
     #[inline(always)]
     fn fused(self, b: f64, sum: f64) -> f64 {
         self.mul_add(b, sum)

@@ -7,12 +7,16 @@ In: float32 activations and BF16 weights, row-major. Out: both as tiles, and blo
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod amx;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod available;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod pack;
 mod terms;
 mod tile;
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-pub(crate) use amx::{Begin, Sums, TileUnit, is_available};
+pub(crate) use amx::{Begin, Sums, TileUnit};
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub(crate) use available::is_available;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub(crate) use pack::pack_band;
 pub(crate) use terms::{TERMS, split, split_band};

@@ -1,6 +1,6 @@
 //! BF16 weights as tiles, in the layout that AMX multiplies by.
 
-use super::amx::is_available;
+use super::available::is_available;
 use super::tile::{TILE_DEPTH, TILE_ROWS, Tile};
 
 /// Packs 16 rows of BF16 weights for AMX: each run of 32 inputs is a tile `[16 pairs, 16 rows, 2]`.

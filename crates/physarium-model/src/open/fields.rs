@@ -9,7 +9,7 @@ use super::files::ModelFiles;
 use crate::error::{Error, Result};
 
 /// Maximum size of a config in bytes.
-const MAX_BYTES: u64 = 16 << 20;
+const MAX_BYTES: u64 = 4 << 20;
 /// Maximum size that a config may state; products of three of them do not overflow.
 const MAX_SIZE: u64 = 1 << 20;
 

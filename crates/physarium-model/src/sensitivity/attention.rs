@@ -124,16 +124,18 @@ impl Head<'_> {
         let out = Output { data: dq, stride: heads / kv_heads * head_dim };
         compute.multiply([count, keys, head_dim], left, right, out);
         let rows = |data| Rows { data, stride: width, cols: head_dim };
-        add_transposed(compute, &scores, keys, rows(q), dk);
-        add_transposed(compute, &weights, keys, rows(dmixed), dv);
+        let of_keys = |data| Rows { data, stride: keys, cols: keys };
+        add_transposed(compute, of_keys(&scores), rows(q), dk);
+        add_transposed(compute, of_keys(&weights), rows(dmixed), dv);
     }
 }
 
-/// Adds leftᵀ · right to `sums` `[keys, right.cols]`; `left` `[count, keys]`, `right` has `count` rows.
-fn add_transposed(compute: &Compute, left: &[f32], keys: usize, right: Rows<'_>, sums: &mut [f32]) {
-    let count = left.len() / keys;
-    let mut transposed = vec![0.0; left.len()];
-    for (row, left) in left.chunks_exact(keys).enumerate() {
+/// Adds leftᵀ · right to `sums` `[left.cols, right.cols]`; `left` is whole, and both have as many rows.
+fn add_transposed(compute: &Compute, left: Rows<'_>, right: Rows<'_>, sums: &mut [f32]) {
+    let keys = left.cols;
+    let count = left.data.len() / keys;
+    let mut transposed = vec![0.0; left.data.len()];
+    for (row, left) in left.data.chunks_exact(keys).enumerate() {
         left.iter().enumerate().for_each(|(key, value)| transposed[key * count + row] = *value);
     }
     let Rows { data, stride, cols } = right;

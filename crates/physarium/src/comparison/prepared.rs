@@ -206,6 +206,10 @@ fn refuse_taken(request: &ComparisonRequest<'_>, key: &Value) -> Result<()> {
         if found.output == Occupant::Finished {
             return Err(in_the_way(&out, "nothing there", "a finished physarium output"));
         }
+        let lock = request.dir.join(format!("{name}.lock"));
+        if lock.symlink_metadata().is_ok() {
+            return Err(in_the_way(&lock, "nothing there", "a file"));
+        }
     }
     Ok(())
 }

@@ -33,7 +33,7 @@ pub(super) struct Allocation {
 }
 
 impl Allocation {
-    /// Reads the weights of all targets. `sensitivities` has an entry for each.
+    /// Reads the weights of all targets. `sensitivities` has an entry for each. Ends early once `compute` is stopped.
     ///
     /// # Errors
     /// `Model` if weights cannot be read.
@@ -44,7 +44,7 @@ impl Allocation {
         sensitivities: &BTreeMap<Site, Sensitivity>,
     ) -> Result<Allocation> {
         let mut all = Vec::with_capacity(targets.len());
-        for index in 0..decoder.config().layers() {
+        for index in (0..decoder.config().layers()).take_while(|_| !compute.is_stopped()) {
             let mut layer = None;
             for site in targets.keys().filter(|site| site.layer == Some(index as u64)) {
                 let layer = match &layer {

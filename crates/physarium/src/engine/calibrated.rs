@@ -7,23 +7,28 @@ file of its layer ([`SolvedWeights`]). A resumed run reuses the files that are c
 [`LayerSolver::solution`] is the only place that distinguishes the activation-aware methods.
 */
 
+mod footprint;
+mod narrow;
+mod statistics;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use half::f16;
 use physarium_checkpoint::{
-    Amount, Criterion, Map, Method, Orientation, PlannedTensor, Recipe, Scope, Site, TargetPlan,
-    printable,
+    Amount, Criterion, Digest, Map, Method, Orientation, PlannedTensor, Recipe, Scope, Site,
+    TargetPlan, printable,
 };
-use physarium_flow::FloatFormat;
 use physarium_flow::activation::{
-    ActivationFlow, Keep, Problem, Solution, activation_flow, rounded, sparsegpt, wanda,
+    ActivationFlow, Keep, Problem, Solution, Unsolved, activation_flow, sparsegpt, wanda,
 };
 use physarium_model::{
-    Capture, Compute, Config, Decoder, Dense, Gram, Labelled, Labels, Residency, Sensitivity,
-    Stage, Workspace, add_cross, sensitivities, walk,
+    Capture, Compute, Config, Decoder, Dense, Labelled, Labels, Residency, Sensitivity, Stage,
+    Workspace, sensitivities, walk,
 };
 
+pub(crate) use self::footprint::Footprint;
+use self::narrow::narrow;
+use self::statistics::{StageSums, Statistics};
 use super::allocation::{Allocation, TargetsBySite, ZerosBySite};
 use super::solved::{LayerFiles, SolutionStats, SolvedMap, SolvedWeights};
 use crate::cancel::Cancel;
@@ -35,6 +40,15 @@ use crate::recipe::arithmetic::compute;
 /// fit in memory.
 pub(crate) const GRADIENT_TOKENS: usize = 8192;
 
+/// What to do with inputs that are always zero on the calibration text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DeadInputs {
+    /// Count them.
+    Count,
+    /// Stop at the first target that has some.
+    Refuse,
+}
+
 /// The targets to solve, and what they are solved with.
 pub(crate) struct Solving<'a> {
     pub model: &'a Path,
@@ -44,6 +58,9 @@ pub(crate) struct Solving<'a> {
     pub threads: usize,
     /// Directory for the files of solved weights.
     pub dir: PathBuf,
+    /// Digest of everything that decides the solved weights; only files that are marked with it are reused.
+    pub key: Digest,
+    pub dead_inputs: DeadInputs,
 }
 
 impl Solving<'_> {
@@ -86,10 +103,10 @@ impl Solving<'_> {
     /// `Usage` for a target that the decoder does not have; `Model` and `Checkpoint` for faults in files;
     /// `Unsolvable` for weights or activations that the method cannot use.
     pub fn run(&self, cancel: &Cancel, progress: &mut dyn Progress) -> Result<SolvedWeights> {
-        let files = LayerFiles::new(self.dir.clone())?;
+        let files = LayerFiles::new(self.dir.clone(), self.key)?;
         let decoder = Decoder::open(self.model, Residency::Streamed)?;
         let targets = self.targets(decoder.config())?;
-        let compute = compute(self.threads, self.recipe.arithmetic)?;
+        let compute = compute(self.threads, self.recipe.arithmetic)?.stopping_when(cancel.asked());
         let windows: Vec<&[u32]> = self.windows.iter().map(Vec::as_slice).collect();
         let longest = windows.iter().map(|window| window.len()).max().unwrap_or(0);
         let workspace = Workspace::new(&compute, decoder.config(), longest);
@@ -109,6 +126,8 @@ impl Solving<'_> {
             Allocation::new(&decoder, &compute, &targets, sensitivities)
         };
         let zeros = self.zeros(&targets, allocation)?;
+        // Work that was stopped has meaningless results: this is asked wherever they are used.
+        cancel.check()?;
         let layers = decoder.config().layers();
         let steps = (layers * decoder.config().stages().len() * windows.len()) as u64;
         let begun = Event::LayersStarted { task: "calibrate", layers: layers as u64, steps };
@@ -123,6 +142,8 @@ impl Solving<'_> {
             sums: StageSums::default(),
             kept: None,
             kept_layers: 0,
+            is_resumed: false,
+            dead_inputs: self.dead_inputs,
             layers,
             solved: Vec::new(),
             files,
@@ -182,13 +203,9 @@ impl Solving<'_> {
         labels: Labels,
         watch: &mut Watch<'_>,
     ) -> Result<BTreeMap<Site, Sensitivity>> {
-        let all = self.windows;
-        let window = all.first().map_or(1, |window| window.len());
-        let count = (GRADIENT_TOKENS / window).clamp(1, all.len());
-        let windows: Vec<&[u32]> =
-            (0..count).map(|index| &all[index * all.len() / count][..]).collect();
+        let windows: Vec<&[u32]> = gradient_windows(self.windows).collect();
         let layers = decoder.config().layers() as u64;
-        let steps = layers * count as u64;
+        let steps = layers * windows.len() as u64;
         let begun = |task| Event::LayersStarted { task, layers, steps };
         watch.progress.event(begun("gradients, forward"));
         let mut done = 0;
@@ -203,6 +220,13 @@ impl Solving<'_> {
             Ok(())
         })
     }
+}
+
+/// The windows of the pass over gradients, spread over all `windows`.
+fn gradient_windows(windows: &[Vec<u32>]) -> impl Iterator<Item = &[u32]> {
+    let window = windows.first().map_or(1, |window| window.len());
+    let count = (GRADIENT_TOKENS / window).clamp(1, windows.len().max(1));
+    (0..count.min(windows.len())).map(move |index| &windows[index * windows.len() / count][..])
 }
 
 /// Cancellation and progress of a run.
@@ -233,22 +257,6 @@ fn no_activations(target: &PlannedTensor) -> Error {
     ))
 }
 
-/// Sums over the inputs of a stage's maps.
-#[derive(Default)]
-struct StageSums {
-    tokens: usize,
-    /// XᵀX `[inputs, inputs]` of the pruned stream; absent before the first window.
-    gram: Option<Gram>,
-    /// X_denseᵀX `[inputs, inputs]`; empty if the method does not use the dense stream.
-    cross_gram: Vec<f32>,
-}
-
-/// Means over the tokens at a stage, `[inputs, inputs]` each; empty if there are no sums.
-struct Statistics {
-    gram: Vec<f32>,
-    cross_gram: Vec<f32>,
-}
-
 /// Collects statistics and solves targets stage by stage, and writes a file per layer.
 struct LayerSolver<'a> {
     method: Method,
@@ -263,6 +271,9 @@ struct LayerSolver<'a> {
     kept: Option<BTreeMap<Site, Dense>>,
     /// Layers taken from an interrupted run that the user has not been told of.
     kept_layers: usize,
+    /// Whether a layer was taken from an interrupted run.
+    is_resumed: bool,
+    dead_inputs: DeadInputs,
     /// Layers of the decoder.
     layers: usize,
     /// Maps of the current layer that this run has solved.
@@ -283,11 +294,14 @@ impl Capture for LayerSolver<'_> {
         let tensors: Vec<&PlannedTensor> = targets().map(|(_, target)| *target).collect();
         let kept = self.files.take(layer, &tensors)?;
         self.kept = kept.map(|kept| targets().map(|(site, _)| site.clone()).zip(kept).collect());
-        match self.kept {
-            Some(_) => self.kept_layers += 1,
-            None => self.tell_kept_layers(),
+        if self.kept.is_none() {
+            self.tell_kept_layers();
+            return Ok(());
         }
-        Ok(())
+        (self.kept_layers, self.is_resumed) = (self.kept_layers + 1, true);
+        tensors.iter().try_for_each(|target| {
+            self.refuse_dead(target, self.files.stats_of(&target.input.name).dead_inputs)
+        })
     }
 
     fn inputs(&mut self, stage: &Stage, dense: Option<&[f32]>, pruned: &[f32]) -> Result<()> {
@@ -303,6 +317,11 @@ impl Capture for LayerSolver<'_> {
 
     fn finish(&mut self, stage: &mut Stage) -> Result<()> {
         let statistics = std::mem::take(&mut self.sums).mean();
+        self.watch.cancel.check()?;
+        // Before any target of the stage is solved.
+        let dead = statistics.dead_inputs();
+        let of_stage = stage.maps().iter().filter_map(|(site, _)| self.targets.get(site));
+        of_stage.copied().try_for_each(|target| self.refuse_dead(target, dead))?;
         let sites: Vec<Site> = stage.maps().iter().map(|(site, _)| site.clone()).collect();
         for (index, site) in sites.iter().enumerate() {
             let Some(target) = self.targets.get(site).copied() else { continue };
@@ -324,6 +343,7 @@ impl Capture for LayerSolver<'_> {
 
     fn finish_layer(&mut self, layer: usize) -> Result<()> {
         let (kept, solved) = (self.kept.take(), std::mem::take(&mut self.solved));
+        self.watch.cancel.check()?;
         if kept.is_none() && !solved.is_empty() {
             self.files.keep(layer, &solved)?;
         }
@@ -331,25 +351,16 @@ impl Capture for LayerSolver<'_> {
     }
 }
 
-impl StageSums {
-    fn add(&mut self, compute: &Compute, width: usize, dense: Option<&[f32]>, pruned: &[f32]) {
-        self.tokens += pruned.len() / width;
-        self.gram.get_or_insert_with(|| Gram::new(compute, width)).add(compute, pruned);
-        if let Some(dense) = dense {
-            self.cross_gram.resize(width * width, 0.0);
-            add_cross(compute, dense, pruned, &mut self.cross_gram);
-        }
-    }
-
-    fn mean(mut self) -> Statistics {
-        let part = 1.0 / self.tokens.max(1) as f32;
-        self.cross_gram.iter_mut().for_each(|sum| *sum *= part);
-        let gram = self.gram.map_or_else(Vec::new, |gram| gram.finish(part));
-        Statistics { gram, cross_gram: self.cross_gram }
-    }
-}
-
 impl<'a> LayerSolver<'a> {
+    /// Fails if `dead` inputs of a target are always zero and that is to be refused.
+    fn refuse_dead(&self, target: &PlannedTensor, dead: u64) -> Result<()> {
+        if dead == 0 || self.dead_inputs == DeadInputs::Count {
+            return Ok(());
+        }
+        let (tensor, inputs) = (target.input.name.clone(), target.views[0].cols);
+        Err(Error::DeadInputs { tensor, dead, inputs, resumed: self.is_resumed })
+    }
+
     /// Reports the layers that were taken from an interrupted run.
     fn tell_kept_layers(&mut self) {
         let count = std::mem::take(&mut self.kept_layers);
@@ -393,14 +404,18 @@ impl<'a> LayerSolver<'a> {
             cross_gram: (!cross_gram.is_empty()).then_some(&cross_gram[..]),
             output_costs: costs.as_deref(),
         };
-        let solution = self.solution(&problem, self.keep(site)).ok_or_else(|| {
-            unsolvable("expected a positive definite Gram matrix, found none after damping")
+        let solution = self.solution(&problem, self.keep(site)).map_err(|why| match why {
+            Unsolved::Stopped => physarium_checkpoint::Error::Interrupted.into(),
+            Unsolved::NotPositiveDefinite => {
+                unsolvable("expected a positive definite Gram matrix, found none after damping")
+            }
         })?;
         let weights = narrow(&solution.weights, weights).map_err(|found| unsolvable(&found))?;
         // The error of the rounded weights, which the model computes with.
         let mut pruned = solution.weights;
         weights.widen(0, &mut pruned);
         let output_error = problem.output_error(self.compute, &pruned);
+        self.watch.cancel.check()?;
         if !output_error.is_finite() {
             return Err(unsolvable(
                 "expected outputs within the range of float32, found larger ones",
@@ -410,14 +425,13 @@ impl<'a> LayerSolver<'a> {
         Ok(SolvedMap { target, weights, stats })
     }
 
-    /// Solves a problem by the recipe's method. `None` if the Gram matrix is not positive definite even after
-    /// damping, for a method that needs that.
-    fn solution(&self, problem: &Problem<'_>, keep: Keep) -> Option<Solution> {
+    /// Solves a problem by the recipe's method.
+    fn solution(&self, problem: &Problem<'_>, keep: Keep) -> Result<Solution, Unsolved> {
         match self.method.criterion() {
-            Criterion::Wanda(_) => Some(wanda(problem, keep)),
+            Criterion::Wanda(_) => wanda(self.compute, problem, keep),
             Criterion::SparseGpt(_) => sparsegpt(self.compute, problem, keep),
             Criterion::ActivationFlow(_) => {
-                Some(activation_flow(self.compute, problem, keep, &ActivationFlow::default()))
+                activation_flow(self.compute, problem, keep, &ActivationFlow::default())
             }
             other => unreachable!("{} does not use activations", other.name()),
         }
@@ -438,52 +452,4 @@ impl<'a> LayerSolver<'a> {
         let costs = &self.sensitivities.as_ref()?[site].outputs;
         Some(costs.iter().map(|cost| *cost as f32).collect())
     }
-}
-
-/// Rounds solved weights to the dtype of those before, see [`rounded`].
-///
-/// # Errors
-/// What was found, if the dtype cannot hold some of them.
-fn narrow(solved: &[f32], before: &Dense) -> std::result::Result<Dense, String> {
-    let mut lost = 0u64;
-    let mut round = |format: FloatFormat, before: u32, solved: &f32| {
-        let bits = rounded(format, before, *solved);
-        lost += u64::from(!format.is_finite(bits));
-        bits
-    };
-    let (weights, dtype) = match before {
-        Dense::Bf16(before) => {
-            let pairs = solved.iter().zip(before);
-            let bits = pairs.map(|(w, b)| round(FloatFormat::Bf16, (*b).into(), w) as u16);
-            (Dense::Bf16(bits.collect()), "BF16")
-        }
-        Dense::F16(before) => {
-            let pairs = solved.iter().zip(before);
-            let bits = pairs.map(|(w, b)| round(FloatFormat::F16, b.to_bits().into(), w) as u16);
-            (Dense::F16(bits.map(f16::from_bits).collect()), "F16")
-        }
-        Dense::F32(before) => {
-            let pairs = solved.iter().zip(before);
-            let bits = pairs.map(|(w, b)| round(FloatFormat::F32, b.to_bits(), w));
-            (Dense::F32(bits.map(f32::from_bits).collect()), "F32")
-        }
-    };
-    if lost == 0 { Ok(weights) } else { Err(out_of_range(solved, lost, dtype)) }
-}
-
-/// What to say of `lost` solved weights that a dtype cannot hold.
-fn out_of_range(solved: &[f32], lost: u64, dtype: &str) -> String {
-    let finite = solved.iter().filter(|weight| weight.is_finite());
-    let largest = finite.fold(0.0f32, |largest, weight| largest.max(weight.abs()));
-    let other = match dtype {
-        "F16" => {
-            "convert the model to BF16, or use a method that updates no weights, such as wanda"
-        }
-        _ => "use a method that updates no weights, such as wanda",
-    };
-    format!(
-        "expected updated weights within the range of {dtype}, found {lost} of {} beyond it (the largest finite \
-         one is {largest:e}); {other}",
-        solved.len()
-    )
 }

@@ -1,9 +1,9 @@
-//! The memory plan: worker threads and resident memory of a run, decided before it begins.
+//! The memory plan: worker threads and resident memory of a run, decided before it begins. What an activation-aware
+//! method needs is in `calibrated/footprint.rs`.
 
-use physarium_checkpoint::{Checkpoint, MatrixView, Recipe, TargetPlan};
-use physarium_model::Config;
+use physarium_checkpoint::{Checkpoint, Recipe, TargetPlan};
 
-use super::calibrated::GRADIENT_TOKENS;
+use super::calibrated::Footprint;
 use super::pieces::PieceSizes;
 use super::solve::TileSolver;
 use super::tiles::{Grid, RowMajor};
@@ -28,14 +28,6 @@ pub struct MemoryPlan {
     pub(crate) pieces: usize,
     /// Resident bytes of the whole run: an upper bound, or with an activation-aware method an estimate.
     pub resident_bytes: u64,
-}
-
-/// The activations that an activation-aware method works on.
-pub(crate) struct Activations<'a> {
-    pub config: &'a Config,
-    pub windows: &'a [Vec<u32>],
-    /// Whether a pass over gradients comes first.
-    pub gradients: bool,
 }
 
 impl MemoryPlan {
@@ -70,29 +62,8 @@ impl MemoryPlan {
         MemoryPlan { workers: workers as usize, pieces: pieces as usize, resident_bytes }
     }
 
-    /// The plan of the same run with an activation-aware method, which first solves the targets of `plan`.
-    pub(crate) fn with(self, activations: &Activations<'_>, plan: &TargetPlan) -> MemoryPlan {
-        let Activations { config, windows, gradients } = activations;
-        let most = |size: fn(&MatrixView) -> u64| plan.matrices().map(|(_, view)| size(view)).max();
-        let largest = most(MatrixView::elements).unwrap_or(0);
-        let inputs = most(|view| view.cols).unwrap_or(0);
-        let widest = most(|view| view.rows.max(view.cols)).unwrap_or(0);
-        let tokens: u64 = windows.iter().map(|window| window.len() as u64).sum();
-        let window = windows.iter().map(|window| window.len() as u64).max().unwrap_or(0);
-        let (width, depth) = (config.hidden as u64, config.layers() as u64);
-        // Two residual streams. A pass over gradients, which ends before them, keeps the streams of fewer tokens
-        // at all layers.
-        let gradients = match gradients {
-            true => (GRADIENT_TOKENS as u64).min(tokens) * depth * width * 4,
-            false => 0,
-        };
-        let streams = (2 * tokens * width * 4).max(gradients);
-        // Two Gram matrices, the solver's matrices of the same size, and its rows.
-        let statistics = 6 * inputs * inputs * 4 + 8 * largest * 4;
-        // Weights of two layers, each in two streams; activations of a window.
-        let layers = 2 * 2 * 3 * largest * 2;
-        let activations = 8 * window * widest * 4;
-        let resident_bytes = self.resident_bytes + streams + statistics + layers + activations;
-        MemoryPlan { resident_bytes, ..self }
+    /// The plan of the same run with an activation-aware method, which first solves the targets.
+    pub(crate) fn with(self, footprint: &Footprint<'_>) -> MemoryPlan {
+        MemoryPlan { resident_bytes: self.resident_bytes.max(footprint.bytes()), ..self }
     }
 }

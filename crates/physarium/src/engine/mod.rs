@@ -24,8 +24,7 @@ mod solved;
 mod tiles;
 mod treatment;
 
-pub(crate) use calibrated::{GRADIENT_TOKENS, Solving};
-pub(crate) use memory::Activations;
+pub(crate) use calibrated::{DeadInputs, Footprint, GRADIENT_TOKENS, Solving};
 pub use memory::MemoryPlan;
 pub(crate) use pipeline::{ShardRun, TensorDone};
 pub use prepared::check_recipe;

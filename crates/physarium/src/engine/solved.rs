@@ -3,8 +3,11 @@ Files of solved weights, one for each layer. A file is durable once its layer is
 loses at most one layer.
 
 A file is in the safetensors format. It holds the layer's targets under their own names, in their own dtypes and
-shapes. Its metadata holds `stats`, a JSON object with the [`SolutionStats`] of each target, and `blake3`, the digest
-of the targets' bytes in data-flow order, then of `stats`.
+shapes. Its metadata holds `key`, a digest of everything that the layer was solved from ([`Staging::key`]), `stats`, a
+JSON object with the [`SolutionStats`] of each target, and `blake3`, the digest of the targets' bytes in data-flow order,
+then of `key` and `stats`.
+
+[`Staging::key`]: physarium_checkpoint::Staging::key
 */
 
 use std::collections::{BTreeMap, HashMap};
@@ -28,6 +31,7 @@ const LENGTH_BYTES: usize = 8;
 /// Keys of the metadata.
 const STATS: &str = "stats";
 const BLAKE3: &str = "blake3";
+const KEY: &str = "key";
 
 /// Solved weights of all targets.
 pub(crate) struct SolvedWeights {
@@ -71,6 +75,8 @@ pub(super) struct SolvedMap<'a> {
 /// Reads and writes the files of a run.
 pub(super) struct LayerFiles {
     dir: PathBuf,
+    /// Digest of everything that layers are solved from.
+    key: Digest,
     tensors: HashMap<String, SolvedTensor>,
 }
 
@@ -83,23 +89,24 @@ struct Header {
 
 #[derive(Deserialize)]
 struct FileMetadata {
+    key: Digest,
     stats: String,
     blake3: Digest,
 }
 
 impl LayerFiles {
-    /// The files in `dir`, which is created if missing.
+    /// The files in `dir`, which is created if missing, of layers solved from what `key` is a digest of.
     ///
     /// # Errors
     /// `Checkpoint` if it cannot be created.
-    pub fn new(dir: PathBuf) -> Result<LayerFiles> {
+    pub fn new(dir: PathBuf, key: Digest) -> Result<LayerFiles> {
         fs::create_dir_all(&dir).map_err(|e| CheckpointError::io(&dir, "create", e))?;
-        Ok(LayerFiles { dir, tensors: HashMap::new() })
+        Ok(LayerFiles { dir, key, tensors: HashMap::new() })
     }
 
     /// The solved weights of a layer's targets, if an interrupted run left a complete file. `targets` and the
-    /// result are in data-flow order. A file that is incomplete or damaged, or that holds other tensors, counts
-    /// as none.
+    /// result are in data-flow order. A file that is incomplete or damaged, of another key, or that holds other
+    /// tensors or a weight that is not finite, counts as none.
     ///
     /// # Errors
     /// `Checkpoint` if the file cannot be read.
@@ -118,6 +125,9 @@ impl LayerFiles {
         else {
             return Ok(None);
         };
+        if metadata.key != self.key {
+            return Ok(None);
+        }
         let mut digest = Blake3::default();
         let mut weights = Vec::new();
         for info in &stored {
@@ -126,8 +136,9 @@ impl LayerFiles {
             digest.update(&bytes);
             weights.push(dense_of(&bytes, info.dtype));
         }
+        digest.update(&self.key.0);
         digest.update(metadata.stats.as_bytes());
-        if digest.finish() != metadata.blake3 {
+        if digest.finish() != metadata.blake3 || !weights.iter().all(is_finite) {
             return Ok(None);
         }
         let stats: HashMap<String, SolutionStats> =
@@ -144,13 +155,18 @@ impl LayerFiles {
     /// `Checkpoint` if it cannot be written.
     pub fn keep(&mut self, layer: usize, maps: &[SolvedMap<'_>]) -> Result<()> {
         let path = self.path(layer);
-        write_whole_with(&path, |part| write(part, maps))?;
+        write_whole_with(&path, |part| write(part, self.key, maps))?;
         let shard = Shard::open(&path)?;
         let targets: Vec<&PlannedTensor> = maps.iter().map(|map| map.target).collect();
         let stored = find(&shard, &targets).expect("the file holds what was written to it");
         let stats: Vec<_> = maps.iter().map(|map| map.stats).collect();
         self.remember(&stored, &stats, shard.reopen()?);
         Ok(())
+    }
+
+    /// The figures of a target that was taken or kept.
+    pub fn stats_of(&self, tensor: &str) -> SolutionStats {
+        self.tensors[tensor].stats
     }
 
     /// The solved weights of all layers that were taken or kept.
@@ -173,7 +189,7 @@ impl LayerFiles {
 }
 
 /// Writes the file of a layer; the caller makes it durable.
-fn write(path: &Path, maps: &[SolvedMap<'_>]) -> Result<()> {
+fn write(path: &Path, key: Digest, maps: &[SolvedMap<'_>]) -> Result<()> {
     let stats: BTreeMap<&str, SolutionStats> =
         maps.iter().map(|map| (map.target.input.name.as_str(), map.stats)).collect();
     let failed = |e: io::Error| CheckpointError::io(path, "write", e);
@@ -187,8 +203,9 @@ fn write(path: &Path, maps: &[SolvedMap<'_>]) -> Result<()> {
         let view = TensorView::new(dtype, shape, bytes).map_err(|e| failed(io::Error::other(e)))?;
         views.push((target.input.name.as_str(), view));
     }
+    digest.update(&key.0);
     digest.update(stats.as_bytes());
-    let metadata = [(STATS, stats), (BLAKE3, digest.finish().to_string())];
+    let metadata = [(KEY, key.to_string()), (STATS, stats), (BLAKE3, digest.finish().to_string())];
     let metadata = metadata.map(|(key, value)| (key.to_owned(), value)).into();
     safetensors::serialize_to_file(views, Some(metadata), path)
         .map_err(|e| failed(io::Error::other(e)).into())
@@ -223,6 +240,15 @@ fn stored_form(weights: &Dense) -> (safetensors::Dtype, &[u8]) {
     }
 }
 
+/// Whether no weight is NaN or infinite: whether no exponent has all bits set.
+fn is_finite(weights: &Dense) -> bool {
+    match weights {
+        Dense::Bf16(bits) => bits.iter().all(|bits| bits & 0x7f80 != 0x7f80),
+        Dense::F16(weights) => weights.iter().all(|weight| weight.is_finite()),
+        Dense::F32(weights) => weights.iter().all(|weight| weight.is_finite()),
+    }
+}
+
 fn dense_of(bytes: &[u8], dtype: Dtype) -> Dense {
     match dtype {
         Dtype::BF16 => Dense::Bf16(bytemuck::pod_collect_to_vec(bytes)),
@@ -245,8 +271,10 @@ mod tests {
         PlannedTensor { shard: 0, input, named: None, views: Vec::new(), action: Action::Prune }
     }
 
+    const RUN: Digest = Digest([7; 32]);
+
     fn take(dir: &Path, targets: &[&PlannedTensor]) -> Option<(Vec<Dense>, SolvedWeights)> {
-        let mut files = LayerFiles::new(dir.to_owned()).expect("a directory");
+        let mut files = LayerFiles::new(dir.to_owned(), RUN).expect("a directory");
         let weights = files.take(3, targets).expect("a readable file")?;
         Some((weights, files.finish()))
     }
@@ -271,7 +299,7 @@ mod tests {
             .collect();
         let both: Vec<&PlannedTensor> = targets.iter().collect();
         assert!(take(dir.path(), &both).is_none());
-        let mut files = LayerFiles::new(dir.path().to_owned()).expect("a directory");
+        let mut files = LayerFiles::new(dir.path().to_owned(), RUN).expect("a directory");
         files.keep(3, &maps).expect("written");
         let kept = files.finish();
         let (weights, taken) = take(dir.path(), &both).expect("a complete file");
@@ -286,6 +314,9 @@ mod tests {
             }
         }
 
+        let mut of_other =
+            LayerFiles::new(dir.path().to_owned(), Digest([8; 32])).expect("a directory");
+        assert!(of_other.take(3, &both).expect("readable").is_none(), "solved by another run");
         assert!(take(dir.path(), &both[..1]).is_none(), "the file holds another tensor too");
         let other = target("q", Dtype::BF16, [3, 2]);
         assert!(take(dir.path(), &[&other, both[1]]).is_none(), "a target of another shape");
@@ -300,6 +331,34 @@ mod tests {
             bytes[at] ^= 1;
             fs::write(&path, bytes).expect("written");
             assert!(take(dir.path(), &both).is_none(), "byte {at} is changed");
+        }
+    }
+
+    #[test]
+    fn a_layer_with_a_weight_that_is_not_finite_is_solved_again() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let f16 = |bits: &[u16]| Dense::F16(bytemuck::pod_collect_to_vec(bits));
+        let bf16 = [Dense::Bf16(vec![0x7f80, 1]), Dense::Bf16(vec![1, 0xffc0])];
+        let half = [f16(&[0xfc00, 1]), f16(&[0x7e00, 1])];
+        let f32 = [Dense::F32(vec![f32::NAN, 1.0]), Dense::F32(vec![1.0, f32::NEG_INFINITY])];
+        let largest = [
+            Dense::Bf16(vec![0x7f7f, 1]),
+            f16(&[0x7bff, 1]),
+            Dense::F32(vec![f32::MAX, -f32::MAX]),
+        ];
+        let all = bf16.iter().chain(&half).chain(&f32).map(|w| (w, false));
+        for (weights, is_kept) in all.chain(largest.iter().map(|w| (w, true))) {
+            let dtype = match weights {
+                Dense::Bf16(_) => Dtype::BF16,
+                Dense::F16(_) => Dtype::F16,
+                Dense::F32(_) => Dtype::F32,
+            };
+            let target = target("q", dtype, [1, 2]);
+            let stats = SolutionStats { dead_inputs: 0, output_error: 0.0 };
+            let map = SolvedMap { target: &target, weights: weights.clone(), stats };
+            let mut files = LayerFiles::new(dir.path().to_owned(), RUN).expect("a directory");
+            files.keep(3, &[map]).expect("written");
+            assert_eq!(take(dir.path(), &[&target]).is_some(), is_kept, "{weights:?}");
         }
     }
 }

@@ -14,6 +14,7 @@ use physarium_flow::activation::{
 };
 use physarium_model::{Compute, Decoder, Gram, Workspace, add_cross};
 
+use crate::cancel::Cancel;
 use crate::engine::GRADIENT_TOKENS;
 use crate::error::Result;
 use crate::random::SplitMix;
@@ -35,14 +36,15 @@ pub(crate) struct CalibratedRun<'a> {
     pub recipe: &'a Recipe,
     pub windows: &'a [Vec<u32>],
     pub threads: usize,
+    pub cancel: &'a Cancel,
 }
 
 /// Time of a run.
 ///
 /// # Errors
-/// `Model` for a layer that cannot be read.
+/// `Model` for a layer that cannot be read; `Checkpoint` if the run is cancelled.
 pub(crate) fn of_activations(run: &CalibratedRun<'_>) -> Result<Duration> {
-    let compute = compute(run.threads, run.recipe.arithmetic)?;
+    let compute = compute(run.threads, run.recipe.arithmetic)?.stopping_when(run.cancel.asked());
     let needs = run.recipe.needs();
     let config = run.decoder.config();
     let layers = config.layers() as f64;
@@ -62,6 +64,7 @@ pub(crate) fn of_activations(run: &CalibratedRun<'_>) -> Result<Duration> {
         seconds +=
             rows * cols * (rates.product * cols + rates.weight) + rates.factor * cols.powi(3);
     }
+    run.cancel.check()?;
     Ok(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
 }
 
@@ -139,7 +142,8 @@ impl Sample {
             Criterion::ActivationFlow(_) => {
                 let of = |flow: &ActivationFlow| {
                     let seconds = timed(|| {
-                        activation_flow(compute, &problem(SAMPLE_ROWS), keep(SAMPLE_ROWS), flow);
+                        let all = SAMPLE_ROWS;
+                        drop(activation_flow(compute, &problem(all), keep(all), flow));
                     });
                     (seconds, flow.products() as f64)
                 };
@@ -157,7 +161,8 @@ impl Sample {
                 rates.factor = one / width.powi(3);
             }
             _ => {
-                let seconds = timed(|| drop(wanda(&problem(SAMPLE_ROWS), keep(SAMPLE_ROWS))));
+                let seconds =
+                    timed(|| drop(wanda(compute, &problem(SAMPLE_ROWS), keep(SAMPLE_ROWS))));
                 rates.weight = seconds / weights.len() as f64;
             }
         }

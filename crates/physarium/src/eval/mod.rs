@@ -92,7 +92,7 @@ pub(crate) fn evaluate_with(
     let decoder = Decoder::open(request.model, Residency::Streamed)?;
     let other = request.against.map(|dir| Decoder::open(dir, Residency::Streamed)).transpose()?;
     let text = WindowedText::read(request, &decoder, other.as_ref(), progress)?;
-    let compute = compute(request.threads, request.arithmetic)?;
+    let compute = compute(request.threads, request.arithmetic)?.stopping_when(cancel.asked());
     let scorer = Scorer::new(&compute, &decoder, other.as_ref(), text.spacing.window)?;
     let mut scorer = scorer.with(states);
     let computing = Instant::now();

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::tokenizer::TokenizerConfig;
 
 /// Largest template that is read, in bytes.
-const MAX_BYTES: u64 = 16 << 20;
+const MAX_BYTES: u64 = 1 << 20;
 /// File name of a template.
 const TEMPLATE: &str = "chat_template.jinja";
 /// Special tokens that templates use.
@@ -29,10 +29,10 @@ pub(crate) fn render(
 ) -> Result<String> {
     let (name, template) = template(files, config)?;
     let tokens = TOKENS.into_iter().filter_map(|name| Some((name, config.token(name)?)));
-    apply(&template, variables(message, tokens)).map_err(|e| {
-        let found = printable(&format!("{e:#}"));
-        Malformed::new(&files.path_of(name), "chat template", "a template that renders", found)
-            .into()
+    let variables = variables(message, tokens);
+    apply(&template, message.len(), move || variables).map_err(|e| {
+        let expected = "a template that renders, in bounded time and memory";
+        Malformed::new(&files.path_of(name), "chat template", expected, printable(&e)).into()
     })
 }
 
@@ -81,8 +81,9 @@ mod tests {
         template: &str,
         message: &str,
         tokens: impl Iterator<Item = (&'a str, &'a str)>,
-    ) -> Result<String, minijinja::Error> {
-        apply(template, variables(message, tokens))
+    ) -> Result<String, String> {
+        let variables = variables(message, tokens);
+        apply(template, message.len(), move || variables)
     }
 
     /// Features that templates of chat models use; transformers 5.23 gives the same text.
@@ -103,7 +104,7 @@ mod tests {
     #[test]
     fn the_error_of_a_template_is_passed_on() {
         let refuses = "{{ raise_exception('no users here') }}";
-        let error = rendered(refuses, "x", [].into_iter()).unwrap_err().to_string();
+        let error = rendered(refuses, "x", [].into_iter()).unwrap_err();
         assert!(error.contains("no users here"), "{error}");
         assert!(rendered("{% if %}", "x", [].into_iter()).is_err());
     }

@@ -7,6 +7,7 @@ packed file gives the same text as the directory that it was packed from.
 */
 
 mod chat;
+mod python;
 mod sampling;
 mod stop;
 mod template;
@@ -21,7 +22,7 @@ use physarium_model::{Compute, Decoder, Generation, Residency};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::recipe::arithmetic::compute;
-use crate::tokenizer::ModelTokenizer;
+use crate::tokenizer::{ModelTokenizer, TokenizerConfig};
 
 pub use sampling::Sampling;
 
@@ -101,7 +102,7 @@ pub struct Generated {
 /// If `cancel` is raised, it returns what it has.
 ///
 /// # Errors
-/// `Checkpoint` and `Model` for faults in files; `Usage` for a prompt that is empty or too long, and for sampling
+/// `Stopped` if `cancel` is raised while the model is read. `Checkpoint` and `Model` for faults in files; `Usage` for a prompt that is empty or too long, and for sampling
 /// parameters out of range; `NonFiniteLogits` for a model that computes NaN; what `on_text` returns.
 pub fn generate(
     request: &GenerateRequest<'_>,
@@ -111,8 +112,12 @@ pub fn generate(
     let began = Instant::now();
     let sampler = Sampler::new(request.sampling)?;
     let decoder = Decoder::open(request.model, Residency::Resident)?;
-    let compute = compute(request.threads, request.arithmetic)?.sparing_memory();
+    let compute = compute(request.threads, request.arithmetic)?;
+    let compute = compute.sparing_memory().stopping_when(cancel.asked());
     let Loaded { tokenizer, ends, prompt } = Loaded::read(&decoder, &compute, request)?;
+    if cancel.is_raised() {
+        return Err(Error::Stopped);
+    }
     let room = decoder.config().max_positions.unwrap_or(usize::MAX);
     if prompt.is_empty() || prompt.len() >= room {
         let (found, most) = (prompt.len(), room - 1);
@@ -156,8 +161,16 @@ struct Loaded {
 impl Loaded {
     /// Reads the tokenizer while another thread reads the weights.
     fn read(decoder: &Decoder, compute: &Compute, request: &GenerateRequest<'_>) -> Result<Loaded> {
+        // First, while nothing else takes time: a template that does not end is left running.
+        let chat = match request.prompt {
+            Prompt::Text(_) => None,
+            Prompt::Chat(message) => {
+                let files = decoder.files();
+                Some(chat::render(files, &TokenizerConfig::read(files)?, message)?)
+            }
+        };
         let (loaded, weights) = std::thread::scope(|scope| {
-            let reader = start_thread(scope, || Loaded::read_prompt(decoder, request));
+            let reader = start_thread(scope, || Loaded::read_prompt(decoder, request, chat));
             let weights = decoder.load(compute);
             let loaded =
                 reader.map(|reader| reader.join().unwrap_or_else(|panic| resume_unwind(panic)));
@@ -168,18 +181,23 @@ impl Loaded {
         Ok(loaded)
     }
 
-    fn read_prompt(decoder: &Decoder, request: &GenerateRequest<'_>) -> Result<Loaded> {
+    /// Reads the tokenizer. `chat` is the prompt if it comes from the chat template.
+    fn read_prompt(
+        decoder: &Decoder,
+        request: &GenerateRequest<'_>,
+        chat: Option<String>,
+    ) -> Result<Loaded> {
         let files = decoder.files();
         let tokenizer = ModelTokenizer::read(files)?;
         let encode =
             |text: &str| Ok::<_, Error>(tokenizer.encode(text, "the prompt")?.get_ids().to_vec());
-        let prompt = match request.prompt {
-            Prompt::Text(text) => {
+        let prompt = match (request.prompt, chat) {
+            // The template writes its special tokens itself.
+            (_, Some(chat)) => encode(&chat)?,
+            (Prompt::Text(text) | Prompt::Chat(text), None) => {
                 let (_, first) = tokenizer.bos()?;
                 first.into_iter().chain(encode(text)?).collect()
             }
-            // The template writes its special tokens itself.
-            Prompt::Chat(text) => encode(&chat::render(files, &tokenizer.config, text)?)?,
         };
         let ends = stop::tokens(files, &tokenizer)?;
         Ok(Loaded { tokenizer, ends, prompt })
@@ -220,7 +238,10 @@ impl Session<'_> {
         let mut stream = self.tokenizer.tokenizer.decode_stream(true);
         let mut first = Instant::now();
         while self.generated.generated_tokens < self.most {
-            let token = self.token_after(&next)?;
+            let Some(token) = self.token_after(&next)? else {
+                self.generated.stopped = Stopped::Cancelled;
+                break;
+            };
             if self.generated.generated_tokens == 0 {
                 self.generated.first_token = self.began.elapsed();
                 self.generated.prompt = self.generated.first_token - self.generated.load;
@@ -231,9 +252,7 @@ impl Session<'_> {
                 self.generated.stopped = Stopped::EndOfText;
                 break;
             }
-            let text = stream.step(token);
-            let text = text.map_err(|e| self.tokenizer.fault(&e.to_string()))?;
-            if let Some(text) = text {
+            if let Some(text) = self.tokenizer.step(&mut stream, token)? {
                 on_text(&text)?;
                 self.generated.text += &text;
             }
@@ -247,13 +266,16 @@ impl Session<'_> {
         Ok(self.generated)
     }
 
-    /// Feeds tokens and chooses the next one.
-    fn token_after(&mut self, tokens: &[u32]) -> Result<u32> {
+    /// Feeds tokens and chooses the next one; `None` if the run is cancelled.
+    fn token_after(&mut self, tokens: &[u32]) -> Result<Option<u32>> {
         let logits = self.generation.feed(tokens)?;
+        if self.cancel.is_raised() {
+            return Ok(None);
+        }
         if logits.iter().any(|logit| logit.is_nan()) {
             let tokens = self.generation.seen();
             return Err(Error::NonFiniteLogits { model: self.model.to_owned(), tokens });
         }
-        Ok(self.sampler.choose(logits))
+        Ok(Some(self.sampler.choose(logits)))
     }
 }

@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::tokenizer::ModelTokenizer;
 
 /// Largest config that is read, in bytes.
-const MAX_BYTES: u64 = 16 << 20;
+const MAX_BYTES: u64 = 4 << 20;
 
 /// The `eos_token_id` of `generation_config.json`, or else of `config.json`, and the tokenizer's `eos_token`.
 ///

@@ -2,44 +2,89 @@
 Chat templates as transformers renders them: Jinja2 with its extensions, in `minijinja`.
 */
 
-use std::io::{self, Write};
+use std::time::Duration;
 
 use jiff::ZonedDateTime;
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, ValueKind};
-use minijinja::{Environment, Error, ErrorKind, Output, State, Value, escape_formatter};
-use minijinja_contrib::pycompat::unknown_method_callback;
-use serde::Serialize;
-use serde_json::Serializer;
-use serde_json::ser::{Formatter, PrettyFormatter};
+use minijinja::{Environment, Error, State, Value};
 
-/// Renders a template in an environment like the one that transformers sets up.
+use super::python::{as_python, failed, join_filter, method, string, to_json};
+use crate::bounded::{Bounds, Failure};
+
+/// Largest template, in bytes. Those of published models have up to 30 kB; one operator in two bytes nests once.
+const MAX_TEMPLATE: usize = 128 << 10;
+/// Fuel of a template, before the message. A template of a published model takes a few hundred units of it. One
+/// pays for an instruction or for 64 bytes of text, so it bounds memory (6.4 MB of text) as well as time.
+const FUEL: u64 = 100_000;
+/// Bytes of the message that add a unit of fuel: a template may copy the message 16 times.
+const MESSAGE_BYTES_PER_FUEL: u64 = 4;
+/// Longest format of a date, in bytes.
+const MAX_DATE_FORMAT: usize = 256;
+/// Calls of macros, includes and loops within each other.
+const MAX_RECURSION: usize = 100;
+/// Stack: values that are nested as deeply as the fuel allows are dropped, compared and written recursively.
+const STACK: usize = 256 << 20;
+/// Processor time. Fuel runs out sooner, but for what it does not see: a list that holds another one twice, which
+/// does so too, is exponentially long when it is compared or becomes a string. In this time such a string gets some
+/// hundred MB.
+const TIME: Duration = Duration::from_millis(500);
+/// Bytes of the message that add a second to it.
+const BYTES_PER_SECOND: usize = 4 << 20;
+/// Filters that Jinja2 does not have, and that make long values out of short ones.
+const REMOVED_FILTERS: [&str; 2] = ["chain", "zip"];
+
+/// Renders a template in an environment like the one that transformers sets up, within bounds of size, time and
+/// memory: it comes from a stranger.
 ///
 /// # Errors
-/// For a template that is malformed, or raises an exception.
-pub(super) fn apply(template: &str, variables: Value) -> Result<String, Error> {
+/// What is wrong with a template that is malformed, raises an exception, or exceeds its bounds.
+pub(super) fn apply(
+    template: &str,
+    message_bytes: usize,
+    variables: impl FnOnce() -> Value + Send + 'static,
+) -> Result<String, String> {
+    if template.len() > MAX_TEMPLATE {
+        return Err(format!("{} bytes, more than {MAX_TEMPLATE}", template.len()));
+    }
     let template = without_generation_marks(template);
+    let fuel = FUEL + message_bytes as u64 / MESSAGE_BYTES_PER_FUEL;
+    let further = Duration::from_secs((message_bytes / BYTES_PER_SECOND) as u64);
+    let bounds = Bounds { stack: STACK, time: TIME + further };
+    let rendered = bounds.run(move || {
+        let rendered = environment(fuel).and_then(|mut environment| {
+            environment.add_template("chat", &template)?;
+            environment.get_template("chat")?.render(variables())
+        });
+        rendered.map_err(|e| format!("{e:#}"))
+    });
+    rendered.unwrap_or_else(|failure: Failure| Err(failure.to_string()))
+}
+
+/// The environment, without a template.
+fn environment<'a>(fuel: u64) -> Result<Environment<'a>, Error> {
     let mut environment = Environment::new();
     let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?;
     environment.set_syntax(syntax);
-    environment.set_unknown_method_callback(unknown_method_callback);
+    environment.set_fuel(Some(fuel));
+    environment.set_recursion_limit(MAX_RECURSION);
+    environment.set_debug(false);
+    environment.remove_global("debug");
+    environment.set_unknown_method_callback(method);
     environment.set_formatter(as_python);
     environment.add_filter("tojson", to_json);
-    environment.add_filter("string", |value: &Value| match value.as_str() {
-        Some(text) => text.to_owned(),
-        None => python_str(value),
-    });
+    environment.add_filter("string", string);
+    environment.add_filter("pprint", string);
+    environment.add_filter("join", join_filter);
+    REMOVED_FILTERS.into_iter().for_each(|name| environment.remove_filter(name));
     environment
         .add_function("raise_exception", |what: String| -> Result<String, _> { Err(failed(what)) });
-    environment.add_function("strftime_now", |format: String| {
+    environment.add_function("strftime_now", |_: &State<'_, '_>, format: String| {
+        if format.len() > MAX_DATE_FORMAT {
+            return Err(failed(format!("a date format of {} bytes", format.len())));
+        }
         jiff::fmt::strtime::format(format, &ZonedDateTime::now()).map_err(|e| failed(e.to_string()))
     });
-    environment.add_template("chat", &template)?;
-    environment.get_template("chat")?.render(variables)
-}
-
-fn failed(what: String) -> Error {
-    Error::new(ErrorKind::InvalidOperation, what)
+    Ok(environment)
 }
 
 /// A template with `{% generation %}` blocks as plain blocks: they mark the assistant's words for training and do
@@ -48,7 +93,7 @@ fn without_generation_marks(template: &str) -> String {
     let (mut text, mut rest) = (String::with_capacity(template.len()), template);
     while let Some(at) = rest.find("{%") {
         let (before, tag) = rest.split_at(at);
-        let Some(length) = tag.find("%}") else { break };
+        let Some(length) = tag[2..].find("%}").map(|at| at + 2) else { break };
         text += before;
         let inside = &tag[2..length];
         let word = inside.trim_matches(['-', '+']).trim();
@@ -62,81 +107,6 @@ fn without_generation_marks(template: &str) -> String {
     text + rest
 }
 
-/// Writes a value as Python's `str` does: `None`, `True`, `['a']`.
-fn as_python(out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Value) -> Result<(), Error> {
-    match value.kind() {
-        ValueKind::None | ValueKind::Bool | ValueKind::Seq | ValueKind::Map => {
-            out.write_str(&python_str(value)).map_err(Error::from)
-        }
-        _ => escape_formatter(out, state, value),
-    }
-}
-
-/// A value as Python's `repr` writes it.
-fn python_str(value: &Value) -> String {
-    let listed = |items: Vec<String>| items.join(", ");
-    let items = || value.try_iter().into_iter().flatten();
-    match value.kind() {
-        ValueKind::None => "None".to_owned(),
-        ValueKind::Bool if value.is_true() => "True".to_owned(),
-        ValueKind::Bool => "False".to_owned(),
-        ValueKind::String => {
-            let text = value.as_str().unwrap_or_default();
-            let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
-            let escaped = text.replace('\\', "\\\\").replace('\n', "\\n").replace('\t', "\\t");
-            let escaped = match quote {
-                '\'' => escaped.replace('\'', "\\'"),
-                _ => escaped,
-            };
-            format!("{quote}{escaped}{quote}")
-        }
-        ValueKind::Seq => format!("[{}]", listed(items().map(|item| python_str(&item)).collect())),
-        ValueKind::Map => {
-            let pair = |key: Value| {
-                let item = value.get_item(&key).unwrap_or_default();
-                format!("{}: {}", python_str(&key), python_str(&item))
-            };
-            format!("{{{}}}", listed(items().map(pair).collect()))
-        }
-        _ => value.to_string(),
-    }
-}
-
-/// JSON as Python writes it: spaces after commas and colons, no escapes for HTML.
-fn to_json(value: &Value, options: Kwargs) -> Result<Value, Error> {
-    let indent: Option<usize> = options.get("indent")?;
-    options.assert_all_used()?;
-    let mut text = Vec::new();
-    let written = match indent {
-        Some(spaces) => {
-            let spaces = " ".repeat(spaces);
-            let formatter = PrettyFormatter::with_indent(spaces.as_bytes());
-            value.serialize(&mut Serializer::with_formatter(&mut text, formatter))
-        }
-        None => value.serialize(&mut Serializer::with_formatter(&mut text, OneLine)),
-    };
-    written.map_err(|e| failed(e.to_string()))?;
-    let text = String::from_utf8(text).map_err(|e| failed(e.to_string()))?;
-    Ok(Value::from_safe_string(text))
-}
-
-/// A formatter with Python's separators.
-struct OneLine;
-
-impl Formatter for OneLine {
-    fn begin_array_value<W: ?Sized + Write>(&mut self, to: &mut W, first: bool) -> io::Result<()> {
-        if first { Ok(()) } else { to.write_all(b", ") }
-    }
-
-    fn begin_object_key<W: ?Sized + Write>(&mut self, to: &mut W, first: bool) -> io::Result<()> {
-        if first { Ok(()) } else { to.write_all(b", ") }
-    }
-
-    fn begin_object_value<W: ?Sized + Write>(&mut self, to: &mut W) -> io::Result<()> {
-        to.write_all(b": ")
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 mod tests {
@@ -145,7 +115,7 @@ mod tests {
     fn rendered(template: &str) -> String {
         let message = minijinja::context! { role => "user", content => "It's" };
         let variables = minijinja::context! { messages => vec![message], tools => () };
-        apply(template, variables).unwrap()
+        apply(template, 4, move || variables).unwrap()
     }
 
     #[test]
@@ -154,7 +124,7 @@ mod tests {
                         {%- endgeneration %}{{ x }}|{% endfor %}";
         assert_eq!(rendered(template), "user|");
         assert_eq!(rendered("a {% generation %}b{% endgeneration %} c"), "a b c");
-        for plain in ["{% raw", "a %} b {# {% #}", "no tags"] {
+        for plain in ["{%}{%", "{%}", "{% raw", "a %} b {# {% #}", "no tags"] {
             assert_eq!(without_generation_marks(plain), plain);
         }
     }
@@ -175,6 +145,6 @@ mod tests {
         let found = rendered("{{ strftime_now('%d %B %Y') }}");
         let dates = [before, ZonedDateTime::now()].map(|now| now.strftime("%d %B %Y").to_string());
         assert!(dates.contains(&found), "{found}");
-        assert!(apply("{{ strftime_now('%!') }}", Value::UNDEFINED).is_err());
+        assert!(apply("{{ strftime_now('%!') }}", 0, || Value::UNDEFINED).is_err());
     }
 }

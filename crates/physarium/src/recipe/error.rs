@@ -37,6 +37,27 @@ impl MethodName {
     }
 }
 
+/// The scope of an exact sparsity, by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScopeName {
+    /// Each tile by itself.
+    Tile,
+    /// Each matrix by itself.
+    Tensor,
+    /// All targets together.
+    Model,
+}
+
+impl ScopeName {
+    /// The scope of a sparsity for which no scope is given.
+    pub(crate) fn by_default(method: MethodName) -> ScopeName {
+        match method {
+            MethodName::MagnitudeFlow => ScopeName::Tile,
+            _ => ScopeName::Tensor,
+        }
+    }
+}
+
 /// An option of a recipe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "each is the field of the same name")]

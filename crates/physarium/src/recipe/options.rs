@@ -17,7 +17,7 @@ use physarium_flow::FlowParams;
 use crate::calibration::CalibrationText;
 use crate::error::Error;
 use crate::recipe::arithmetic::with_arithmetic;
-use crate::recipe::error::{MethodName, RecipeError, RecipeOption};
+use crate::recipe::error::{MethodName, RecipeError, RecipeOption, ScopeName};
 use crate::recipe::table::Case;
 
 /// Default side length of a tile, in weights.
@@ -32,27 +32,6 @@ pub enum Allocation {
     Uniform,
     /// One model-wide budget, spent where predictions suffer least.
     Flow,
-}
-
-/// The scope of an exact sparsity, by its name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ScopeName {
-    /// Each tile by itself.
-    Tile,
-    /// Each matrix by itself.
-    Tensor,
-    /// All targets together.
-    Model,
-}
-
-impl ScopeName {
-    /// The scope of a sparsity for which no scope is given.
-    pub(crate) fn by_default(method: MethodName) -> ScopeName {
-        match method {
-            MethodName::MagnitudeFlow => ScopeName::Tile,
-            _ => ScopeName::Tensor,
-        }
-    }
 }
 
 /// Options of a recipe. `None` and empty lists stand for options that the user did not give.

@@ -6,8 +6,7 @@ effect. [`RecipeOptions`](crate::RecipeOptions) refuses an option from this tabl
 methods an option is for. A new option takes a row here and is then refused wherever it would be ignored.
 */
 
-use super::error::{MethodName, NoEffect, RecipeOption};
-use super::options::ScopeName;
+use super::error::{MethodName, NoEffect, RecipeOption, ScopeName};
 
 /// When an option has an effect with a method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

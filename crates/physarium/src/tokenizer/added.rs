@@ -15,6 +15,7 @@ use tokenizers::{AddedToken, Tokenizer};
 
 use super::config::TokenizerConfig;
 use super::files::{ADDED_NAME, CONFIG_NAME, FILE_NAME, fault, json};
+use super::shape::check_added;
 use crate::error::{Error, Result};
 
 /// The roles of special tokens.
@@ -52,15 +53,26 @@ pub(super) fn add_missing(
     additions.extend(with_roles.into_iter().map(|token| Addition { token, stated: None }));
     let mut known: HashSet<String> =
         tokenizer.get_added_tokens_decoder().into_values().map(|token| token.content).collect();
-    for Addition { mut token, stated } in additions {
-        if token.content.is_empty() || !known.insert(token.content.clone()) {
-            continue;
-        }
-        token.special |= roles.contains(&token.content);
-        let content = token.content.clone();
-        let was_known = tokenizer.token_to_id(&content).is_some();
-        let added = tokenizer.add_tokens([token]);
-        added.map_err(|e| fault(&files.path_of(FILE_NAME), &e.to_string()))?;
+    additions.retain(|Addition { token, .. }| {
+        !token.content.is_empty() && known.insert(token.content.clone())
+    });
+    let parts = additions
+        .iter()
+        .map(|addition| (addition.token.content.as_str(), addition.stated.map_or(0, |(id, _)| id)));
+    check_added(parts).map_err(|found| fault(&files.path_of(CONFIG_NAME), &found))?;
+    let was_known: Vec<bool> = additions
+        .iter()
+        .map(|addition| tokenizer.token_to_id(&addition.token.content).is_some())
+        .collect();
+    // All at once: each call builds the table of all tokens anew.
+    let tokens = additions.iter().map(|Addition { token, .. }| {
+        let special = token.special || roles.contains(&token.content);
+        token.clone().special(special)
+    });
+    let added = tokenizer.add_tokens(tokens.collect::<Vec<_>>());
+    added.map_err(|e| fault(&files.path_of(FILE_NAME), &e.to_string()))?;
+    for (Addition { token, stated }, was_known) in additions.into_iter().zip(was_known) {
+        let content = token.content;
         let given = tokenizer.token_to_id(&content);
         if stated.is_none() && !was_known {
             invented.extend(given);

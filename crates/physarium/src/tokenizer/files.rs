@@ -8,8 +8,10 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 
-/// Largest tokenizer file that is read, in bytes.
-pub(super) const MAX_BYTES: u64 = 512 << 20;
+/// Largest `tokenizer.json` that is read, in bytes. Gemma's, with 262,144 tokens, has 33 MB.
+pub(super) const MAX_BYTES: u64 = 64 << 20;
+/// Largest file beside it that is read, in bytes. Gemma's have 1.2 MB.
+const MAX_CONFIG_BYTES: u64 = 8 << 20;
 /// File name of the tokenizer.
 pub(crate) const FILE_NAME: &str = "tokenizer.json";
 /// File name of the tokenizer's configuration.
@@ -19,15 +21,18 @@ pub(super) const MAP_NAME: &str = "special_tokens_map.json";
 /// File name of the added tokens, which older versions of transformers write.
 pub(super) const ADDED_NAME: &str = "added_tokens.json";
 
+/// Names of all files that decide the tokens of a text.
+pub(crate) const TOKENIZER_FILES: [&str; 4] = [FILE_NAME, CONFIG_NAME, MAP_NAME, ADDED_NAME];
+
 /// The bytes of all files that decide the tokens of a text, as digests; none without `tokenizer.json`.
 ///
 /// # Errors
 /// `Checkpoint` if a file cannot be read.
 pub(crate) fn digests(files: &ModelFiles) -> Result<Option<[Option<Digest>; 4]>> {
     let mut digests = [None; 4];
-    let names = [FILE_NAME, CONFIG_NAME, MAP_NAME, ADDED_NAME];
-    for (digest, name) in digests.iter_mut().zip(names) {
-        *digest = files.find(name, MAX_BYTES)?.map(|bytes| Sha256::of(&bytes));
+    for (digest, name) in digests.iter_mut().zip(TOKENIZER_FILES) {
+        let limit = if name == FILE_NAME { MAX_BYTES } else { MAX_CONFIG_BYTES };
+        *digest = files.find(name, limit)?.map(|bytes| Sha256::of(&bytes));
     }
     Ok(digests[0].map(|_| digests))
 }
@@ -37,7 +42,7 @@ pub(crate) fn digests(files: &ModelFiles) -> Result<Option<[Option<Digest>; 4]>>
 /// # Errors
 /// `Checkpoint` if it is not JSON.
 pub(super) fn json(files: &ModelFiles, name: &str) -> Result<Value> {
-    let Some(bytes) = files.find(name, MAX_BYTES)? else { return Ok(Value::Null) };
+    let Some(bytes) = files.find(name, MAX_CONFIG_BYTES)? else { return Ok(Value::Null) };
     serde_json::from_slice(&bytes).map_err(|e| {
         let found = printable(&e.to_string());
         Malformed::new(&files.path_of(name), "tokenizer config", "a JSON object", found).into()

@@ -8,20 +8,28 @@ In: `tokenizer.json` and the files beside it that add tokens (`tokenizer_config.
 mod added;
 mod config;
 mod files;
+mod shape;
 
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use physarium_checkpoint::{Digest, Malformed, Sha256, printable};
 use physarium_model::ModelFiles;
 use serde::{Deserialize, Serialize};
-use tokenizers::{Encoding, Tokenizer};
+use tokenizers::tokenizer::DecodeStream;
+use tokenizers::{
+    DecoderWrapper, Encoding, ModelWrapper, NormalizedString, Normalizer, NormalizerWrapper,
+    PostProcessorWrapper, PreTokenizerWrapper, Tokenizer,
+};
 
+use crate::bounded::{Bounds, caught};
 use crate::error::{Error, Result};
 
 pub(crate) use config::TokenizerConfig;
-pub(crate) use files::{CONFIG_NAME, FILE_NAME, digests};
+pub(crate) use files::{CONFIG_NAME, FILE_NAME, TOKENIZER_FILES, digests};
 
 use files::{MAX_BYTES, fault};
 
@@ -34,9 +42,21 @@ const OTHER_FORMATS: [(&str, &str); 5] = [
     ("vocab.txt", "a vocabulary in transformers' older format"),
 ];
 
+/// Bounds of reading a tokenizer. It takes a second for 262,144 tokens.
+const READING: Bounds = Bounds { stack: 16 << 20, time: Duration::from_secs(6) };
+/// Bounds of making tokens of a short text.
+const ENCODING: Bounds = Bounds { stack: 16 << 20, time: Duration::from_secs(3) };
+/// Bytes of text that add a second to them.
+const BYTES_PER_SECOND: usize = 128 << 10;
+/// Bytes that a normalizer may make of a byte, and bytes of text that are tried at once. A space becomes 3 bytes.
+const MAX_GROWTH: usize = 4;
+const TRIED: usize = 64 << 10;
+
 /// A model's tokenizer.
 pub(crate) struct ModelTokenizer {
-    pub(crate) tokenizer: Tokenizer,
+    pub(crate) tokenizer: Arc<Tokenizer>,
+    /// Whether its normalizer may make a text much longer.
+    may_grow: bool,
     pub(crate) config: TokenizerConfig,
     /// Digest of `tokenizer.json`.
     pub(crate) sha256: Digest,
@@ -53,25 +73,52 @@ impl ModelTokenizer {
     pub(crate) fn read(files: &ModelFiles) -> Result<ModelTokenizer> {
         let bytes = match files.find(FILE_NAME, MAX_BYTES)? {
             Some(bytes) => bytes,
-            None => return Err(missing(files)?),
+            None => return Err(missing(files)),
         };
         let path = files.path_of(FILE_NAME);
-        let fault = |e: tokenizers::Error| fault(&path, &e.to_string());
-        let mut tokenizer = Tokenizer::from_bytes(&bytes).map_err(fault)?;
-        tokenizer.with_padding(None);
-        tokenizer.with_truncation(None).map_err(fault)?;
+        let fault = |found: String| fault(&path, &found);
+        let sha256 = Sha256::of(&bytes);
+        let shaped = READING.run(move || shape::read(&bytes));
+        let shaped = shaped.map_err(|e| fault(e.to_string()))?.map_err(fault)?;
+        let (mut tokenizer, may_grow) = (shaped.tokenizer, shaped.may_grow);
         let config = TokenizerConfig::read(files)?;
-        let invented = added::add_missing(&mut tokenizer, files, &config)?;
-        Ok(ModelTokenizer { tokenizer, config, sha256: Sha256::of(&bytes), invented, path })
+        let invented = caught(|| added::add_missing(&mut tokenizer, files, &config));
+        let invented = invented.map_err(|e| fault(e.to_string()))??;
+        let tokenizer = Arc::new(tokenizer);
+        Ok(ModelTokenizer { tokenizer, may_grow, config, sha256, invented, path })
     }
 
     /// Tokens of a text. None are added at its beginning or end.
     ///
     /// # Errors
-    /// `Checkpoint` naming the tokenizer's file, if it fails on the text, which `what` names.
+    /// `Checkpoint` naming the tokenizer's file, if it fails on the text, which `what` names, or takes much time or
+    /// memory for it.
     pub(crate) fn encode(&self, text: &str, what: &str) -> Result<Encoding> {
-        let encoding = self.tokenizer.encode(text, false);
-        encoding.map_err(|e| self.fault(&format!("on {what}: {e}")))
+        self.encoding(text, Specials::Left).map_err(|e| self.fault(&format!("on {what}: {e}")))
+    }
+
+    fn encoding(&self, text: &str, specials: Specials) -> Result<Encoding, String> {
+        let (tokenizer, text) = (self.tokenizer.clone(), text.to_owned());
+        let further = Duration::from_secs((text.len() / BYTES_PER_SECOND) as u64);
+        let bounds = Bounds { time: ENCODING.time + further, ..ENCODING };
+        let may_grow = self.may_grow;
+        let encoding = bounds.run(move || {
+            if may_grow {
+                refuse_growth(&tokenizer, &text)?;
+            }
+            let encoding = tokenizer.encode(text.as_str(), specials == Specials::Added);
+            encoding.map_err(|e| e.to_string())
+        });
+        encoding.unwrap_or_else(|failure| Err(failure.to_string()))
+    }
+
+    /// The next piece of a text, once its characters are complete.
+    ///
+    /// # Errors
+    /// `Checkpoint` naming the tokenizer's file, if its decoder fails.
+    pub(crate) fn step(&self, stream: &mut ModelStream<'_>, token: u32) -> Result<Option<String>> {
+        let piece = caught(|| stream.step(token)).map_err(|e| self.fault(&e.to_string()))?;
+        piece.map_err(|e| self.fault(&e.to_string()))
     }
 
     /// An error about this tokenizer.
@@ -112,19 +159,19 @@ impl ModelTokenizer {
 
     /// The token that the tokenizer's post-processor adds before a text.
     fn added_by_post_processor(&self) -> Option<u32> {
-        let with = self.tokenizer.encode("a", true).ok()?;
-        let without = self.tokenizer.encode("a", false).ok()?;
+        let with = self.encoding("a", Specials::Added).ok()?;
+        let without = self.encoding("a", Specials::Left).ok()?;
         let (first, plain) = (with.get_ids().first()?, without.get_ids().first());
         (Some(first) != plain).then_some(*first)
     }
 }
 
 /// The error for a model without `tokenizer.json`; says which other tokenizer it has.
-fn missing(files: &ModelFiles) -> Result<Error> {
+fn missing(files: &ModelFiles) -> Error {
     let mut found = "none".to_owned();
     let mut hint = "copy tokenizer.json and tokenizer_config.json from the model's repository";
     for (name, what) in OTHER_FORMATS {
-        if files.find(name, MAX_BYTES)?.is_some() {
+        if files.has(name) {
             found = format!("only {name}, {what}");
             hint = "transformers converts it: \
                     AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR) writes tokenizer.json";
@@ -133,7 +180,41 @@ fn missing(files: &ModelFiles) -> Result<Error> {
     }
     let expected = "tokenizer.json, in the tokenizers library's format";
     let fault = Malformed::new(files.path(), "tokenizer is missing", expected, found);
-    Ok(fault.with_hint(hint).into())
+    fault.with_hint(hint).into()
+}
+
+/// The text of tokens that come one by one.
+pub(crate) type ModelStream<'a> = DecodeStream<
+    'a,
+    ModelWrapper,
+    NormalizerWrapper,
+    PreTokenizerWrapper,
+    PostProcessorWrapper,
+    DecoderWrapper,
+>;
+
+/// Whether the special tokens around a text are added.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Specials {
+    Added,
+    Left,
+}
+
+/// Fails if the normalizer makes a text many times as long: what follows takes memory for each byte.
+fn refuse_growth(tokenizer: &Tokenizer, text: &str) -> Result<(), String> {
+    let Some(normalizer) = tokenizer.get_normalizer() else { return Ok(()) };
+    let mut rest = text;
+    while !rest.is_empty() {
+        let (piece, after) = rest.split_at(rest.floor_char_boundary(TRIED));
+        let mut normalized = NormalizedString::from(piece);
+        normalizer.normalize(&mut normalized).map_err(|e| e.to_string())?;
+        let length = normalized.get().len();
+        if length > MAX_GROWTH * piece.len() + 1024 {
+            return Err(format!("the normalizer makes {length} bytes of {}", piece.len()));
+        }
+        rest = after;
+    }
+    Ok(())
 }
 
 /// Whether a text begins with a special token.

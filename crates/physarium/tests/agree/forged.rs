@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::{JOURNAL, MANIFEST, Work, audit_of, copy_files, files, findings, flow, prune};
 
 /// Changes the journal, with valid checks, and the manifest's digest of it: a forger who knows the formats.
-fn forge_journal(out: &Path, change: impl FnOnce(&mut Vec<Value>)) {
+pub(super) fn forge_journal(out: &Path, change: impl FnOnce(&mut Vec<Value>)) {
     let path = out.join(JOURNAL);
     let text = fs::read_to_string(&path).unwrap();
     let mut records: Vec<Value> =
@@ -40,7 +40,7 @@ fn forge_journal(out: &Path, change: impl FnOnce(&mut Vec<Value>)) {
 }
 
 /// Changes the manifest and seals it again; without a seal if it is no longer a valid manifest.
-fn forge_manifest(out: &Path, change: impl FnOnce(&mut Value)) {
+pub(super) fn forge_manifest(out: &Path, change: impl FnOnce(&mut Value)) {
     let path = out.join(MANIFEST);
     let mut manifest = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     change(&mut manifest);

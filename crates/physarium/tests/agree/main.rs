@@ -5,6 +5,8 @@ mod flips;
 mod forged;
 mod methods;
 mod other_tools;
+mod places;
+mod requests;
 mod tampering;
 mod tiles;
 mod views;

@@ -14,8 +14,8 @@ mod read;
 mod record;
 mod write;
 
-pub(crate) use read::Interrupted;
 pub use read::{Checks, Journal};
+pub(crate) use read::{Interrupted, MAX_JOURNAL_BYTES};
 pub use record::{
     FILE_NAME, InputShard, MatrixRecord, Outcome, Processed, Record, RunRecord, SCHEMA,
     ShardRecord, TensorRecord, Tiles, Totals,

@@ -7,12 +7,15 @@ use super::record::{Record, RunRecord, SCHEMA, ShardRecord, TensorRecord, Totals
 use super::write::Mark;
 use crate::error::{Error, Result};
 use crate::escape::printable;
+use crate::open::header::MAX_TENSORS;
 use crate::open::source::Source;
 use crate::records::from_json;
 use crate::records::recipe::Recipe;
 
-/// Largest journal that is read, in bytes; one takes some 500 bytes per tensor or expert.
-const MAX_JOURNAL_BYTES: u64 = 1 << 30;
+/// Largest journal that is read, in bytes; one takes some 500 bytes per tensor or expert, so 250,000 fit.
+pub(crate) const MAX_JOURNAL_BYTES: u64 = 128 << 20;
+/// Most records of a journal that is read: for each tensor that a checkpoint may have, for shards, and two.
+const MAX_RECORDS: usize = MAX_TENSORS + 100_000;
 
 /// The records of a journal.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,7 +45,7 @@ impl Journal {
     ///
     /// # Errors
     /// `Record` with the first invalid line; `Malformed` when it is not a regular file, or larger than
-    /// 1 GiB; `Io`.
+    /// 128 MiB; `Io`.
     pub fn read(path: &Path, checks: Checks) -> Result<Journal> {
         let bytes = Source::open(path)?.read_all(MAX_JOURNAL_BYTES)?;
         Journal::parse(path, &bytes, checks)
@@ -160,6 +163,9 @@ impl<'a> Lines<'a> {
         let line = &self.rest[..end];
         self.rest = &self.rest[end + 1..];
         self.number += 1;
+        if self.number > MAX_RECORDS {
+            return Err(self.fault(&format!("at most {MAX_RECORDS} lines"), "more".into()));
+        }
         let text = std::str::from_utf8(line)
             .map_err(|e| self.fault("UTF-8", format!("a bad byte at {}", e.valid_up_to())))?;
         let body = match split_check(text) {

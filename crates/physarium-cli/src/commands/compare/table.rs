@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use physarium::audit::grouped;
-use physarium::checkpoint::printable;
+use physarium::checkpoint::{markdown, printable};
 use physarium::{ComparedRun, Comparison, Ended, FailedRun, Row};
 use serde_json::json;
 
@@ -77,8 +77,8 @@ fn measured(run: &ComparedRun) -> String {
 
 /// The row of a contender that has no result: its error, in one cell.
 fn failed(run: &FailedRun) -> String {
-    let lines: Vec<String> = run.error.lines().map(printable).collect();
-    format!("| {} | failed: {} | | | | | | | | |\n", run.name, lines.join("; ").replace('|', "\\|"))
+    let lines: Vec<String> = run.error.lines().map(|line| markdown(&printable(line))).collect();
+    format!("| {} | failed: {} | | | | | | | | |\n", run.name, lines.join("; "))
 }
 
 /// How the numbers were measured.
@@ -88,8 +88,9 @@ fn footnotes(comparison: &Comparison) -> String {
     let mut text = format!(
         "\nMeasured on {}: {} tokens in windows of {}. \"Zero\" includes weights that were zero before; \
          \"updated\" counts weights updated to compensate. Layer error: ‖X(Ŵ−W)ᵀ‖² ÷ ‖XWᵀ‖², mean over the \
-         targets. Seconds and peak memory are those of the row's own pruning; \"–\" where they are not known.\n",
-        printable(&protocol.text.file),
+         targets. Seconds and peak memory are those of the process during the row's own pruning; \"–\" where they are not \
+         known.\n",
+        markdown(&printable(&protocol.text.file)),
         grouped(run.evaluation.tokens_scored as u64),
         protocol.window,
     );

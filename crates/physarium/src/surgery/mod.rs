@@ -5,65 +5,39 @@ In: a checkpoint directory and a [`Recipe`]. Out: a new directory with the prune
 manifest. The engine (`engine`) prunes the shards; `physarium_checkpoint` makes the output durable.
 */
 
+mod request;
+mod shard_writer;
+
 use std::path::Path;
 use std::time::Duration;
 
-use physarium_checkpoint::journal::{ShardRecord, Totals};
+use physarium_checkpoint::journal::Totals;
 use physarium_checkpoint::manifest::{self, FileEntry, LeftOut};
 use physarium_checkpoint::{
-    Amount, Checkpoint, Disposition, LinkPolicy, Orientation, Overwrite, PlannedTensor, Purpose,
-    Recipe, Resume, SOLVED_DIR, Scope, Shard, Sidecar, Staging, StagingRequest, TargetPlan,
-    config_json,
+    Amount, Arithmetic, Checkpoint, Disposition, Dtype, Found, Inputs, Occupant, Orientation,
+    Overwrite, PlannedTensor, Purpose, Recipe, SOLVED_DIR, Scope, Shard, ShardInputs, Sidecar,
+    Staging, StagingRequest, TargetPlan, config_json,
 };
 use physarium_model::{Decoder, Residency};
 
-use crate::calibration::CalibrationText;
+use crate::calibration::{self, CalibrationText};
 use crate::cancel::Cancel;
 use crate::card::Card;
 use crate::engine::{
-    Activations, Engine, MemoryPlan, Preparation, ShardRun, SolvedWeights, Solving, check_recipe,
+    DeadInputs, Engine, Footprint, MemoryPlan, Preparation, ShardRun, SolvedWeights, Solving,
+    check_recipe,
 };
 use crate::error::{Error, Result};
 use crate::estimate::{self, CalibratedRun};
 use crate::progress::{Event, Kept, Progress};
 use crate::recipe::arithmetic::{self, with_arithmetic};
-use crate::records::{OtherFiles, Records, TOOL, run_record, tensor_record};
+use crate::records::{OtherFiles, Records, TOOL, run_record};
+use crate::tokenizer::TOKENIZER_FILES;
+pub use request::{Options, Output, Strictness, Summary};
+use shard_writer::ShardWriter;
 
 /// Bytes that journal and manifest may take per tensor, for the check of free space.
 const RECORD_BYTES: u64 = 2048;
-
-/// What to do with projections that cannot be pruned, and with inputs that are always zero on the calibration
-/// text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Strictness {
-    /// Copy such projections, count such inputs, and report both.
-    #[default]
-    Skip,
-    /// Refuse the checkpoint.
-    Refuse,
-}
-
-/// Options of a run that never change the weights it writes.
-#[derive(Debug, Clone, Copy)]
-pub struct Options {
-    /// Worker threads; two more threads read, write and hash.
-    pub threads: usize,
-    /// What to do with projections that cannot be pruned.
-    pub strictness: Strictness,
-    /// What to do with links out of the checkpoint.
-    pub links: LinkPolicy,
-}
-
-impl Default for Options {
-    /// One worker thread per processor; projections that cannot be pruned are copied, links left out.
-    fn default() -> Self {
-        Options {
-            threads: std::thread::available_parallelism().map_or(1, usize::from),
-            strictness: Strictness::Skip,
-            links: LinkPolicy::LeaveOut,
-        }
-    }
-}
 
 /// A planned run. Nothing is written before [`Surgery::prune`].
 #[derive(Debug)]
@@ -84,41 +58,6 @@ pub struct Surgery {
     strictness: Strictness,
     /// Windows of calibration tokens, for an activation-aware method.
     windows: Option<Vec<Vec<u32>>>,
-}
-
-/// Where a run writes, and what it does with what exists there.
-#[derive(Debug, Clone, Copy)]
-pub struct Output<'a> {
-    /// The output directory.
-    pub dir: &'a Path,
-    /// What to do with a finished output.
-    pub overwrite: Overwrite,
-    /// What to do with an interrupted run.
-    pub resume: Resume,
-}
-
-impl<'a> Output<'a> {
-    /// A new directory. A finished output there is refused, an interrupted run is resumed.
-    pub fn new(dir: &'a Path) -> Output<'a> {
-        Output { dir, overwrite: Overwrite::Refuse, resume: Resume::Continue }
-    }
-}
-
-/// What a run did.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Summary {
-    /// Sums over all tensors, as the journal has them.
-    pub totals: Totals,
-    /// Mean over the targets of the relative square error of their outputs; `None` unless the method is
-    /// activation-aware.
-    pub output_error: Option<f64>,
-    /// Shards that an earlier, interrupted run had finished.
-    pub resumed_shards: usize,
-    /// All shards.
-    pub shards: usize,
-    /// Bytes of the output's shards.
-    pub output_bytes: u64,
 }
 
 impl Surgery {
@@ -197,9 +136,15 @@ impl Surgery {
             Some(windows) => windows,
             None => text.windows(decoder.files(), &calibration)?,
         };
-        let (config, gradients) = (decoder.config(), needs.gradients);
-        let activations = Activations { config, windows: &windows, gradients };
-        self.memory = self.memory.with(&activations, &self.plan);
+        let dtype = decoder.dtype()?;
+        self.memory = self.memory.with(&Footprint {
+            config: decoder.config(),
+            windows: &windows,
+            recipe: &self.recipe,
+            threads: self.threads,
+            element_bytes: dtype.bits() / 8,
+            on_tiles: dtype == Dtype::BF16 && self.recipe.arithmetic == Some(Arithmetic::Bf16x2),
+        });
         self.windows = Some(windows);
         self.notes = decoder.notes().iter().map(ToString::to_string).collect();
         Ok(())
@@ -210,6 +155,32 @@ impl Surgery {
         let shards: u64 = self.checkpoint.shards().iter().map(Shard::size_bytes).sum();
         let sidecars: u64 = self.sidecars.iter().map(|sidecar| sidecar.size_bytes).sum();
         shards + sidecars + self.plan.tensors.len() as u64 * RECORD_BYTES
+    }
+
+    /// Bytes that solved weights take beside the output until it is complete: every target once more, for an
+    /// activation-aware method.
+    pub fn solved_bytes(&self) -> u64 {
+        if self.recipe.needs().calibration.is_none() {
+            return 0;
+        }
+        self.plan.targets().map(|target| target.input.size_bytes() + RECORD_BYTES).sum()
+    }
+
+    /// What [`Surgery::prune`] would find at its output's place. Writes nothing.
+    ///
+    /// # Errors
+    /// `Checkpoint` for a place that it would refuse.
+    pub fn look_at_output(&self, output: Output<'_>) -> Result<Found> {
+        let found = Found::at(output.dir, self.checkpoint.dir())?;
+        if found.output == Occupant::Finished && output.overwrite == Overwrite::Refuse {
+            return Err(Error::Checkpoint(physarium_checkpoint::Error::Output {
+                path: output.dir.to_owned(),
+                what: "output exists",
+                expected: "a new or empty directory (or --force to replace this one)".to_owned(),
+                found: "a finished physarium output".to_owned(),
+            }));
+        }
+        Ok(found)
     }
 
     /// How long the run would take, from about a second of its work. `None` for a magnitude method with a sparsity of
@@ -226,6 +197,7 @@ impl Surgery {
                 recipe: &self.recipe,
                 windows: self.windows()?,
                 threads: self.threads,
+                cancel,
             };
             return Ok(Some(estimate::of_activations(&run)?));
         }
@@ -267,28 +239,36 @@ impl Surgery {
         progress: &mut dyn Progress,
     ) -> Result<Summary> {
         let Output { dir, overwrite, resume } = output;
+        let inputs = self.inputs();
+        if inputs.shards == ShardInputs::All {
+            progress.event(Event::Step("hashing the input"));
+        }
         let request = StagingRequest {
             out: dir,
             checkpoint: &self.checkpoint,
             run: run_record(&self.recipe, &self.checkpoint),
+            inputs,
             output_bytes: self.output_bytes(),
+            solved_bytes: self.solved_bytes(),
             overwrite,
             resume,
         };
         let mut staging = Staging::begin(request, &mut |_| cancel.check())?;
         let records = match self.write_shards(&mut staging, cancel, progress) {
             Ok(records) => records,
-            Err(Error::Checkpoint(physarium_checkpoint::Error::Interrupted)) => {
-                return Err(Error::Interrupted { staging: staging.dir().to_owned() });
-            }
-            Err(e @ (Error::NonFinite { .. } | Error::Unsolvable { .. })) => {
+            Err(
+                e @ (Error::NonFinite { .. }
+                | Error::Unsolvable { .. }
+                | Error::DeadInputs { resumed: false, .. }),
+            ) => {
                 // This recipe fails on this input every time: there is nothing to resume.
                 staging.discard()?;
                 return Err(e);
             }
-            Err(e) => return Err(e),
+            Err(e) => return Err(resumable(e, staging.dir())),
         };
-        let summary = self.publish(staging, &records)?;
+        let dir = staging.dir().to_owned();
+        let summary = self.publish(staging, &records, cancel).map_err(|e| resumable(e, &dir))?;
         progress.event(Event::Finished);
         Ok(summary)
     }
@@ -309,7 +289,7 @@ impl Surgery {
         if first == shards.len() {
             return Ok(records);
         }
-        let solved = self.solve(staging.dir(), cancel, progress)?;
+        let solved = self.solve(staging, cancel, progress)?;
         if self.is_over_model() && solved.is_none() {
             progress.event(Event::Step("finding the model-wide threshold"));
         }
@@ -327,7 +307,7 @@ impl Surgery {
     /// Solves all targets if the method is activation-aware.
     fn solve(
         &self,
-        staging: &Path,
+        staging: &Staging,
         cancel: &Cancel,
         progress: &mut dyn Progress,
     ) -> Result<Option<SolvedWeights>> {
@@ -340,13 +320,28 @@ impl Surgery {
             recipe: &self.recipe,
             windows: self.windows()?,
             threads: self.threads,
-            dir: staging.join(SOLVED_DIR),
+            dir: staging.dir().join(SOLVED_DIR),
+            key: staging.key(),
+            dead_inputs: match self.strictness {
+                Strictness::Skip => DeadInputs::Count,
+                Strictness::Refuse => DeadInputs::Refuse,
+            },
         };
-        let solved = solving.run(cancel, progress)?;
-        if self.strictness == Strictness::Refuse {
-            self.refuse_dead_inputs(&solved)?;
+        Ok(Some(solving.run(cancel, progress)?))
+    }
+
+    /// What the output depends on beside the recipe and the headers. With activations, and with one threshold for
+    /// the model, each shard of the output depends on all of the input.
+    fn inputs(&self) -> Inputs<'_> {
+        let calibrated = self.recipe.needs().calibration.is_some();
+        Inputs {
+            files: if calibrated { &TOKENIZER_FILES } else { &[] },
+            shards: match calibrated || self.is_over_model() {
+                true => ShardInputs::All,
+                false => ShardInputs::Own,
+            },
+            calibration_tokens: self.windows.as_deref().map(calibration::digest_of),
         }
-        Ok(Some(solved))
     }
 
     /// The windows of the calibration text.
@@ -358,21 +353,6 @@ impl Surgery {
         self.windows.as_deref().ok_or_else(missing)
     }
 
-    /// Fails if inputs of a target are always zero: the calibration text says nothing about their weights.
-    fn refuse_dead_inputs(&self, solved: &SolvedWeights) -> Result<()> {
-        for (tensor, view) in self.plan.matrices() {
-            let dead = solved.of(&tensor.input.name).stats.dead_inputs;
-            if dead > 0 {
-                let what = format!(
-                    "{dead} of {} inputs are always zero on the calibration text",
-                    view.cols
-                );
-                return Err(Error::Unsolvable { tensor: tensor.input.name.clone(), what });
-            }
-        }
-        Ok(())
-    }
-
     /// The plan's tensors of one shard; consecutive, as the plan is in file order.
     fn tensors_of(&self, shard: usize) -> &[PlannedTensor] {
         let tensors = &self.plan.tensors;
@@ -382,12 +362,15 @@ impl Surgery {
     }
 
     /// Copies the other files, writes the card and the manifest, and makes the output appear.
-    fn publish(&self, staging: Staging, records: &Records) -> Result<Summary> {
+    fn publish(&self, staging: Staging, records: &Records, cancel: &Cancel) -> Result<Summary> {
+        // Before files are copied: the input may have a directory of the same name.
+        staging.remove_solved()?;
         let mut other_files = OtherFiles::default();
         for sidecar in &self.sidecars {
             match sidecar.disposition {
                 Disposition::Copy => {
-                    let copied = staging.copy_sidecar(self.checkpoint.dir(), &sidecar.path)?;
+                    let (dir, path) = (self.checkpoint.dir(), &sidecar.path);
+                    let copied = staging.copy_sidecar(dir, path, &mut |_| cancel.check())?;
                     other_files.copied.push(copied);
                 }
                 Disposition::LeftOut(reason) => other_files.left_out.push(LeftOut {
@@ -407,7 +390,6 @@ impl Surgery {
         };
         let card = staging.write_file(manifest::CARD_NAME, card.text().as_bytes())?;
         other_files.copied.push(card);
-        staging.remove_solved()?;
         staging.publish(totals, |journal: FileEntry| {
             other_files.copied.push(journal);
             records.manifest(&self.recipe, totals, other_files)
@@ -422,6 +404,16 @@ impl Surgery {
     }
 }
 
+/// What stopped a run, with the directory that a cancelled one leaves.
+fn resumable(e: Error, staging: &Path) -> Error {
+    match e {
+        Error::Checkpoint(physarium_checkpoint::Error::Interrupted) => {
+            Error::Interrupted { staging: staging.to_owned() }
+        }
+        other => other,
+    }
+}
+
 /// Fails if a target's rows are not known to run along its inputs.
 fn refuse_transposed(checkpoint: &Checkpoint, plan: &TargetPlan) -> Result<()> {
     let Some((tensor, orientation)) = plan.first_not_by_rows() else { return Ok(()) };
@@ -431,34 +423,4 @@ fn refuse_transposed(checkpoint: &Checkpoint, plan: &TargetPlan) -> Result<()> {
     };
     let file = checkpoint.shards()[tensor.shard].path.clone();
     Err(Error::Transposed { file, tensor: tensor.input.name.clone(), found })
-}
-
-/// Writes pruned shards into the staging directory, and records them.
-struct ShardWriter<'a> {
-    staging: &'a mut Staging,
-    records: &'a mut Records,
-    progress: &'a mut dyn Progress,
-}
-
-impl ShardWriter<'_> {
-    /// Prunes one shard and makes it durable.
-    fn write(&mut self, run: &ShardRun<'_>) -> Result<()> {
-        let shard = run.shard;
-        let mut part = self.staging.create_shard(&shard.name, shard.size_bytes())?;
-        let (input_sha256, output_sha256) = run.run(&mut part, &mut |bytes, complete| {
-            self.progress.event(Event::Bytes(bytes));
-            let Some(tensor) = complete else { return Ok(()) };
-            self.progress.event(Event::Tensor(&tensor.planned.input.name));
-            let record = tensor_record(run.engine, shard, &tensor);
-            self.staging.record_tensor(record.clone())?;
-            self.records.tensors.push(record);
-            Ok(())
-        })?;
-        let (name, size_bytes) = (shard.name.clone(), shard.size_bytes());
-        let record = ShardRecord { name, size_bytes, input_sha256, output_sha256 };
-        self.staging.finish_shard(part, record.clone())?;
-        self.records.shards.push(record);
-        self.progress.event(Event::Shard(&shard.name));
-        Ok(())
-    }
 }

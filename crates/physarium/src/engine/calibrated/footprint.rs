@@ -1,0 +1,214 @@
+/*!
+The resident memory of an activation-aware method, counted before it runs.
+
+In: a model's shape, windows, a recipe. Out: bytes. Each term is an allocation of the code that it names; a phase has
+those that exist at the same time. What the process has already, the text's tokens and the tokenizer's remains, is measured.
+A test compares the sum with the peak of runs; benchmarks/README.md does so for real models.
+*/
+
+use physarium_checkpoint::{Criterion, Recipe};
+use physarium_model::{Config, MapShape, StageShape};
+
+use super::gradient_windows;
+use crate::peak;
+
+/// Bytes of a float32, and of an 8-byte number.
+const F32: u64 = 4;
+const F64: u64 = 8;
+/// Rows and columns to which weights are padded when they are packed for AMX.
+const TILE: u64 = 32;
+/// Rows of activations that are split for AMX at once, and rows whose logits the gradients take at once.
+const ROWS: u64 = 256;
+/// Tokens whose Gram matrix is summed at once.
+const GRAM_TOKENS: u64 = 2048;
+/// Rows of a block of conjugate gradients, and columns of a panel of SparseGPT's factor.
+const BLOCK_ROWS: u64 = 192;
+const PANEL: u64 = 256;
+/// Queries whose scores are computed together.
+const QUERIES: u64 = 128;
+/// Stacks, small buffers, the widened weights and packed blocks of products, of each thread.
+const PER_THREAD: u64 = 6 << 20;
+/// The records of the run, histograms of importances, and rounding up to large pages.
+const REST: u64 = 24 << 20;
+
+/// A run of an activation-aware method.
+pub(crate) struct Footprint<'a> {
+    pub config: &'a Config,
+    pub windows: &'a [Vec<u32>],
+    pub recipe: &'a Recipe,
+    pub threads: usize,
+    /// Bytes of a weight.
+    pub element_bytes: u64,
+    /// Whether weights are packed for AMX.
+    pub on_tiles: bool,
+}
+
+impl Footprint<'_> {
+    /// Most resident bytes at any time.
+    pub fn bytes(&self) -> u64 {
+        let needs = self.recipe.needs();
+        let gradients = if needs.gradients { self.gradients() } else { 0 };
+        let own = gradients.max(self.solving()) + REST + self.threads() * PER_THREAD;
+        // What the allocator keeps between blocks that are freed: one part in sixteen.
+        let before = peak::resident_bytes().unwrap_or(0);
+        (before + own + own / 16).max(peak::peak_resident_bytes().unwrap_or(0))
+    }
+
+    /// The pass over gradients (`physarium_model::sensitivities`).
+    fn gradients(&self) -> u64 {
+        let config = self.config;
+        let tokens: u64 = gradient_windows(self.windows).map(|window| window.len() as u64).sum();
+        let hidden = config.hidden as u64;
+        // The stream before each layer, and after the last.
+        let streams = tokens * hidden * F32 * (config.layers() as u64 + 1);
+        // The head and its transpose, each also packed; logits, and those split for AMX.
+        let vocabulary = config.vocabulary as u64;
+        let logits = ROWS.min(self.window()) * vocabulary * F32;
+        let head = 2 * self.weights(vocabulary, hidden) + logits + self.split(vocabulary);
+        // The same for a layer, with the activations of the backward pass.
+        let layer = 2 * self.layer() + self.backward() + self.split(self.widest());
+        streams + head.max(layer)
+    }
+
+    /// Activations of a window in the backward pass (`sensitivity/layer.rs`), and gradients of one head per thread.
+    fn backward(&self) -> u64 {
+        let Widths { hidden, mixed, keys, gated } = self.widths();
+        let kept = 2 * hidden + mixed;
+        let mlp = 3 * gated + 3 * hidden;
+        let attention = 6 * mixed + 7 * keys + 3 * hidden;
+        let heads = self.threads() * 4 * QUERIES;
+        self.window() * F32 * (kept + mlp.max(attention) + heads) + self.buffers()
+    }
+
+    /// The walk with its solutions (`physarium_model::walk`, `LayerSolver`).
+    fn solving(&self) -> u64 {
+        let needs = self.recipe.needs();
+        let streams = if needs.dense_stream { 2 } else { 1 };
+        let tokens: u64 = self.windows.iter().map(|window| window.len() as u64).sum();
+        let residual = streams * tokens * self.config.hidden as u64 * F32;
+        // The dense layer and the pruned one, and the solved weights until their file is written.
+        let elements: u64 = self.maps().map(|map| elements(&map)).sum();
+        let layers = 2 * self.layer() + elements * self.element_bytes;
+        let concurrent = self.threads().min(self.windows.len() as u64);
+        let split = match needs.gradients {
+            // The buffer that the gradients' logits were split in is kept for later products.
+            true => self.split(self.config.vocabulary as u64).max(self.split(self.widest())),
+            false => self.split(self.widest()),
+        } + (concurrent - 1) * self.split(self.widest());
+        let stages = self.config.stages();
+        let stage = stages.iter().map(|stage| self.stage(stage, streams)).max().unwrap_or(0);
+        residual + layers + concurrent * self.buffers() + split + stage
+    }
+
+    /// Most that a stage has: while statistics are summed, while a target is solved, or while its outputs are added.
+    fn stage(&self, stage: &StageShape, streams: u64) -> u64 {
+        let inputs = stage.inputs() as u64;
+        let sums = streams * inputs * inputs * F32;
+        let shown = streams * self.window() * inputs * F32;
+        // Transposed activations, their terms, and those packed (`gram_on_tiles.rs`).
+        let transposed = inputs * self.window().min(GRAM_TOKENS);
+        let summing = match (self.on_tiles, streams) {
+            (false, _) => 0,
+            (true, 1) => 10 * transposed,
+            (true, _) => 14 * transposed,
+        };
+        let solving = stage.maps.iter().map(|map| self.solution(map)).max().unwrap_or(0);
+        let concurrent = self.threads().min(self.windows.len() as u64);
+        let adding = concurrent * self.window() * (inputs + 2 * self.widths().keys) * F32;
+        (shown + sums + summing.max(solving)).max(adding)
+    }
+
+    /// The solution of one target beside the statistics (`LayerSolver::solve`).
+    fn solution(&self, map: &MapShape) -> u64 {
+        let (rows, cols) = (map.outputs as u64, map.inputs as u64);
+        let (all, square) = (rows * cols, cols * cols);
+        // A symmetric matrix: while it is made, and afterwards.
+        let [making, made] =
+            if self.on_tiles { [12 * square, 8 * square] } else { [4 * square; 2] };
+        let method = match self.recipe.method.criterion() {
+            Criterion::SparseGpt(_) => {
+                let panels = (square + cols * PANEL) / 2 * F64;
+                let inverse = (square + cols * PANEL) / 2 * F32;
+                let each = cols * PANEL * (F64 + F32);
+                (panels + inverse + self.threads() * each)
+                    .max(inverse + square * F32)
+                    .max(square * F32 + all * F32 + rows * BLOCK_ROWS * F64)
+            }
+            Criterion::ActivationFlow(_) => {
+                let each = 5 * BLOCK_ROWS * cols * F32;
+                // Demand, flow, conductance and what is unmet; ranks, those sorted, and a mask.
+                let steps = made + 4 * all * F32 + (self.threads() * each).max(all * (2 * F32 + 1));
+                (making + all * F32).max(steps)
+            }
+            _ => all * F32,
+        };
+        let (wide, rounded) = (all * F32, all * self.element_bytes);
+        let error = (making + all * F32).max(made + 3 * all * F32) + rounded;
+        wide + method.max(error)
+    }
+
+    /// Buffers of a workspace that one window uses at a time.
+    fn buffers(&self) -> u64 {
+        let Widths { hidden, mixed, keys, gated } = self.widths();
+        self.window() * F32 * (2 * hidden + mixed + gated + 2 * keys + QUERIES)
+    }
+
+    /// Rows of activations split for AMX.
+    fn split(&self, inputs: u64) -> u64 {
+        if self.on_tiles { ROWS * inputs.next_multiple_of(TILE) * F32 } else { 0 }
+    }
+
+    /// Bytes of a layer's weights, with those packed for AMX.
+    fn layer(&self) -> u64 {
+        self.maps().map(|map| self.weights(map.outputs as u64, map.inputs as u64)).sum()
+    }
+
+    /// The same of one map.
+    fn weights(&self, outputs: u64, inputs: u64) -> u64 {
+        let packed = outputs.next_multiple_of(TILE) * inputs.next_multiple_of(TILE);
+        let stored = outputs * inputs * self.element_bytes;
+        stored + if self.on_tiles { packed * self.element_bytes } else { 0 }
+    }
+
+    fn maps(&self) -> impl Iterator<Item = MapShape> {
+        self.config.stages().into_iter().flat_map(|stage| stage.maps)
+    }
+
+    fn widest(&self) -> u64 {
+        self.maps().map(|map| map.inputs as u64).max().unwrap_or(0)
+    }
+
+    /// Tokens of the longest window.
+    fn window(&self) -> u64 {
+        self.windows.iter().map(|window| window.len() as u64).max().unwrap_or(0)
+    }
+
+    fn threads(&self) -> u64 {
+        self.threads as u64
+    }
+
+    fn widths(&self) -> Widths {
+        let Config { hidden, intermediate, heads, kv_heads, head_dim, .. } = self.config;
+        Widths {
+            hidden: *hidden as u64,
+            mixed: (heads * head_dim) as u64,
+            keys: (kv_heads * head_dim) as u64,
+            gated: *intermediate as u64,
+        }
+    }
+}
+
+/// Features of activations.
+struct Widths {
+    hidden: u64,
+    /// Of queries, and of the outputs of attention.
+    mixed: u64,
+    /// Of keys, and of values.
+    keys: u64,
+    /// Of gates.
+    gated: u64,
+}
+
+fn elements(map: &MapShape) -> u64 {
+    map.outputs as u64 * map.inputs as u64
+}
