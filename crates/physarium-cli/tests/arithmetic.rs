@@ -184,7 +184,7 @@ fn a_run_of_another_arithmetic_is_not_resumed() {
     let journal = work.path().join(".out.physarium-partial/physarium.journal.jsonl");
     killed(child, &journal);
     let text = fs::read_to_string(&journal).unwrap();
-    for (new, was) in [(r#","arithmetic":"bf16x2"}"#, "\"bf16x2\""), ("}", "absent")] {
+    for (new, was) in [(r#","arithmetic":"bf16x2"}"#, "\"bf16x2\""), ("}", "was null")] {
         fs::write(&journal, rewritten(&text, r#","arithmetic":"f32"}"#, new)).unwrap();
         let why = refused(None, &prune);
         for needle in ["belongs to another run", "recipe.arithmetic", was, "f32", "--restart"] {

@@ -153,7 +153,7 @@ fn sums_over_tokens_are_as_defined() {
     let all = windows.map(|tokens| {
         (numbers(tokens as u64, tokens * width), numbers(tokens as u64 + 1, tokens * width))
     });
-    let sum = |left: fn(&(Vec<f32>, Vec<f32>)) -> &[f32], i: usize, j: usize| {
+    let sum = |left: fn(&Window) -> &[f32], i: usize, j: usize| {
         all.iter().fold(0.0, |from, window| {
             let column = |x: &[f32], at| x.iter().skip(at).step_by(width).copied().collect();
             let (a, b): (Vec<f32>, Vec<f32>) = (column(left(window), i), column(&window.1, j));
@@ -200,6 +200,9 @@ fn products_with_a_symmetric_matrix_are_as_defined() {
         });
     }
 }
+
+/// Two streams of activations of one window, `[tokens, width]` each.
+type Window = (Vec<f32>, Vec<f32>);
 
 /// A positive definite matrix.
 fn definite(width: usize) -> Vec<f64> {
