@@ -151,7 +151,7 @@ impl Request {
         let Some([cell_rows, cell_cols]) = self.cell(view) else { return 0 };
         // All cells but the last of a row or column have one size.
         let parts = |length: u64, part: u64| {
-            [(length / part, part), (u64::from(length % part > 0), length % part)]
+            [(length / part, part), (u64::from(!length.is_multiple_of(part)), length % part)]
         };
         let mut sum = 0;
         for (down, rows) in parts(view.rows, cell_rows) {
