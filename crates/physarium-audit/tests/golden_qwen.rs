@@ -374,7 +374,7 @@ fn a_journal_with_impossible_numbers_is_rejected() {
         g.tensor(q)["tiles"] = json!({"expected": 1, "visited": u64::MAX});
     };
     refused(&tiles, "fits in 64 bits");
-    refused(&|g| g.records[0]["recipe"]["method"]["block_size"] = json!(0), "block size");
+    refused(&|g| g.records[0]["recipe"]["method"]["block_size"] = json!(0), "block_size");
     refused(&|g| g.tensor(q)["pruned"] = json!(-1), "invalid");
     refused(&|g| g.records[0]["schema"] = json!("other/1"), "physarium.journal/1");
 }
