@@ -53,6 +53,16 @@ pub fn visible(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// An error of a parser, which may quote a line of the file: as [`visible`], each line cut at 200 characters.
+pub fn excerpt(text: &str) -> String {
+    let cut = |line: &str| -> String {
+        let rest = if line.chars().nth(MAX_CHARS).is_some() { "…" } else { "" };
+        line.chars().take(MAX_CHARS).chain(rest.chars()).collect()
+    };
+    let lines: Vec<String> = text.trim_end().lines().map(cut).collect();
+    visible(&lines.join("\n")).into_owned()
+}
+
 /// JSON whose strings hold no character that is invisible or controls a terminal. JSON itself only requires that
 /// for the characters below U+0020.
 pub fn json_visible(json: String) -> String {

@@ -22,7 +22,7 @@ mod records;
 mod threads;
 
 pub use error::{Error, ErrorKind, Malformed};
-pub use escape::{json_visible, markdown, printable, printable_path, visible};
+pub use escape::{excerpt, json_visible, markdown, printable, printable_path, visible};
 pub use natural::sorted_naturally;
 pub use open::checkpoint::{Checkpoint, Layout, Shard, Warning};
 pub use open::config::config_json;

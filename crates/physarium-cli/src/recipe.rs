@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use physarium::audit::grouped;
 use physarium::checkpoint::manifest::Manifest;
 use physarium::checkpoint::{
-    Arithmetic, Calibration, NmPattern, NonFinite, Price, Recipe, Source, Sparsity,
+    Arithmetic, Calibration, NmPattern, NonFinite, Price, Recipe, Source, Sparsity, excerpt,
 };
 use physarium::{
     Allocation, CalibrationOptions, CalibrationText, Error, MethodName, NoEffect, RecipeError,
@@ -280,6 +280,7 @@ impl RecipeArguments {
         } else {
             let bytes = Source::open(path)?.read_all(MAX_RECIPE)?;
             toml::from_slice(&bytes)
+                .map_err(|e| anyhow::anyhow!("{}", excerpt(&e.to_string())))
                 .with_context(|| format!("{}: not a valid recipe", path.display()))?
         };
         check_recipe(&recipe).with_context(|| format!("{}: not a valid recipe", path.display()))?;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use physarium_checkpoint::{Source, printable};
+use physarium_checkpoint::{Source, excerpt, printable};
 use serde::Deserialize;
 
 use super::value::Value;
@@ -80,7 +80,7 @@ impl Claims {
         let bytes = Source::open(path)?.read_all(MAX_BYTES)?;
         let text = String::from_utf8(bytes).map_err(|e| fault(format!("not UTF-8: {e}")))?;
         let File { claim: claims } =
-            toml::from_str(&text).map_err(|e| fault(e.to_string().trim_end().to_owned()))?;
+            toml::from_str(&text).map_err(|e| fault(excerpt(&e.to_string())))?;
         if claims.is_empty() {
             return Err(fault("no claims, expected at least one [[claim]]".to_owned()));
         }
