@@ -8,7 +8,7 @@ pub(super) fn check(base64: &str) -> Result<(), String> {
     let bytes = base64::decode(base64).map_err(|e| format!("precompiled_charsmap: {e}"))?;
     let (size, rest) = bytes.split_first_chunk::<4>().ok_or("precompiled_charsmap: too short")?;
     let size = u32::from_le_bytes(*size) as usize;
-    if size % 4 != 0 || size == 0 || size > rest.len() {
+    if !size.is_multiple_of(4) || size == 0 || size > rest.len() {
         let found = rest.len();
         return Err(format!("precompiled_charsmap: a trie of {size} bytes in {found} bytes"));
     }
