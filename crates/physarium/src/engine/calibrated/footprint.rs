@@ -21,9 +21,9 @@ const TILE: u64 = 32;
 const ROWS: u64 = 256;
 /// Tokens whose Gram matrix is summed at once.
 const GRAM_TOKENS: u64 = 2048;
-/// Rows of a block of conjugate gradients, and columns of a panel of SparseGPT's factor.
+/// Rows of a block of conjugate gradients, and columns of a block of SparseGPT's factor.
 const BLOCK_ROWS: u64 = 192;
-const PANEL: u64 = 256;
+const FACTOR_EDGE: u64 = 128;
 /// Queries whose scores are computed together.
 const QUERIES: u64 = 128;
 /// Stacks, small buffers, the widened weights and packed blocks of products, of each thread.
@@ -127,11 +127,11 @@ impl Footprint<'_> {
             if self.on_tiles { [12 * square, 8 * square] } else { [4 * square; 2] };
         let method = match self.recipe.method.criterion() {
             Criterion::SparseGpt(_) => {
-                let panels = (square + cols * PANEL) / 2 * F64;
-                let inverse = (square + cols * PANEL) / 2 * F32;
-                let each = cols * PANEL * (F64 + F32);
-                (panels + inverse + self.threads() * each)
-                    .max(inverse + square * F32)
+                // The damped matrix in float64, its factor's inverse, and rows that are worked on
+                // (`kernels/factor.rs`); then the inverse and its transpose.
+                let worked_on = (self.threads() + 1) * cols * FACTOR_EDGE * F64;
+                (square * (F64 + F32) + worked_on)
+                    .max(2 * square * F32)
                     .max(square * F32 + all * F32 + rows * BLOCK_ROWS * F64)
             }
             Criterion::ActivationFlow(_) => {
