@@ -70,8 +70,13 @@ pub fn caught() -> u8 {
     u8::try_from(number).ok().filter(|n| *n > 0).unwrap_or(SIGINT as u8)
 }
 
-/// The command line, quoted for a shell.
+/// The command line that goes on with this run, quoted for a shell.
 pub fn command_line() -> String {
+    again(std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()))
+}
+
+/// The arguments without `--restart`, which would discard what was done.
+fn again(arguments: impl Iterator<Item = String>) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
     let quote = |argument: String| {
         if !argument.is_empty() && argument.chars().all(plain) {
@@ -80,6 +85,16 @@ pub fn command_line() -> String {
             format!("'{}'", argument.replace('\'', "'\\''"))
         }
     };
-    let arguments = std::env::args_os().map(|a| quote(a.to_string_lossy().into_owned()));
-    arguments.collect::<Vec<_>>().join(" ")
+    let kept = arguments.filter(|argument| argument != "--restart");
+    kept.map(quote).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_run_goes_on_without_being_discarded() {
+        let arguments = ["physarium", "prune", "a model", "--restart", "--out", "it's"];
+        let again = super::again(arguments.map(str::to_owned).into_iter());
+        assert_eq!(again, r"physarium prune 'a model' --out 'it'\''s'");
+    }
 }
