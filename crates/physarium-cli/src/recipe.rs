@@ -11,7 +11,7 @@ use physarium::checkpoint::{
 };
 use physarium::{
     Allocation, CalibrationOptions, CalibrationText, Error, MethodName, NoEffect, RecipeError,
-    RecipeOption, RecipeOptions, ScopeName, check_recipe, with_arithmetic,
+    RecipeOption, RecipeOptions, ScopeName, check_recipe,
 };
 
 use crate::arguments::{ArithmeticChoice, CALIBRATION, FLOW, METHOD, SelectionArguments};
@@ -289,6 +289,6 @@ impl RecipeArguments {
             return Ok((recipe, None));
         }
         // `Surgery::calibrate` compares its digest with the recipe's.
-        Ok((with_arithmetic(recipe), Some(self.calibration.text()?)))
+        Ok((recipe, Some(self.calibration.text()?)))
     }
 }

@@ -1,7 +1,6 @@
 //! The arithmetic of products with many rows. Everything else has one arithmetic.
 
 use std::fmt;
-use std::str::FromStr;
 
 use crate::instructions::Instructions;
 
@@ -28,7 +27,7 @@ impl Arithmetic {
     /// All of them.
     pub const ALL: [Arithmetic; 2] = [Arithmetic::F32, Arithmetic::Bf16x2];
 
-    /// Its name on the command line and in records.
+    /// Its name in reports.
     pub fn name(self) -> &'static str {
         match self {
             Arithmetic::F32 => "f32",
@@ -70,14 +69,5 @@ impl Arithmetic {
 impl fmt::Display for Arithmetic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
-    }
-}
-
-impl FromStr for Arithmetic {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Arithmetic, String> {
-        let known = Arithmetic::ALL.into_iter().find(|arithmetic| arithmetic.name() == name);
-        known.ok_or_else(|| format!("expected f32 or bf16x2, found {name:?}"))
     }
 }

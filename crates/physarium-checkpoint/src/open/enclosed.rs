@@ -7,18 +7,14 @@ reads the container and whoever reads the unpacked directory see one model.
 
 use std::path::Path;
 
-use serde_json::Value;
-
 use crate::error::{Error, Malformed, Result};
 use crate::escape::printable;
 use crate::open::checkpoint::{Held, SINGLE_NAME, check_index, refuse_too_many, refuse_two_sets};
+use crate::open::config;
 use crate::open::header::{Header, LENGTH_BYTES, MAX_HEADER_BYTES, TensorInfo};
 use crate::open::index::{INDEX_NAME, Index, MAX_INDEX_BYTES};
 use crate::open::tied::is_tied;
 use crate::open::unfinished::UNFINISHED_NAME;
-
-/// Largest `config.json` that is read, in bytes.
-const MAX_CONFIG_BYTES: u64 = 16 << 20;
 
 /// A shard inside another file.
 #[derive(Debug, Clone, Copy)]
@@ -97,8 +93,8 @@ pub fn check_enclosed(files: &dyn EnclosedFiles, shards: &[(&str, Vec<TensorInfo
     }
     let Some(index) = index else { return Ok(()) };
     let is_tied = || {
-        let config = files.read("config.json", MAX_CONFIG_BYTES).ok().flatten();
-        is_tied(&serde_json::from_slice(&config.unwrap_or_default()).unwrap_or(Value::Null))
+        let bytes = files.read(config::CONFIG_NAME, config::MAX_BYTES).ok().flatten();
+        is_tied(&config::of_bytes(&bytes.unwrap_or_default()))
     };
     let paths: Vec<_> = shards.iter().map(|(name, _)| container.join(name)).collect();
     let held = shards.iter().zip(&paths);

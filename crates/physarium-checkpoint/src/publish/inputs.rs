@@ -18,13 +18,14 @@ use crate::open::config::CONFIG_NAME;
 use crate::open::digest::{Digest, Sha256};
 use crate::open::index::INDEX_NAME;
 use crate::open::source::Source;
-use crate::open::unfinished::UNFINISHED_NAME;
+use crate::open::unfinished::{NOTE_START, UNFINISHED_NAME};
 use crate::records::journal::RunRecord;
 use crate::records::manifest::{self, Manifest};
 
 /// Largest marker that is read, in bytes; one takes some 150 bytes per shard.
 const MAX_MARKER_BYTES: u64 = 64 << 20;
-const NOTE: &str = "unfinished physarium output: run the same prune command again to finish it";
+/// What follows the beginning of the note.
+const ADVICE: &str = "run the same prune command again to finish it";
 
 /// What a run's output depends on, beside its recipe, the headers of the shards, their index and `config.json`.
 #[derive(Debug, Clone, Copy)]
@@ -88,7 +89,7 @@ impl InputDigests {
             }
         }
         let calibration_tokens = inputs.calibration_tokens;
-        Ok(InputDigests { note: NOTE.to_owned(), files, shards, calibration_tokens })
+        Ok(InputDigests { note: note(), files, shards, calibration_tokens })
     }
 
     /// What an unfinished output was made from.
@@ -115,7 +116,7 @@ impl InputDigests {
         let shards = manifest.shards.into_iter().map(|shard| (shard.name, shard.input_sha256));
         let shards = shards.filter(|_| wanted.shards == ShardInputs::All).collect();
         let calibration_tokens = wanted.calibration_tokens;
-        Ok(InputDigests { note: NOTE.to_owned(), files, shards, calibration_tokens })
+        Ok(InputDigests { note: note(), files, shards, calibration_tokens })
     }
 
     /// Fails on the first difference from what an unfinished output in `dir` was made from.
@@ -159,6 +160,10 @@ impl InputDigests {
         let text = serde_json::to_string(&(run, self)).expect("records are plain JSON");
         Sha256::of(text.as_bytes())
     }
+}
+
+fn note() -> String {
+    format!("{NOTE_START}: {ADVICE}")
 }
 
 /// Fails if the digest of an input file was known and is another now.

@@ -16,7 +16,7 @@ use super::place::occupant::Occupant;
 use super::place::output_path::OutputPath;
 use super::place::working;
 use super::request::Overwrite;
-use super::space::check_space;
+use super::space::Disk;
 use crate::error::{Error, Result};
 use crate::open::source::FileIdentity;
 
@@ -49,7 +49,7 @@ impl NewFile {
         if replaces.is_some() && overwrite == Overwrite::Refuse {
             return Err(file_exists(&place.dir(), "a file"));
         }
-        check_space(&place.parent, bytes)?;
+        Disk::check(&place.parent, bytes)?;
         let dir = place.packing();
         working::create(&dir)?;
         let part = dir.join(INNER_NAME);
@@ -148,7 +148,7 @@ impl NewDirectory {
         let place = OutputPath::check(out, input)?;
         let lock = place.lock()?;
         refuse_filled(&place)?;
-        check_space(&place.parent, bytes)?;
+        Disk::check(&place.parent, bytes)?;
         let working = place.unpacking();
         working::create(&working)?;
         let dir = working.join(INNER_NAME);

@@ -25,6 +25,15 @@ impl Disk {
         let stat = rustix::fs::statvfs(path).map_err(|e| Error::io(path, "statvfs", e.into()))?;
         Ok(Disk { free: stat.f_bavail.saturating_mul(stat.f_frsize) })
     }
+
+    /// Checks that `output` more bytes and a margin of 5 % fit on the file system of `parent`.
+    ///
+    /// # Errors
+    /// `NoSpace` if they do not; `Io`.
+    pub fn check(parent: &Path, output: u64) -> Result<()> {
+        let free = Disk::of(parent)?.free;
+        if with_margin(output) > free { Err(no_space(parent, output, free)) } else { Ok(()) }
+    }
 }
 
 /// The error when `output` more bytes and the margin do not fit into `free` bytes.
@@ -34,12 +43,6 @@ pub(super) fn no_space(parent: &Path, output: u64, free: u64) -> Error {
 
 fn with_margin(output: u64) -> u64 {
     output.saturating_add(output / MARGIN_DIVISOR)
-}
-
-/// Fails if `output` bytes and the margin do not fit on the file system of `parent`.
-pub(super) fn check_space(parent: &Path, output: u64) -> Result<()> {
-    let free = Disk::of(parent)?.free;
-    if with_margin(output) > free { Err(no_space(parent, output, free)) } else { Ok(()) }
 }
 
 /// Bytes of the files below a directory, if there is one. Links are not followed.

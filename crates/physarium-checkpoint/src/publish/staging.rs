@@ -26,10 +26,10 @@ use super::place::lock::Lock;
 use super::place::occupant::{Occupant, Replaceable};
 use super::place::output_path::OutputPath;
 use super::place::working;
-use super::request::{FinishedShard, Overwrite, Resume, StagingRequest};
+use super::request::{FinishedShard, Resume, StagingRequest};
 use super::resume;
 use super::solved_dir::SOLVED_DIR;
-use super::space::{bytes_below, check_space};
+use super::space::{Disk, bytes_below};
 use crate::error::{Error, Result};
 use crate::open::digest::{Digest, Sha256};
 use crate::open::source::Source;
@@ -74,16 +74,9 @@ impl Staging {
             Resume::Restart => working::refuse_foreign(&dir)?,
             Resume::Continue => working::refuse_links(&dir, SOLVED_DIR)?,
         }
-        let replaces = match (place.occupant()?, request.overwrite) {
-            (Occupant::Absent | Occupant::Empty, _) => None,
-            (Occupant::Finished, Overwrite::Replace) => {
-                Some(Replaceable::check(&place.dir(), on_bytes)?)
-            }
-            (Occupant::Finished, Overwrite::Refuse) => {
-                let what = "output exists";
-                let expected = "a new or empty directory (or --force to replace this one)";
-                return Err(occupied(&place, what, expected, "a finished physarium output"));
-            }
+        let replaces = match place.refuse_finished(request.overwrite)? {
+            Occupant::Absent | Occupant::Empty => None,
+            Occupant::Finished => Some(Replaceable::check(&place.dir(), on_bytes)?),
         };
         if request.resume == Resume::Restart {
             working::remove(&dir)?;
@@ -98,7 +91,7 @@ impl Staging {
         };
         let written = request.output_bytes.saturating_add(solved_bytes);
         // What is there is kept, or removed before anything is written.
-        check_space(&place.parent, written.saturating_sub(bytes_below(&dir)?))?;
+        Disk::check(&place.parent, written.saturating_sub(bytes_below(&dir)?))?;
         let (journal, finished) = match &mut earlier {
             Some(earlier) => {
                 let finished = earlier.verify(&dir, (checkpoint, &digests), on_bytes)?;
@@ -273,19 +266,18 @@ impl Staging {
                     Some(_) => "output changed during the run",
                     None => "output appeared during the run",
                 };
-                let expected = "a new or empty directory, or what was there before";
-                return Err(occupied(&self.place, what, expected, "a finished physarium output"));
+                return Err(Error::Output {
+                    path: out,
+                    what,
+                    expected: "a new or empty directory, or what was there before".to_owned(),
+                    found: "a finished physarium output".to_owned(),
+                });
             }
         }
         sync_dir(&self.place.parent)?;
         // This also removes what a run with --force left when it was killed at this point.
         working::remove(&replaced)
     }
-}
-
-fn occupied(place: &OutputPath, what: &'static str, expected: &str, found: &str) -> Error {
-    let (expected, found) = (expected.to_owned(), found.to_owned());
-    Error::Output { path: place.dir(), what, expected, found }
 }
 
 /// Creates the staging directory with its marker and the journal's first line.

@@ -25,7 +25,7 @@ use physarium_kernels::Compute;
 use super::conjugate_gradients::Iterate;
 use super::keep::Keep;
 use super::order::Order;
-use super::problem::{Problem, Solution, Unsolved, not_zero};
+use super::problem::{Problem, Solution, Unsolved, not_zero, unless_stopped};
 use super::scaled::Scaled;
 
 /// Parameters of the activation flow.
@@ -84,9 +84,7 @@ pub fn activation_flow(
     if zeros > 0 {
         let solver = scaled.solver(compute, parameters.gradient_steps);
         for t in 1..=parameters.iterations {
-            if compute.is_stopped() {
-                return Err(Unsolved::Stopped);
-            }
+            unless_stopped(compute)?;
             let progress = t as f32 / parameters.iterations as f32;
             let penalty = progress.max(0.02);
             let floor = libm::powf(10.0, -3.0 * progress);
@@ -104,9 +102,7 @@ pub fn activation_flow(
             *q *= *conductance;
         }
         for begin in (0..parameters.refit_steps).step_by(RECOMPUTE) {
-            if compute.is_stopped() {
-                return Err(Unsolved::Stopped);
-            }
+            unless_stopped(compute)?;
             scaled.unmet_demand(compute, &flow, &mut unmet);
             let steps = RECOMPUTE.min(parameters.refit_steps - begin);
             // An infinite cost keeps a closed tube closed.
@@ -119,10 +115,8 @@ pub fn activation_flow(
         0 => problem.weights.to_vec(),
         _ => open_tubes(scaled.weights_of(flow), &conductance, problem, &order),
     };
-    match compute.is_stopped() {
-        true => Err(Unsolved::Stopped),
-        false => Ok(Solution { weights, dead_inputs: problem.dead_inputs() }),
-    }
+    unless_stopped(compute)?;
+    Ok(Solution { weights, dead_inputs: problem.dead_inputs() })
 }
 
 /// Marks the tubes that stay open. Where the weights have as many zeros as asked for, those are the tubes that close.

@@ -40,6 +40,11 @@ pub struct Solution {
     pub dead_inputs: usize,
 }
 
+/// Fails if the work was stopped, so that its results are meaningless.
+pub(super) fn unless_stopped(compute: &Compute) -> Result<(), Unsolved> {
+    if compute.is_stopped() { Err(Unsolved::Stopped) } else { Ok(()) }
+}
+
 /// Why a problem has no solution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unsolved {

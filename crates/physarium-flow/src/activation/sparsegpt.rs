@@ -16,7 +16,7 @@ use physarium_kernels::{Compute, inverse_factor};
 
 use super::keep::Keep;
 use super::order::{Order, Part, divide};
-use super::problem::{Problem, Solution, Unsolved, not_zero};
+use super::problem::{Problem, Solution, Unsolved, not_zero, unless_stopped};
 
 /// Number of columns in a block.
 const BLOCK: usize = 128;
@@ -55,10 +55,8 @@ pub fn sparsegpt(
             prune_groups(compute, problem, Ordered { factor: &factor, order: &order }, pattern)
         }
     };
-    match compute.is_stopped() {
-        true => Err(Unsolved::Stopped),
-        false => Ok(Solution { weights, dead_inputs: problem.dead_inputs() }),
-    }
+    unless_stopped(compute)?;
+    Ok(Solution { weights, dead_inputs: problem.dead_inputs() })
 }
 
 /// Prunes only weights that cost nothing: no other weight has to compensate.
@@ -253,9 +251,7 @@ fn spreading(compute: &Compute, problem: &Problem<'_>) -> Result<Vec<f32>, Unsol
         *power = if *power == 0.0 { 1.0 } else { *power } + damping;
     }
     let inverse = inverse_factor(compute, reversed, cols);
-    if compute.is_stopped() {
-        return Err(Unsolved::Stopped);
-    }
+    unless_stopped(compute)?;
     let inverse = inverse.ok_or(Unsolved::NotPositiveDefinite)?;
     // L⁻ᵀ; reversed and transposed it is U.
     let mut upper = vec![0.0; cols * cols];
@@ -264,5 +260,6 @@ fn spreading(compute: &Compute, problem: &Problem<'_>) -> Result<Vec<f32>, Unsol
             *to = inverse[(cols - 1 - j) * cols + cols - 1 - i];
         }
     });
-    if compute.is_stopped() { Err(Unsolved::Stopped) } else { Ok(upper) }
+    unless_stopped(compute)?;
+    Ok(upper)
 }

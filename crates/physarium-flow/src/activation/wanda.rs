@@ -8,7 +8,7 @@ use physarium_kernels::Compute;
 
 use super::keep::Keep;
 use super::order::{Order, Part, divide};
-use super::problem::{Problem, Solution, Unsolved};
+use super::problem::{Problem, Solution, Unsolved, unless_stopped};
 
 /// Number of rows that one task prunes.
 const ROWS: usize = 32;
@@ -45,8 +45,6 @@ pub fn wanda(compute: &Compute, problem: &Problem<'_>, keep: Keep) -> Result<Sol
             weights.iter_mut().zip(mask).filter(|(_, kept)| !kept).for_each(|(w, _)| *w = 0.0);
         }
     });
-    match compute.is_stopped() {
-        true => Err(Unsolved::Stopped),
-        false => Ok(Solution { weights, dead_inputs: problem.dead_inputs() }),
-    }
+    unless_stopped(compute)?;
+    Ok(Solution { weights, dead_inputs: problem.dead_inputs() })
 }

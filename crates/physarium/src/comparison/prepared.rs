@@ -53,9 +53,11 @@ impl Prepared {
         refuse_inside(request.dir, request.eval.model)?;
         let eval = EvalPlan::new(&EvalRequest { against: None, ..request.eval }, progress)?;
         let key = key(request, &eval, cancel, progress)?;
-        let discards = refuse_other_comparison(request, &key)?;
+        let earlier = Earlier::look(request.dir, &key)?;
+        let is_begun = matches!(earlier, Earlier::Same);
+        let discards = refuse_other_comparison(request, earlier)?;
         if !discards {
-            refuse_taken(request, &key)?;
+            refuse_taken(request, &key, is_begun)?;
         }
         check_space(request, &key, &surgeries, &eval)?;
         Ok(Prepared { surgeries, key, discards })
@@ -169,8 +171,8 @@ fn model_digests(model: &Path, cancel: &Cancel, progress: &mut dyn Progress) -> 
 ///
 /// # Errors
 /// `Checkpoint` for another comparison that is not to be discarded.
-fn refuse_other_comparison(request: &ComparisonRequest<'_>, key: &Value) -> Result<bool> {
-    match (Earlier::look(request.dir, key)?, request.begun) {
+fn refuse_other_comparison(request: &ComparisonRequest<'_>, earlier: Earlier) -> Result<bool> {
+    match (earlier, request.begun) {
         (Earlier::None, _) | (Earlier::Same, Begun::Resume) => Ok(false),
         (Earlier::Same | Earlier::Other(_), Begun::Discard) => Ok(true),
         (Earlier::Other(what), Begun::Resume) => Err(in_the_way(
@@ -181,9 +183,8 @@ fn refuse_other_comparison(request: &ComparisonRequest<'_>, key: &Value) -> Resu
     }
 }
 
-/// Fails if something that this comparison did not make has a name that it needs.
-fn refuse_taken(request: &ComparisonRequest<'_>, key: &Value) -> Result<()> {
-    let is_begun = matches!(Earlier::look(request.dir, key)?, Earlier::Same);
+/// Fails if something that this comparison did not make has a name that it needs. `is_begun`: its own records are there.
+fn refuse_taken(request: &ComparisonRequest<'_>, key: &Value, is_begun: bool) -> Result<()> {
     for name in request.tables.iter().filter(|_| !is_begun) {
         for path in [request.dir.join(name), request.dir.join(format!("{name}.part"))] {
             if path.symlink_metadata().is_ok() {
@@ -236,14 +237,8 @@ fn check_space(
     if outputs == 0 {
         return Ok(());
     }
-    let output = outputs + eval.states_bytes;
-    let needed = output + output / 20;
     let absolute =
         std::path::absolute(request.dir).map_err(|e| Fault::io(request.dir, "resolve", e))?;
-    let path = absolute.ancestors().find(|above| above.is_dir()).unwrap_or(request.dir).to_owned();
-    let free = Disk::of(&path)?.free;
-    if needed > free {
-        return Err(Fault::NoSpace { path, needed, output, free }.into());
-    }
-    Ok(())
+    let path = absolute.ancestors().find(|above| above.is_dir()).unwrap_or(request.dir);
+    Ok(Disk::check(path, outputs + eval.states_bytes)?)
 }

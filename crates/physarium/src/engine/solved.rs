@@ -20,6 +20,7 @@ use physarium_checkpoint::{
     Blake3, Digest, Dtype, Error as CheckpointError, PlannedTensor, Shard, Source, TensorInfo,
     write_whole_with,
 };
+use physarium_flow::FloatFormat;
 use physarium_model::Dense;
 use safetensors::tensor::TensorView;
 use serde::{Deserialize, Serialize};
@@ -240,10 +241,10 @@ fn stored_form(weights: &Dense) -> (safetensors::Dtype, &[u8]) {
     }
 }
 
-/// Whether no weight is NaN or infinite: whether no exponent has all bits set.
+/// Whether no weight is NaN or infinite.
 fn is_finite(weights: &Dense) -> bool {
     match weights {
-        Dense::Bf16(bits) => bits.iter().all(|bits| bits & 0x7f80 != 0x7f80),
+        Dense::Bf16(bits) => bits.iter().all(|bits| FloatFormat::Bf16.is_finite((*bits).into())),
         Dense::F16(weights) => weights.iter().all(|weight| weight.is_finite()),
         Dense::F32(weights) => weights.iter().all(|weight| weight.is_finite()),
     }

@@ -6,7 +6,7 @@ use physarium_model as model;
 use crate::error::Result;
 
 /// A recipe that says its arithmetic: that of this machine, if its method is activation-aware and it does not say.
-pub fn with_arithmetic(mut recipe: Recipe) -> Recipe {
+pub(crate) fn with_arithmetic(mut recipe: Recipe) -> Recipe {
     if recipe.needs().calibration.is_some() {
         recipe.arithmetic.get_or_insert_with(of_machine);
     }

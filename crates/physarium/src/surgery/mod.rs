@@ -14,11 +14,11 @@ use std::time::Duration;
 use physarium_checkpoint::journal::Totals;
 use physarium_checkpoint::manifest::{self, FileEntry, LeftOut};
 use physarium_checkpoint::{
-    Amount, Arithmetic, Checkpoint, Disposition, Dtype, Found, Inputs, Occupant, Orientation,
-    Overwrite, PlannedTensor, Purpose, Recipe, SOLVED_DIR, Scope, Shard, ShardInputs, Sidecar,
-    Staging, StagingRequest, TargetPlan, config_json,
+    Amount, Arithmetic, Checkpoint, Disposition, Dtype, Found, Inputs, Orientation, PlannedTensor,
+    Purpose, Recipe, SOLVED_DIR, Scope, Shard, ShardInputs, Sidecar, Staging, StagingRequest,
+    TargetPlan, config_json,
 };
-use physarium_model::{Decoder, Residency};
+use physarium_model::{Decoder, Residency, release_memory};
 
 use crate::calibration::{self, CalibrationText};
 use crate::cancel::Cancel;
@@ -136,6 +136,8 @@ impl Surgery {
             Some(windows) => windows,
             None => text.windows(decoder.files(), &calibration)?,
         };
+        // What tokenizing has freed is used again, so that it does not count.
+        release_memory();
         let dtype = decoder.dtype()?;
         self.memory = self.memory.with(&Footprint {
             config: decoder.config(),
@@ -171,16 +173,7 @@ impl Surgery {
     /// # Errors
     /// `Checkpoint` for a place that it would refuse.
     pub fn look_at_output(&self, output: Output<'_>) -> Result<Found> {
-        let found = Found::at(output.dir, self.checkpoint.dir())?;
-        if found.output == Occupant::Finished && output.overwrite == Overwrite::Refuse {
-            return Err(Error::Checkpoint(physarium_checkpoint::Error::Output {
-                path: output.dir.to_owned(),
-                what: "output exists",
-                expected: "a new or empty directory (or --force to replace this one)".to_owned(),
-                found: "a finished physarium output".to_owned(),
-            }));
-        }
-        Ok(found)
+        Ok(Found::for_run(output.dir, self.checkpoint.dir(), output.overwrite)?)
     }
 
     /// How long the run would take, from about a second of its work. `None` for a magnitude method with a sparsity of

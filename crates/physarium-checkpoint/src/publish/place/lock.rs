@@ -153,7 +153,8 @@ fn not_a_lock(path: PathBuf) -> Error {
     }
 }
 
-fn identity(meta: &Metadata) -> (u64, u64) {
+/// What two names of one file have in common.
+pub(super) fn identity(meta: &Metadata) -> (u64, u64) {
     (meta.dev(), meta.ino())
 }
 

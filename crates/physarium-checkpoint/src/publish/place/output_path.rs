@@ -5,15 +5,15 @@ The parent directory must exist. The output must not be the input, inside it or 
 device and inode because of bind mounts), and must not be a link.
 */
 
-use std::fs::{self, Metadata};
+use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::lock::Lock;
+use super::lock::{Lock, identity};
 use super::occupant::Occupant;
 use crate::error::{Error, Result};
 use crate::escape::printable;
+use crate::publish::request::Overwrite;
 
 /// What a run would find at the path of its output and beside it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +30,20 @@ impl Found {
     /// # Errors
     /// `Output` for a path that no run would write to; `Io`.
     pub fn at(out: &Path, input: &Path) -> Result<Found> {
+        Found::of(&OutputPath::check(out, input)?)
+    }
+
+    /// As [`Found::at`], for a run that may or may not overwrite a finished output.
+    ///
+    /// # Errors
+    /// The same, and `Output` for a finished output that is not to be overwritten.
+    pub fn for_run(out: &Path, input: &Path, overwrite: Overwrite) -> Result<Found> {
         let place = OutputPath::check(out, input)?;
+        place.refuse_finished(overwrite)?;
+        Found::of(&place)
+    }
+
+    fn of(place: &OutputPath) -> Result<Found> {
         let staging = place.staging();
         let unfinished = staging.symlink_metadata().is_ok().then_some(staging);
         Ok(Found { output: place.occupant()?, unfinished })
@@ -120,6 +133,19 @@ impl OutputPath {
         Occupant::of(&self.dir())
     }
 
+    /// What exists at the output's path, unless it is a finished output that is not to be overwritten.
+    pub fn refuse_finished(&self, overwrite: Overwrite) -> Result<Occupant> {
+        match (self.occupant()?, overwrite) {
+            (Occupant::Finished, Overwrite::Refuse) => Err(Error::Output {
+                path: self.dir(),
+                what: "output exists",
+                expected: "a new or empty directory (or --force to replace this one)".to_owned(),
+                found: "a finished physarium output".to_owned(),
+            }),
+            (occupant, _) => Ok(occupant),
+        }
+    }
+
     fn refuse_input(&self, out: &Path, input: &Path) -> Result<()> {
         let real_input = fs::canonicalize(input).map_err(|e| Error::io(input, "resolve", e))?;
         let dir = self.dir();
@@ -148,10 +174,6 @@ impl OutputPath {
     pub fn lock(&self) -> Result<Lock> {
         Lock::take(self.parent.join(format!("{}.lock", self.name)))
     }
-}
-
-fn identity(meta: &Metadata) -> (u64, u64) {
-    (meta.dev(), meta.ino())
 }
 
 fn same(a: &Path, b: &Path) -> bool {

@@ -25,8 +25,8 @@ pub fn as_json(comparison: &Comparison) -> serde_json::Value {
 
 /// Writes the rows so far.
 pub fn write(out: &Path, comparison: &Comparison) -> anyhow::Result<()> {
-    let json = serde_json::to_string_pretty(&as_json(comparison))?;
-    for (name, text) in FILES.into_iter().zip([as_text(comparison), json + "\n"]) {
+    let json = output::json_text(&as_json(comparison))?;
+    for (name, text) in FILES.into_iter().zip([as_text(comparison), json]) {
         output::file(&out.join(name), &text)?;
     }
     Ok(())

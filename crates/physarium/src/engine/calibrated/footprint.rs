@@ -48,12 +48,12 @@ impl Footprint<'_> {
     pub fn bytes(&self) -> u64 {
         let needs = self.recipe.needs();
         let gradients = if needs.gradients { self.gradients() } else { 0 };
-        let own = gradients.max(self.solving()) + REST + self.threads() * PER_THREAD;
-        // What the allocator keeps between blocks that are freed: up to one part in six, measured (benchmarks/README.md).
-        // What tokenizing has freed counts for nothing: it is used again.
-        physarium_model::release_memory();
+        let arrays = gradients.max(self.solving());
+        // What the allocator keeps between arrays that are freed: up to one part in six, measured (benchmarks/README.md).
+        let kept = arrays / 6;
         let before = peak::resident_bytes().unwrap_or(0);
-        (before + own + own / 6).max(peak::peak_resident_bytes().unwrap_or(0))
+        let most = before + arrays + kept + REST + self.threads() * PER_THREAD;
+        most.max(peak::peak_resident_bytes().unwrap_or(0))
     }
 
     /// The pass over gradients (`physarium_model::sensitivities`).
