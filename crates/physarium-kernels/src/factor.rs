@@ -128,7 +128,7 @@ fn invert(compute: &Compute, lower: &[f64], inverses: &[Vec<f64>], width: usize)
 }
 
 /// Replaces the lower half of the first block of `matrix`, whose rows are `stride` apart, by its Cholesky factor.
-fn factor_block(matrix: &mut [f64], stride: usize, edge: usize) -> Option<()> {
+pub(crate) fn factor_block(matrix: &mut [f64], stride: usize, edge: usize) -> Option<()> {
     for row in 0..edge {
         for col in 0..=row {
             let mut rest = matrix[row * stride + col];
@@ -148,7 +148,7 @@ fn factor_block(matrix: &mut [f64], stride: usize, edge: usize) -> Option<()> {
 }
 
 /// The inverse `[edge, edge]` of the lower triangular block at the beginning of `lower`.
-fn inverse_block(lower: &[f64], stride: usize, edge: usize) -> Vec<f64> {
+pub(crate) fn inverse_block(lower: &[f64], stride: usize, edge: usize) -> Vec<f64> {
     let mut inverse = vec![0.0; edge * edge];
     for row in 0..edge {
         let diagonal = lower[row * stride + row];

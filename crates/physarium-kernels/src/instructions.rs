@@ -80,6 +80,8 @@ fn has_tiles() -> bool {
 
 /// Runs an operation, compiled for the vector instructions of this process.
 ///
+/// The operation's `call`, and what it calls, must be `#[inline(always)]` to be compiled so; a closure is not.
+///
 /// Operations in Rust give the same bits on all of them, as long as they call no function of the platform's library.
 pub fn dispatch<O: NullaryFnOnce>(operation: O) -> O::Output {
     static ARCH: OnceLock<Arch> = OnceLock::new();

@@ -3,7 +3,7 @@ The numerical kernels of a decoder: matrix products and elementwise maths.
 
 In: slices of `f32`, and weights in the dtype that they are stored in ([`Dense`], [`Sparse`]). Out: slices
 of `f32`. [`Compute`] holds the threads, the arithmetic and the instruction set; a [`Linear`] is a projection;
-[`Compute::multiply`] is the product of two small matrices; [`Gram`], [`add_cross`], [`Symmetric`] and
+[`Compute::multiply`] is the product of two small matrices; [`Gram`], [`add_cross`], [`Symmetric`], [`invert`] and
 [`inverse_factor`] serve the activation-aware pruning methods; [`vector`] has the operations on rows.
 
 All sums are float32 or float64. No result depends on the number of threads, and none on the instruction set: results of
@@ -21,6 +21,7 @@ mod blocked;
 mod compute;
 mod factor;
 mod instructions;
+mod inverse;
 mod matvec;
 mod memory;
 mod products;
@@ -32,7 +33,9 @@ pub use arithmetic::{Arithmetic, ArithmeticUnavailable};
 pub use compute::{Compute, ComputeError};
 pub use factor::inverse_factor;
 pub use instructions::{INSTRUCTIONS_VARIABLE, NoSuchInstructions, check_instructions, dispatch};
+pub use inverse::invert;
 pub use matvec::VectorKind;
+pub use pulp::NullaryFnOnce as Operation;
 pub use memory::{Buffer, large_zeroed, release_memory};
 pub use products::{
     Gram, Left, Linear, Output, Precision, Right, Symmetric, add_cross, forward_all,

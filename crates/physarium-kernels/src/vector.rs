@@ -20,7 +20,7 @@ const RUN: usize = 1024;
 
 /// eˣ with an error of at most 2 units in the last place; zero below -87, infinite above 88.7.
 #[inline(always)]
-fn exp(x: f32) -> f32 {
+pub fn exp(x: f32) -> f32 {
     /// Adding it rounds to an integer, which is then in the low bits.
     const ROUND: f32 = 12_582_912.0;
     /// The first ten bits of ln 2.
@@ -44,6 +44,23 @@ fn exp(x: f32) -> f32 {
     let value = fraction * power(half) * power(n.wrapping_sub(half));
     let value = if x < -87.0 { 0.0 } else { value };
     if x.is_nan() { x } else { value }
+}
+
+/// ln x with an error of at most 2⁻²² of its size, or of one near x = 1, for normal positive numbers.
+#[inline(always)]
+pub fn ln(x: f32) -> f32 {
+    // x = 2ⁿ m, √½ ≤ m < √2; ln m = 2 artanh(s), s = (m − 1) / (m + 1), |s| < 0.172.
+    const ROOT_HALF: u32 = 0x3f35_04f3;
+    let shifted = x.to_bits().wrapping_sub(ROOT_HALF) as i32;
+    let n = (shifted >> 23) as f32;
+    let m = f32::from_bits(((shifted & 0x007f_ffff) as u32).wrapping_add(ROOT_HALF));
+    let s = (m - 1.0) / (m + 1.0);
+    let square = s * s;
+    let tail = (1.0 / 9.0_f32).mul_add(square, 1.0 / 7.0);
+    let tail = tail.mul_add(square, 1.0 / 5.0);
+    let tail = tail.mul_add(square, 1.0 / 3.0);
+    let twice = s + s;
+    n.mul_add(std::f32::consts::LN_2, (twice * square).mul_add(tail, twice))
 }
 
 /// The sum of `term` over pairs of elements of `x` and `y` at the same index.
@@ -365,6 +382,16 @@ mod tests {
         }
         assert_eq!((exp(0.0), exp(-1000.0), exp(f32::NEG_INFINITY)), (1.0, 0.0, 0.0));
         assert!(exp(100.0).is_infinite() && exp(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn ln_has_a_small_error() {
+        for i in 1..40_000u32 {
+            let x = f32::from_bits(f32::MIN_POSITIVE.to_bits() + i * 50_000);
+            let (found, expected) = (f64::from(ln(x)), f64::from(x).ln());
+            assert!((found - expected).abs() < 2.5e-7 * expected.abs().max(1.0), "{x}: {found} {expected}");
+        }
+        assert_eq!(ln(1.0), 0.0);
     }
 
     #[test]

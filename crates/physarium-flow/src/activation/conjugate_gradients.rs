@@ -1,19 +1,18 @@
 /*!
 Conjugate gradients for many right-hand sides at once, one for each row of a projection.
 
-In: the flow q and the unmet demand b − G q of each row, a diagonal cost for each element. Out: q after some
-steps towards (G + cost) q = b, and b − G q for it. The Jacobi preconditioner is used; the diagonal of G is 1.
+In: the flow q and the unmet demand b − G q of each row, and which tubes are open. Out: q after some steps towards
+G q = b on the open tubes, and b − G q for it. The diagonal of G is 1, so that no preconditioner is needed.
 
 Rows are processed in blocks of [`ROWS`]: a step is one product with G and one pass over each row.
 */
 
-use physarium_kernels::{Compute, Precision, Symmetric, dispatch};
+use physarium_kernels::{Compute, Operation, Precision, Symmetric, dispatch};
 
-/// Number of rows that one task solves together.
-pub(super) const ROWS: usize = 192;
+use super::network::ROWS;
 
 /// The matrix G, and what the steps run on.
-pub(super) struct ConjugateGradients<'a> {
+pub(super) struct Refit<'a> {
     pub(super) compute: &'a Compute,
     /// G `[cols, cols]`, with a unit diagonal.
     pub(super) gram: &'a Symmetric,
@@ -30,46 +29,24 @@ pub(super) struct Iterate<'a> {
     pub(super) unmet: &'a mut [f32],
 }
 
-/// The diagonal terms of a block of rows.
-struct Diagonal {
-    cost: Vec<f32>,
-    /// 1 ÷ (1 + cost): the inverse of the diagonal of G + cost; zero where the cost is infinite.
-    inverse: Vec<f32>,
-}
-
-impl Diagonal {
-    fn new(conductance: &[f32], cost: impl Fn(f32) -> f32) -> Diagonal {
-        let mut cost: Vec<f32> = conductance.iter().map(|d| cost(*d)).collect();
-        let inverse: Vec<f32> = cost.iter().map(|cost| 1.0 / (1.0 + cost)).collect();
-        // Elements of infinite cost take no part; 0 · ∞ would be NaN.
-        cost.iter_mut().filter(|cost| cost.is_infinite()).for_each(|cost| *cost = 0.0);
-        Diagonal { cost, inverse }
-    }
-}
-
-impl ConjugateGradients<'_> {
-    /// Takes steps towards (G + cost(conductance)) q = b. An element of infinite cost keeps its value.
-    pub(super) fn run(
-        &self,
-        iterate: Iterate<'_>,
-        conductance: &[f32],
-        cost: impl Fn(f32) -> f32 + Sync,
-    ) {
+impl Refit<'_> {
+    /// Takes steps towards G q = b on the tubes that are open `[rows, cols]`. The others keep their flow.
+    pub(super) fn run(&self, iterate: Iterate<'_>, open: &[bool]) {
         let block = ROWS * self.cols;
         let mut blocks: Vec<_> = iterate
             .flow
             .chunks_mut(block)
             .zip(iterate.unmet.chunks_mut(block))
-            .zip(conductance.chunks(block))
+            .zip(open.chunks(block))
             .collect();
         self.compute.each_chunk(&mut blocks, 1, |_, block| {
-            let ((flow, unmet), conductance) = &mut block[0];
-            self.solve(Iterate { flow, unmet }, &Diagonal::new(conductance, &cost));
+            let ((flow, unmet), open) = &mut block[0];
+            self.solve(Iterate { flow, unmet }, open);
         });
     }
 
     /// The steps for a block of rows, each with its own step lengths.
-    fn solve(&self, Iterate { flow, unmet }: Iterate<'_>, diagonal: &Diagonal) {
+    fn solve(&self, Iterate { flow, unmet }: Iterate<'_>, open: &[bool]) {
         let cols = self.cols;
         let mut direction = vec![0.0; flow.len()];
         let mut norms = vec![0.0; flow.len() / cols];
@@ -85,11 +62,10 @@ impl ConjugateGradients<'_> {
                     unmet: &mut unmet[here.clone()],
                     direction: &mut direction[here.clone()],
                     product: &mut product[here.clone()],
-                    cost: &diagonal.cost[here.clone()],
-                    inverse: &diagonal.inverse[here],
+                    open: &open[here],
+                    norm: (step > 0).then_some(*norm),
                 };
-                let previous_norm = (step > 0).then_some(*norm);
-                *norm = dispatch(|| row.step(previous_norm));
+                *norm = dispatch(row);
             }
             if step < self.steps {
                 self.gram.multiply(self.compute, &direction, Precision::Coarse, &mut product);
@@ -105,20 +81,21 @@ struct Row<'a> {
     direction: &'a mut [f32],
     /// G · direction; after a step, the residual.
     product: &'a mut [f32],
-    cost: &'a [f32],
-    inverse: &'a [f32],
+    open: &'a [bool],
+    /// Norm of the previous residual; `None` in the first step, which has no direction yet.
+    norm: Option<f64>,
 }
 
-impl Row<'_> {
-    /// Moves along the direction and computes the next one. `norm`: that of the previous residual, or `None`
-    /// in the first step, which has no direction yet. Returns the norm of the residual; zero once the row has
-    /// converged.
+impl Operation for Row<'_> {
+    /// Norm of the residual; zero once the row has converged.
+    type Output = f64;
+
+    /// Moves along the direction and computes the next one.
     #[inline(always)]
-    fn step(self, norm: Option<f64>) -> f64 {
-        let Row { flow, unmet, direction, product, cost, inverse } = self;
+    fn call(self) -> f64 {
+        let Row { flow, unmet, direction, product, open, norm } = self;
         if let Some(norm) = norm {
-            let curvature = sum([&*direction, &*product, cost], |p, gp, _| p * gp)
-                + sum([&*direction, &*direction, cost], |p, _, cost| p * p * cost);
+            let curvature = sum(direction, product);
             if curvature.is_nan() || curvature <= 0.0 || norm <= 0.0 {
                 return 0.0;
             }
@@ -131,35 +108,31 @@ impl Row<'_> {
         }
         // The product is not needed any more: the residual takes its memory.
         let residual = product;
-        for ((r, unmet), (cost, q)) in residual.iter_mut().zip(unmet).zip(cost.iter().zip(&*flow)) {
-            *r = *unmet - cost * q;
+        for ((r, unmet), open) in residual.iter_mut().zip(unmet).zip(open) {
+            *r = if *open { *unmet } else { 0.0 };
         }
-        let next = sum([&*residual, &*residual, inverse], |r, _, inverse| r * r * inverse);
+        let next = sum(residual, residual);
         let turn = norm.map_or(0.0, |norm| (next / norm) as f32);
-        for ((p, r), inverse) in direction.iter_mut().zip(&*residual).zip(inverse) {
-            *p = *r * inverse + turn * *p;
-        }
+        direction.iter_mut().zip(&*residual).for_each(|(p, r)| *p = *r + turn * *p);
         next
     }
 }
 
-/// Σ term(aᵢ, bᵢ, cᵢ): in float32 lanes within runs, in float64 over the runs.
+/// Σ aᵢ bᵢ: in float32 lanes within runs, in float64 over the runs.
 #[inline(always)]
-fn sum([a, b, c]: [&[f32]; 3], term: impl Fn(f32, f32, f32) -> f32) -> f64 {
+fn sum(a: &[f32], b: &[f32]) -> f64 {
     const LANES: usize = 16;
     const RUN: usize = 1024;
     let mut total = 0.0;
-    for ((a, b), c) in a.chunks(RUN).zip(b.chunks(RUN)).zip(c.chunks(RUN)) {
+    for (a, b) in a.chunks(RUN).zip(b.chunks(RUN)) {
         let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
-        let (c, c_rest) = c.as_chunks::<LANES>();
         let mut lanes = [0.0f32; LANES];
-        for ((a, b), c) in a.iter().zip(b).zip(c) {
+        for (a, b) in a.iter().zip(b) {
             for lane in 0..LANES {
-                lanes[lane] += term(a[lane], b[lane], c[lane]);
+                lanes[lane] += a[lane] * b[lane];
             }
         }
-        let rest = a_rest.iter().zip(b_rest).zip(c_rest);
-        let rest: f32 = rest.map(|((a, b), c)| term(*a, *b, *c)).sum();
+        let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
         total += lanes.iter().map(|lane| f64::from(*lane)).sum::<f64>() + f64::from(rest);
     }
     total

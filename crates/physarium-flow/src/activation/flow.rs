@@ -1,126 +1,242 @@
 /*!
 Activation flow: each row of a projection is a network of tubes that has to reproduce the row's output.
 
-In: a [`Problem`]. Out: a [`Solution`] whose remaining weights are updated to compensate.
+In: a [`Problem`] on a [`FlowNetwork`]. Out: a [`Solution`] whose remaining weights are updated to compensate.
 
-Tube i carries the flow qᵢ; its conductance Dᵢ grows with the flow and shrinks without it:
+The demand b of a row is its target outputs, seen from its inputs; G is the Gram matrix of the inputs with a unit
+diagonal. Tube i is offered the flow yᵢ, carries a part of it, and refuses the rest:
 
 ```text
-flow         (G + λ (D + ε)⁻¹) q = b          the cheapest flow that produces the target output
-adaptation   Dᵢ = (|qᵢ| / τ)²
+conductance  Dᵢ = (|yᵢ| / τ)^β
+response     zᵢ = yᵢ Dᵢ / (1 + Dᵢ)                the flow that it carries
+pressure     y ← (G + ρ)⁻¹ (b + ρ (z − u)) + u     u = y − z: the flow that it refuses
 ```
 
-G is the Gram matrix scaled to a unit diagonal, b the demand that the target outputs make, τ the flow of the
-tube at the threshold of the requested sparsity. A row carries more flow by the square root of its output's
-cost, so that τ cuts where the model loses least. λ grows and ε shrinks until tubes are open or closed. Then
-the flow of the remaining tubes is solved for again, at no cost (the refit).
+τ is the flow at the threshold of the requested sparsity. The response is that of the magnitude flow
+(`conductance.rs`; Tero et al. 2007), here with an exponent β that grows until tubes are open or closed. A row carries more
+flow by the square root of its output's cost, so that τ cuts where the model loses least. Finally the flow of the
+remaining tubes is solved for again (the refit).
 
-All rows are solved by conjugate gradients, a few steps in each iteration, starting at the previous flow. This
-is iteratively reweighted least squares, which Straszak and Vishnoi (2016, arXiv 1601.02712) show to be the
-dynamics of Physarum.
+The pressure step is the same linear system for all rows, so that one inverse serves the whole projection, and each
+step is one product. As an optimisation method this is Douglas–Rachford splitting (Boyd et al. 2011, Distributed
+Optimization and Statistical Learning via the Alternating Direction Method of Multipliers, §3), with a soft threshold
+in place of the hard one of ALPS (Meng et al. 2024, arXiv 2406.07831).
 */
 
-use physarium_kernels::Compute;
+use physarium_kernels::{Compute, Left, Output, Precision, Right};
 
-use super::conjugate_gradients::Iterate;
+use super::adaptation::{self, Response, Tubes};
+use super::conjugate_gradients::{Iterate, Refit};
 use super::keep::Keep;
+use super::network::{FlowNetwork, ROWS};
 use super::order::Order;
-use super::problem::{Problem, Solution, Unsolved, not_zero, unless_stopped};
-use super::scaled::Scaled;
+use super::problem::{Problem, Solution, Target, Unsolved, not_zero, unless_stopped};
 
 /// Parameters of the activation flow.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ActivationFlow {
-    /// Number of iterations of the dynamics.
-    pub iterations: usize,
-    /// Steps of conjugate gradients in each iteration.
-    pub gradient_steps: usize,
+    /// Number of pressure steps; each is one product with a `[cols, cols]` matrix.
+    pub steps: usize,
+    /// ρ in the first and in the last steps: how firmly tubes hold their flow. 
+    pub coupling: [f32; 2],
+    /// Number of values of ρ, geometrically spaced; each takes one inverse.
+    pub levels: usize,
+    /// β in the first and in the last step; between them it grows geometrically.
+    pub exponent: [f32; 2],
     /// Steps of conjugate gradients that refit the remaining weights.
     pub refit_steps: usize,
 }
 
 impl Default for ActivationFlow {
     fn default() -> Self {
-        ActivationFlow { iterations: 30, gradient_steps: 4, refit_steps: 15 }
+        ActivationFlow {
+            steps: 12,
+            coupling: [0.3; 2],
+            levels: 1,
+            exponent: [2.0, 32.0],
+            refit_steps: 6,
+        }
     }
 }
 
 impl ActivationFlow {
-    /// Number of products with the Gram matrix.
-    pub fn products(&self) -> usize {
-        let recomputed = self.iterations.div_ceil(RECOMPUTE) + self.refit_steps.div_ceil(RECOMPUTE);
-        self.iterations * self.gradient_steps + self.refit_steps + recomputed
+    /// ρ of each level.
+    pub(super) fn couplings(&self) -> Vec<f32> {
+        (0..self.levels).map(|level| between(self.coupling, level, self.levels)).collect()
+    }
+
+    /// The level of a step.
+    fn level(&self, step: usize) -> usize {
+        step * self.levels / self.steps
     }
 }
 
-/// Iterations, and refit steps, after which b − G q is recomputed; in between it is updated incrementally.
+/// The value at `index` of `count` geometrically spaced ones.
+fn between([first, last]: [f32; 2], index: usize, count: usize) -> f32 {
+    if count < 2 {
+        return first;
+    }
+    first * libm::powf(last / first, index as f32 / (count - 1) as f32)
+}
+
+/// Steps of the refit after which b − G q is recomputed; in between it is updated incrementally.
 const RECOMPUTE: usize = 5;
 
-/// Prunes a projection by the activation flow.
-///
-/// # Errors
-/// `Stopped` if `compute` is; it is asked in each step.
-///
-/// # Panics
-/// If the lengths of the slices do not match.
-pub fn activation_flow(
-    compute: &Compute,
-    problem: &Problem<'_>,
-    keep: Keep,
-    parameters: &ActivationFlow,
-) -> Result<Solution, Unsolved> {
-    problem.check();
-    let cols = problem.cols;
-    let scaled = Scaled::new(compute, problem);
-    let mut flow = scaled.flow_of(problem.weights);
-    let order = Order::new(problem);
-    let zeros = match keep {
-        Keep::AllBut(zeros) => zeros,
-        Keep::Pattern { keep, group } => {
-            problem.rows() * (cols / group * (group - keep) + (cols % group).saturating_sub(keep))
+impl FlowNetwork {
+    /// Prunes a projection by the activation flow.
+    ///
+    /// # Errors
+    /// `Stopped` if `compute` is; it is asked in each step.
+    ///
+    /// # Panics
+    /// If the lengths of the slices do not match, or the inputs are others than those of this network.
+    pub fn prune(
+        &self,
+        compute: &Compute,
+        problem: &Problem<'_>,
+        keep: Keep,
+    ) -> Result<Solution, Unsolved> {
+        problem.check();
+        assert_eq!(problem.cols(), self.cols, "inputs of this network");
+        let order = Order::new(problem);
+        let dead_inputs = problem.inputs.dead();
+        if keep.zeros(problem.rows(), self.cols) == 0 {
+            return Ok(Solution { weights: problem.weights.to_vec(), dead_inputs });
         }
-    };
-    let (mut conductance, mut unmet) = (vec![0.0; flow.len()], vec![0.0; flow.len()]);
-    if zeros > 0 {
-        let solver = scaled.solver(compute, parameters.gradient_steps);
-        for t in 1..=parameters.iterations {
-            unless_stopped(compute)?;
-            let progress = t as f32 / parameters.iterations as f32;
-            let penalty = progress.max(0.02);
-            let floor = libm::powf(10.0, -3.0 * progress);
-            conductance.copy_from_slice(&flow);
-            adapt(&mut conductance, keep, zeros, cols);
-            if t % RECOMPUTE == 1 {
-                scaled.unmet_demand(compute, &flow, &mut unmet);
-            }
-            let iterate = Iterate { flow: &mut flow, unmet: &mut unmet };
-            solver.run(iterate, &conductance, |conductance| penalty / (conductance + floor));
-        }
-        let mask = closing(&flow, keep, &order, cols);
-        for ((q, conductance), kept) in flow.iter_mut().zip(&mut conductance).zip(mask) {
-            *conductance = f32::from(u8::from(kept));
-            *q *= *conductance;
-        }
-        for begin in (0..parameters.refit_steps).step_by(RECOMPUTE) {
-            unless_stopped(compute)?;
-            scaled.unmet_demand(compute, &flow, &mut unmet);
-            let steps = RECOMPUTE.min(parameters.refit_steps - begin);
-            // An infinite cost keeps a closed tube closed.
-            let cost = |conductance: f32| if conductance == 0.0 { f32::INFINITY } else { 0.0 };
-            let iterate = Iterate { flow: &mut flow, unmet: &mut unmet };
-            scaled.solver(compute, steps).run(iterate, &conductance, cost);
-        }
+        let root_costs = root_costs(problem);
+        let mut flow = self.flow_of(problem.weights, &root_costs);
+        let demand = self.demand(compute, problem, &root_costs, &flow)?;
+        self.adapt(compute, &mut flow, &demand, keep)?;
+        let open = open(&flow, keep, &order, self.cols);
+        flow.iter_mut().zip(&open).filter(|(_, open)| !**open).for_each(|(q, _)| *q = 0.0);
+        self.refit(compute, &mut flow, &demand, &open)?;
+        let weights = self.weights_of(flow, &root_costs);
+        let weights = open_tubes(weights, &open, problem, &order);
+        unless_stopped(compute)?;
+        Ok(Solution { weights, dead_inputs })
     }
-    let weights = match zeros {
-        0 => problem.weights.to_vec(),
-        _ => open_tubes(scaled.weights_of(flow), &conductance, problem, &order),
-    };
-    unless_stopped(compute)?;
-    Ok(Solution { weights, dead_inputs: problem.dead_inputs() })
+
+    /// b `[rows, cols]`.
+    fn demand(
+        &self,
+        compute: &Compute,
+        problem: &Problem<'_>,
+        root_costs: &[f32],
+        flow: &[f32],
+    ) -> Result<Vec<f32>, Unsolved> {
+        let cols = self.cols;
+        let mut demand = vec![0.0; flow.len()];
+        match problem.target {
+            Target::Own => {
+                compute.each_chunk(&mut demand, ROWS * cols, |block, demand| {
+                    let flow = &flow[block * ROWS * cols..][..demand.len()];
+                    self.gram.multiply(compute, flow, Precision::Full, demand);
+                });
+            }
+            Target::CrossGram(cross) => {
+                compute.each_chunk(&mut demand, ROWS * cols, |block, demand| {
+                    let weights = &problem.weights[block * ROWS * cols..][..demand.len()];
+                    let shape = [demand.len() / cols, cols, cols];
+                    let cross = Right::AsIs { data: cross, stride: cols };
+                    let product = Output { data: demand, stride: cols };
+                    compute.multiply(shape, Left { data: weights, stride: cols }, cross, product);
+                });
+                self.scale_demand(problem, root_costs, &mut demand);
+            }
+            Target::Outputs(outputs) => {
+                demand.copy_from_slice(outputs);
+                self.scale_demand(problem, root_costs, &mut demand);
+            }
+        }
+        unless_stopped(compute)?;
+        Ok(demand)
+    }
+
+    /// Takes the steps of the dynamics: `flow`, of the weights at first, becomes what each tube is offered at last.
+    fn adapt(
+        &self,
+        compute: &Compute,
+        flow: &mut [f32],
+        demand: &[f32],
+        keep: Keep,
+    ) -> Result<(), Unsolved> {
+        let (parameters, couplings) = (&self.parameters, self.parameters.couplings());
+        let block = ROWS * self.cols;
+        for step in 0..parameters.steps {
+            unless_stopped(compute)?;
+            let level = parameters.level(step);
+            let response = (step > 0).then(|| Response {
+                thresholds: adaptation::thresholds(flow, keep, self.cols),
+                exponent: between(parameters.exponent, step - 1, parameters.steps - 1),
+                coupling: couplings[level],
+                // Pressure is flow times coupling: the same pressure refuses less flow at a higher one.
+                refused: couplings[parameters.level(step - 1)] / couplings[level],
+            });
+            compute.each_chunk(flow, block, |index, flow| {
+                let demand = &demand[index * block..][..flow.len()];
+                let mut wanted = vec![0.0; flow.len()];
+                match &response {
+                    // At first, nothing is refused.
+                    None => {
+                        for ((wanted, b), q) in wanted.iter_mut().zip(demand).zip(&mut *flow) {
+                            *wanted = couplings[level].mul_add(*q, *b);
+                            *q = 0.0;
+                        }
+                    }
+                    Some(response) => {
+                        let wanted = &mut wanted[..];
+                        response.split(index * block, Tubes { flow, demand, wanted });
+                    }
+                }
+                let mut offered = vec![0.0; flow.len()];
+                let solver = &self.solvers[level];
+                solver.multiply(compute, &wanted, Precision::Coarse, &mut offered);
+                flow.iter_mut().zip(&offered).for_each(|(refused, offered)| *refused += offered);
+            });
+        }
+        unless_stopped(compute)
+    }
+
+    /// Refits the flow of the open tubes by steps of conjugate gradients.
+    fn refit(
+        &self,
+        compute: &Compute,
+        flow: &mut [f32],
+        demand: &[f32],
+        open: &[bool],
+    ) -> Result<(), Unsolved> {
+        let block = ROWS * self.cols;
+        let mut unmet = vec![0.0; flow.len()];
+        let all = self.parameters.refit_steps;
+        for begin in (0..all).step_by(RECOMPUTE) {
+            unless_stopped(compute)?;
+            compute.each_chunk(&mut unmet, block, |index, unmet| {
+                let here = index * block..index * block + unmet.len();
+                self.gram.multiply(compute, &flow[here.clone()], Precision::Full, unmet);
+                unmet.iter_mut().zip(&demand[here]).for_each(|(unmet, b)| *unmet = b - *unmet);
+            });
+            let steps = RECOMPUTE.min(all - begin);
+            let refit = Refit { compute, gram: &self.gram, cols: self.cols, steps };
+            refit.run(Iterate { flow, unmet: &mut unmet }, open);
+        }
+        Ok(())
+    }
+}
+
+/// Square roots of the output costs relative to their mean, with a lower bound: no output is free.
+fn root_costs(problem: &Problem<'_>) -> Vec<f32> {
+    /// Lowest cost, as a fraction of the mean.
+    const LEAST: f64 = 1e-4;
+    let Some(costs) = problem.output_costs else { return vec![1.0; problem.rows()] };
+    let mean = costs.iter().map(|cost| f64::from(*cost)).sum::<f64>() / costs.len() as f64;
+    if mean <= 0.0 {
+        return vec![1.0; costs.len()];
+    }
+    costs.iter().map(|cost| (f64::from(*cost) / mean).max(LEAST).sqrt() as f32).collect()
 }
 
 /// Marks the tubes that stay open. Where the weights have as many zeros as asked for, those are the tubes that close.
-fn closing(flow: &[f32], keep: Keep, order: &Order<'_>, cols: usize) -> Vec<bool> {
+fn open(flow: &[f32], keep: Keep, order: &Order<'_>, cols: usize) -> Vec<bool> {
     match keep {
         Keep::AllBut(zeros) if zeros <= order.zeros() => {
             (0..flow.len()).map(|at| !order.is_zero(at)).collect()
@@ -136,12 +252,11 @@ fn closing(flow: &[f32], keep: Keep, order: &Order<'_>, cols: usize) -> Vec<bool
 /// nothing, are what they were.
 fn open_tubes(
     mut weights: Vec<f32>,
-    conductance: &[f32],
+    open: &[bool],
     problem: &Problem<'_>,
     order: &Order<'_>,
 ) -> Vec<f32> {
-    let open = conductance.iter().map(|conductance| *conductance != 0.0);
-    for ((at, weight), _) in weights.iter_mut().enumerate().zip(open).filter(|(_, open)| *open) {
+    for ((at, weight), _) in weights.iter_mut().enumerate().zip(open).filter(|(_, open)| **open) {
         if order.is_dead(at) {
             *weight = problem.weights[at];
         } else if !order.is_zero(at) {
@@ -149,38 +264,4 @@ fn open_tubes(
         }
     }
     weights
-}
-
-/// Turns flows `[rows, cols]` into conductances: 1 at the threshold.
-fn adapt(tubes: &mut [f32], keep: Keep, zeros: usize, cols: usize) {
-    match keep {
-        Keep::AllBut(_) => {
-            // The threshold of a sample is close enough here: the final mask has the exact one.
-            let stride = (tubes.len() / 65_536).max(1);
-            let mut sample: Vec<f32> = tubes.iter().step_by(stride).map(|p| p.abs()).collect();
-            let at = (zeros as f64 / tubes.len() as f64 * sample.len() as f64) as usize;
-            let at = at.min(sample.len() - 1);
-            let threshold = *sample.select_nth_unstable_by(at, f32::total_cmp).1;
-            conduct(tubes, threshold);
-        }
-        Keep::Pattern { keep, group } => {
-            let mut sorted = vec![0.0; group];
-            for row in tubes.chunks_exact_mut(cols) {
-                for tubes in row.chunks_mut(group) {
-                    let sorted = &mut sorted[..tubes.len()];
-                    sorted.iter_mut().zip(&*tubes).for_each(|(s, p)| *s = p.abs());
-                    sorted.sort_unstable_by(f32::total_cmp);
-                    let last_pruned = sorted.len().saturating_sub(keep + 1);
-                    let first_kept = (last_pruned + 1).min(sorted.len() - 1);
-                    conduct(tubes, (sorted[last_pruned] * sorted[first_kept]).sqrt());
-                }
-            }
-        }
-    }
-}
-
-/// D = (|q| / τ)², bounded so that it stays finite. `tubes`: q, then D.
-fn conduct(tubes: &mut [f32], threshold: f32) {
-    let inverse = 1.0 / threshold.max(f32::MIN_POSITIVE);
-    tubes.iter_mut().for_each(|p| *p = (*p * inverse * (*p * inverse)).min(1e12));
 }

@@ -19,6 +19,17 @@ pub enum Keep {
 }
 
 impl Keep {
+    /// Number of weights of `[rows, cols]` that are not kept.
+    pub(super) fn zeros(self, rows: usize, cols: usize) -> usize {
+        match self {
+            Keep::AllBut(zeros) => zeros,
+            Keep::Pattern { keep, group } => {
+                let in_rest = (cols % group).saturating_sub(keep);
+                rows * (cols / group * group.saturating_sub(keep) + in_rest)
+            }
+        }
+    }
+
     /// Marks the weights of `[rows, cols]` that are kept: those with the largest ranks. Ties at the
     /// threshold are pruned in row-major order.
     pub(crate) fn mask(self, ranks: &[i32], cols: usize) -> Vec<bool> {

@@ -2,33 +2,34 @@
 Activation-aware pruning: a Gram matrix of a projection's inputs represents the calibration text.
 
 In: float32 weights `[rows, cols]`, the Gram matrix `[cols, cols]` of the inputs that the pruned projection
-will see, and optionally the cross Gram matrix with the inputs of the dense model and a cost for each output
-([`Problem`]). Out: weights with the requested zeros ([`Solution`]).
+will see, and optionally what its outputs should be and a cost for each of them ([`Problem`]). Out: weights with the requested zeros ([`Solution`]).
 
 * [`wanda`] prunes by |w| ‖x‖ and changes no other weight (Sun et al. 2023, arXiv 2306.11695).
 * [`sparsegpt`] prunes column by column and updates the remaining weights to compensate (Frantar and
   Alistarh 2023, arXiv 2301.00774).
-* [`activation_flow`] lets the conductances of tubes adapt to the flow that reproduces the dense outputs
-  (after Straszak and Vishnoi 2016, arXiv 1601.02712), and updates the remaining weights to compensate.
+* [`FlowNetwork::prune`] lets the conductances of tubes adapt to the flow that reproduces the dense outputs
+  (after Tero et al. 2007), and updates the remaining weights to compensate.
 
 All of them end with [`Unsolved::Stopped`] soon after their [`Compute`](physarium_kernels::Compute) is asked to stop.
 
 [`rounded`] is the way from a solution's float32 weights to the bits of their own format.
 */
 
+mod adaptation;
 mod conjugate_gradients;
 mod flow;
 mod keep;
+mod network;
 mod order;
 mod problem;
 mod rounding;
-mod scaled;
 mod sparsegpt;
 mod wanda;
 
-pub use flow::{ActivationFlow, activation_flow};
+pub use flow::ActivationFlow;
 pub use keep::Keep;
-pub use problem::{Problem, Solution, Unsolved};
+pub use network::FlowNetwork;
+pub use problem::{Inputs, Problem, Solution, Target, Unsolved};
 pub use rounding::rounded;
 pub use sparsegpt::sparsegpt;
 pub use wanda::wanda;

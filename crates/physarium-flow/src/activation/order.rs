@@ -18,8 +18,8 @@ pub(super) struct Order<'a> {
 
 impl<'a> Order<'a> {
     pub(super) fn new(problem: &Problem<'a>) -> Order<'a> {
-        let dead = problem.diagonal().map(|power| power == 0.0).collect();
-        Order { weights: problem.weights, cols: problem.cols, dead }
+        let dead = problem.inputs.diagonal().map(|power| power == 0.0).collect();
+        Order { weights: problem.weights, cols: problem.cols(), dead }
     }
 
     /// The rank of the weight at row-major position `at`, which is `now` after updates. `score` is what it costs to

@@ -11,19 +11,36 @@ use physarium_kernels::{Compute, Precision, Symmetric};
 /// Frantar and Alistarh 2023).
 const DAMPING: f64 = 0.01;
 
+/// Statistics of the inputs X `[tokens, cols]` of one or several projections.
+#[derive(Debug, Clone, Copy)]
+pub struct Inputs<'a> {
+    /// Number of inputs.
+    pub cols: usize,
+    /// XᵀX ÷ tokens `[cols, cols]`; X are the inputs that the pruned projection will see.
+    pub gram: &'a [f32],
+}
+
+/// The outputs that a pruned projection is to reproduce. Only the activation flow distinguishes them.
+#[derive(Debug, Clone, Copy)]
+pub enum Target<'a> {
+    /// Those of its own weights for the same inputs: X Wᵀ.
+    Own,
+    /// X_dense Wᵀ, those of the dense model, given as X_denseᵀX ÷ tokens `[cols, cols]`; X_dense `[tokens, cols]` are the
+    /// inputs in the dense model.
+    CrossGram(&'a [f32]),
+    /// Any outputs Y `[tokens, rows]`, given as YᵀX ÷ tokens `[rows, cols]`.
+    Outputs(&'a [f32]),
+}
+
 /// One projection with statistics of its inputs and outputs.
 #[derive(Debug, Clone, Copy)]
 pub struct Problem<'a> {
     /// Weights `[rows, cols]`: outputs by inputs.
     pub weights: &'a [f32],
-    /// Number of inputs.
-    pub cols: usize,
-    /// XᵀX ÷ tokens `[cols, cols]`; X `[tokens, cols]` are the inputs that the pruned projection will see.
-    pub gram: &'a [f32],
-    /// X_denseᵀX ÷ tokens `[cols, cols]`; X_dense `[tokens, cols]` are the inputs in the dense model. The
-    /// target outputs are then X_dense Wᵀ, those of the dense model. With `None` they are X Wᵀ. Only the
-    /// activation flow uses it.
-    pub cross_gram: Option<&'a [f32]>,
+    /// Its inputs.
+    pub inputs: Inputs<'a>,
+    /// What it is to reproduce.
+    pub target: Target<'a>,
     /// Fisher information of each output `[rows]`: the mean square of the loss gradient at the output, which
     /// is what a squared error of that output costs the model. Only ratios between outputs matter. With
     /// `None` all outputs cost the same. Only the activation flow uses it.
@@ -59,17 +76,55 @@ pub(super) fn not_zero(weight: f32) -> f32 {
     if weight == 0.0 { f32::from_bits(1).copysign(weight) } else { weight }
 }
 
+impl Inputs<'_> {
+    /// # Panics
+    /// If the Gram matrix is not square.
+    pub(super) fn check(&self) {
+        let cols = self.cols;
+        assert!(cols > 0 && self.gram.len() == cols * cols, "Gram matrix: not {cols} x {cols}");
+    }
+
+    /// The diagonal of the Gram matrix: the mean square of each input.
+    pub(super) fn diagonal(&self) -> impl Iterator<Item = f32> + '_ {
+        (0..self.cols).map(|i| self.gram[i * self.cols + i])
+    }
+
+    /// Number of inputs that are zero for every token.
+    pub(super) fn dead(&self) -> usize {
+        self.diagonal().filter(|power| *power == 0.0).count()
+    }
+
+    /// The term added to the diagonal of the Gram matrix, which makes a singular matrix invertible.
+    pub(super) fn damping(&self) -> f64 {
+        let sum: f64 = self.diagonal().map(f64::from).sum();
+        (DAMPING * sum / self.cols as f64).max(1e-30)
+    }
+}
+
 impl Problem<'_> {
     /// # Panics
     /// If the lengths of the slices do not match.
-    pub(crate) fn check(&self) {
-        let cols = self.cols;
-        assert!(cols > 0 && self.weights.len().is_multiple_of(cols), "weights: not rows of {cols}");
-        let is_square = |matrix: &[f32]| matrix.len() == cols * cols;
-        assert!(is_square(self.gram), "Gram matrix: not {cols} x {cols}");
-        assert!(self.cross_gram.is_none_or(is_square), "cross Gram matrix: not {cols} x {cols}");
+    pub(super) fn check(&self) {
+        self.inputs.check();
+        let cols = self.cols();
+        assert!(self.weights.len().is_multiple_of(cols), "weights: not rows of {cols}");
+        match self.target {
+            Target::Own => {}
+            Target::CrossGram(cross) => assert_eq!(cross.len(), cols * cols, "cross Gram matrix"),
+            Target::Outputs(demand) => assert_eq!(demand.len(), self.weights.len(), "demand"),
+        }
         let is_column = |costs: &[f32]| costs.len() == self.rows();
         assert!(self.output_costs.is_none_or(is_column), "output costs: not {}", self.rows());
+    }
+
+    /// Number of inputs.
+    pub(super) fn cols(&self) -> usize {
+        self.inputs.cols
+    }
+
+    /// Number of outputs.
+    pub(super) fn rows(&self) -> usize {
+        self.weights.len() / self.inputs.cols
     }
 
     /// ‖X (Ŵ − W)ᵀ‖² ÷ ‖X Wᵀ‖² for pruned weights Ŵ `[rows, cols]`: the relative squared error of the
@@ -81,7 +136,7 @@ impl Problem<'_> {
     pub fn output_error(&self, compute: &Compute, pruned: &[f32]) -> f64 {
         self.check();
         assert_eq!(pruned.len(), self.weights.len(), "pruned weights");
-        let gram = Symmetric::new(compute, self.gram.to_vec(), self.cols);
+        let gram = Symmetric::new(compute, self.inputs.gram.to_vec(), self.cols(), Precision::Full);
         let power = |rows: &[f32]| -> f64 {
             let mut product = vec![0.0; rows.len()];
             gram.multiply(compute, rows, Precision::Full, &mut product);
@@ -96,25 +151,5 @@ impl Problem<'_> {
             true => 0.0,
             false => f64::NAN,
         }
-    }
-
-    pub(crate) fn rows(&self) -> usize {
-        self.weights.len() / self.cols
-    }
-
-    /// The diagonal of the Gram matrix: the mean square of each input.
-    pub(crate) fn diagonal(&self) -> impl Iterator<Item = f32> + '_ {
-        (0..self.cols).map(|i| self.gram[i * self.cols + i])
-    }
-
-    /// Number of inputs that are zero for every token.
-    pub(crate) fn dead_inputs(&self) -> usize {
-        self.diagonal().filter(|power| *power == 0.0).count()
-    }
-
-    /// The term added to the diagonal of the Gram matrix, which makes a singular matrix invertible.
-    pub(crate) fn damping(&self) -> f64 {
-        let sum: f64 = self.diagonal().map(f64::from).sum();
-        (DAMPING * sum / self.cols as f64).max(1e-30)
     }
 }

@@ -24,7 +24,7 @@ const BLOCK: usize = 128;
 const ROWS: usize = 32;
 
 /// Prunes a projection. The target outputs are those of the weights on the same inputs:
-/// `problem.cross_gram` is not used.
+/// `problem.target` is not used.
 ///
 /// # Errors
 /// `NotPositiveDefinite` if the damped Gram matrix has no Cholesky factor; `Stopped` if `compute` is, which is asked
@@ -56,7 +56,7 @@ pub fn sparsegpt(
         }
     };
     unless_stopped(compute)?;
-    Ok(Solution { weights, dead_inputs: problem.dead_inputs() })
+    Ok(Solution { weights, dead_inputs: problem.inputs.dead() })
 }
 
 /// Prunes only weights that cost nothing: no other weight has to compensate.
@@ -68,7 +68,7 @@ fn prune_free(problem: &Problem<'_>, order: &Order<'_>, zeros: usize) -> Vec<f32
         .enumerate()
         .map(|(at, w)| order.rank(at, *w, f32::INFINITY))
         .collect();
-    let mask = Keep::AllBut(zeros.max(order.zeros())).mask(&ranks, problem.cols);
+    let mask = Keep::AllBut(zeros.max(order.zeros())).mask(&ranks, problem.cols());
     weights.iter_mut().zip(mask).filter(|(_, kept)| !kept).for_each(|(w, _)| *w = 0.0);
     weights
 }
@@ -81,7 +81,7 @@ fn prune_blocks(
     Ordered { factor, order }: Ordered<'_>,
     zeros: usize,
 ) -> Vec<f32> {
-    let (rows, cols) = (problem.rows(), problem.cols);
+    let (rows, cols) = (problem.rows(), problem.cols());
     let blocks: Vec<Block<'_>> = blocks(factor, cols, BLOCK).collect();
     let parts: Vec<Part> = blocks.iter().map(|block| block.part(rows, order)).collect();
     let mut weights = problem.weights.to_vec();
@@ -107,7 +107,7 @@ fn prune_groups(
     Ordered { factor, order }: Ordered<'_>,
     pattern: Pattern,
 ) -> Vec<f32> {
-    let (cols, group) = (problem.cols, pattern.group);
+    let (cols, group) = (problem.cols(), pattern.group);
     assert!(group <= BLOCK, "groups of {group}, at most {BLOCK}");
     let mut weights = problem.weights.to_vec();
     // Whole groups: one that two blocks shared would be decided twice.
@@ -243,9 +243,9 @@ fn square(value: f32) -> f32 {
 /// With the order of inputs reversed, G = L Lᵀ; reversed again, G = R Rᵀ with R upper triangular, and
 /// U = R⁻¹.
 fn spreading(compute: &Compute, problem: &Problem<'_>) -> Result<Vec<f32>, Unsolved> {
-    let cols = problem.cols;
-    let damping = problem.damping();
-    let mut reversed: Vec<f64> = problem.gram.iter().rev().map(|g| f64::from(*g)).collect();
+    let cols = problem.cols();
+    let damping = problem.inputs.damping();
+    let mut reversed: Vec<f64> = problem.inputs.gram.iter().rev().map(|g| f64::from(*g)).collect();
     for power in reversed.iter_mut().step_by(cols + 1) {
         // A dead input is decoupled from all others.
         *power = if *power == 0.0 { 1.0 } else { *power } + damping;

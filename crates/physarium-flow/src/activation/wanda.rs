@@ -23,8 +23,8 @@ const ROWS: usize = 32;
 /// If the lengths of the slices do not match.
 pub fn wanda(compute: &Compute, problem: &Problem<'_>, keep: Keep) -> Result<Solution, Unsolved> {
     problem.check();
-    let (cols, order) = (problem.cols, Order::new(problem));
-    let norms: Vec<f32> = problem.diagonal().map(f32::sqrt).collect();
+    let (cols, order) = (problem.cols(), Order::new(problem));
+    let norms: Vec<f32> = problem.inputs.diagonal().map(f32::sqrt).collect();
     let mut weights = problem.weights.to_vec();
     let shares = match keep {
         Keep::AllBut(zeros) => {
@@ -46,5 +46,5 @@ pub fn wanda(compute: &Compute, problem: &Problem<'_>, keep: Keep) -> Result<Sol
         }
     });
     unless_stopped(compute)?;
-    Ok(Solution { weights, dead_inputs: problem.dead_inputs() })
+    Ok(Solution { weights, dead_inputs: problem.inputs.dead() })
 }
