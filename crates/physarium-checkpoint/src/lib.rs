@@ -45,6 +45,7 @@ pub use publish::part_file::PartFile;
 pub use publish::place::occupant::Occupant;
 pub use publish::place::output_path::Found;
 pub use publish::request::{FinishedShard, Overwrite, Resume, StagingRequest};
+pub use publish::scratch::{ScratchFile, ScratchPiece};
 pub use publish::sidecar::{Disposition, LinkPolicy, Purpose, Sidecar};
 pub use publish::solved_dir::SOLVED_DIR;
 pub use publish::space::Disk;

@@ -14,6 +14,7 @@ use crate::layers::layer::Layer;
 use crate::layers::stages::Stage;
 use crate::layers::workspace::Workspace;
 use crate::open::shapes::StageKind;
+use crate::streams::{Stream, StreamPlace};
 
 /// Receives the inputs of linear maps and may replace maps.
 pub trait Capture {
@@ -54,59 +55,76 @@ pub trait Capture {
     fn finish_layer(&mut self, layer: usize) -> Result<(), Self::Error>;
 }
 
-/// Runs the windows through the model, layer by layer and stage by stage.
-///
-/// Memory holds the residual streams of all windows, two layers of weights, and what `capture` keeps. In the
-/// pruned stream, the inputs of `o` and `down` are computed twice instead of being kept.
-///
-/// # Errors
-/// Those of the decoder and of `capture`.
-pub fn walk<C: Capture>(
-    decoder: &Decoder,
-    windows: &[&[u32]],
-    workspace: &Workspace<'_>,
-    capture: &mut C,
-) -> Result<(), C::Error> {
-    let embed = |window: &&[u32]| decoder.embed(window);
-    let mut pruned = windows.iter().map(embed).collect::<Result<Vec<_>, Error>>()?;
-    let mut dense = capture.wants_dense().then(|| pruned.clone());
-    for index in 0..decoder.config().layers() {
-        let whole = decoder.layer(index)?;
-        whole.prepare(workspace.compute());
-        capture.begin_layer(index)?;
-        // The capture changes this copy; the dense layer stays as it is.
-        let mut changed = Layer::clone(&whole);
-        for at in 0..changed.stages.len() {
-            let kind = changed.stages[at].kind;
-            let (mut a, mut b) = (Buffer::default(), Buffer::default());
-            for (window, pruned) in pruned.iter().enumerate() {
-                changed.inputs(kind, workspace, pruned, &mut b);
-                let dense = dense.as_mut().map(|dense| &mut dense[window]);
-                if let Some(dense) = &dense {
-                    whole.inputs(kind, workspace, dense, &mut a);
+/// Windows to run through a model, layer by layer and stage by stage.
+pub struct Walk<'a> {
+    /// The model.
+    pub decoder: &'a Decoder,
+    /// The windows of tokens.
+    pub windows: &'a [&'a [u32]],
+    /// Threads and buffers.
+    pub workspace: &'a Workspace<'a>,
+    /// Where the residual streams are kept.
+    pub streams: StreamPlace<'a>,
+}
+
+impl Walk<'_> {
+    /// Runs the windows through the model.
+    ///
+    /// Memory holds two layers of weights, what `capture` keeps, and the residual streams: those of all windows, or
+    /// if they are in a file, two of one window and one for each thread. In the pruned stream, the inputs of `o` and
+    /// `down` are computed twice instead of being kept.
+    ///
+    /// # Errors
+    /// Those of the decoder, of `capture`, and of the file of the streams.
+    pub fn run<C: Capture>(&self, capture: &mut C) -> Result<(), C::Error> {
+        let Walk { decoder, windows, workspace, streams } = *self;
+        let (mut pruned, mut dense) = streams.begin(decoder, windows, capture.wants_dense())?;
+        for index in 0..decoder.config().layers() {
+            let whole = decoder.layer(index)?;
+            whole.prepare(workspace.compute());
+            capture.begin_layer(index)?;
+            // The capture changes this copy; the dense layer stays as it is.
+            let mut changed = Layer::clone(&whole);
+            for at in 0..changed.stages.len() {
+                let kind = changed.stages[at].kind;
+                let (mut a, mut b) = (Buffer::default(), Buffer::default());
+                for window in 0..windows.len() {
+                    changed.inputs(kind, workspace, pruned.load(window)?, &mut b);
+                    let Some(dense) = &mut dense else {
+                        capture.inputs(&changed.stages[at], None, &b)?;
+                        continue;
+                    };
+                    let hidden = dense.load(window)?;
+                    whole.inputs(kind, workspace, hidden, &mut a);
+                    capture.inputs(&changed.stages[at], Some(&a), &b)?;
+                    if kind.adds_to_stream() {
+                        // The dense layer does not change, so its stream can advance immediately.
+                        whole.add_outputs(kind, workspace, &a, hidden);
+                        dense.store()?;
+                    }
                 }
-                capture.inputs(&changed.stages[at], dense.as_ref().map(|_| &a[..]), &b)?;
-                if let (Some(dense), true) = (dense, kind.adds_to_stream()) {
-                    // The dense layer does not change, so its stream can advance immediately.
-                    whole.add_outputs(kind, workspace, &a, dense);
+                capture.finish(&mut changed.stages[at])?;
+                if kind.adds_to_stream() {
+                    add(&changed, kind, workspace, &mut pruned)?;
                 }
             }
-            capture.finish(&mut changed.stages[at])?;
-            if kind.adds_to_stream() {
-                add(&changed, kind, workspace, &mut pruned);
-            }
+            capture.finish_layer(index)?;
         }
-        capture.finish_layer(index)?;
+        Ok(())
     }
-    Ok(())
 }
 
 /// Adds the outputs of a stage to the residual stream of every window, in parallel over windows.
-fn add(layer: &Layer, stage: StageKind, workspace: &Workspace<'_>, streams: &mut [Vec<f32>]) {
+fn add(
+    layer: &Layer,
+    stage: StageKind,
+    workspace: &Workspace<'_>,
+    stream: &mut Stream,
+) -> Result<(), Error> {
     layer.prepare(workspace.compute());
-    workspace.compute().each_chunk(streams, 1, |_, hidden| {
+    stream.change_each(workspace.compute(), |hidden| {
         let mut x = Buffer::default();
-        layer.inputs(stage, workspace, &hidden[0], &mut x);
-        layer.add_outputs(stage, workspace, &x, &mut hidden[0]);
-    });
+        layer.inputs(stage, workspace, hidden, &mut x);
+        layer.add_outputs(stage, workspace, &x, hidden);
+    })
 }

@@ -9,7 +9,7 @@ are read, used and dropped, so that memory holds one layer instead of the model;
 * [`Decoder`] opens a model (`open/`) and returns [`Layer`]s and the [`Head`] (`layers/`).
 * A [`Layer`] is a list of [`Stage`]s; a stage lists the maps that have the same inputs, each with its
   [`Site`](physarium_checkpoint::Site).
-* [`walk`] shows a [`Capture`] the activations of two models: the dense one and the one pruned so far.
+* A [`Walk`] shows a [`Capture`] the activations of two models: the dense one and the one pruned so far.
 * [`sensitivities`] measures how much the predictions depend on each output of each map (`sensitivity/`).
 */
 #![deny(missing_docs)]
@@ -22,8 +22,9 @@ mod generation;
 mod layers;
 mod open;
 mod sensitivity;
+mod streams;
 
-pub use capture::{Capture, walk};
+pub use capture::{Capture, Walk};
 pub use decoder::{Decoder, Residency};
 pub use error::Error;
 pub use generation::Generation;
@@ -43,3 +44,4 @@ pub use physarium_kernels::{
 pub use sensitivity::loss::{Labelled, Labels};
 pub use sensitivity::sensitivities;
 pub use sensitivity::sums::Sensitivity;
+pub use streams::StreamPlace;

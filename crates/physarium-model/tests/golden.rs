@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use physarium_checkpoint::{Map, Site};
 use physarium_model::{
     Arithmetic, Buffer, Capture, Compute, Decoder, Dense, Error, Linear, Residency, Stage,
-    StageKind, Workspace, vector, walk,
+    StageKind, StreamPlace, Walk, Workspace, vector,
 };
 use serde_json::Value;
 
@@ -165,8 +165,14 @@ fn a_walk_visits_every_stage_and_replaced_maps_change_the_pruned_stream_only() {
     let workspace = Workspace::new(&compute, &config, 48);
     let windows: Vec<&[u32]> = golden.tokens.chunks(48).collect();
 
+    let walk = Walk {
+        decoder: &decoder,
+        windows: &windows,
+        workspace: &workspace,
+        streams: StreamPlace::Memory,
+    };
     let mut untouched = Seen::new(|_: &Site| None);
-    walk(&decoder, &windows, &workspace, &mut untouched).unwrap();
+    walk.run(&mut untouched).unwrap();
     assert_eq!(untouched.differs, []);
     assert_eq!(untouched.layers, config.layers());
     let mut expected = Vec::new();
@@ -188,7 +194,7 @@ fn a_walk_visits_every_stage_and_replaced_maps_change_the_pruned_stream_only() {
     let [outputs, inputs] = [config.hidden, config.attention_width()];
     let zeros = Linear::new(outputs, inputs, Dense::F32(vec![0.0; outputs * inputs]), None);
     let mut seen = Seen::new(|site: &Site| (*site == first).then(|| zeros.clone()));
-    walk(&decoder, &windows, &workspace, &mut seen).unwrap();
+    walk.run(&mut seen).unwrap();
     assert_eq!(seen.stages, expected);
     assert_eq!(seen.differs.len(), 4 * config.layers() - 2);
     assert_eq!(seen.differs[0], (0, StageKind::BeforeMlp));

@@ -88,6 +88,11 @@ impl Blake3 {
     pub fn finish(self) -> Digest {
         Digest(*self.0.finalize().as_bytes())
     }
+
+    /// The digest of these bytes.
+    pub fn of(bytes: &[u8]) -> Digest {
+        Digest(*blake3::hash(bytes).as_bytes())
+    }
 }
 
 #[cfg(test)]

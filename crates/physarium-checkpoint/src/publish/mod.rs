@@ -7,6 +7,7 @@ pub(crate) mod part_file;
 pub(crate) mod place;
 pub(crate) mod request;
 mod resume;
+pub(crate) mod scratch;
 pub(crate) mod sidecar;
 pub(crate) mod solved_dir;
 pub(crate) mod space;

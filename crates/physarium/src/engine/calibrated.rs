@@ -23,7 +23,7 @@ use physarium_flow::activation::{
 };
 use physarium_model::{
     Capture, Compute, Config, Decoder, Dense, Labelled, Labels, Residency, Sensitivity, Stage,
-    Workspace, sensitivities, walk,
+    StreamPlace, Walk, Workspace, sensitivities,
 };
 
 pub(crate) use self::footprint::Footprint;
@@ -149,7 +149,13 @@ impl Solving<'_> {
             files,
             watch,
         };
-        walk(&decoder, &windows, &workspace, &mut solver)?;
+        let walk = Walk {
+            decoder: &decoder,
+            windows: &windows,
+            workspace: &workspace,
+            streams: StreamPlace::Memory,
+        };
+        walk.run(&mut solver)?;
         solver.tell_kept_layers();
         Ok(solver.files.finish())
     }

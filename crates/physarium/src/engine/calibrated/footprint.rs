@@ -82,7 +82,7 @@ impl Footprint<'_> {
         self.window() * F32 * (kept + mlp.max(attention) + heads) + self.buffers()
     }
 
-    /// The walk with its solutions (`physarium_model::walk`, `LayerSolver`).
+    /// The walk with its solutions (`physarium_model::Walk`, `LayerSolver`).
     fn solving(&self) -> u64 {
         let needs = self.recipe.needs();
         let streams = if needs.dense_stream { 2 } else { 1 };

@@ -1,0 +1,122 @@
+//! Residual streams in a file give the same activations as those in memory, bit for bit, and leave nothing behind.
+#![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use physarium_checkpoint::{ErrorKind, Map, Site};
+use physarium_model::{
+    Capture, Compute, Decoder, Dense, Error, Linear, Residency, Stage, StreamPlace, Walk, Workspace,
+};
+
+/// Keeps all inputs, and replaces each o by zeros.
+struct Inputs<F> {
+    wants_dense: bool,
+    all: Vec<Vec<u32>>,
+    /// Called before each layer.
+    before: F,
+}
+
+impl<F: FnMut(usize)> Capture for Inputs<F> {
+    type Error = Error;
+
+    fn wants_dense(&self) -> bool {
+        self.wants_dense
+    }
+
+    fn begin_layer(&mut self, layer: usize) -> Result<(), Error> {
+        (self.before)(layer);
+        Ok(())
+    }
+
+    fn inputs(&mut self, _: &Stage, dense: Option<&[f32]>, pruned: &[f32]) -> Result<(), Error> {
+        assert_eq!(dense.is_some(), self.wants_dense);
+        let bits = |inputs: &[f32]| inputs.iter().map(|input| input.to_bits()).collect();
+        self.all.extend(dense.map(bits));
+        self.all.push(bits(pruned));
+        Ok(())
+    }
+
+    fn finish(&mut self, stage: &mut Stage) -> Result<(), Error> {
+        let sites = stage.maps().iter().map(|(site, map)| (site.clone(), map.clone()));
+        let of_o = |(site, _): &(Site, Linear)| site.map == Map::O;
+        if let Some((site, map)) = sites.into_iter().find(of_o) {
+            let zeros = Dense::F32(vec![0.0; map.weights().len()]);
+            stage.replace(&site, map.with_weights(zeros));
+        }
+        Ok(())
+    }
+
+    fn finish_layer(&mut self, _: usize) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+/// The inputs of a walk in windows of different lengths.
+fn walk(
+    streams: StreamPlace<'_>,
+    threads: usize,
+    wants_dense: bool,
+    before: impl FnMut(usize),
+) -> Result<Vec<Vec<u32>>, Error> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/qwen3");
+    let decoder = Decoder::open(&dir, Residency::Streamed)?;
+    let compute = Compute::new(threads).unwrap();
+    let workspace = Workspace::new(&compute, decoder.config(), 40);
+    let tokens: Vec<u32> = (0..131).map(|token| token * 7 % 60).collect();
+    let windows: Vec<&[u32]> = tokens.chunks(40).collect();
+    let mut inputs = Inputs { wants_dense, all: Vec::new(), before };
+    let (decoder, windows, workspace) = (&decoder, &windows[..], &workspace);
+    Walk { decoder, windows, workspace, streams }.run(&mut inputs)?;
+    Ok(inputs.all)
+}
+
+#[test]
+fn a_file_gives_the_same_bits_as_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, other) = (dir.path().join("streams"), dir.path().join("other"));
+    fs::write(&other, "kept").unwrap();
+    for wants_dense in [false, true] {
+        let expected = walk(StreamPlace::Memory, 1, wants_dense, |_| ()).unwrap();
+        for threads in [1, 2, 5] {
+            // What a killed run left, or a link, is not used.
+            fs::write(&path, "torn").unwrap();
+            if threads == 2 {
+                fs::remove_file(&path).unwrap();
+                symlink(&other, &path).unwrap();
+            }
+            let mut sizes = Vec::new();
+            let size = |_: usize| sizes.push(path.symlink_metadata().unwrap().len());
+            let found = walk(StreamPlace::File(&path), threads, wants_dense, size).unwrap();
+            assert!(found == expected, "{threads} threads, dense stream: {wants_dense}");
+            let hidden = 32;
+            let bytes = 131 * hidden * 4 * if wants_dense { 2 } else { 1 };
+            assert!(sizes.iter().all(|size| *size == bytes), "{sizes:?}, not {bytes}");
+            assert!(path.symlink_metadata().is_err());
+            assert_eq!(fs::read(&other).unwrap(), b"kept");
+        }
+    }
+}
+
+#[test]
+fn bytes_that_others_changed_are_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("streams");
+    for threads in [1, 2] {
+        let change = |layer: usize| {
+            if layer == 1 {
+                let mut bytes = fs::read(&path).unwrap();
+                let last = bytes.len() - 1;
+                bytes[last] ^= 1;
+                fs::write(&path, bytes).unwrap();
+            }
+        };
+        let error = walk(StreamPlace::File(&path), threads, false, change).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Output);
+        let error = error.to_string();
+        assert!(error.contains("streams: scratch file of this run, "), "{error}");
+        assert!(error.contains("found other bytes"), "{error}");
+        assert!(!path.exists());
+    }
+}
