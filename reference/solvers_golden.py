@@ -68,50 +68,56 @@ def sparsegpt(w, x, share=None, pattern=None):
     return w
 
 
-def conjugate_gradients(gram, q, rest, cost, inverse, steps):
-    direction, norm = np.zeros_like(q), None
-    for step in range(steps + 1):
-        if step:
-            through = direction @ gram
-            curvature = np.sum(direction * (through + cost * direction), 1, keepdims=True)
-            length = norm / curvature
-            q, rest = q + length * direction, rest - length * through
-        residual = rest - cost * q
-        following = np.sum(np.square(residual) * inverse, 1, keepdims=True)
-        turn = 0 if norm is None else following / norm
-        norm = following
-        direction = residual * inverse + turn * direction
-    return q, rest
+def refit(gram, q, demand, stays, steps, every):
+    """Conjugate gradients on the entries that stay; the remainder is computed anew after `every` steps."""
+    for begin in range(0, steps, every):
+        rest = demand - q @ gram
+        direction, norm = np.zeros_like(q), None
+        for step in range(min(every, steps - begin) + 1):
+            if step:
+                through = direction @ gram
+                length = norm / np.sum(direction * through, 1, keepdims=True)
+                q, rest = q + length * direction, rest - length * through
+            residual = np.where(stays, rest, 0)
+            following = np.sum(np.square(residual), 1, keepdims=True)
+            direction = residual + (0 if norm is None else following / norm) * direction
+            norm = following
+    return q
 
 
-def activation_flow(w, x, dense, costs, share=None, pattern=None, iterations=30, gradients=4, refit=15, every=5):
+def activation_flow(
+    w, x, dense, costs, share=None, pattern=None, steps=12, coupling=(0.4, 0.4), levels=1, exponent=(1.4, 32.0),
+    refit_steps=6, every=5,
+):
     gram, damping = damped(x)
     scale = np.sqrt(np.diag(gram) + damping)
-    cross = dense.T @ x / len(x)
     weigh = np.sqrt(costs / costs.mean())[:, None]
-    demand = weigh * (w @ (cross + damping * np.eye(COLS))) / scale
+    demand = weigh * ((dense @ w.T).T @ x / len(x) + damping * w) / scale
     gram = (gram + damping * np.eye(COLS)) / np.outer(scale, scale)
-    q, zeros = weigh * w * scale, round((share or 0) * w.size)
-    for t in range(1, iterations + 1):
-        size = np.abs(q)
-        if share is not None:
-            line = np.sort(size.ravel())[zeros]
-        else:
-            keep, group = pattern
-            ranked = np.sort(size.reshape(-1, group), 1)
-            line = np.sqrt(ranked[:, group - keep - 1] * ranked[:, group - keep])
-            line = line.repeat(group).reshape(size.shape)
-        progress = t / iterations
-        cost = max(progress, 0.02) / (np.square(size / line) + 10 ** (-3 * progress))
-        rest = demand - q @ gram
-        q, rest = conjugate_gradients(gram, q, rest, cost, 1 / (1 + cost), gradients)
+    offered, zeros = weigh * w * scale, round((share or 0) * w.size)
+    rho = [coupling[0]] if levels == 1 else np.geomspace(*coupling, levels)
+    beta = np.geomspace(*exponent, steps - 1)
+    carried, refused = offered, np.zeros_like(offered)
+    for step in range(steps):
+        now, before = rho[step * levels // steps], rho[max(step - 1, 0) * levels // steps]
+        if step:
+            size = np.abs(offered)
+            if share is not None:
+                line = np.sort(size.ravel())[zeros]
+            else:
+                keep, group = pattern
+                ranked = np.sort(size.reshape(-1, group), 1)
+                line = np.sqrt(ranked[:, group - keep - 1] * ranked[:, group - keep])
+                line = line.repeat(group).reshape(size.shape)
+            conductance = np.power(size / line, beta[step - 1])
+            carried = offered * conductance / (1 + conductance)
+            refused = (offered - carried) * before / now
+        solver = np.linalg.inv(gram + now * np.eye(COLS))
+        offered = (demand + now * (carried - refused)) @ solver + refused
     # Weights of dead inputs go first, the smallest of them before the others.
-    size = np.where(np.diag(x.T @ x) == 0, np.abs(w) - 1e6, np.abs(q))
+    size = np.where(np.diag(x.T @ x) == 0, np.abs(w) - 1e6, np.abs(offered))
     stays = zero_smallest(size, zeros) if share is not None else best_of(size, *pattern)
-    q = np.where(stays, q, 0)
-    for begin in range(0, refit, every):
-        rest = demand - q @ gram
-        q, rest = conjugate_gradients(gram, q, rest, 0, stays.astype(float), min(every, refit - begin))
+    q = refit(gram, np.where(stays, offered, 0), demand, stays, refit_steps, every)
     return q / scale / weigh
 
 
@@ -129,6 +135,9 @@ def main():
         "sparsegpt-2:4": sparsegpt(w, x, pattern=(2, 4)),
         "activation-flow": activation_flow(w, x, dense, costs, share=0.6),
         "activation-flow-2:4": activation_flow(w, x, dense, costs, pattern=(2, 4)),
+        "activation-flow-levels": activation_flow(
+            w, x, dense, costs, share=0.6, steps=15, coupling=(0.2, 0.8), levels=3, exponent=(3.0, 48.0), refit_steps=7
+        ),
     }
     text = {"rows": ROWS, "cols": COLS, "made_by": f"numpy {np.__version__}"}
     inputs = {"weights": w, "x": x, "dense": dense, "output_costs": costs}

@@ -52,7 +52,7 @@ pub use publish::space::Disk;
 pub use publish::staging::Staging;
 pub use records::amounts::{NmPattern, Price, Sparsity};
 pub use records::method::{
-    Amount, Calibration, Criterion, FlowRecipe, Method, MethodMismatch, Needs, Scope,
+    Amount, Calibration, Criterion, FlowRecipe, FlowSteps, Method, MethodMismatch, Needs, Scope,
 };
 pub use records::recipe::{Arithmetic, NonFinite, Recipe};
 pub use records::{journal, manifest};

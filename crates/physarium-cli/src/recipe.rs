@@ -10,8 +10,8 @@ use physarium::checkpoint::{
     Arithmetic, Calibration, NmPattern, NonFinite, Price, Recipe, Source, Sparsity, excerpt,
 };
 use physarium::{
-    Allocation, CalibrationOptions, CalibrationText, Error, MethodName, NoEffect, RecipeError,
-    RecipeOption, RecipeOptions, ScopeName, check_recipe,
+    Allocation, CalibrationOptions, CalibrationText, Effort, Error, MethodName, NoEffect,
+    RecipeError, RecipeOption, RecipeOptions, ScopeName, check_recipe,
 };
 
 use crate::arguments::{ArithmeticChoice, CALIBRATION, FLOW, METHOD, SelectionArguments};
@@ -38,6 +38,9 @@ pub struct RecipeArguments {
     /// Distribution of --sparsity over tensors by activation-aware methods [default: uniform]
     #[arg(long, value_enum, help_heading = METHOD)]
     allocation: Option<AllocationChoice>,
+    /// Computation that activation-flow spends on quality [default: standard]
+    #[arg(long, value_enum, help_heading = METHOD)]
+    effort: Option<EffortChoice>,
     /// Scope of --sparsity [default: tile for magnitude-flow, tensor for magnitude]
     #[arg(long, value_enum, help_heading = METHOD)]
     scope: Option<ScopeChoice>,
@@ -133,6 +136,27 @@ impl From<AllocationChoice> for Allocation {
         match choice {
             AllocationChoice::Uniform => Allocation::Uniform,
             AllocationChoice::Flow => Allocation::Flow,
+        }
+    }
+}
+
+/// An effort on the command line.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EffortChoice {
+    /// Fewest steps
+    Quick,
+    /// Most of the quality
+    Standard,
+    /// Best quality
+    Best,
+}
+
+impl From<EffortChoice> for Effort {
+    fn from(choice: EffortChoice) -> Effort {
+        match choice {
+            EffortChoice::Quick => Effort::Quick,
+            EffortChoice::Standard => Effort::Standard,
+            EffortChoice::Best => Effort::Best,
         }
     }
 }
@@ -243,6 +267,7 @@ impl RecipeArguments {
             pattern: self.pattern,
             allocation: self.allocation.map(Allocation::from),
             price: self.price,
+            effort: self.effort.map(Effort::from),
             scope: self.scope.map(ScopeName::from),
             block_size: self.block_size,
             iterations: self.iterations,

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 use physarium_flow::activation::{
-    ActivationFlow, Keep, Problem, Solution, activation_flow, sparsegpt, wanda,
+    ActivationFlow, FlowNetwork, Inputs, Keep, Problem, Solution, Target, sparsegpt, wanda,
 };
 use physarium_kernels::Compute;
 use proptest::prelude::*;
@@ -17,16 +17,16 @@ struct Case {
 
 /// Whether some inputs are zero for every token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Inputs {
-    Alive,
-    SomeDead,
+enum Dead {
+    None,
+    Some,
 }
 
-fn inputs() -> impl Strategy<Value = Inputs> {
-    prop::sample::select(&[Inputs::Alive, Inputs::SomeDead])
+fn inputs() -> impl Strategy<Value = Dead> {
+    prop::sample::select(&[Dead::None, Dead::Some])
 }
 
-fn case([rows, cols]: [usize; 2], seed: u64, inputs: Inputs) -> Case {
+fn case([rows, cols]: [usize; 2], seed: u64, inputs: Dead) -> Case {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = move || {
         state ^= state << 13;
@@ -42,7 +42,7 @@ fn case([rows, cols]: [usize; 2], seed: u64, inputs: Inputs) -> Case {
         let source: Vec<f32> = (0..sources).map(|_| next()).collect();
         for (i, x) in row.iter_mut().enumerate() {
             let mixed: f32 = (0..sources).map(|s| source[s] * mixing[s * cols + i]).sum();
-            *x = if inputs == Inputs::SomeDead && i % 7 == 3 { 0.0 } else { mixed + 0.3 * next() };
+            *x = if inputs == Dead::Some && i % 7 == 3 { 0.0 } else { mixed + 0.3 * next() };
         }
     }
     let mut gram = vec![0.0; cols * cols];
@@ -60,9 +60,8 @@ impl Case {
     fn problem(&self) -> Problem<'_> {
         Problem {
             weights: &self.weights,
-            cols: self.cols,
-            gram: &self.gram,
-            cross_gram: None,
+            inputs: Inputs { cols: self.cols, gram: &self.gram },
+            target: Target::Own,
             output_costs: None,
         }
     }
@@ -83,9 +82,19 @@ impl Case {
 
     fn all(&self, compute: &Compute, keep: Keep) -> [Solution; 3] {
         let problem = self.problem();
-        let flow = activation_flow(compute, &problem, keep, &ActivationFlow::default()).unwrap();
+        let flow = activation_flow(compute, &problem, keep, ActivationFlow::default());
         [wanda(compute, &problem, keep).unwrap(), sparsegpt(compute, &problem, keep).unwrap(), flow]
     }
+}
+
+fn activation_flow(
+    compute: &Compute,
+    problem: &Problem<'_>,
+    keep: Keep,
+    parameters: ActivationFlow,
+) -> Solution {
+    let network = FlowNetwork::new(compute, &problem.inputs, parameters).unwrap();
+    network.prune(compute, problem, keep).unwrap()
 }
 
 fn zeros(weights: &[f32]) -> usize {
@@ -114,7 +123,7 @@ proptest! {
     fn a_pattern_holds_in_every_group(
         rows in 1usize..40, cols in 2usize..60, seed: u64, keep in 1usize..4,
     ) {
-        let case = case([rows, cols], seed, Inputs::Alive);
+        let case = case([rows, cols], seed, Dead::None);
         let compute = Compute::new(2).unwrap();
         for solution in case.all(&compute, Keep::Pattern { keep, group: 4 }) {
             for group in solution.weights.chunks_exact(cols).flat_map(|row| row.chunks(4)) {
@@ -127,12 +136,11 @@ proptest! {
 
 #[test]
 fn nothing_to_prune_is_the_identity() {
-    let case = case([40, 30], 3, Inputs::SomeDead);
+    let case = case([40, 30], 3, Dead::Some);
     let compute = Compute::new(2).unwrap();
     let bits = |weights: &[f32]| weights.iter().map(|w| w.to_bits()).collect::<Vec<_>>();
     let problem = case.problem();
-    let flow =
-        activation_flow(&compute, &problem, Keep::AllBut(0), &ActivationFlow::default()).unwrap();
+    let flow = activation_flow(&compute, &problem, Keep::AllBut(0), ActivationFlow::default());
     assert_eq!(
         bits(&wanda(&compute, &problem, Keep::AllBut(0)).unwrap().weights),
         bits(&case.weights)
@@ -146,7 +154,7 @@ fn nothing_to_prune_is_the_identity() {
 fn methods_that_use_more_statistics_have_smaller_errors() {
     let compute = Compute::new(2).unwrap();
     for seed in 0..5 {
-        let case = case([64, 96], seed, Inputs::Alive);
+        let case = case([64, 96], seed, Dead::None);
         for keep in [Keep::AllBut(64 * 48), Keep::Pattern { keep: 2, group: 4 }] {
             let [wanda, sparsegpt, flow] =
                 case.all(&compute, keep).map(|solution| case.error(&solution.weights));
@@ -159,12 +167,11 @@ fn methods_that_use_more_statistics_have_smaller_errors() {
 fn more_refit_steps_never_increase_the_error() {
     let compute = Compute::new(2).unwrap();
     for seed in 0..5 {
-        let case = case([32, 64], seed, Inputs::Alive);
+        let case = case([32, 64], seed, Dead::None);
         let error = |refit_steps| {
             let parameters = ActivationFlow { refit_steps, ..ActivationFlow::default() };
             let keep = Keep::AllBut(32 * 32);
-            let found =
-                activation_flow(&compute, &case.problem(), keep, &parameters).unwrap().weights;
+            let found = activation_flow(&compute, &case.problem(), keep, parameters).weights;
             // The objective of the refit: the error plus the damping.
             let mean = (0..64).map(|i| f64::from(case.gram[i * 65])).sum::<f64>() / 64.0;
             let pairs = case.weights.iter().zip(&found);
@@ -183,12 +190,12 @@ fn more_refit_steps_never_increase_the_error() {
 #[test]
 fn the_solution_approaches_the_dense_targets() {
     // The inputs of the dense model are twice those of the pruned one: weights twice as large compensate.
-    let case = case([16, 24], 9, Inputs::Alive);
+    let case = case([16, 24], 9, Dead::None);
     let cross: Vec<f32> = case.gram.iter().map(|sum| 2.0 * sum).collect();
-    let problem = Problem { cross_gram: Some(&cross), ..case.problem() };
+    let problem = Problem { target: Target::CrossGram(&cross), ..case.problem() };
     let compute = Compute::new(1).unwrap();
     let parameters = ActivationFlow { refit_steps: 60, ..ActivationFlow::default() };
-    let solution = activation_flow(&compute, &problem, Keep::AllBut(1), &parameters).unwrap();
+    let solution = activation_flow(&compute, &problem, Keep::AllBut(1), parameters);
     // The damping leaves a small error.
     let doubled: Vec<f32> = case.weights.iter().map(|weight| 2.0 * weight).collect();
     let target = Case { weights: doubled, gram: case.gram.clone(), ..case };
@@ -251,7 +258,7 @@ fn reference_sparsegpt(case: &Case, zeros: usize) -> Vec<f64> {
 #[test]
 fn sparsegpt_is_algorithm_1_of_the_paper() {
     for seed in 0..4 {
-        let case = case([20, 40], seed, Inputs::Alive);
+        let case = case([20, 40], seed, Dead::None);
         let compute = Compute::new(2).unwrap();
         let found = sparsegpt(&compute, &case.problem(), Keep::AllBut(400)).unwrap().weights;
         for (at, (found, expected)) in found.iter().zip(reference_sparsegpt(&case, 400)).enumerate()
@@ -263,14 +270,14 @@ fn sparsegpt_is_algorithm_1_of_the_paper() {
 
 #[test]
 fn outputs_of_higher_cost_keep_more_weights() {
-    let case = case([24, 40], 5, Inputs::Alive);
+    let case = case([24, 40], 5, Dead::None);
     let compute = Compute::new(1).unwrap();
     let mut costs = vec![1.0; 24];
     costs[..12].fill(50.0);
     let parameters = ActivationFlow::default();
     let keep = Keep::AllBut(24 * 40 / 2);
     let kept = |problem: &Problem<'_>| {
-        let solution = activation_flow(&compute, problem, keep, &parameters).unwrap();
+        let solution = activation_flow(&compute, problem, keep, parameters);
         let (first, rest) = solution.weights.split_at(12 * 40);
         [first, rest].map(|half| half.iter().filter(|weight| **weight != 0.0).count())
     };
@@ -292,7 +299,7 @@ fn fullest_group(weights: &[f32], cols: usize, group: usize) -> usize {
 
 #[test]
 fn patterns_hold_where_groups_do_not_divide_a_block_of_sparsegpt() {
-    let case = case([3, 260], 5, Inputs::Alive);
+    let case = case([3, 260], 5, Dead::None);
     let compute = Compute::new(1).unwrap();
     for (keep, group) in [(1, 3), (2, 5), (30, 63)] {
         let solution = sparsegpt(&compute, &case.problem(), Keep::Pattern { keep, group }).unwrap();
@@ -302,13 +309,11 @@ fn patterns_hold_where_groups_do_not_divide_a_block_of_sparsegpt() {
 
 #[test]
 fn a_pattern_holds_in_a_projection_that_is_smaller_than_a_group() {
-    let case = case([1, 3], 2, Inputs::Alive);
+    let case = case([1, 3], 2, Dead::None);
     let compute = Compute::new(1).unwrap();
     let flow = |keep| {
         let keep = Keep::Pattern { keep, group: 4 };
-        activation_flow(&compute, &case.problem(), keep, &ActivationFlow::default())
-            .unwrap()
-            .weights
+        activation_flow(&compute, &case.problem(), keep, ActivationFlow::default()).weights
     };
     assert_eq!(zeros(&flow(2)), 1);
     assert_eq!(flow(3), case.weights);

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 use physarium_flow::activation::{
-    ActivationFlow, Keep, Problem, Solution, activation_flow, sparsegpt, wanda,
+    ActivationFlow, FlowNetwork, Inputs, Keep, Problem, Solution, Target, sparsegpt, wanda,
 };
 use physarium_kernels::Compute;
 
@@ -41,13 +41,23 @@ fn gram(is_dead: impl Fn(usize) -> bool) -> Vec<f32> {
 }
 
 fn solve(method: &str, weights: &[f32], gram: &[f32], keep: Keep) -> Solution {
-    let problem = Problem { weights, cols: COLS, gram, cross_gram: None, output_costs: None };
+    let problem = Problem {
+        weights,
+        inputs: Inputs { cols: COLS, gram },
+        target: Target::Own,
+        output_costs: None,
+    };
     let compute = Compute::new(2).unwrap();
     match method {
         "wanda" => wanda(&compute, &problem, keep).unwrap(),
         "sparsegpt" => sparsegpt(&compute, &problem, keep).unwrap(),
-        _ => activation_flow(&compute, &problem, keep, &ActivationFlow::default()).unwrap(),
+        _ => activation_flow(&compute, &problem, keep),
     }
+}
+
+fn activation_flow(compute: &Compute, problem: &Problem<'_>, keep: Keep) -> Solution {
+    let network = FlowNetwork::new(compute, &problem.inputs, ActivationFlow::default()).unwrap();
+    network.prune(compute, problem, keep).unwrap()
 }
 
 fn zeros(weights: &[f32]) -> usize {
@@ -148,15 +158,18 @@ fn an_update_that_leaves_nothing_of_a_weight_makes_no_zero() {
     // own. The damping is below the precision of float32.
     let compute = Compute::new(1).unwrap();
     let (weights, gram) = ([1.0, -1.0, 3.0, 2.0], [1.0, 0.0, 0.0, 1.0]);
-    let problem =
-        Problem { weights: &weights, cols: 2, gram: &gram, cross_gram: None, output_costs: None };
+    let problem = Problem {
+        weights: &weights,
+        inputs: Inputs { cols: 2, gram: &gram },
+        target: Target::Own,
+        output_costs: None,
+    };
     let tiny = Problem { weights: &[1e-38, f32::from_bits(1), 1e-38, 1e-38], ..problem };
     for (problem, wanted) in [(problem, 1), (tiny, 1), (tiny, 2), (tiny, 3)] {
         for solution in [
             wanda(&compute, &problem, Keep::AllBut(wanted)).unwrap(),
             sparsegpt(&compute, &problem, Keep::AllBut(wanted)).unwrap(),
-            activation_flow(&compute, &problem, Keep::AllBut(wanted), &ActivationFlow::default())
-                .unwrap(),
+            activation_flow(&compute, &problem, Keep::AllBut(wanted)),
         ] {
             assert_eq!(zeros(&solution.weights), wanted, "{:?}", solution.weights);
         }

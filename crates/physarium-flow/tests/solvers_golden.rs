@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 use physarium_flow::activation::{
-    ActivationFlow, Keep, Problem, activation_flow, sparsegpt, wanda,
+    ActivationFlow, FlowNetwork, Inputs, Keep, Problem, Target, sparsegpt, wanda,
 };
 use physarium_kernels::{Arithmetic, Compute};
 use serde_json::Value;
@@ -47,20 +47,32 @@ fn each_method_gives_what_its_equations_give_in_float64() {
     let (weights, costs) = (narrow("weights"), narrow("output_costs"));
     let gram = mean_products(&x, &x, cols);
     let cross = mean_products(&dense, &x, cols);
-    let own =
-        Problem { weights: &weights, cols, gram: &gram, cross_gram: None, output_costs: None };
-    let two_streams = Problem { cross_gram: Some(&cross), output_costs: Some(&costs), ..own };
+    let inputs = Inputs { cols, gram: &gram };
+    let own = Problem { weights: &weights, inputs, target: Target::Own, output_costs: None };
+    let two_streams =
+        Problem { target: Target::CrossGram(&cross), output_costs: Some(&costs), ..own };
     let share = |share: f64| Keep::AllBut((share * weights.len() as f64).round() as usize);
     let pattern = Keep::Pattern { keep: 2, group: 4 };
-    let flow = ActivationFlow::default();
+    let levels = ActivationFlow {
+        steps: 15,
+        coupling: [0.2, 0.8],
+        levels: 3,
+        exponent: [3.0, 48.0],
+        refit_steps: 7,
+    };
     // The steps of the flow are less precise in the other arithmetic and may choose another mask at the threshold.
     let compute = Compute::with_arithmetic(1, Arithmetic::F32).unwrap();
+    let flow = |parameters, keep| {
+        let network = FlowNetwork::new(&compute, &inputs, parameters).unwrap();
+        network.prune(&compute, &two_streams, keep).unwrap()
+    };
     let results = [
         ("wanda", wanda(&compute, &own, share(0.5)).unwrap()),
         ("sparsegpt", sparsegpt(&compute, &own, share(0.5)).unwrap()),
         ("sparsegpt-2:4", sparsegpt(&compute, &own, pattern).unwrap()),
-        ("activation-flow", activation_flow(&compute, &two_streams, share(0.6), &flow).unwrap()),
-        ("activation-flow-2:4", activation_flow(&compute, &two_streams, pattern, &flow).unwrap()),
+        ("activation-flow", flow(ActivationFlow::default(), share(0.6))),
+        ("activation-flow-2:4", flow(ActivationFlow::default(), pattern)),
+        ("activation-flow-levels", flow(levels, share(0.6))),
     ];
     for (name, found) in results {
         assert_eq!(found.dead_inputs, 1, "{name}");

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use physarium_flow::activation::{
-    ActivationFlow, Keep, Problem, Solution, Unsolved, activation_flow, sparsegpt, wanda,
+    ActivationFlow, FlowNetwork, Inputs, Keep, Problem, Solution, Target, Unsolved, sparsegpt,
+    wanda,
 };
 use physarium_kernels::Compute;
 
@@ -33,16 +34,17 @@ const SOLVERS: [(&str, Solver); 4] = [
         sparsegpt(compute, problem, Keep::Pattern { keep: 2, group: 4 })
     }),
     ("activation-flow", |compute, problem| {
-        let flow = ActivationFlow { iterations: 3, refit_steps: 2, ..ActivationFlow::default() };
-        activation_flow(compute, problem, Keep::AllBut(ROWS * COLS / 2), &flow)
+        let flow = ActivationFlow { steps: 4, refit_steps: 2, ..ActivationFlow::default() };
+        let network = FlowNetwork::new(compute, &problem.inputs, flow)?;
+        network.prune(compute, problem, Keep::AllBut(ROWS * COLS / 2))
     }),
 ];
 
 #[test]
 fn a_solver_asks_in_every_block_and_ends_once_it_is_told_to_stop() {
     let (weights, gram) = case();
-    let (cross_gram, output_costs) = (None, None);
-    let problem = Problem { weights: &weights, cols: COLS, gram: &gram, cross_gram, output_costs };
+    let inputs = Inputs { cols: COLS, gram: &gram };
+    let problem = Problem { weights: &weights, inputs, target: Target::Own, output_costs: None };
     for (name, solve) in SOLVERS {
         let whole = solve(&Compute::new(2).unwrap(), &problem).unwrap();
         // How often a whole run asks, and that being asked changes nothing.
@@ -70,8 +72,8 @@ fn a_solver_asks_in_every_block_and_ends_once_it_is_told_to_stop() {
 #[test]
 fn threads_change_nothing() {
     let (weights, gram) = case();
-    let (cross_gram, output_costs) = (None, None);
-    let problem = Problem { weights: &weights, cols: COLS, gram: &gram, cross_gram, output_costs };
+    let inputs = Inputs { cols: COLS, gram: &gram };
+    let problem = Problem { weights: &weights, inputs, target: Target::Own, output_costs: None };
     for (name, solve) in SOLVERS {
         let [one, three] = [1, 3].map(|threads| solve(&Compute::new(threads).unwrap(), &problem));
         assert!(one == three, "{name}");

@@ -45,8 +45,7 @@ fn sweep(compute: &Compute, matrix: &mut [f32], width: usize, first: usize) -> O
         let left = &columns[block * EDGE * edge..][..rows * edge];
         // SAFETY: the factors are whole slices of `[rows, edge]` and `[edge, edge]`, the result of `[rows, edge]`.
         unsafe {
-            let factors =
-                [Factor::rows(left.as_ptr(), edge), Factor::rows(inverse.as_ptr(), edge)];
+            let factors = [Factor::rows(left.as_ptr(), edge), Factor::rows(inverse.as_ptr(), edge)];
             let out = Target { begin: out.as_mut_ptr(), stride: edge, update: Update::Replace };
             product(compute.vectors(), [rows, edge, edge], factors, out);
         }

@@ -35,11 +35,11 @@ pub use factor::inverse_factor;
 pub use instructions::{INSTRUCTIONS_VARIABLE, NoSuchInstructions, check_instructions, dispatch};
 pub use inverse::invert;
 pub use matvec::VectorKind;
-pub use pulp::NullaryFnOnce as Operation;
 pub use memory::{Buffer, large_zeroed, release_memory};
 pub use products::{
     Gram, Left, Linear, Output, Precision, Right, Symmetric, add_cross, forward_all,
 };
+pub use pulp::NullaryFnOnce as Operation;
 pub use weights::{Dense, Sparse, SparseFault, Weights};
 
 #[cfg(target_endian = "big")]

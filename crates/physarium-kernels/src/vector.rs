@@ -389,7 +389,10 @@ mod tests {
         for i in 1..40_000u32 {
             let x = f32::from_bits(f32::MIN_POSITIVE.to_bits() + i * 50_000);
             let (found, expected) = (f64::from(ln(x)), f64::from(x).ln());
-            assert!((found - expected).abs() < 2.5e-7 * expected.abs().max(1.0), "{x}: {found} {expected}");
+            assert!(
+                (found - expected).abs() < 2.5e-7 * expected.abs().max(1.0),
+                "{x}: {found} {expected}"
+            );
         }
         assert_eq!(ln(1.0), 0.0);
     }

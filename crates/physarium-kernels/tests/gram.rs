@@ -57,7 +57,7 @@ fn gram_matrices_are_those_of_float64() {
             let mut sums = vec![0.0; width * width];
             for (a, b) in a.chunks(window * width).zip(b.chunks(window * width)) {
                 gram.add(&compute, a);
-                add_cross(&compute, a, b, &mut sums);
+                add_cross(&compute, [a, b], a.len() / width, &mut sums);
             }
             let gram = gram.finish(1.0);
             // In the worst case 2⁻¹⁷ for each of the two activations of 16 bits.
@@ -93,7 +93,7 @@ fn products_with_a_symmetric_matrix_are_those_of_float64() {
         }
     }
     for compute in computes() {
-        let matrix = Symmetric::new(&compute, gram.clone(), width);
+        let matrix = Symmetric::new(&compute, gram.clone(), width, Precision::Full);
         let mut out = vec![f32::NAN; x.len()];
         for (precision, bound) in [(Precision::Full, 1.6e-5), (Precision::Coarse, 4e-3)] {
             matrix.multiply(&compute, &x, precision, &mut out);

@@ -62,10 +62,13 @@ fn shapes_that_wrap_are_refused() {
         let compute = || Compute::with_arithmetic(1, arithmetic).unwrap();
         let gram = refusal(|| drop(Gram::new(&compute(), edge)));
         assert_eq!(gram, "a matrix that memory can hold");
-        let matrix = refusal(|| drop(Symmetric::new(&compute(), Vec::new(), edge)));
+        let matrix =
+            refusal(|| drop(Symmetric::new(&compute(), Vec::new(), edge, Precision::Full)));
         assert!(matrix.contains("a square matrix"), "{matrix}");
-        let cross = refusal(|| add_cross(&compute(), &[1.0; 6], &[1.0; 4], &mut [0.0; 4]));
-        assert_eq!(cross, "as many whole rows");
+        let cross = refusal(|| add_cross(&compute(), [&[1.0; 6], &[1.0; 4]], 2, &mut [0.0; 4]));
+        assert_eq!(cross, "a result of [3, 2]");
+        let cross = refusal(|| add_cross(&compute(), [&[1.0; 6], &[1.0; 5]], 2, &mut [0.0; 6]));
+        assert_eq!(cross, "whole rows");
     }
 }
 
@@ -92,7 +95,7 @@ fn nothing_is_done_to_no_elements() {
             Compute::new(1).unwrap().each_chunk(&mut [0u8; 3], 0, |_, _| ());
         });
         assert_eq!(message, "runs of no elements");
-        add_cross(&compute, &[], &[], &mut []);
+        add_cross(&compute, [&[], &[]], 0, &mut []);
         let mut gram = Gram::new(&compute, 5);
         gram.add(&compute, &[]);
         assert_eq!(gram.finish(1.0), [0.0; 25]);

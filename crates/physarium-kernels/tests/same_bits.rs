@@ -4,7 +4,7 @@
 use half::{bf16, f16};
 use physarium_kernels::{
     Arithmetic, Compute, Dense, Gram, Left, Linear, Output, Precision, Right, Symmetric,
-    VectorKind, add_cross, inverse_factor,
+    VectorKind, add_cross, inverse_factor, invert,
 };
 use proptest::prelude::*;
 
@@ -172,7 +172,19 @@ fn sums_over_tokens_are_as_defined() {
     let cross = square(&|i, j| sum(|window| &window.0, i, j));
     check(&cross, "cross", |compute| {
         let mut out = vec![0.0; width * width];
-        all.iter().for_each(|(a, b)| add_cross(compute, a, b, &mut out));
+        for ((a, b), tokens) in all.iter().zip(windows) {
+            add_cross(compute, [a, b], tokens, &mut out);
+        }
+        out
+    });
+    // Fewer features of one kind: the first columns of the other result's rows.
+    check(&cross[..30 * width], "narrow cross", |compute| {
+        let mut out = vec![0.0; 30 * width];
+        for ((a, b), tokens) in all.iter().zip(windows) {
+            let narrow: Vec<f32> =
+                a.chunks_exact(width).flat_map(|row| &row[..30]).copied().collect();
+            add_cross(compute, [&narrow, b], tokens, &mut out);
+        }
         out
     });
 }
@@ -194,7 +206,7 @@ fn products_with_a_symmetric_matrix_are_as_defined() {
     for precision in [Precision::Full, Precision::Coarse] {
         check(&expected, "symmetric", |compute| {
             let mut out = vec![f32::NAN; rows * width];
-            Symmetric::new(compute, elements.clone(), width)
+            Symmetric::new(compute, elements.clone(), width, Precision::Full)
                 .multiply(compute, &x, precision, &mut out);
             out
         });
@@ -247,12 +259,37 @@ fn the_inverse_factor_is_the_same_everywhere_and_correct() {
 }
 
 #[test]
-fn a_matrix_that_is_not_definite_has_no_factor() {
+fn the_inverse_is_the_same_everywhere_and_correct() {
+    for width in [1, 7, 128, 300] {
+        let matrix = definite(width);
+        let mut first: Option<Vec<u32>> = None;
+        for compute in computes() {
+            let mut inverse: Vec<f32> = matrix.iter().map(|value| *value as f32).collect();
+            invert(&compute, &mut inverse, width).unwrap();
+            let bits: Vec<u32> = inverse.iter().map(|value| value.to_bits()).collect();
+            assert_eq!(*first.get_or_insert_with(|| bits.clone()), bits, "{width}: {compute:?}");
+            for i in 0..width {
+                for j in [0, width / 2, width - 1] {
+                    let at = |row: usize, col: usize| f64::from(inverse[row * width + col]);
+                    assert_eq!(at(i, j).to_bits(), at(j, i).to_bits());
+                    let found: f64 = (0..width).map(|k| matrix[i * width + k] * at(k, j)).sum();
+                    let expected = f64::from(u8::from(i == j));
+                    assert!((found - expected).abs() < 2e-3, "{width}: [{i}, {j}] {found}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_matrix_that_is_not_definite_has_no_inverse_and_no_factor() {
     let compute = Compute::new(1).unwrap();
     for bad in [0.0, -1.0, f64::NAN, f64::INFINITY] {
         for at in [0, 150, 199] {
             let mut matrix = definite(200);
             matrix[at * 200 + at] = bad;
+            let mut narrow: Vec<f32> = matrix.iter().map(|value| *value as f32).collect();
+            assert_eq!(invert(&compute, &mut narrow, 200), None, "{bad} at {at}");
             assert_eq!(inverse_factor(&compute, matrix, 200), None, "{bad} at {at}");
         }
     }

@@ -10,11 +10,21 @@ use physarium_kernels::Buffer;
 
 use crate::decoder::Decoder;
 use crate::error::Error;
-use crate::layers::layer::Layer;
+use crate::layers::layer::{Layer, add_to_stream};
 use crate::layers::stages::Stage;
 use crate::layers::workspace::Workspace;
 use crate::open::shapes::StageKind;
 use crate::streams::{Stream, StreamPlace};
+
+/// What a window is at a stage of the dense model.
+#[derive(Debug, Clone, Copy)]
+pub struct DenseWindow<'a> {
+    /// The inputs of the stage's maps, `[tokens, inputs]`.
+    pub inputs: &'a [f32],
+    /// The outputs of the stage's only map, `[tokens, outputs]`, where the walk computes them: at stages that add to the
+    /// residual stream, unless the map has a bias.
+    pub outputs: Option<&'a [f32]>,
+}
 
 /// Receives the inputs of linear maps and may replace maps.
 pub trait Capture {
@@ -30,15 +40,15 @@ pub trait Capture {
     /// Any error stops the walk.
     fn begin_layer(&mut self, layer: usize) -> Result<(), Self::Error>;
 
-    /// Called for each window with the inputs `[tokens, inputs]` of the maps of `stage`, in the dense stream
-    /// (if it is needed) and in the pruned one, in which all earlier stages are finished.
+    /// Called for each window with the inputs `[tokens, inputs]` of the maps of `stage`: in the dense stream
+    /// (if it is needed), and in the pruned one, in which all earlier stages are finished.
     ///
     /// # Errors
     /// Any error stops the walk.
     fn inputs(
         &mut self,
         stage: &Stage,
-        dense: Option<&[f32]>,
+        dense: Option<DenseWindow<'_>>,
         pruned: &[f32],
     ) -> Result<(), Self::Error>;
 
@@ -87,7 +97,7 @@ impl Walk<'_> {
             let mut changed = Layer::clone(&whole);
             for at in 0..changed.stages.len() {
                 let kind = changed.stages[at].kind;
-                let (mut a, mut b) = (Buffer::default(), Buffer::default());
+                let (mut a, mut b, mut y) = <(Buffer, Buffer, Buffer)>::default();
                 for window in 0..windows.len() {
                     changed.inputs(kind, workspace, pruned.load(window)?, &mut b);
                     let Some(dense) = &mut dense else {
@@ -96,12 +106,17 @@ impl Walk<'_> {
                     };
                     let hidden = dense.load(window)?;
                     whole.inputs(kind, workspace, hidden, &mut a);
-                    capture.inputs(&changed.stages[at], Some(&a), &b)?;
+                    let mut window = DenseWindow { inputs: &a, outputs: None };
                     if kind.adds_to_stream() {
+                        let map = whole.map_to_stream(kind);
+                        y.resize(hidden.len());
+                        map.forward(workspace.compute(), &a, &mut y);
+                        window.outputs = (!map.has_bias()).then_some(&y);
                         // The dense layer does not change, so its stream can advance immediately.
-                        whole.add_outputs(kind, workspace, &a, hidden);
+                        add_to_stream(workspace, &y, hidden);
                         dense.store()?;
                     }
+                    capture.inputs(&changed.stages[at], Some(window), &b)?;
                 }
                 capture.finish(&mut changed.stages[at])?;
                 if kind.adds_to_stream() {

@@ -24,7 +24,7 @@ mod open;
 mod sensitivity;
 mod streams;
 
-pub use capture::{Capture, Walk};
+pub use capture::{Capture, DenseWindow, Walk};
 pub use decoder::{Decoder, Residency};
 pub use error::Error;
 pub use generation::Generation;

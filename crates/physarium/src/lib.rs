@@ -103,6 +103,7 @@ pub use physarium_model as model;
 #[doc(inline)]
 pub use physarium_pack as pack;
 pub use progress::{Event, Kept, Progress, Silent};
+pub use recipe::effort::Effort;
 pub use recipe::error::{MethodName, NoEffect, RecipeError, RecipeOption, ScopeName};
 pub use recipe::options::{Allocation, CalibrationOptions, RecipeOptions};
 pub use recipe::table::Case;

@@ -10,7 +10,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::amounts::{NmPattern, Price, Sparsity};
-use super::method::{Amount, Calibration, Criterion, FlowRecipe, Method, Scope};
+use super::method::{Amount, Calibration, Criterion, FlowRecipe, FlowSteps, Method, Scope};
 
 /// A method's name in a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -59,6 +59,8 @@ struct MethodKeys {
     scope: Option<ScopeKey>,
     #[serde(default, deserialize_with = "value")]
     calibration: Option<Calibration>,
+    #[serde(default, deserialize_with = "value")]
+    flow: Option<FlowSteps>,
 }
 
 fn value<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
@@ -86,8 +88,11 @@ impl Name {
             Name::MagnitudeFlow => &["block_size", "iterations", "beta", "inflow"],
             Name::Magnitude => &["sparsity", "scope", "block_size"],
             Name::MagnitudePattern => &["pattern"],
-            Name::Wanda | Name::SparseGpt | Name::ActivationFlow => {
+            Name::Wanda | Name::SparseGpt => {
                 &["sparsity", "model-sparsity", "price", "pattern", "calibration"]
+            }
+            Name::ActivationFlow => {
+                &["sparsity", "model-sparsity", "price", "pattern", "calibration", "flow"]
             }
         }
     }
@@ -107,6 +112,7 @@ impl MethodKeys {
             ("pattern", self.pattern.is_some()),
             ("scope", self.scope.is_some()),
             ("calibration", self.calibration.is_some()),
+            ("flow", self.flow.is_some()),
         ];
         keys.into_iter().filter(|(_, given)| *given).map(|(key, _)| key).collect()
     }
@@ -170,7 +176,7 @@ impl MethodKeys {
         method(Criterion::Magnitude, Amount::Sparsity { sparsity, scope })
     }
 
-    fn calibrated(&self, criterion: fn(Calibration) -> Criterion) -> Result<Method, String> {
+    fn calibrated(&self, criterion: impl Fn(Calibration) -> Criterion) -> Result<Method, String> {
         let calibration = self.must("calibration", self.calibration)?;
         let Calibration { tokens, window, .. } = calibration;
         in_range("calibration.window", window, |window| window > 1, "2 or more")?;
@@ -197,6 +203,25 @@ where
     }
 }
 
+impl FlowSteps {
+    /// Most steps of each kind: far more than have an effect.
+    const MOST: u32 = 10_000;
+
+    /// The parameters, if the dynamics are defined for them.
+    fn in_range(self) -> Result<FlowSteps, String> {
+        let up_to = |least: u32, most: u32| move |value: u32| (least..=most).contains(&value);
+        in_range("flow.steps", self.steps, up_to(2, Self::MOST), "2 to 10000")?;
+        in_range("flow.levels", self.levels, up_to(1, self.steps), "1 up to the steps")?;
+        in_range("flow.refit_steps", self.refit_steps, up_to(0, Self::MOST), "at most 10000")?;
+        for (key, values) in [("flow.coupling", self.coupling), ("flow.exponent", self.exponent)] {
+            for value in values {
+                in_range(key, value, |v| (1e-3..=1e3).contains(&v), "numbers of 0.001 to 1000")?;
+            }
+        }
+        Ok(self)
+    }
+}
+
 fn method(criterion: Criterion, amount: Amount) -> Result<Method, String> {
     Method::new(criterion, amount).map_err(|e| e.to_string())
 }
@@ -215,7 +240,10 @@ impl TryFrom<MethodKeys> for Method {
             }
             Name::Wanda => keys.calibrated(Criterion::Wanda),
             Name::SparseGpt => keys.calibrated(Criterion::SparseGpt),
-            Name::ActivationFlow => keys.calibrated(Criterion::ActivationFlow),
+            Name::ActivationFlow => {
+                let flow = keys.flow.map(FlowSteps::in_range).transpose()?;
+                keys.calibrated(|calibration| Criterion::ActivationFlow { calibration, flow })
+            }
         }
     }
 }
@@ -252,7 +280,12 @@ enum MethodForm {
     Wanda(CalibratedForm),
     #[serde(rename = "sparsegpt")]
     SparseGpt(CalibratedForm),
-    ActivationFlow(CalibratedForm),
+    ActivationFlow {
+        #[serde(flatten)]
+        calibrated: CalibratedForm,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        flow: Option<FlowSteps>,
+    },
 }
 
 /// The amount and the calibration text of an activation-aware method.
@@ -305,8 +338,8 @@ impl From<Method> for MethodForm {
             (Criterion::SparseGpt(calibration), _) => {
                 MethodForm::SparseGpt(calibrated(calibration))
             }
-            (Criterion::ActivationFlow(calibration), _) => {
-                MethodForm::ActivationFlow(calibrated(calibration))
+            (Criterion::ActivationFlow { calibration, flow }, _) => {
+                MethodForm::ActivationFlow { calibrated: calibrated(calibration), flow }
             }
         }
     }

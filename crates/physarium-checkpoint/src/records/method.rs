@@ -40,7 +40,12 @@ pub enum Criterion {
     SparseGpt(Calibration),
     /// Conductances adapt to the flow that reproduces the dense model's outputs; remaining weights are updated to
     /// compensate.
-    ActivationFlow(Calibration),
+    ActivationFlow {
+        /// The calibration text.
+        calibration: Calibration,
+        /// Parameters of the dynamics. `None` only in records of versions up to 0.1.0, whose dynamics were others.
+        flow: Option<FlowSteps>,
+    },
 }
 
 /// How many weights are zero in the result.
@@ -73,6 +78,22 @@ pub struct Calibration {
     pub window: u64,
     /// Random seed of the choice of windows, if the text has more than needed.
     pub seed: u64,
+}
+
+/// Parameters of the activation flow.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FlowSteps {
+    /// Number of steps.
+    pub steps: u32,
+    /// How firmly tubes hold their flow, in the first and in the last steps.
+    pub coupling: [f64; 2],
+    /// Number of different couplings.
+    pub levels: u32,
+    /// Exponent of the response, in the first and in the last step.
+    pub exponent: [f64; 2],
+    /// Steps that refit the remaining weights.
+    pub refit_steps: u32,
 }
 
 /// Parameters of the magnitude flow.
@@ -150,7 +171,7 @@ impl Criterion {
             Criterion::Magnitude => "magnitude",
             Criterion::Wanda(_) => "wanda",
             Criterion::SparseGpt(_) => "sparsegpt",
-            Criterion::ActivationFlow(_) => "activation-flow",
+            Criterion::ActivationFlow { .. } => "activation-flow",
         }
     }
 
@@ -159,7 +180,7 @@ impl Criterion {
         match self {
             Criterion::Wanda(calibration)
             | Criterion::SparseGpt(calibration)
-            | Criterion::ActivationFlow(calibration) => Some(*calibration),
+            | Criterion::ActivationFlow { calibration, .. } => Some(*calibration),
             Criterion::MagnitudeFlow { .. } | Criterion::Magnitude => None,
         }
     }
@@ -200,7 +221,7 @@ impl Method {
     /// What it requires, and what it does besides choosing weights.
     pub fn needs(&self) -> Needs {
         let calibration = self.criterion.calibration();
-        let activation_flow = matches!(self.criterion, Criterion::ActivationFlow(_));
+        let activation_flow = matches!(self.criterion, Criterion::ActivationFlow { .. });
         let over_model = match self.amount {
             Amount::Sparsity { scope, .. } => scope == Scope::Model,
             Amount::Price(_) => true,
@@ -231,6 +252,8 @@ mod tests {
 
     const CALIBRATION: &str = r#""calibration":{"text_sha256":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","tokens":8,"window":4,"seed":0}"#;
 
+    const FLOW: &str = r#""flow":{"steps":12,"coupling":[0.4,0.5],"levels":2,"exponent":[1.4,32.0],"refit_steps":6}"#;
+
     #[test]
     fn methods_are_written_as_in_schema_1() {
         let forms = [
@@ -241,7 +264,8 @@ mod tests {
             r#"{"name":"magnitude-pattern","pattern":"2:4"}"#.to_owned(),
             format!(r#"{{"name":"wanda","sparsity":0.5,{CALIBRATION}}}"#),
             format!(r#"{{"name":"sparsegpt","model-sparsity":0.5,{CALIBRATION}}}"#),
-            format!(r#"{{"name":"activation-flow","price":0.02,{CALIBRATION}}}"#),
+            format!(r#"{{"name":"activation-flow","price":0.02,{CALIBRATION},{FLOW}}}"#),
+            // A record of version 0.1.0.
             format!(r#"{{"name":"activation-flow","pattern":"2:4",{CALIBRATION}}}"#),
         ];
         for form in forms {

@@ -1,7 +1,7 @@
 /*!
 How tubes answer to what they are offered: the threshold, and the part of a flow that is carried.
 
-In: offered flows `[rows, cols]`. Out: their thresholds τ ([`Thresholds`]), and flows divided into what is carried and
+In: offered flows `[rows, cols]`. Out: their threshold τ ([`Threshold`]), and flows divided into what is carried and
 what is refused ([`Response`]).
 */
 
@@ -9,45 +9,46 @@ use physarium_kernels::{Operation, dispatch, vector};
 
 use super::keep::Keep;
 
-/// Flows of conductance 1.
-pub(super) enum Thresholds {
+/// The flow of conductance 1.
+#[derive(Clone, Copy)]
+pub(super) enum Threshold {
     /// The same τ for the whole projection.
     One(f32),
-    /// A τ for each group of inputs of a row: `[rows, cols.div_ceil(group)]`.
-    ByGroup { group: usize, cols: usize, each: Vec<f32> },
+    /// A τ for each group of inputs of a row: the geometric mean of the flows on both sides of the line.
+    OfGroup { keep: usize, group: usize, cols: usize },
 }
 
-/// The thresholds for flows `[rows, cols]`.
-pub(super) fn thresholds(flow: &[f32], keep: Keep, cols: usize) -> Thresholds {
-    match keep {
-        Keep::AllBut(zeros) => {
-            // The threshold of a sample is close enough here: the final mask has the exact one.
-            let stride = (flow.len() / 65_536).max(1);
-            let mut sample: Vec<f32> = flow.iter().step_by(stride).map(|y| y.abs()).collect();
-            let at = (zeros as f64 / flow.len() as f64 * sample.len() as f64) as usize;
-            let at = at.min(sample.len() - 1);
-            Thresholds::One(*sample.select_nth_unstable_by(at, f32::total_cmp).1)
-        }
-        Keep::Pattern { keep, group } => {
-            let mut sorted = vec![0.0; group];
-            let mut between = |flow: &[f32]| {
-                let sorted = &mut sorted[..flow.len()];
-                sorted.iter_mut().zip(flow).for_each(|(s, y)| *s = y.abs());
-                sorted.sort_unstable_by(f32::total_cmp);
-                let last_pruned = sorted.len().saturating_sub(keep + 1);
-                let first_kept = (last_pruned + 1).min(sorted.len() - 1);
-                (sorted[last_pruned] * sorted[first_kept]).sqrt()
-            };
-            let rows = flow.chunks_exact(cols);
-            let each = rows.flat_map(|row| row.chunks(group)).map(&mut between).collect();
-            Thresholds::ByGroup { group, cols, each }
+impl Threshold {
+    /// The threshold of flows `[rows, cols]`.
+    pub fn of(flow: &[f32], keep: Keep, cols: usize) -> Threshold {
+        match keep {
+            Keep::AllBut(zeros) => {
+                // The threshold of a sample is close enough here: the final mask has the exact one.
+                let stride = (flow.len() / 65_536).max(1);
+                let mut sample: Vec<f32> = flow.iter().step_by(stride).map(|y| y.abs()).collect();
+                let at = (zeros as f64 / flow.len() as f64 * sample.len() as f64) as usize;
+                let at = at.min(sample.len() - 1);
+                Threshold::One(*sample.select_nth_unstable_by(at, f32::total_cmp).1)
+            }
+            Keep::Pattern { keep, group } => Threshold::OfGroup { keep, group, cols },
         }
     }
 }
 
+/// The threshold of a group of flows, of which `keep` are kept. `sorted`: memory for as many numbers.
+#[inline(always)]
+fn threshold_of_group(flow: &[f32], keep: usize, sorted: &mut [f32]) -> f32 {
+    let sorted = &mut sorted[..flow.len()];
+    sorted.iter_mut().zip(flow).for_each(|(s, y)| *s = y.abs());
+    sorted.sort_unstable_by(f32::total_cmp);
+    let last_pruned = sorted.len().saturating_sub(keep + 1);
+    let first_kept = (last_pruned + 1).min(sorted.len() - 1);
+    (sorted[last_pruned] * sorted[first_kept]).sqrt()
+}
+
 /// The response of all tubes in one step.
 pub(super) struct Response {
-    pub thresholds: Thresholds,
+    pub threshold: Threshold,
     /// β.
     pub exponent: f32,
     /// ρ.
@@ -58,9 +59,9 @@ pub(super) struct Response {
 
 impl Response {
     /// Divides what tubes are offered: it becomes the flow u that they refuse, and what the pressure step has to solve for
-    /// is b + ρ (z − u). `first`: position of the first tube in the projection.
-    pub fn split(&self, first: usize, tubes: Tubes<'_>) {
-        dispatch(Split { response: self, first, tubes });
+    /// is b + ρ (z − u).
+    pub fn split(&self, tubes: Tubes<'_>) {
+        dispatch(Split { response: self, tubes });
     }
 }
 
@@ -77,7 +78,6 @@ pub(super) struct Tubes<'a> {
 /// The operation of [`Response::split`].
 struct Split<'a> {
     response: &'a Response,
-    first: usize,
     tubes: Tubes<'a>,
 }
 
@@ -86,17 +86,17 @@ impl Operation for Split<'_> {
 
     #[inline(always)]
     fn call(self) {
-        let Split { response, first, tubes: Tubes { flow, demand, wanted } } = self;
-        match &response.thresholds {
-            Thresholds::One(threshold) => response.split_by(*threshold, flow, demand, wanted),
-            Thresholds::ByGroup { group, cols, each } => {
-                let mut thresholds = each[first / cols * cols.div_ceil(*group)..].iter();
-                let rows = flow.chunks_mut(*cols).zip(demand.chunks(*cols));
-                for ((flow, demand), wanted) in rows.zip(wanted.chunks_mut(*cols)) {
-                    let groups = flow.chunks_mut(*group).zip(demand.chunks(*group));
-                    let groups = groups.zip(wanted.chunks_mut(*group));
-                    for (((flow, demand), wanted), threshold) in groups.zip(&mut thresholds) {
-                        response.split_by(*threshold, flow, demand, wanted);
+        let Split { response, tubes: Tubes { flow, demand, wanted } } = self;
+        match response.threshold {
+            Threshold::One(threshold) => response.split_by(threshold, flow, demand, wanted),
+            Threshold::OfGroup { keep, group, cols } => {
+                let mut sorted = vec![0.0; group];
+                let rows = flow.chunks_mut(cols).zip(demand.chunks(cols));
+                for ((flow, demand), wanted) in rows.zip(wanted.chunks_mut(cols)) {
+                    let groups = flow.chunks_mut(group).zip(demand.chunks(group));
+                    for ((flow, demand), wanted) in groups.zip(wanted.chunks_mut(group)) {
+                        let threshold = threshold_of_group(flow, keep, &mut sorted);
+                        response.split_by(threshold, flow, demand, wanted);
                     }
                 }
             }

@@ -25,7 +25,7 @@ in place of the hard one of ALPS (Meng et al. 2024, arXiv 2406.07831).
 
 use physarium_kernels::{Compute, Left, Output, Precision, Right};
 
-use super::adaptation::{self, Response, Tubes};
+use super::adaptation::{Response, Threshold, Tubes};
 use super::conjugate_gradients::{Iterate, Refit};
 use super::keep::Keep;
 use super::network::{FlowNetwork, ROWS};
@@ -37,7 +37,7 @@ use super::problem::{Problem, Solution, Target, Unsolved, not_zero, unless_stopp
 pub struct ActivationFlow {
     /// Number of pressure steps; each is one product with a `[cols, cols]` matrix.
     pub steps: usize,
-    /// ρ in the first and in the last steps: how firmly tubes hold their flow. 
+    /// ρ in the first and in the last steps: how firmly tubes hold their flow.
     pub coupling: [f32; 2],
     /// Number of values of ρ, geometrically spaced; each takes one inverse.
     pub levels: usize,
@@ -60,6 +60,11 @@ impl Default for ActivationFlow {
 }
 
 impl ActivationFlow {
+    /// Number of products with a `[cols, cols]` matrix.
+    pub fn products(&self) -> usize {
+        self.steps + self.refit_steps + self.refit_steps.div_ceil(RECOMPUTE)
+    }
+
     /// ρ of each level.
     pub(super) fn couplings(&self) -> Vec<f32> {
         (0..self.levels).map(|level| between(self.coupling, level, self.levels)).collect()
@@ -166,7 +171,7 @@ impl FlowNetwork {
             unless_stopped(compute)?;
             let level = parameters.level(step);
             let response = (step > 0).then(|| Response {
-                thresholds: adaptation::thresholds(flow, keep, self.cols),
+                threshold: Threshold::of(flow, keep, self.cols),
                 exponent: between(parameters.exponent, step - 1, parameters.steps - 1),
                 coupling: couplings[level],
                 // Pressure is flow times coupling: the same pressure refuses less flow at a higher one.
@@ -185,7 +190,7 @@ impl FlowNetwork {
                     }
                     Some(response) => {
                         let wanted = &mut wanted[..];
-                        response.split(index * block, Tubes { flow, demand, wanted });
+                        response.split(Tubes { flow, demand, wanted });
                     }
                 }
                 let mut offered = vec![0.0; flow.len()];

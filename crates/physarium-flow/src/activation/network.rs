@@ -69,7 +69,12 @@ impl FlowNetwork {
     }
 
     /// Turns demands of weights, `[rows, cols]`, into those of flows: (b + damping · w) ÷ scale.
-    pub(super) fn scale_demand(&self, problem: &Problem<'_>, root_costs: &[f32], demand: &mut [f32]) {
+    pub(super) fn scale_demand(
+        &self,
+        problem: &Problem<'_>,
+        root_costs: &[f32],
+        demand: &mut [f32],
+    ) {
         let rows = demand.chunks_exact_mut(self.cols).zip(problem.weights.chunks_exact(self.cols));
         for ((demand, weights), root_cost) in rows.zip(root_costs) {
             for ((b, w), scale) in demand.iter_mut().zip(weights).zip(&self.scale) {

@@ -1,8 +1,8 @@
 /*!
 Sums over tokens of products of activations with activations.
 
-In: rows of activations `[tokens, width]`, one window after another. Out: Gram matrices `[width, width]`, summed
-in float32. In `bf16x2` each activation is the sum of two BF16 terms, 16 bits; in `f32` it is a float32.
+In: rows of activations `[tokens, width]`, one window after another. Out: Gram matrices `[width, width]`, and
+products of two kinds of activations, summed in float32. In `bf16x2` each activation is the sum of two BF16 terms, 16 bits; in `f32` it is a float32.
 */
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
@@ -101,34 +101,35 @@ impl Gram {
     }
 }
 
-/// Adds aᵀb to `out` `[width, width]`, on all threads; `a` and `b`: `[tokens, width]`. The order of sums depends
-/// on the shape only.
+/// Adds aᵀb to `out` `[width of a, width of b]`, on all threads; `a` and `b` hold one row for each of `tokens`. The
+/// order of sums depends on the shape only.
 ///
 /// # Panics
-/// If `out` is not square, or `a` and `b` are not the same number of whole rows.
-pub fn add_cross(compute: &Compute, a: &[f32], b: &[f32], out: &mut [f32]) {
-    let width = out.len().isqrt();
-    assert_eq!(out.len(), width * width, "a square result");
-    assert!(a.len() == b.len() && a.len().is_multiple_of(width), "as many whole rows");
-    if a.is_empty() {
+/// If `a` and `b` are not as many whole rows, or `out` has another shape.
+pub fn add_cross(compute: &Compute, [a, b]: [&[f32]; 2], tokens: usize, out: &mut [f32]) {
+    if tokens == 0 {
+        assert!(a.is_empty() && b.is_empty(), "rows of no tokens");
         return;
     }
+    assert!(a.len().is_multiple_of(tokens) && b.len().is_multiple_of(tokens), "whole rows");
+    let widths = [a, b].map(|rows| rows.len() / tokens);
+    assert_eq!(Some(out.len()), widths[0].checked_mul(widths[1]), "a result of {widths:?}");
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     if compute.arithmetic() == Arithmetic::Bf16x2 {
-        return gram_on_tiles::add_cross(compute, a, b, out);
+        return gram_on_tiles::add_cross(compute, [a, b], widths, out);
     }
-    compute.each_chunk(out, ROWS * width, |block, out| {
+    compute.each_chunk(out, ROWS * widths[1], |block, out| {
         // SAFETY: the left factor is as many columns of `a` as `out` has rows, from column
         // `block * ROWS` on, the right factor is all of `b`; their lengths were asserted above.
         unsafe {
             product(
                 compute.vectors(),
-                [out.len() / width, a.len() / width, width],
+                [out.len() / widths[1], tokens, widths[1]],
                 [
-                    Factor::transposed(a.as_ptr().add(block * ROWS), width),
-                    Factor::rows(b.as_ptr(), width),
+                    Factor::transposed(a.as_ptr().add(block * ROWS), widths[0]),
+                    Factor::rows(b.as_ptr(), widths[1]),
                 ],
-                Target { begin: out.as_mut_ptr(), stride: width, update: Update::Add },
+                Target { begin: out.as_mut_ptr(), stride: widths[1], update: Update::Add },
             );
         }
     });

@@ -1,7 +1,8 @@
 /*!
 Sums over tokens on AMX: the transposed activations are multiplied by activations as if those were weights.
 
-In: rows of activations `[tokens, width]`. Out: their products, added to `[width, width]`.
+In: rows of activations `[tokens, width]`. Out: their products, added to `[width, width]`, or to `[width, other width]`
+for two kinds of activations.
 */
 
 use half::bf16;
@@ -35,15 +36,19 @@ pub(super) fn add_half(compute: &Compute, x: &[f32], width: usize, sums: &mut [f
     }
 }
 
-/// Adds aᵀb; `out` is square.
-pub(super) fn add_cross(compute: &Compute, a: &[f32], b: &[f32], out: &mut [f32]) {
-    let width = out.len().isqrt();
-    for (a, b) in a.chunks(TOKENS * width).zip(b.chunks(TOKENS * width)) {
-        let tokens = a.len() / width;
-        let left = transpose(compute, a, width);
-        let (high, low) = terms(compute, &transpose(compute, b, width));
+/// Adds aᵀb; `a` and `b`: whole rows of `widths`.
+pub(super) fn add_cross(
+    compute: &Compute,
+    [a, b]: [&[f32]; 2],
+    widths: [usize; 2],
+    out: &mut [f32],
+) {
+    for (a, b) in a.chunks(TOKENS * widths[0]).zip(b.chunks(TOKENS * widths[1])) {
+        let left = transpose(compute, a, widths[0]);
+        let (high, low) = terms(compute, &transpose(compute, b, widths[1]));
+        let tokens = a.len() / widths[0];
         for term in [high, low] {
-            let right = Linear::new(width, tokens, Dense::Bf16(term), None);
+            let right = Linear::new(widths[1], tokens, Dense::Bf16(term), None);
             forward_update(compute, &left, &mut [(&right, out)], Update::Add);
         }
     }

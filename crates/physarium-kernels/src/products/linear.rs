@@ -63,6 +63,11 @@ impl Linear {
         self.inputs
     }
 
+    /// Whether a bias is added to its outputs.
+    pub fn has_bias(&self) -> bool {
+        self.bias.is_some()
+    }
+
     /// The same map with other weights.
     ///
     /// # Panics

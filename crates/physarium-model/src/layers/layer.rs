@@ -206,19 +206,22 @@ impl Layer {
         x: &[f32],
         hidden: &mut [f32],
     ) {
-        /// Elements for each task.
-        const ADDED: usize = 1 << 16;
-        assert!(stage.adds_to_stream(), "{stage:?} adds nothing to the residual stream");
-        let stage = self.stages.iter().find(|other| other.kind == stage);
-        let (_, map) = &stage.expect("a layer has stages of all kinds").maps[0];
+        let map = self.map_to_stream(stage);
         workspace.with_buffers(|Buffers { added, .. }| {
             added.resize(hidden.len());
             map.forward(workspace.compute(), x, added);
-            workspace.compute().each_chunk(hidden, ADDED, |index, hidden| {
-                let begin = index * ADDED;
-                vector::add(hidden, &added[begin..begin + hidden.len()]);
-            });
+            add_to_stream(workspace, added, hidden);
         });
+    }
+
+    /// The map whose outputs a stage adds to the residual stream.
+    ///
+    /// # Panics
+    /// For a stage that adds nothing.
+    pub(crate) fn map_to_stream(&self, stage: StageKind) -> &Linear {
+        assert!(stage.adds_to_stream(), "{stage:?} adds nothing to the residual stream");
+        let stage = self.stages.iter().find(|other| other.kind == stage);
+        &stage.expect("a layer has stages of all kinds").maps[0].1
     }
 
     fn normed(&self, workspace: &Workspace<'_>, hidden: &[f32], norm: &[f32], x: &mut Buffer) {
@@ -299,6 +302,16 @@ impl Layer {
             });
         });
     }
+}
+
+/// Adds the outputs of a map to the residual stream, on all threads.
+pub(crate) fn add_to_stream(workspace: &Workspace<'_>, outputs: &[f32], hidden: &mut [f32]) {
+    /// Elements for each task.
+    const ADDED: usize = 1 << 16;
+    workspace.compute().each_chunk(hidden, ADDED, |index, hidden| {
+        let begin = index * ADDED;
+        vector::add(hidden, &outputs[begin..begin + hidden.len()]);
+    });
 }
 
 /// Name of the tensor of a norm.

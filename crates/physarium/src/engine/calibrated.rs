@@ -4,33 +4,32 @@ Solves the targets of an activation-aware method, layer by layer, before shards 
 In: a model, windows of calibration tokens, the plan. Out: for each target, solved weights in its own dtype, in the
 file of its layer ([`SolvedWeights`]). A resumed run reuses the files that are complete.
 
-[`LayerSolver::solution`] is the only place that distinguishes the activation-aware methods.
+[`StageSolver`] is the only place that distinguishes the activation-aware methods.
 */
 
 mod footprint;
 mod narrow;
+mod stage_solver;
 mod statistics;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use physarium_checkpoint::{
-    Amount, Criterion, Digest, Map, Method, Orientation, PlannedTensor, Recipe, Scope, Site,
-    TargetPlan, printable,
+    Amount, Digest, Map, Method, Orientation, PlannedTensor, Recipe, Scope, Site, TargetPlan,
+    printable,
 };
-use physarium_flow::activation::{
-    ActivationFlow, Keep, Problem, Solution, Unsolved, activation_flow, sparsegpt, wanda,
-};
+use physarium_flow::activation::Keep;
 use physarium_model::{
-    Capture, Compute, Config, Decoder, Dense, Labelled, Labels, Residency, Sensitivity, Stage,
-    StreamPlace, Walk, Workspace, sensitivities,
+    Capture, Compute, Config, Decoder, Dense, DenseWindow, Labelled, Labels, Residency,
+    Sensitivity, Stage, StreamPlace, Walk, Workspace, sensitivities,
 };
 
 pub(crate) use self::footprint::Footprint;
-use self::narrow::narrow;
-use self::statistics::{StageSums, Statistics};
+use self::stage_solver::{StageSolver, Wanted};
+use self::statistics::StageSums;
 use super::allocation::{Allocation, TargetsBySite, ZerosBySite};
-use super::solved::{LayerFiles, SolutionStats, SolvedMap, SolvedWeights};
+use super::solved::{LayerFiles, SolvedMap, SolvedWeights};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::progress::{Event, Kept, Progress};
@@ -310,7 +309,12 @@ impl Capture for LayerSolver<'_> {
         })
     }
 
-    fn inputs(&mut self, stage: &Stage, dense: Option<&[f32]>, pruned: &[f32]) -> Result<()> {
+    fn inputs(
+        &mut self,
+        stage: &Stage,
+        dense: Option<DenseWindow<'_>>,
+        pruned: &[f32],
+    ) -> Result<()> {
         self.watch.cancel.check()?;
         let wanted = stage.maps().iter().any(|(site, _)| self.targets.contains_key(site));
         if self.kept.is_none() && wanted {
@@ -329,17 +333,30 @@ impl Capture for LayerSolver<'_> {
         let of_stage = stage.maps().iter().filter_map(|(site, _)| self.targets.get(site));
         of_stage.copied().try_for_each(|target| self.refuse_dead(target, dead))?;
         let sites: Vec<Site> = stage.maps().iter().map(|(site, _)| site.clone()).collect();
+        // Prepared for the first target that no earlier run has solved.
+        let mut solver = None;
         for (index, site) in sites.iter().enumerate() {
             let Some(target) = self.targets.get(site).copied() else { continue };
             let map = &stage.maps()[index].1;
-            let weights = match &mut self.kept {
-                Some(kept) => kept.remove(site).expect("a kept layer has all targets"),
-                None => {
-                    let solved = self.solve(site, target, &map.weights(), &statistics)?;
-                    let weights = solved.weights.clone();
-                    self.solved.push(solved);
-                    weights
-                }
+            let weights = if let Some(kept) = &mut self.kept {
+                kept.remove(site).expect("a kept layer has all targets")
+            } else {
+                let solver = match &mut solver {
+                    Some(solver) => solver,
+                    none => {
+                        let criterion = self.method.criterion();
+                        none.insert(StageSolver::new(self.compute, criterion, &statistics, target)?)
+                    }
+                };
+                let solved = solver.solve(Wanted {
+                    target,
+                    weights: &map.weights(),
+                    keep: self.keep(site),
+                    output_costs: self.output_costs(site),
+                })?;
+                let weights = solved.weights.clone();
+                self.solved.push(solved);
+                weights
             };
             let map = map.with_weights(weights);
             stage.replace(site, map);
@@ -376,70 +393,6 @@ impl<'a> LayerSolver<'a> {
                 count,
                 of: self.layers,
             });
-        }
-    }
-
-    /// Solves one target from the statistics of its stage.
-    fn solve(
-        &self,
-        site: &Site,
-        target: &'a PlannedTensor,
-        weights: &Dense,
-        statistics: &Statistics,
-    ) -> Result<SolvedMap<'a>> {
-        let unsolvable = |what: &str| Error::Unsolvable {
-            tensor: target.input.name.clone(),
-            what: what.to_owned(),
-        };
-        if statistics.gram.iter().any(|sum| !sum.is_finite()) {
-            return Err(unsolvable(
-                "expected finite activations, found NaN or infinite ones on this text",
-            ));
-        }
-        let mut wide = vec![0.0; weights.len()];
-        weights.widen(0, &mut wide);
-        if wide.iter().any(|weight| !weight.is_finite()) {
-            return Err(unsolvable("expected finite weights, found NaN or infinite ones"));
-        }
-        let costs = self.output_costs(site);
-        let cross_gram = &statistics.cross_gram;
-        let problem = Problem {
-            weights: &wide,
-            cols: statistics.gram.len().isqrt(),
-            gram: &statistics.gram,
-            cross_gram: (!cross_gram.is_empty()).then_some(&cross_gram[..]),
-            output_costs: costs.as_deref(),
-        };
-        let solution = self.solution(&problem, self.keep(site)).map_err(|why| match why {
-            Unsolved::Stopped => physarium_checkpoint::Error::Interrupted.into(),
-            Unsolved::NotPositiveDefinite => {
-                unsolvable("expected a positive definite Gram matrix, found none after damping")
-            }
-        })?;
-        let weights = narrow(&solution.weights, weights).map_err(|found| unsolvable(&found))?;
-        // The error of the rounded weights, which the model computes with.
-        let mut pruned = solution.weights;
-        weights.widen(0, &mut pruned);
-        let output_error = problem.output_error(self.compute, &pruned);
-        self.watch.cancel.check()?;
-        if !output_error.is_finite() {
-            return Err(unsolvable(
-                "expected outputs within the range of float32, found larger ones",
-            ));
-        }
-        let stats = SolutionStats { dead_inputs: solution.dead_inputs as u64, output_error };
-        Ok(SolvedMap { target, weights, stats })
-    }
-
-    /// Solves a problem by the recipe's method.
-    fn solution(&self, problem: &Problem<'_>, keep: Keep) -> Result<Solution, Unsolved> {
-        match self.method.criterion() {
-            Criterion::Wanda(_) => wanda(self.compute, problem, keep),
-            Criterion::SparseGpt(_) => sparsegpt(self.compute, problem, keep),
-            Criterion::ActivationFlow(_) => {
-                activation_flow(self.compute, problem, keep, &ActivationFlow::default())
-            }
-            other => unreachable!("{} does not use activations", other.name()),
         }
     }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use physarium_checkpoint::{Criterion, Recipe, TargetPlan};
 use physarium_flow::activation::{
-    ActivationFlow, Keep, Problem, activation_flow, sparsegpt, wanda,
+    ActivationFlow, FlowNetwork, Inputs, Keep, Problem, Target, sparsegpt, wanda,
 };
 use physarium_model::{Compute, Decoder, Gram, Workspace, add_cross};
 
@@ -19,6 +19,7 @@ use crate::engine::GRADIENT_TOKENS;
 use crate::error::Result;
 use crate::random::SplitMix;
 use crate::recipe::arithmetic::compute;
+use crate::recipe::effort::parameters;
 
 /// Tokens of the sample that is timed.
 const SAMPLE_TOKENS: usize = 256;
@@ -56,9 +57,19 @@ pub(crate) fn of_activations(run: &CalibratedRun<'_>) -> Result<Duration> {
     let passes = tokens as f64 * streams + gradient_tokens * gradients;
     let mut seconds = layers * passes * seconds_per_token(run, &compute)?;
     let sample = Sample::new(config.hidden.min(SAMPLE_WIDTH));
-    let squares: f64 = config.stages().iter().map(|stage| (stage.inputs() as f64).powi(2)).sum();
-    seconds += layers * tokens as f64 * squares * sample.gram(&compute, needs.dense_stream);
+    let sums = sample.sums(&compute);
     let rates = sample.solver(&compute, run.recipe.method.criterion());
+    for stage in config.stages() {
+        let inputs = stage.inputs() as f64;
+        // What the sums of the dense stream have for each input.
+        let others = match needs.dense_stream {
+            true if stage.kind.adds_to_stream() => stage.maps[0].outputs as f64,
+            true => inputs,
+            false => 0.0,
+        };
+        let sums = inputs * (inputs * sums.gram + others * sums.cross);
+        seconds += layers * (tokens as f64 * sums + rates.inverse * inputs.powi(3));
+    }
     for (_, view) in run.plan.matrices() {
         let (rows, cols) = (view.rows as f64, view.cols as f64);
         seconds +=
@@ -95,8 +106,18 @@ struct Rates {
     weight: f64,
     /// For each row and pair of inputs.
     product: f64,
-    /// For each triple of inputs.
+    /// For each triple of inputs of a target.
     factor: f64,
+    /// For each triple of inputs of a stage, whose targets share it.
+    inverse: f64,
+}
+
+/// Seconds of the sums over tokens, for each token and element of the sum.
+struct Sums {
+    /// Of a Gram matrix.
+    gram: f64,
+    /// Of the products with activations of the dense model.
+    cross: f64,
 }
 
 impl Sample {
@@ -104,18 +125,17 @@ impl Sample {
         Sample { width, inputs: random(SAMPLE_TOKENS * width) }
     }
 
-    /// Seconds for each token and pair of inputs that Gram matrices take.
-    fn gram(&self, compute: &Compute, cross: bool) -> f64 {
+    /// Seconds that the sums over tokens take.
+    fn sums(&self, compute: &Compute) -> Sums {
         let mut gram = Gram::new(compute, self.width);
-        let mut cross_gram = vec![0.0; self.width * self.width];
+        let mut cross = vec![0.0; self.width * self.width];
         gram.add(compute, &self.inputs);
-        let seconds = timed(|| {
-            gram.add(compute, &self.inputs);
-            if cross {
-                add_cross(compute, &self.inputs, &self.inputs, &mut cross_gram);
-            }
-        });
-        seconds / (SAMPLE_TOKENS * self.width * self.width) as f64
+        let work = (SAMPLE_TOKENS * self.width * self.width) as f64;
+        let inputs = &self.inputs[..];
+        Sums {
+            gram: timed(|| gram.add(compute, inputs)) / work,
+            cross: timed(|| add_cross(compute, [inputs; 2], SAMPLE_TOKENS, &mut cross)) / work,
+        }
     }
 
     /// The rates of a method, with its measurement of the error.
@@ -124,11 +144,11 @@ impl Sample {
         gram.add(compute, &self.inputs);
         let gram = gram.finish(1.0 / SAMPLE_TOKENS as f32);
         let weights = random(SAMPLE_ROWS * self.width);
+        let inputs = Inputs { cols: self.width, gram: &gram };
         let problem = |rows: usize| Problem {
             weights: &weights[..rows * self.width],
-            cols: self.width,
-            gram: &gram,
-            cross_gram: None,
+            inputs,
+            target: Target::Own,
             output_costs: None,
         };
         let keep = |rows: usize| Keep::AllBut(rows * self.width / 2);
@@ -137,22 +157,25 @@ impl Sample {
         let error = timed(|| {
             problem(SAMPLE_ROWS).output_error(compute, &weights);
         });
-        let mut rates = Rates { weight: 0.0, product: error / work, factor: 0.0 };
+        let mut rates = Rates { weight: 0.0, product: error / work, factor: 0.0, inverse: 0.0 };
         match criterion {
-            Criterion::ActivationFlow(_) => {
-                let of = |flow: &ActivationFlow| {
-                    let seconds = timed(|| {
-                        let all = SAMPLE_ROWS;
-                        drop(activation_flow(compute, &problem(all), keep(all), flow));
-                    });
-                    (seconds, flow.products() as f64)
+            Criterion::ActivationFlow { flow, .. } => {
+                let flow = parameters(&flow.expect("a recipe that is run says its flow"));
+                let whole = |flow: ActivationFlow| {
+                    let mut network = None;
+                    let inverse = timed(|| network = FlowNetwork::new(compute, &inputs, flow).ok());
+                    let network = network.expect("a positive definite sample");
+                    let all = SAMPLE_ROWS;
+                    let solve = || drop(network.prune(compute, &problem(all), keep(all)));
+                    (inverse, timed(solve), flow.products() as f64)
                 };
-                let all = ActivationFlow::default();
-                // Two short runs, so that what does not grow with the iterations is not counted for each.
-                let (few, products) = of(&ActivationFlow { iterations: 1, refit_steps: 1, ..all });
-                let (more, further) = of(&ActivationFlow { iterations: 5, refit_steps: 5, ..all });
+                // Two short runs, so that what does not grow with the steps is not counted for each.
+                let short = |steps| ActivationFlow { steps, levels: 1, refit_steps: 0, ..flow };
+                let (inverse, few, products) = whole(short(2));
+                let (_, more, further) = whole(short(6));
                 let each = (more - few).max(0.0) / (further - products);
-                rates.product += (few + each * (all.products() as f64 - products)) / work;
+                rates.product += (few + each * (flow.products() as f64 - products)) / work;
+                rates.inverse = flow.levels as f64 * inverse / width.powi(3);
             }
             Criterion::SparseGpt(_) => {
                 let of = |rows| timed(|| drop(sparsegpt(compute, &problem(rows), keep(rows))));

@@ -67,6 +67,7 @@ pub enum RecipeOption {
     Pattern,
     Allocation,
     Price,
+    Effort,
     Scope,
     BlockSize,
     Iterations,
@@ -82,12 +83,13 @@ pub enum RecipeOption {
 
 impl RecipeOption {
     /// Every option.
-    pub const ALL: [RecipeOption; 16] = [
+    pub const ALL: [RecipeOption; 17] = [
         RecipeOption::Method,
         RecipeOption::Sparsity,
         RecipeOption::Pattern,
         RecipeOption::Allocation,
         RecipeOption::Price,
+        RecipeOption::Effort,
         RecipeOption::Scope,
         RecipeOption::BlockSize,
         RecipeOption::Iterations,
@@ -109,6 +111,7 @@ impl RecipeOption {
             RecipeOption::Pattern => "pattern",
             RecipeOption::Allocation => "allocation",
             RecipeOption::Price => "price",
+            RecipeOption::Effort => "effort",
             RecipeOption::Scope => "scope",
             RecipeOption::BlockSize => "block_size",
             RecipeOption::Iterations => "iterations",

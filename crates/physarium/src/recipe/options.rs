@@ -17,6 +17,7 @@ use physarium_flow::FlowParams;
 use crate::calibration::CalibrationText;
 use crate::error::Error;
 use crate::recipe::arithmetic::with_arithmetic;
+use crate::recipe::effort::Effort;
 use crate::recipe::error::{MethodName, RecipeError, RecipeOption, ScopeName};
 use crate::recipe::table::Case;
 
@@ -48,6 +49,8 @@ pub struct RecipeOptions {
     /// Importance threshold, as a multiple of the mean, of an activation-aware method. Default for the activation
     /// flow without sparsity and pattern: 0.02.
     pub price: Option<Price>,
+    /// How much computation the activation flow spends. Default: standard.
+    pub effort: Option<Effort>,
     /// Scope of the sparsity. Default: tile for the magnitude flow, tensor for magnitude.
     pub scope: Option<ScopeName>,
     /// Side length of the tiles, in weights. Default: 256.
@@ -144,18 +147,22 @@ impl RecipeOptions {
     /// `Missing` for an option that it needs.
     pub fn build(&self, calibration: Option<Calibration>) -> Result<Recipe, RecipeError> {
         self.check()?;
-        let criterion: fn(Calibration) -> Criterion = match self.method {
-            MethodName::MagnitudeFlow | MethodName::Magnitude => {
-                let (criterion, amount) = self.weights_only()?;
-                return Ok(self.with(criterion, amount));
-            }
-            MethodName::Wanda => Criterion::Wanda,
-            MethodName::SparseGpt => Criterion::SparseGpt,
-            MethodName::ActivationFlow => Criterion::ActivationFlow,
-        };
+        if let MethodName::MagnitudeFlow | MethodName::Magnitude = self.method {
+            let (criterion, amount) = self.weights_only()?;
+            return Ok(self.with(criterion, amount));
+        }
         let amount = self.calibrated_amount()?;
         let missing = || self.missing(vec![RecipeOption::Calibration]);
-        Ok(self.with(criterion(calibration.ok_or_else(missing)?), amount))
+        let calibration = calibration.ok_or_else(missing)?;
+        let criterion = match self.method {
+            MethodName::Wanda => Criterion::Wanda(calibration),
+            MethodName::SparseGpt => Criterion::SparseGpt(calibration),
+            _ => {
+                let flow = Some(self.effort.unwrap_or_default().steps());
+                Criterion::ActivationFlow { calibration, flow }
+            }
+        };
+        Ok(self.with(criterion, amount))
     }
 
     /// The options that the user gave, without the method, targets and calibration text.
@@ -163,6 +170,7 @@ impl RecipeOptions {
         let mut all = self.amounts_given();
         all.extend(given(&[
             (RecipeOption::Allocation, self.allocation.is_some()),
+            (RecipeOption::Effort, self.effort.is_some()),
             (RecipeOption::Scope, self.scope.is_some()),
             (RecipeOption::BlockSize, self.block_size.is_some()),
             (RecipeOption::Iterations, self.iterations.is_some()),

@@ -45,7 +45,7 @@ type Row = (RecipeOption, [Use; METHODS.len()]);
 
 /// All options but the method itself.
 #[rustfmt::skip]
-const TABLE: [Row; 15] = {
+const TABLE: [Row; 16] = {
     use Use::{Always, Amount, Flow, FlowOrTiles, NoActivations, NoTiles, OtherMethods, Sparsity, Tiles};
     [
         // Option                         magnitude-flow  magnitude      wanda         sparsegpt     activation-flow
@@ -53,6 +53,7 @@ const TABLE: [Row; 15] = {
         (RecipeOption::Pattern,           [Amount,        Amount,        Amount,       Amount,       Amount]),
         (RecipeOption::Price,             [NoActivations, NoActivations, Amount,       Amount,       Amount]),
         (RecipeOption::Allocation,        [NoActivations, NoActivations, Sparsity,     Sparsity,     Sparsity]),
+        (RecipeOption::Effort,            [NoActivations, NoActivations, OtherMethods, OtherMethods, Always]),
         (RecipeOption::Scope,             [Sparsity,      Sparsity,      OtherMethods, OtherMethods, OtherMethods]),
         (RecipeOption::BlockSize,         [FlowOrTiles,   Tiles,         NoTiles,      NoTiles,      NoTiles]),
         (RecipeOption::Iterations,        [Flow,          OtherMethods,  OtherMethods, OtherMethods, OtherMethods]),

@@ -136,7 +136,7 @@ impl Footprint<'_> {
                     .max(2 * square * F32)
                     .max(square * F32 + all * F32 + rows * BLOCK_ROWS * F64)
             }
-            Criterion::ActivationFlow(_) => {
+            Criterion::ActivationFlow { .. } => {
                 let each = 5 * BLOCK_ROWS * cols * F32;
                 // Demand, flow, conductance and what is unmet; ranks, those sorted, and a mask.
                 let steps = made + 4 * all * F32 + (self.threads() * each).max(all * (2 * F32 + 1));

@@ -1,6 +1,7 @@
 //! Sums and means over the inputs of a stage's maps.
 
-use physarium_model::{Compute, Gram, add_cross};
+use physarium_flow::activation::{Inputs, Target};
+use physarium_model::{Compute, DenseWindow, Gram, add_cross};
 
 /// Sums over the inputs of a stage's maps.
 #[derive(Default)]
@@ -8,40 +9,98 @@ pub(super) struct StageSums {
     tokens: usize,
     /// XᵀX `[inputs, inputs]` of the pruned stream; absent before the first window.
     gram: Option<Gram>,
-    /// X_denseᵀX `[inputs, inputs]`; empty if the method does not use the dense stream.
-    cross_gram: Vec<f32>,
+    dense: DenseSums,
 }
 
-/// Means over the tokens at a stage, `[inputs, inputs]` each; empty if there are no sums.
+/// What the dense model says about the outputs that the maps are to have.
+#[derive(Default)]
+enum DenseSums {
+    /// Nothing: the method does not use the dense stream.
+    #[default]
+    Unused,
+    /// X_denseᵀX `[inputs, inputs]`.
+    Inputs(Vec<f32>),
+    /// Y_denseᵀX `[outputs, inputs]`, of a stage with one map: fewer operations where there are fewer outputs than
+    /// inputs.
+    Outputs(Vec<f32>),
+}
+
+/// Means over the tokens at a stage.
 pub(super) struct Statistics {
-    pub gram: Vec<f32>,
-    pub cross_gram: Vec<f32>,
+    /// Number of inputs.
+    width: usize,
+    /// `[inputs, inputs]`; empty if there are no sums.
+    gram: Vec<f32>,
+    dense: DenseSums,
 }
 
 impl StageSums {
-    /// Adds the inputs of a window.
-    pub fn add(&mut self, compute: &Compute, width: usize, dense: Option<&[f32]>, pruned: &[f32]) {
-        self.tokens += pruned.len() / width;
+    /// Adds the inputs of a window to maps of `width` inputs.
+    pub fn add(
+        &mut self,
+        compute: &Compute,
+        width: usize,
+        dense: Option<DenseWindow<'_>>,
+        pruned: &[f32],
+    ) {
+        let tokens = pruned.len() / width;
+        self.tokens += tokens;
         self.gram.get_or_insert_with(|| Gram::new(compute, width)).add(compute, pruned);
-        if let Some(dense) = dense {
-            self.cross_gram.resize(width * width, 0.0);
-            add_cross(compute, dense, pruned, &mut self.cross_gram);
+        let Some(dense) = dense else { return };
+        if let DenseSums::Unused = self.dense {
+            let rows = dense.outputs.unwrap_or(dense.inputs).len() / tokens.max(1);
+            let sums = vec![0.0; rows * width];
+            self.dense = match dense.outputs {
+                Some(_) => DenseSums::Outputs(sums),
+                None => DenseSums::Inputs(sums),
+            };
         }
+        let (rows, sums) = match (&mut self.dense, dense.outputs) {
+            (DenseSums::Outputs(sums), Some(outputs)) => (outputs, sums),
+            (DenseSums::Inputs(sums), _) => (dense.inputs, sums),
+            _ => unreachable!("a stage has outputs for all windows or for none"),
+        };
+        add_cross(compute, [rows, pruned], tokens, sums);
     }
 
     /// The means over all tokens.
     pub fn mean(mut self) -> Statistics {
         let part = 1.0 / self.tokens.max(1) as f32;
-        self.cross_gram.iter_mut().for_each(|sum| *sum *= part);
+        if let DenseSums::Inputs(sums) | DenseSums::Outputs(sums) = &mut self.dense {
+            sums.iter_mut().for_each(|sum| *sum *= part);
+        }
         let gram = self.gram.map_or_else(Vec::new, |gram| gram.finish(part));
-        Statistics { gram, cross_gram: self.cross_gram }
+        Statistics { width: gram.len().isqrt(), gram, dense: self.dense }
     }
 }
 
 impl Statistics {
+    /// The inputs of the stage's maps.
+    pub fn inputs(&self) -> Inputs<'_> {
+        Inputs { cols: self.width, gram: &self.gram }
+    }
+
+    /// What the maps are to reproduce.
+    pub fn target(&self) -> Target<'_> {
+        match &self.dense {
+            DenseSums::Unused => Target::Own,
+            DenseSums::Inputs(means) => Target::CrossGram(means),
+            DenseSums::Outputs(means) => Target::Outputs(means),
+        }
+    }
+
+    /// Whether all means are finite.
+    pub fn are_finite(&self) -> bool {
+        let dense = match &self.dense {
+            DenseSums::Unused => &[][..],
+            DenseSums::Inputs(means) | DenseSums::Outputs(means) => means,
+        };
+        self.gram.iter().chain(dense).all(|mean| mean.is_finite())
+    }
+
     /// Number of inputs that are zero for every token.
     pub fn dead_inputs(&self) -> u64 {
-        let width = self.gram.len().isqrt();
+        let width = self.width;
         (0..width).filter(|input| self.gram[input * width + input] == 0.0).count() as u64
     }
 }

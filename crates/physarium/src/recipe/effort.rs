@@ -1,0 +1,74 @@
+//! The effort of the activation flow: how many steps it takes.
+
+use physarium_checkpoint::FlowSteps;
+use physarium_flow::activation::ActivationFlow;
+
+/// How much computation the activation flow spends on the quality of the result. docs/ALGORITHM.md has perplexity
+/// against seconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Effort {
+    /// The fewest steps that are worth taking.
+    Quick,
+    /// Most of the quality.
+    #[default]
+    Standard,
+    /// The best quality.
+    Best,
+}
+
+impl Effort {
+    /// All of them, in ascending order.
+    pub const ALL: [Effort; 3] = [Effort::Quick, Effort::Standard, Effort::Best];
+
+    /// Its name on the command line.
+    pub fn text(self) -> &'static str {
+        match self {
+            Effort::Quick => "quick",
+            Effort::Standard => "standard",
+            Effort::Best => "best",
+        }
+    }
+
+    /// The parameters that a recipe names.
+    pub fn steps(self) -> FlowSteps {
+        match self {
+            Effort::Quick => FlowSteps {
+                steps: 6,
+                coupling: [0.5; 2],
+                levels: 1,
+                exponent: [2.0, 32.0],
+                refit_steps: 4,
+            },
+            Effort::Standard => FlowSteps {
+                steps: 12,
+                coupling: [0.4; 2],
+                levels: 1,
+                exponent: [1.4, 32.0],
+                refit_steps: 6,
+            },
+            Effort::Best => FlowSteps {
+                steps: 30,
+                coupling: [0.1, 1.0],
+                levels: 4,
+                exponent: [4.0, 64.0],
+                refit_steps: 10,
+            },
+        }
+    }
+
+    /// The effort that has these parameters, if one has.
+    pub fn of(steps: &FlowSteps) -> Option<Effort> {
+        Effort::ALL.into_iter().find(|effort| effort.steps() == *steps)
+    }
+}
+
+/// The parameters of a recipe, for the solver.
+pub(crate) fn parameters(steps: &FlowSteps) -> ActivationFlow {
+    ActivationFlow {
+        steps: steps.steps as usize,
+        coupling: steps.coupling.map(|coupling| coupling as f32),
+        levels: steps.levels as usize,
+        exponent: steps.exponent.map(|exponent| exponent as f32),
+        refit_steps: steps.refit_steps as usize,
+    }
+}
