@@ -145,8 +145,8 @@ impl Choices {
             for (choice, continuation) in own.iter().zip(&question.choices) {
                 let tokens = continuation.window_tokens();
                 let other = self.other.as_ref().zip(choice.other);
-                let all = other.into_iter().chain([(&self.decoder, choice.own)]);
-                for (decoder, _) in all.filter(|(_, log_likelihood)| log_likelihood.is_nan()) {
+                let mut both = other.into_iter().chain([(&self.decoder, choice.own)]);
+                if let Some((decoder, _)) = both.find(|(_, value)| value.is_nan()) {
                     let model = decoder.files().path().to_owned();
                     return Err(Error::NonFiniteLogits { model, tokens });
                 }

@@ -59,7 +59,7 @@ mod tests {
     fn windows_are_together_up_to_a_number_of_tokens() {
         assert_eq!(together([3, 3, 4, 9, 1, 12, 2, 8], 10), [0..3, 3..5, 5..6, 6..8]);
         assert_eq!(together([4; 5], 10), [0..2, 2..4, 4..5]);
-        assert_eq!(together([], 10), []);
+        assert!(together([], 10).is_empty());
     }
 
     #[test]
