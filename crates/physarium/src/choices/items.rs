@@ -135,7 +135,7 @@ mod tests {
                 r#"{"context": "", "context": "", "choices": ["a", "b"], "answer": 0}"#,
                 "duplicate field `context`",
             ),
-            (r#"{"context": "\ud800", "choices": ["a", "b"], "answer": 0}"#, "surrogate"),
+            (r#"{"context": "\ud800", "choices": ["a", "b"], "answer": 0}"#, "hex escape"),
             (
                 r#"{"context": "", "choices": [], "answer": 0}"#,
                 "at least 2 choices, found line 3: 0",

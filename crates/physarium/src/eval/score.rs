@@ -51,7 +51,6 @@ pub(crate) struct ScoredWindow {
 }
 
 /// Windows whose states are in memory together, and the tokens that their positions are of.
-#[derive(Clone)]
 pub(crate) struct Batch<'a> {
     pub(crate) windows: Cow<'a, [Window]>,
     pub(crate) ids: Cow<'a, [u32]>,
