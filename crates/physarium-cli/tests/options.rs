@@ -136,7 +136,8 @@ fn every_option_of_every_command_is_known_here() {
         (
             "eval",
             format!(
-                "text field window stride limit against per-token threads arithmetic {display}"
+                "text choices field window stride limit against per-token per-item threads \
+                 arithmetic {display}"
             ),
         ),
         (
@@ -215,6 +216,13 @@ const PAIRS: &[(&str, &str)] = &[
         "run model --prompt a --temperature 0 --seed 0",
         "--seed has no effect without --temperature above 0",
     ),
+    ("eval model", "the following required arguments were not provided"),
+    ("eval model --choices c --field body", "--field has no effect without --text"),
+    ("eval model --choices c --window 64", "--window has no effect without --text"),
+    ("eval model --choices c --stride 64", "--stride has no effect without --text"),
+    ("eval model --choices c --limit 64", "--limit has no effect without --text"),
+    ("eval model --choices c --per-token o", "--per-token has no effect without --text"),
+    ("eval model --text heldout.txt --per-item o", "--per-item has no effect without --choices"),
     ("audit model --from-journal j --threads 2", "cannot be used with"),
     ("audit model --from-journal j --against model", "cannot be used with"),
     (

@@ -7,7 +7,7 @@ This crate is the library. The program `physarium` (package `physarium-cli`) add
 * [`RecipeOptions`] makes a [`Recipe`](checkpoint::Recipe): the method, how much it prunes, and which tensors.
 * [`Surgery`] plans a run, then prunes a checkpoint in Hugging Face layout into a new directory.
 * [`audit`] counts the result again from its bytes and verifies it, without the code of the pruner.
-* [`evaluate`] measures perplexity; [`compare`] does so for several recipes.
+* [`evaluate`] measures perplexity; [`compare`] does so for several recipes. [`Choices`] are multiple-choice items.
 * [`pack`] stores a pruned checkpoint without its zeros; [`generate()`] generates text from either form.
 * [`checkpoint`], [`flow`] and [`model`] are the layers below: files, mathematics, decoder.
 
@@ -64,6 +64,7 @@ mod bounded;
 mod calibration;
 mod cancel;
 mod card;
+mod choices;
 mod comparison;
 mod engine;
 mod error;
@@ -81,6 +82,10 @@ mod tokenizer;
 pub use calibration::CalibrationText;
 pub use cancel::Cancel;
 pub use card::method_in_words;
+pub use choices::{
+    Accuracy, Choices, ChoicesAgainst, ChoicesProtocol, ChoicesRequest, ChoicesResult,
+    ComparedAccuracy, ItemScore, Taken,
+};
 pub use comparison::{
     Begun, ComparedRun, Comparison, ComparisonRequest, Contender, Ended, FailedRun, Outputs,
     PrunedRun, Row, compare,

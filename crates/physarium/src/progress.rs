@@ -15,7 +15,7 @@ pub enum Event<'a> {
     },
     /// Work on tokens begins.
     TokensStarted {
-        /// The task: `eval`.
+        /// The task: `eval`, `choices`.
         task: &'static str,
         /// Tokens to process.
         tokens: u64,

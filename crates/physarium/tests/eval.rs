@@ -71,3 +71,25 @@ fn windows_and_strides_out_of_range_are_refused() {
         assert!(matches!(refused, Err(Error::Usage(_))), "{window} {stride}: {refused:?}");
     }
 }
+
+#[test]
+fn the_score_of_a_token_does_not_depend_on_how_many_are_scored_with_it() {
+    let demo = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../demo");
+    let (model, text) = (demo.join("model"), demo.join("heldout.txt"));
+    let first_window = |tokens| {
+        let request = EvalRequest {
+            model: &model,
+            against: None,
+            text: &text,
+            field: None,
+            window: Some(tokens),
+            stride: None,
+            limit: Some(tokens),
+            threads: 2,
+            arithmetic: None,
+        };
+        evaluate(&request, &Cancel::default(), &mut Silent).unwrap().tokens
+    };
+    // The head takes 256 rows at a time: the last token of 258 would be alone.
+    assert_eq!(first_window(258)[..], first_window(300)[..257]);
+}

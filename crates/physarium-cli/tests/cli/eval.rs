@@ -53,7 +53,7 @@ fn the_result_has_the_perplexity_and_its_protocol() {
 }
 
 /// Names of all fields of an object; those of nested objects with their path.
-fn fields(value: &Value, path: &str, names: &mut Vec<String>) {
+pub fn fields(value: &Value, path: &str, names: &mut Vec<String>) {
     for (name, value) in value.as_object().into_iter().flatten() {
         names.push(format!("{path}{name}"));
         fields(value, &format!("{path}{name}."), names);

@@ -9,6 +9,7 @@ use physarium_fixtures::{Fill, Kind, Tensor, llama_tensors, write_checkpoint};
 use serde_json::Value;
 
 mod calibrated;
+mod choices;
 mod eval;
 mod exact;
 mod experts;

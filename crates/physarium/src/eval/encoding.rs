@@ -24,20 +24,28 @@ const TABLES: [(&str, &str); 2] = [("csv", "CSV"), ("tsv", "TSV")];
 const BYTE_ORDER_MARK: char = '\u{feff}';
 const EXPECTED: &str = "UTF-8 text, or documents in JSON";
 
-/// The characters of a file's bytes, without a byte-order mark.
+/// Refuses a table, which would be read as plain text.
 ///
 /// # Errors
-/// `Malformed` for compressed and binary files, tables, and other encodings.
-pub(super) fn decode(path: &Path, bytes: Vec<u8>) -> Result<String> {
-    if let Some((_, name, hint)) = FORMATS.iter().find(|(begin, ..)| bytes.starts_with(begin)) {
-        return Err(Malformed::new(path, "text", EXPECTED, *name).with_hint(hint).into());
-    }
+/// `Malformed` for a file that is one by its name.
+pub(super) fn refuse_table(path: &Path) -> Result<()> {
     let extension = path.extension().unwrap_or_default();
     if let Some((_, name)) = TABLES.iter().find(|(end, _)| extension.eq_ignore_ascii_case(end)) {
         let found = format!("a {name} table by its name");
         let hint =
             "export its text column as JSON Lines; a file of another name is read as plain text";
         return Err(Malformed::new(path, "text", EXPECTED, found).with_hint(hint).into());
+    }
+    Ok(())
+}
+
+/// The characters of a file's bytes, without a byte-order mark.
+///
+/// # Errors
+/// `Malformed` for compressed and binary files, and other encodings.
+pub(super) fn decode(path: &Path, bytes: Vec<u8>) -> Result<String> {
+    if let Some((_, name, hint)) = FORMATS.iter().find(|(begin, ..)| bytes.starts_with(begin)) {
+        return Err(Malformed::new(path, "text", EXPECTED, *name).with_hint(hint).into());
     }
     let at_byte = |at: usize, byte: u8| {
         let found = format!("byte {byte:#04x}");

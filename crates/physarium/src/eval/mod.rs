@@ -31,11 +31,11 @@ pub use score::{TokenComparison, TokenScore};
 pub use text::TextUsed;
 
 use report::Scored;
-use score::Scorer;
+pub(crate) use score::{BATCH_TOKENS, Batch, ScoredWindow, Scorer};
 pub(crate) use states::{KeptStates, States, StatesWriter};
-pub(crate) use text::Text;
+pub(crate) use text::{Text, file_name, read as read_text};
 pub(crate) use tokens::Tokens;
-use windows::Window;
+pub(crate) use windows::{Window, together};
 
 /// Default window in tokens, where the model supports as many.
 const DEFAULT_WINDOW: usize = 2048;
@@ -96,12 +96,15 @@ pub(crate) fn evaluate_with(
     let scorer = Scorer::new(&compute, &decoder, other.as_ref(), text.spacing.window)?;
     let mut scorer = scorer.with(states);
     let computing = Instant::now();
-    let windows = scorer.score(&text.windows, &text.tokens, cancel, progress)?;
+    let total = text.windows.iter().map(|window| window.tokens.len() as u64).sum();
+    progress.event(Event::TokensStarted { task: "eval", tokens: total });
+    let windows = scorer.score(text.batches(), |window| window, cancel, progress)?;
     progress.event(Event::Finished);
     let protocol = text.protocol(request, &decoder, &compute)?;
     let (planned, computing) = (text.windows.len(), computing.elapsed());
     let notes = notes(&decoder, other.as_ref());
-    let scored = Scored { windows, planned, computing, notes };
+    let bytes = text.bytes(windows.len());
+    let scored = Scored { windows, bytes, planned, computing, notes };
     Ok(scored.evaluation(protocol, began.elapsed()))
 }
 
@@ -131,7 +134,7 @@ impl EvalPlan {
 }
 
 /// What the user should know about a model, and about the one that it is compared with what differs.
-fn notes(decoder: &Decoder, other: Option<&Decoder>) -> Vec<String> {
+pub(crate) fn notes(decoder: &Decoder, other: Option<&Decoder>) -> Vec<String> {
     let mut notes: Vec<String> = decoder.notes().iter().map(ToString::to_string).collect();
     if let Some(other) = other {
         let dir = printable(&other.files().path().to_string_lossy());
@@ -179,6 +182,23 @@ impl WindowedText {
         Ok(WindowedText { text, tokens, spacing, windows })
     }
 
+    /// Windows that are scored together.
+    fn batches(&self) -> impl Iterator<Item = Batch<'_>> {
+        let lengths = self.windows.iter().map(|window| window.tokens.len());
+        let ranges = together(lengths, BATCH_TOKENS).into_iter();
+        ranges.map(|range| Batch {
+            windows: self.windows[range].into(),
+            ids: self.tokens.ids[..].into(),
+        })
+    }
+
+    /// Bytes of the text of the tokens that are scored in the first `count` windows.
+    fn bytes(&self, count: usize) -> usize {
+        let ends = &self.tokens.ends;
+        let scored = self.windows[..count].iter().map(|window| &window.scored);
+        scored.map(|scored| ends[scored.end - 1] - ends[scored.start - 1]).sum()
+    }
+
     /// Everything that the result depends on.
     fn protocol(
         &self,
@@ -212,7 +232,7 @@ impl WindowedText {
 }
 
 /// The name of an arithmetic, and what it does.
-fn in_words(arithmetic: physarium_model::Arithmetic) -> String {
+pub(crate) fn in_words(arithmetic: physarium_model::Arithmetic) -> String {
     format!("{} ({})", arithmetic.name(), arithmetic.description())
 }
 

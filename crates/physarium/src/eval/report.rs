@@ -109,6 +109,8 @@ pub struct Against {
 /// The scores of windows.
 pub(crate) struct Scored {
     pub(crate) windows: Vec<ScoredWindow>,
+    /// Bytes of the text of the scored tokens.
+    pub(crate) bytes: usize,
     /// Number of windows of the text.
     pub(crate) planned: usize,
     /// Time that computing the scores took.
@@ -123,14 +125,14 @@ impl Scored {
         let scores = || self.windows.iter().flat_map(|window| &window.scores);
         let count = scores().count();
         let nll: f64 = scores().map(|score| score.nll).sum();
-        let bytes: usize = self.windows.iter().map(|window| window.bytes).sum();
         let tokens: usize = self.windows.iter().map(|window| window.tokens).sum();
         let mean = nll / count as f64;
         Evaluation {
             schema: "physarium.eval/1".into(),
             perplexity: libm::exp(mean),
             mean_nll_nats: mean,
-            bits_per_byte: (bytes > 0).then(|| nll / std::f64::consts::LN_2 / bytes as f64),
+            bits_per_byte: (self.bytes > 0)
+                .then(|| nll / std::f64::consts::LN_2 / self.bytes as f64),
             tokens_scored: count,
             windows: self.windows.len(),
             partial: self.windows.len() < self.planned,
@@ -197,7 +199,7 @@ mod tests {
                 against: Some(TokenComparison { nll: 2.0, kl: 0.25, agree: *d < 0.3 }),
                 ..TokenScore::default()
             });
-            ScoredWindow { scores: scores.collect(), bytes: 9, tokens: 3 }
+            ScoredWindow { scores: scores.collect(), tokens: 3 }
         };
         let windows = [window(&[0.1, 0.3]), window(&[0.3, 0.3]), window(&[0.2, 0.0])];
         let found = against(&windows).unwrap();

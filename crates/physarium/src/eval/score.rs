@@ -1,12 +1,12 @@
 //! The negative log-likelihood of each scored token.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use physarium_checkpoint::start_thread;
 use physarium_model::{Buffer, Compute, Decoder, Head, Workspace, vector};
 
 use super::states::{KeptStates, States, StatesWriter};
-use super::tokens::Tokens;
 use super::windows::Window;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
@@ -15,7 +15,7 @@ use crate::progress::{Event, Progress};
 /// Bytes for the logits of one model.
 const LOGITS_BYTES: usize = 64 << 20;
 /// Tokens whose states are in memory together.
-const BATCH_TOKENS: usize = 8192;
+pub(crate) const BATCH_TOKENS: usize = 8192;
 /// Most rows of logits at once.
 const LOGITS_ROWS: usize = 256;
 
@@ -46,10 +46,14 @@ pub struct TokenComparison {
 /// A window with its scores.
 pub(crate) struct ScoredWindow {
     pub(crate) scores: Vec<TokenScore>,
-    /// Bytes of the text of the scored tokens.
-    pub(crate) bytes: usize,
     /// Tokens of the window, scored or not.
     pub(crate) tokens: usize,
+}
+
+/// Windows whose states are in memory together, and the tokens that their positions are of.
+pub(crate) struct Batch<'a> {
+    pub(crate) windows: Cow<'a, [Window]>,
+    pub(crate) ids: Cow<'a, [u32]>,
 }
 
 /// Scores windows by one model or two.
@@ -110,26 +114,24 @@ impl<'a> Scorer<'a> {
         self
     }
 
-    /// Scores windows. Returns the batches that are done if `cancel` is raised.
+    /// Scores windows, batch after batch, and keeps what `result` makes of each. Returns the batches that are done if
+    /// `cancel` is raised.
     ///
     /// # Errors
     /// `Model` for weights that cannot be read; `Stopped` if `cancel` is raised before a batch is done.
-    pub(crate) fn score(
+    pub(crate) fn score<'b, T>(
         &mut self,
-        windows: &[Window],
-        tokens: &Tokens,
+        batches: impl Iterator<Item = Batch<'b>>,
+        result: impl Fn(ScoredWindow) -> T,
         cancel: &Cancel,
         progress: &mut dyn Progress,
-    ) -> Result<Vec<ScoredWindow>> {
-        let total = windows.iter().map(|window| window.tokens.len() as u64).sum();
-        progress.event(Event::TokensStarted { task: "eval", tokens: total });
-        let per_batch = windows.first().map_or(1, |window| BATCH_TOKENS / window.tokens.len());
+    ) -> Result<Vec<T>> {
         let mut scored = Vec::new();
-        for batch in windows.chunks(per_batch.max(1)) {
-            match self.batch(batch, tokens, cancel, progress) {
+        for batch in batches {
+            match self.batch(&batch, cancel, progress) {
                 Ok(windows) => {
                     self.done += windows.len();
-                    scored.extend(windows);
+                    scored.extend(windows.into_iter().map(&result));
                 }
                 Err(Error::Stopped) if !scored.is_empty() => break,
                 Err(e) => return Err(e),
@@ -141,14 +143,15 @@ impl<'a> Scorer<'a> {
     /// Scores windows that are in memory together.
     fn batch(
         &mut self,
-        windows: &[Window],
-        tokens: &Tokens,
+        batch: &Batch<'_>,
         cancel: &Cancel,
         progress: &mut dyn Progress,
     ) -> Result<Vec<ScoredWindow>> {
+        let windows = &batch.windows[..];
         let total: usize = windows.iter().map(|window| window.tokens.len()).sum();
         let layers: usize = self.subjects.iter().map(Subject::layers).sum();
-        let mut steps = Steps::new(total, layers + windows.len());
+        let places = places(windows);
+        let mut steps = Steps::new(total, layers + places.len().div_ceil(self.rows));
         let mut tick = || {
             progress.event(Event::Tokens(steps.next()));
             if cancel.is_raised() { Err(Error::Stopped) } else { Ok(()) }
@@ -157,7 +160,7 @@ impl<'a> Scorer<'a> {
         for subject in &self.subjects {
             states.push(match subject.kept {
                 Some(kept) => subject.kept_states(kept, self.done, windows)?,
-                None => subject.states(windows, tokens, &mut tick)?,
+                None => subject.states(batch, &mut tick)?,
             });
         }
         if let Some(writer) = &mut self.keep {
@@ -167,54 +170,71 @@ impl<'a> Scorer<'a> {
         for subject in &self.subjects {
             heads.push(subject.decoder.head()?);
         }
-        let mut scored = Vec::new();
-        for (index, window) in windows.iter().enumerate() {
-            let states: Vec<&[f32]> = states.iter().map(|states| &states[index][..]).collect();
-            scored.push(self.window(window, tokens, &heads, &states));
+        let mut scores = Vec::new();
+        for places in places.chunks(self.rows) {
+            scores.append(&mut self.scores(places, batch, &heads, &states));
             tick()?;
         }
-        Ok(scored)
+        let mut scores = scores.into_iter();
+        let of = |window: &Window| ScoredWindow {
+            scores: scores.by_ref().take(window.scored.len()).collect(),
+            tokens: window.tokens.len(),
+        };
+        Ok(windows.iter().map(of).collect())
     }
 
-    /// Scores a window from the last states of each model, `[tokens, hidden]`.
-    fn window(
+    /// Scores the tokens at some places, from the last states of each model: `[tokens, hidden]` of each window.
+    ///
+    /// One place is computed as two equal ones are: a product with a single row has sums of another order, and the score
+    /// of a token would depend on how many there are with it.
+    fn scores(
         &mut self,
-        window: &Window,
-        tokens: &Tokens,
+        places: &[Place],
+        batch: &Batch<'_>,
         heads: &[Arc<Head>],
-        states: &[&[f32]],
-    ) -> ScoredWindow {
-        let mut scores = Vec::new();
-        let mut at = window.scored.start;
-        while at < window.scored.end {
-            let here = at..(at + self.rows).min(window.scored.end);
-            for ((subject, head), states) in self.subjects.iter_mut().zip(heads).zip(states) {
-                let width = subject.decoder.config().hidden;
-                // The position before a token predicts it.
-                let first = here.start - 1 - window.tokens.start;
-                let rows = &states[first * width..(first + here.len()) * width];
-                head.logits(&subject.workspace, rows, &mut subject.logits);
-            }
-            let mut rows: Vec<TokenScore> = here
-                .clone()
-                .map(|position| TokenScore {
-                    position,
-                    token: tokens.ids[position],
-                    ..TokenScore::default()
-                })
-                .collect();
-            let logits: Vec<&[f32]> = self.subjects.iter().map(|s| &s.logits[..]).collect();
-            self.compute.each_chunk(&mut rows, 16, |index, rows| {
-                for (row, score) in rows.iter_mut().enumerate() {
-                    judge(&logits, index * 16 + row, heads[0].vocabulary(), score);
-                }
-            });
-            scores.append(&mut rows);
-            at = here.end;
+        states: &[Vec<Vec<f32>>],
+    ) -> Vec<TokenScore> {
+        let twice = if places.len() == 1 { places } else { &[] };
+        for ((subject, head), states) in self.subjects.iter_mut().zip(heads).zip(states) {
+            let width = subject.decoder.config().hidden;
+            let row = |place: &Place| {
+                let begin = place.row * width;
+                &states[place.window][begin..begin + width]
+            };
+            let rows: Vec<f32> = places.iter().chain(twice).flat_map(row).copied().collect();
+            head.logits(&subject.workspace, &rows, &mut subject.logits);
         }
-        let bytes = tokens.ends[window.scored.end - 1] - tokens.ends[window.scored.start - 1];
-        ScoredWindow { scores, bytes, tokens: window.tokens.len() }
+        let score = |place: &Place| {
+            let position = batch.windows[place.window].tokens.start + place.row + 1;
+            TokenScore { position, token: batch.ids[position], ..TokenScore::default() }
+        };
+        let mut scores: Vec<TokenScore> = places.iter().map(score).collect();
+        let logits: Vec<&[f32]> = self.subjects.iter().map(|s| &s.logits[..]).collect();
+        self.compute.each_chunk(&mut scores, 16, |index, scores| {
+            for (row, score) in scores.iter_mut().enumerate() {
+                judge(&logits, index * 16 + row, heads[0].vocabulary(), score);
+            }
+        });
+        scores
     }
+}
+
+/// Where the prediction of a scored token is.
+struct Place {
+    /// Index of the window in its batch.
+    window: usize,
+    /// Row of the window's states: that of the position before the token.
+    row: usize,
+}
+
+/// The places of all scored tokens of some windows.
+fn places(windows: &[Window]) -> Vec<Place> {
+    let of = |(index, window): (usize, &Window)| {
+        let begin = window.tokens.start;
+        let rows = window.scored.clone().map(move |position| position - 1 - begin);
+        rows.map(move |row| Place { window: index, row })
+    };
+    windows.iter().enumerate().flat_map(of).collect()
 }
 
 /// Fills in a score from row `row` of each model's logits.
@@ -256,12 +276,11 @@ impl Subject<'_> {
     /// The last states `[tokens, hidden]` of each window. Each layer is read once for all windows.
     fn states(
         &self,
-        windows: &[Window],
-        tokens: &Tokens,
+        batch: &Batch<'_>,
         tick: &mut dyn FnMut() -> Result<()>,
     ) -> Result<Vec<Vec<f32>>> {
-        let embed = |window: &Window| self.decoder.embed(&tokens.ids[window.tokens.clone()]);
-        let mut states = windows.iter().map(embed).collect::<Result<Vec<_>, _>>()?;
+        let embed = |window: &Window| self.decoder.embed(&batch.ids[window.tokens.clone()]);
+        let mut states = batch.windows.iter().map(embed).collect::<Result<Vec<_>, _>>()?;
         let layers = self.decoder.config().layers();
         let mut layer = self.decoder.layer(0)?;
         for next in 1..=layers {

@@ -37,6 +37,21 @@ pub struct TextUsed {
     pub field: Option<String>,
 }
 
+/// The name of a file, without its directory.
+pub(crate) fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
+/// The characters of a user's file, without a byte-order mark, and the digest of its bytes.
+///
+/// # Errors
+/// `Checkpoint` for a file that cannot be read, is too large, compressed or binary, or has another encoding than UTF-8.
+pub(crate) fn read(path: &Path) -> Result<(String, Digest)> {
+    let bytes = Source::open(path)?.read_all(MAX_BYTES)?;
+    let digest = Sha256::of(&bytes);
+    Ok((encoding::decode(path, bytes)?, digest))
+}
+
 impl Text {
     /// A text that is not in a file. `name` stands for the file in messages.
     pub(crate) fn of(characters: String, name: &str) -> Text {
@@ -50,9 +65,8 @@ impl Text {
     /// `Checkpoint` for a file that cannot be read; one that is compressed, binary or a table; JSON that is
     /// malformed or lacks the field; and an empty text.
     pub(crate) fn read(path: &Path, field: Option<&str>) -> Result<Text> {
-        let bytes = Source::open(path)?.read_all(MAX_BYTES)?;
-        let digest = Sha256::of(&bytes);
-        let characters = encoding::decode(path, bytes)?;
+        let (characters, digest) = read(path)?;
+        encoding::refuse_table(path)?;
         let (characters, field) = match field.is_some() || documents::is_json(path, &characters) {
             true => {
                 let json = Json { path, field };
@@ -79,9 +93,8 @@ impl Text {
 
     /// The text as reports name it.
     pub(crate) fn describe(&self) -> TextUsed {
-        let name = self.path.file_name().unwrap_or(self.path.as_os_str());
         TextUsed {
-            file: name.to_string_lossy().into_owned(),
+            file: file_name(&self.path),
             sha256: self.digest.to_string(),
             bytes: self.characters.len(),
             field: self.field.clone(),

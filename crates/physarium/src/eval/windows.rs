@@ -7,8 +7,27 @@ use std::ops::Range;
 pub(crate) struct Window {
     /// Positions in the text.
     pub(crate) tokens: Range<usize>,
-    /// Positions whose token is scored. A token is predicted from those before it in the window.
+    /// Positions whose token is scored. A token is predicted from those before it in the window; the last one may be
+    /// the first after the window.
     pub(crate) scored: Range<usize>,
+}
+
+/// Ranges of consecutive windows, given by their numbers of tokens, that have at most `most` tokens together. A longer
+/// window is by itself.
+pub(crate) fn together(lengths: impl IntoIterator<Item = usize>, most: usize) -> Vec<Range<usize>> {
+    let mut ranges: Vec<Range<usize>> = Vec::new();
+    let mut tokens = 0;
+    for (index, length) in lengths.into_iter().enumerate() {
+        tokens += length;
+        match ranges.last_mut() {
+            Some(range) if tokens <= most => range.end = index + 1,
+            _ => {
+                ranges.push(index..index + 1);
+                tokens = length;
+            }
+        }
+    }
+    ranges
 }
 
 /// All whole windows of a text of `tokens` tokens, `stride` apart.
@@ -34,6 +53,13 @@ mod tests {
         assert_eq!(windows.len(), 3);
         assert_eq!(windows[2], Window { tokens: 20..30, scored: 21..30 });
         assert_eq!(cut(9, 10, 10), []);
+    }
+
+    #[test]
+    fn windows_are_together_up_to_a_number_of_tokens() {
+        assert_eq!(together([3, 3, 4, 9, 1, 12, 2, 8], 10), [0..3, 3..5, 5..6, 6..8]);
+        assert_eq!(together([4; 5], 10), [0..2, 2..4, 4..5]);
+        assert!(together([], 10).is_empty());
     }
 
     #[test]

@@ -97,19 +97,36 @@ impl ModelTokenizer {
         self.encoding(text, Specials::Left).map_err(|e| self.fault(&format!("on {what}: {e}")))
     }
 
+    /// Ids of the tokens of each of some texts, as of [`ModelTokenizer::encode`].
+    ///
+    /// # Errors
+    /// As [`ModelTokenizer::encode`].
+    pub(crate) fn ids_of_each(&self, texts: Vec<String>, what: &str) -> Result<Vec<Vec<u32>>> {
+        let encodings = self.encodings(texts, Specials::Left);
+        let encodings = encodings.map_err(|e| self.fault(&format!("on {what}: {e}")))?;
+        Ok(encodings.iter().map(|encoding| encoding.get_ids().to_vec()).collect())
+    }
+
     fn encoding(&self, text: &str, specials: Specials) -> Result<Encoding, String> {
-        let (tokenizer, text) = (self.tokenizer.clone(), text.to_owned());
-        let further = Duration::from_secs((text.len() / BYTES_PER_SECOND) as u64);
+        let encodings = self.encodings(vec![text.to_owned()], specials)?;
+        encodings.into_iter().next().ok_or_else(|| "no tokens".to_owned())
+    }
+
+    /// The tokens of each text, made within the bounds for all of them together.
+    fn encodings(&self, texts: Vec<String>, specials: Specials) -> Result<Vec<Encoding>, String> {
+        let bytes: usize = texts.iter().map(String::len).sum();
+        let further = Duration::from_secs((bytes / BYTES_PER_SECOND) as u64);
         let bounds = Bounds { time: ENCODING.time + further, ..ENCODING };
-        let may_grow = self.may_grow;
-        let encoding = bounds.run(move || {
+        let (tokenizer, may_grow) = (self.tokenizer.clone(), self.may_grow);
+        let encode = move |text: &String| {
             if may_grow {
-                refuse_growth(&tokenizer, &text)?;
+                refuse_growth(&tokenizer, text)?;
             }
             let encoding = tokenizer.encode(text.as_str(), specials == Specials::Added);
             encoding.map_err(|e| e.to_string())
-        });
-        encoding.unwrap_or_else(|failure| Err(failure.to_string()))
+        };
+        let encodings = bounds.run(move || texts.iter().map(encode).collect());
+        encodings.unwrap_or_else(|failure| Err(failure.to_string()))
     }
 
     /// The next piece of a text, once its characters are complete.
@@ -142,8 +159,7 @@ impl ModelTokenizer {
             Some(false) => Ok(none(CONFIG_NAME)),
             Some(true) => {
                 let token = config.token("bos_token").unwrap_or_default();
-                let id = tokenizer.token_to_id(token).filter(|id| !self.invented.contains(id));
-                let id = id.ok_or_else(|| {
+                let id = self.special("bos_token").ok_or_else(|| {
                     let expected = "a bos_token of the vocabulary, as add_bos_token is true";
                     let found = printable(&config.get("bos_token").to_string());
                     Malformed::new(config.path(), "bos_token", expected, found)
@@ -155,6 +171,12 @@ impl ModelTokenizer {
                 None => none(FILE_NAME),
             }),
         }
+    }
+
+    /// The id of a special token by its field, such as `bos_token`, if the vocabulary has it.
+    pub(crate) fn special(&self, field: &str) -> Option<u32> {
+        let id = self.tokenizer.token_to_id(self.config.token(field)?);
+        id.filter(|id| !self.invented.contains(id))
     }
 
     /// The token that the tokenizer's post-processor adds before a text.
