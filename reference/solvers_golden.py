@@ -87,7 +87,7 @@ def refit(gram, q, demand, stays, steps, every):
 
 def activation_flow(
     w, x, dense, costs, share=None, pattern=None, steps=12, coupling=(0.4, 0.4), levels=1, exponent=(1.4, 32.0),
-    refit_steps=6, every=5,
+    refit_steps=12, every=5,
 ):
     gram, damping = damped(x)
     scale = np.sqrt(np.diag(gram) + damping)

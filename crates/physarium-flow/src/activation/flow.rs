@@ -48,13 +48,14 @@ pub struct ActivationFlow {
 }
 
 impl Default for ActivationFlow {
+    /// Most of the quality that more steps would give.
     fn default() -> Self {
         ActivationFlow {
             steps: 12,
-            coupling: [0.3; 2],
+            coupling: [0.4; 2],
             levels: 1,
-            exponent: [2.0, 32.0],
-            refit_steps: 6,
+            exponent: [1.4, 32.0],
+            refit_steps: 12,
         }
     }
 }
@@ -195,7 +196,7 @@ impl FlowNetwork {
                 }
                 let mut offered = vec![0.0; flow.len()];
                 let solver = &self.solvers[level];
-                solver.multiply(compute, &wanted, Precision::Coarse, &mut offered);
+                solver.multiply(compute, &wanted, Precision::Full, &mut offered);
                 flow.iter_mut().zip(&offered).for_each(|(refused, offered)| *refused += offered);
             });
         }

@@ -62,7 +62,7 @@ impl FlowNetwork {
             let inverted = invert(compute, &mut inverse, cols);
             unless_stopped(compute)?;
             inverted.ok_or(Unsolved::NotPositiveDefinite)?;
-            solvers.push(Symmetric::new(compute, inverse, cols, Precision::Coarse));
+            solvers.push(Symmetric::new(compute, inverse, cols, Precision::Full));
         }
         let gram = Symmetric::new(compute, gram, cols, Precision::Full);
         Ok(FlowNetwork { parameters, cols, damping, scale, gram, solvers })

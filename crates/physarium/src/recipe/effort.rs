@@ -37,21 +37,21 @@ impl Effort {
                 coupling: [0.5; 2],
                 levels: 1,
                 exponent: [2.0, 32.0],
-                refit_steps: 4,
+                refit_steps: 6,
             },
             Effort::Standard => FlowSteps {
                 steps: 12,
                 coupling: [0.4; 2],
                 levels: 1,
                 exponent: [1.4, 32.0],
-                refit_steps: 6,
+                refit_steps: 12,
             },
             Effort::Best => FlowSteps {
                 steps: 30,
                 coupling: [0.1, 1.0],
                 levels: 4,
                 exponent: [4.0, 64.0],
-                refit_steps: 10,
+                refit_steps: 20,
             },
         }
     }
