@@ -30,9 +30,10 @@ pub(crate) use self::footprint::Footprint;
 use self::narrow::narrow;
 use self::statistics::{StageSums, Statistics};
 use super::allocation::{Allocation, TargetsBySite, ZerosBySite};
-use super::solved::{LayerFiles, SolutionStats, SolvedMap, SolvedWeights};
+use super::solved::{LayerFiles, STREAMS_NAME, SolutionStats, SolvedMap, SolvedWeights};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
+use crate::memory_limit::Streams;
 use crate::progress::{Event, Kept, Progress};
 use crate::recipe::arithmetic::compute;
 
@@ -61,6 +62,8 @@ pub(crate) struct Solving<'a> {
     /// Digest of everything that decides the solved weights; only files that are marked with it are reused.
     pub key: Digest,
     pub dead_inputs: DeadInputs,
+    /// Where the residual streams are kept.
+    pub streams: Streams,
 }
 
 impl Solving<'_> {
@@ -149,13 +152,13 @@ impl Solving<'_> {
             files,
             watch,
         };
-        let walk = Walk {
-            decoder: &decoder,
-            windows: &windows,
-            workspace: &workspace,
-            streams: StreamPlace::Memory,
+        let path = self.dir.join(STREAMS_NAME);
+        let streams = match self.streams {
+            Streams::Memory(_) => StreamPlace::Memory,
+            Streams::File(_) => StreamPlace::File(&path),
         };
-        walk.run(&mut solver)?;
+        let (windows, workspace) = (&windows[..], &workspace);
+        Walk { decoder: &decoder, windows, workspace, streams }.run(&mut solver)?;
         solver.tell_kept_layers();
         Ok(solver.files.finish())
     }

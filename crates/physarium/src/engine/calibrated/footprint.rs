@@ -10,6 +10,7 @@ use physarium_checkpoint::{Criterion, Recipe};
 use physarium_model::{Config, MapShape, StageShape};
 
 use super::gradient_windows;
+use crate::memory_limit::Streams;
 use crate::peak;
 
 /// Bytes of a float32, and of an 8-byte number.
@@ -32,6 +33,7 @@ const PER_THREAD: u64 = 6 << 20;
 const REST: u64 = 48 << 20;
 
 /// A run of an activation-aware method.
+#[derive(Clone, Copy)]
 pub(crate) struct Footprint<'a> {
     pub config: &'a Config,
     pub windows: &'a [Vec<u32>],
@@ -44,11 +46,17 @@ pub(crate) struct Footprint<'a> {
 }
 
 impl Footprint<'_> {
+    /// Bytes of the residual streams of all windows.
+    pub fn streams(&self) -> u64 {
+        let tokens: u64 = self.windows.iter().map(|window| window.len() as u64).sum();
+        self.both() * tokens * self.config.hidden as u64 * F32
+    }
+
     /// Most resident bytes at any time.
-    pub fn bytes(&self) -> u64 {
+    pub fn bytes(&self, streams: Streams) -> u64 {
         let needs = self.recipe.needs();
         let gradients = if needs.gradients { self.gradients() } else { 0 };
-        let arrays = gradients.max(self.solving());
+        let arrays = gradients.max(self.solving(streams));
         // What the allocator keeps between arrays that are freed: up to one part in six, measured (benchmarks/README.md).
         let kept = arrays / 6;
         let before = peak::resident_bytes().unwrap_or(0);
@@ -83,22 +91,26 @@ impl Footprint<'_> {
     }
 
     /// The walk with its solutions (`physarium_model::Walk`, `LayerSolver`).
-    fn solving(&self) -> u64 {
+    fn solving(&self, streams: Streams) -> u64 {
         let needs = self.recipe.needs();
-        let streams = if needs.dense_stream { 2 } else { 1 };
-        let tokens: u64 = self.windows.iter().map(|window| window.len() as u64).sum();
-        let residual = streams * tokens * self.config.hidden as u64 * F32;
+        let concurrent = self.threads().min(self.windows.len() as u64);
+        let residual = match streams {
+            Streams::Memory(bytes) => bytes,
+            // A window of each stream, and that which each thread changes (`model/streams.rs`).
+            Streams::File(_) => {
+                (self.both() + concurrent) * self.window() * self.config.hidden as u64 * F32
+            }
+        };
         // The dense layer and the pruned one, and the solved weights until their file is written.
         let elements: u64 = self.maps().map(|map| elements(&map)).sum();
         let layers = 2 * self.layer() + elements * self.element_bytes;
-        let concurrent = self.threads().min(self.windows.len() as u64);
         let split = match needs.gradients {
             // The buffer that the gradients' logits were split in is kept for later products.
             true => self.split(self.config.vocabulary as u64).max(self.split(self.widest())),
             false => self.split(self.widest()),
         } + (concurrent - 1) * self.split(self.widest());
         let stages = self.config.stages();
-        let stage = stages.iter().map(|stage| self.stage(stage, streams)).max().unwrap_or(0);
+        let stage = stages.iter().map(|stage| self.stage(stage, self.both())).max().unwrap_or(0);
         residual + layers + concurrent * self.buffers() + split + stage
     }
 
@@ -183,6 +195,11 @@ impl Footprint<'_> {
     /// Tokens of the longest window.
     fn window(&self) -> u64 {
         self.windows.iter().map(|window| window.len() as u64).max().unwrap_or(0)
+    }
+
+    /// Streams: the pruned one, and the dense one if the method uses it.
+    fn both(&self) -> u64 {
+        if self.recipe.needs().dense_stream { 2 } else { 1 }
     }
 
     fn threads(&self) -> u64 {
