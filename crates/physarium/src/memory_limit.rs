@@ -20,7 +20,7 @@ pub enum MemoryLimit {
 /// Where the residual streams of an activation-aware run are kept. It changes nothing else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Streams {
-    /// In memory: so many bytes.
+    /// In memory: at most so many bytes.
     Memory(u64),
     /// In a scratch file of so many bytes, in the unfinished output.
     File(u64),

@@ -91,7 +91,8 @@ fn what_does_not_fit_is_refused_and_the_least_named_is_enough() {
     // On as few threads as a limit takes.
     let run = prune("sparsegpt", "out", 4096) + " --threads 4";
     let needed = least(&work, &format!("{run} --memory 1MB"));
-    assert_eq!(least(&work, &format!("{run} --memory 1MB --dry-run")), needed);
+    // A process does not begin with exactly as much each time.
+    assert!(least(&work, &format!("{run} --memory 1MB --dry-run")).abs_diff(needed) <= 10);
     work.nothing_was_written("out");
     let enough = format!("{run} --memory {needed}MB");
     let dry = work.json(&format!("{enough} --dry-run"));

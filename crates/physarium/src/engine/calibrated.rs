@@ -22,8 +22,8 @@ use physarium_flow::activation::{
     ActivationFlow, Keep, Problem, Solution, Unsolved, activation_flow, sparsegpt, wanda,
 };
 use physarium_model::{
-    Capture, Compute, Config, Decoder, Dense, Labelled, Labels, Residency, Sensitivity, Stage,
-    StreamPlace, Walk, Workspace, sensitivities,
+    Capture, Compute, Config, Decoder, Dense, GradientPass, Labelled, Labels, Residency,
+    Sensitivity, Stage, StreamPlace, Walk, Workspace,
 };
 
 pub(crate) use self::footprint::Footprint;
@@ -152,15 +152,25 @@ impl Solving<'_> {
             files,
             watch,
         };
-        let path = self.dir.join(STREAMS_NAME);
-        let streams = match self.streams {
-            Streams::Memory(_) => StreamPlace::Memory,
-            Streams::File(_) => StreamPlace::File(&path),
-        };
         let (windows, workspace) = (&windows[..], &workspace);
+        let path = self.scratch();
+        let streams = self.place(&path);
         Walk { decoder: &decoder, windows, workspace, streams }.run(&mut solver)?;
         solver.tell_kept_layers();
         Ok(solver.files.finish())
+    }
+
+    /// The scratch file.
+    fn scratch(&self) -> PathBuf {
+        self.dir.join(STREAMS_NAME)
+    }
+
+    /// The place of residual streams, if the scratch file is at `path`.
+    fn place<'a>(&self, path: &'a Path) -> StreamPlace<'a> {
+        match self.streams {
+            Streams::Memory(_) => StreamPlace::Memory,
+            Streams::File(_) => StreamPlace::File(path),
+        }
     }
 
     /// Number of zeros of each target; empty for a pattern, which fixes them itself. `allocation` is called
@@ -219,7 +229,7 @@ impl Solving<'_> {
         watch.progress.event(begun("gradients, forward"));
         let mut done = 0;
         let text = Labelled { windows: &windows, labels };
-        sensitivities(decoder, text, workspace, || {
+        GradientPass { decoder, text, workspace, streams: self.place(&self.scratch()) }.run(|| {
             watch.cancel.check()?;
             if done == steps {
                 watch.progress.event(begun("gradients, backward"));

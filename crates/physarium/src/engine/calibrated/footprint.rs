@@ -46,16 +46,31 @@ pub(crate) struct Footprint<'a> {
 }
 
 impl Footprint<'_> {
-    /// Bytes of the residual streams of all windows.
+    /// Most bytes of residual streams at any time, but for the one that the pass over gradients changes.
     pub fn streams(&self) -> u64 {
+        let gradients = match self.recipe.needs().gradients {
+            true => self.gradient_stream() * self.config.layers() as u64,
+            false => 0,
+        };
+        gradients.max(self.walked())
+    }
+
+    /// Bytes of the residual streams of all windows in the walk.
+    fn walked(&self) -> u64 {
         let tokens: u64 = self.windows.iter().map(|window| window.len() as u64).sum();
         self.both() * tokens * self.config.hidden as u64 * F32
+    }
+
+    /// Bytes of the residual stream of all windows in the pass over gradients.
+    fn gradient_stream(&self) -> u64 {
+        let tokens: u64 = gradient_windows(self.windows).map(|window| window.len() as u64).sum();
+        tokens * self.config.hidden as u64 * F32
     }
 
     /// Most resident bytes at any time.
     pub fn bytes(&self, streams: Streams) -> u64 {
         let needs = self.recipe.needs();
-        let gradients = if needs.gradients { self.gradients() } else { 0 };
+        let gradients = if needs.gradients { self.gradients(streams) } else { 0 };
         let arrays = gradients.max(self.solving(streams));
         // What the allocator keeps between arrays that are freed: up to one part in six, measured (benchmarks/README.md).
         let kept = arrays / 6;
@@ -64,13 +79,16 @@ impl Footprint<'_> {
         most.max(peak::peak_resident_bytes().unwrap_or(0))
     }
 
-    /// The pass over gradients (`physarium_model::sensitivities`).
-    fn gradients(&self) -> u64 {
+    /// The pass over gradients (`physarium_model::GradientPass`).
+    fn gradients(&self, streams: Streams) -> u64 {
         let config = self.config;
-        let tokens: u64 = gradient_windows(self.windows).map(|window| window.len() as u64).sum();
         let hidden = config.hidden as u64;
-        // The stream before each layer, and after the last.
-        let streams = tokens * hidden * F32 * (config.layers() as u64 + 1);
+        // The stream before each layer, or a window of one; and the one that goes through the layers.
+        let before = match streams {
+            Streams::Memory(_) => self.gradient_stream() * config.layers() as u64,
+            Streams::File(_) => self.window() * hidden * F32,
+        };
+        let streams = before + self.gradient_stream();
         // The head and its transpose, each also packed; logits, and those split for AMX.
         let vocabulary = config.vocabulary as u64;
         let logits = ROWS.min(self.window()) * vocabulary * F32;
@@ -95,7 +113,7 @@ impl Footprint<'_> {
         let needs = self.recipe.needs();
         let concurrent = self.threads().min(self.windows.len() as u64);
         let residual = match streams {
-            Streams::Memory(bytes) => bytes,
+            Streams::Memory(_) => self.walked(),
             // A window of each stream, and that which each thread changes (`model/streams.rs`).
             Streams::File(_) => {
                 (self.both() + concurrent) * self.window() * self.config.hidden as u64 * F32
