@@ -1,8 +1,9 @@
 //! Arguments that several commands share.
 
+use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
-use physarium::Options;
 use physarium::checkpoint::Arithmetic;
+use physarium::{MemoryLimit, Options};
 
 use crate::terminal;
 
@@ -90,6 +91,30 @@ impl ThreadsArgument {
     }
 }
 
+/// Most resident memory; every command that takes it gives the same result for any.
+#[derive(Args, Clone, Copy)]
+pub struct MemoryArgument {
+    /// Most resident memory while pruning, e.g. 8GB or 512MiB: what does not fit is kept in a scratch file beside the
+    /// output, fewer threads run, or the run is refused; any gives the same result [default: what is free, less 5 %]
+    #[arg(long, value_name = "SIZE", value_parser = memory_limit, help_heading = DISPLAY)]
+    memory: Option<MemoryLimit>,
+}
+
+impl MemoryArgument {
+    /// The limit.
+    pub fn limit(self) -> MemoryLimit {
+        self.memory.unwrap_or_default()
+    }
+}
+
+/// A size of memory as it is typed.
+fn memory_limit(text: &str) -> Result<MemoryLimit, &'static str> {
+    match text.parse() {
+        Ok(ByteSize(bytes)) if bytes > 0 => Ok(MemoryLimit::Bytes(bytes)),
+        _ => Err("expected a number with a unit, such as 8GB or 512MiB"),
+    }
+}
+
 /// An arithmetic on the command line.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ArithmeticChoice {
@@ -133,4 +158,32 @@ pub struct SelectionArguments {
     /// Exclude tensors matching this glob (repeatable)
     #[arg(long, value_name = "GLOB", help_heading = SELECTION)]
     pub skip: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_of_memory_is_a_size() {
+        let gib = 1 << 30;
+        for (text, bytes) in [
+            ("8GB", 8_000_000_000),
+            ("8 gb", 8_000_000_000),
+            ("8G", 8_000_000_000),
+            ("1.5GB", 1_500_000_000),
+            ("512MiB", gib / 2),
+            ("2GiB", 2 * gib),
+            ("1TB", 1_000_000_000_000),
+            ("1000kB", 1_000_000),
+            ("123456789", 123_456_789),
+            ("123456789B", 123_456_789),
+        ] {
+            assert_eq!(memory_limit(text), Ok(MemoryLimit::Bytes(bytes)), "{text}");
+        }
+        for text in ["", "0", "0GB", "GB", "-1GB", "8GX", "8 GB free", "1e9", "nan", "inf", "½GB"]
+        {
+            assert!(memory_limit(text).is_err(), "{text}");
+        }
+    }
 }

@@ -128,7 +128,7 @@ fn every_option_of_every_command_is_known_here() {
         (
             "prune",
             format!(
-                "out recipe target skip strict dry-run force restart follow-links threads {display}"
+                "out recipe target skip strict dry-run force restart follow-links threads memory {display}"
             ),
         ),
         ("audit", format!("against from-journal claims report target skip threads {display}")),
@@ -144,7 +144,7 @@ fn every_option_of_every_command_is_known_here() {
             "compare",
             format!(
                 "out keep restart methods sparsity pattern allocation target skip calibration \
-                     calibration-tokens window seed text eval-window limit threads arithmetic {display}"
+                     calibration-tokens window seed text eval-window limit threads memory arithmetic {display}"
             ),
         ),
         ("pack", format!("out force follow-links {display}")),

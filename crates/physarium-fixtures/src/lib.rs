@@ -9,6 +9,7 @@ independent implementation of the format.
 mod noise;
 mod shapes;
 mod tensor;
+mod wide;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,6 +19,7 @@ use std::path::Path;
 pub use noise::Noise;
 pub use shapes::{llama_tensors, qwen2_5_7b_tensors};
 pub use tensor::{Kind, Tensor};
+pub use wide::write_wide_model;
 
 /// The values of the tensors.
 #[derive(Debug, Clone, Copy)]

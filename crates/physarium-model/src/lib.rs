@@ -10,7 +10,7 @@ are read, used and dropped, so that memory holds one layer instead of the model;
 * A [`Layer`] is a list of [`Stage`]s; a stage lists the maps that have the same inputs, each with its
   [`Site`](physarium_checkpoint::Site).
 * A [`Walk`] shows a [`Capture`] the activations of two models: the dense one and the one pruned so far.
-* [`sensitivities`] measures how much the predictions depend on each output of each map (`sensitivity/`).
+* A [`GradientPass`] measures how much the predictions depend on each output of each map (`sensitivity/`).
 */
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
@@ -41,7 +41,7 @@ pub use physarium_kernels::{
     Arithmetic, Buffer, Compute, ComputeError, Dense, Gram, Linear, NoSuchInstructions, VectorKind,
     add_cross, check_instructions, large_zeroed, release_memory, vector,
 };
+pub use sensitivity::GradientPass;
 pub use sensitivity::loss::{Labelled, Labels};
-pub use sensitivity::sensitivities;
 pub use sensitivity::sums::Sensitivity;
 pub use streams::StreamPlace;

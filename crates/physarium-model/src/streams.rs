@@ -1,5 +1,5 @@
 /*!
-The residual streams of a walk, in memory or in a scratch file.
+Residual streams, in memory or in a scratch file.
 
 In: windows of float32, one after the other. Out: the same, one at a time, to look at and to change. A file holds the
 bytes that memory would, so nothing that is computed from them depends on the place.
@@ -14,7 +14,7 @@ use physarium_kernels::Compute;
 use crate::decoder::Decoder;
 use crate::error::Result;
 
-/// Where the residual streams of a walk are kept. The results are the same.
+/// Where residual streams are kept. The results are the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StreamPlace<'a> {
     /// In memory.
@@ -54,6 +54,57 @@ impl StreamPlace<'_> {
             }
         }
         Ok((Stream::File(pruned), dense.map(Stream::File)))
+    }
+
+    /// A place for a stream before each of `layers` layers, each as large as `stream`.
+    ///
+    /// # Errors
+    /// Those of the file.
+    pub(crate) fn stack(self, layers: usize, stream: &[Vec<f32>]) -> Result<StreamStack> {
+        let each: u64 = stream.iter().map(|window| size_of_val(&window[..]) as u64).sum();
+        let file = match self {
+            StreamPlace::Memory => None,
+            StreamPlace::File(path) => {
+                Some(Arc::new(ScratchFile::create(path, layers as u64 * each)?))
+            }
+        };
+        Ok(StreamStack { streams: Vec::new(), each, file })
+    }
+}
+
+/// Streams before several layers. The last is taken first.
+pub(crate) struct StreamStack {
+    streams: Vec<Stream>,
+    /// Bytes of a stream.
+    each: u64,
+    /// Where they are, unless in memory.
+    file: Option<Arc<ScratchFile>>,
+}
+
+impl StreamStack {
+    /// Keeps a copy of a stream.
+    ///
+    /// # Errors
+    /// `Checkpoint` if the file cannot be written.
+    pub fn push(&mut self, windows: &[Vec<f32>]) -> Result<()> {
+        let stream = match &self.file {
+            None => Stream::Memory(windows.to_vec()),
+            Some(file) => {
+                let mut stream = StreamFile::new(file, self.streams.len() as u64 * self.each);
+                windows.iter().try_for_each(|hidden| stream.push(hidden))?;
+                Stream::File(stream)
+            }
+        };
+        self.streams.push(stream);
+        Ok(())
+    }
+
+    /// The stream that was kept last.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn pop(&mut self) -> Stream {
+        self.streams.pop().expect("a stream was kept for each layer")
     }
 }
 

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use physarium_checkpoint::{Named, Site};
 use physarium_model::{
-    Arithmetic, Compute, Decoder, Error, Labelled, Labels, Residency, Sensitivity, Workspace,
-    sensitivities,
+    Arithmetic, Compute, Decoder, Error, GradientPass, Labelled, Labels, Residency, Sensitivity,
+    StreamPlace, Workspace,
 };
 use serde_json::Value;
 
@@ -24,6 +24,15 @@ fn json(path: PathBuf) -> Value {
 }
 
 fn measure(name: &str, compute: &Compute, labels: Labels) -> BTreeMap<Site, Sensitivity> {
+    measure_with(StreamPlace::Memory, name, compute, labels)
+}
+
+fn measure_with(
+    streams: StreamPlace<'_>,
+    name: &str,
+    compute: &Compute,
+    labels: Labels,
+) -> BTreeMap<Site, Sensitivity> {
     let tokens: Vec<u32> =
         serde_json::from_value(json(dir(name).join("golden.json"))["tokens"].clone()).unwrap();
     let decoder = Decoder::open(&dir(name), Residency::Streamed).unwrap();
@@ -35,7 +44,8 @@ fn measure(name: &str, compute: &Compute, labels: Labels) -> BTreeMap<Site, Sens
         Ok(())
     };
     let text = Labelled { windows: &windows, labels };
-    let found = sensitivities(&decoder, text, &workspace, step).unwrap();
+    let pass = GradientPass { decoder: &decoder, text, workspace: &workspace, streams };
+    let found = pass.run(step).unwrap();
     assert_eq!(steps, 2 * decoder.config().layers() * windows.len());
     found
 }
@@ -63,6 +73,20 @@ fn every_family_matches_autograd() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn streams_in_a_file_change_no_bit() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("streams");
+    std::fs::write(&path, "what a killed run left").unwrap();
+    for threads in [1, 2] {
+        let compute = Compute::new(threads).unwrap();
+        let expected = measure("qwen3", &compute, Labels::Next);
+        let found = measure_with(StreamPlace::File(&path), "qwen3", &compute, Labels::Next);
+        assert_eq!(found, expected);
+        assert!(!path.exists());
     }
 }
 

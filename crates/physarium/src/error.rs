@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use physarium_checkpoint::{ErrorKind, printable, printable_path};
 
+use crate::memory_limit::MemoryLimit;
 use crate::recipe::error::RecipeError;
 
 /// Result of this crate's functions.
@@ -77,6 +78,21 @@ pub enum Error {
     /// The run was cancelled before it had a result; there is nothing to resume.
     #[error("interrupted before there was a result")]
     Stopped,
+    /// The run needs more memory than it may take.
+    #[error(
+        "not enough memory, expected at least {} MB for this run, found {} MB {}",
+        least / 1_000_000,
+        limit_bytes / 1_000_000,
+        found(limit)
+    )]
+    NoMemory {
+        /// Resident bytes that would do, in whole MB.
+        least: u64,
+        /// Bytes that the limit allows.
+        limit_bytes: u64,
+        /// The limit.
+        limit: MemoryLimit,
+    },
     /// A parameter is out of range.
     #[error("{0}")]
     Usage(String),
@@ -116,12 +132,22 @@ impl Error {
             Error::Unsolvable { .. } | Error::DeadInputs { .. } | Error::NonFiniteLogits { .. } => {
                 ErrorKind::Input
             }
-            Error::Compute(_) => ErrorKind::Environment,
+            Error::Compute(_) | Error::NoMemory { .. } => ErrorKind::Environment,
             Error::Stopped => ErrorKind::Interrupted,
             Error::Usage(_) | Error::Recipe(_) => ErrorKind::Usage,
             Error::Transposed { .. } => ErrorKind::Unsupported,
             Error::Interrupted { .. } => ErrorKind::Interrupted,
         }
+    }
+}
+
+/// What a limit of memory is, after its size, and what to do if it is too low.
+fn found(limit: &MemoryLimit) -> &'static str {
+    match limit {
+        MemoryLimit::Free => {
+            "(what is free, less 5 %)\nhint: end other programs, or set another limit by --memory"
+        }
+        MemoryLimit::Bytes(_) => "(--memory)",
     }
 }
 

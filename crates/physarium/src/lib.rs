@@ -70,7 +70,9 @@ mod engine;
 mod error;
 mod estimate;
 mod eval;
+mod free_memory;
 mod generate;
+mod memory_limit;
 mod peak;
 mod progress;
 mod random;
@@ -96,6 +98,7 @@ pub use eval::{
     Against, EvalRequest, Evaluation, Protocol, TextUsed, TokenComparison, TokenScore, evaluate,
 };
 pub use generate::{GenerateRequest, Generated, Prompt, Sampling, Stopped, generate};
+pub use memory_limit::{MemoryLimit, Streams};
 pub use peak::peak_resident_bytes;
 #[doc(inline)]
 pub use physarium_audit as audit;

@@ -10,11 +10,11 @@ use physarium::checkpoint::{
     encoded_projections, printable,
 };
 use physarium::{
-    Options, Output, Strictness, Summary, Surgery, method_in_words, peak_resident_bytes,
+    Options, Output, Streams, Strictness, Summary, Surgery, method_in_words, peak_resident_bytes,
 };
 use serde_json::json;
 
-use crate::arguments::{Display, Format, OUTPUT, SELECTION, ThreadsArgument};
+use crate::arguments::{Display, Format, MemoryArgument, OUTPUT, SELECTION, ThreadsArgument};
 use crate::output::{self, Outcome, counted, size};
 use crate::recipe::RecipeArguments;
 use crate::{signals, terminal};
@@ -62,6 +62,8 @@ pub struct Arguments {
     #[command(flatten)]
     threads: ThreadsArgument,
     #[command(flatten)]
+    memory: MemoryArgument,
+    #[command(flatten)]
     pub display: Display,
 }
 
@@ -82,6 +84,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         threads: arguments.threads.count(),
         strictness: if arguments.strict { Strictness::Refuse } else { Strictness::Skip },
         links: if arguments.follow_links { LinkPolicy::Follow } else { LinkPolicy::LeaveOut },
+        memory: arguments.memory.limit(),
     };
     let (recipe, text) = arguments.recipe.recipe(&arguments.model)?;
     let mut surgery = Surgery::plan(&arguments.model, recipe, options)?;
@@ -211,12 +214,23 @@ fn dry_run_text(surgery: &Surgery, time: Option<Duration>, out: &Path) -> String
         Some(time) => format!("about {}, by a measured second of the work", output::duration(time)),
         None => "not estimated for this method".to_owned(),
     };
+    let allowed = surgery.memory_limit().map(|bytes| format!(", of {} allowed", size(bytes)));
+    let allowed = allowed.unwrap_or_default();
+    let streams = match surgery.memory.streams {
+        Some(Streams::Memory(bytes)) => format!("residual streams: {} in memory\n", size(bytes)),
+        Some(Streams::File(bytes)) => format!(
+            "residual streams: {} in a scratch file beside the output, as memory has no room for them\n",
+            size(bytes)
+        ),
+        None => String::new(),
+    };
     let bound = if surgery.recipe.needs().calibration.is_some() { "about" } else { "at most" };
     format!(
         "would prune {} of {} tensors: {} of {} elements ({})\n\
          method: {method}\n\
          would write {} to {}\n\
-         memory: {bound} {} resident with {workers} worker threads\n\
+         memory: {bound} {} resident with {workers} worker threads{allowed}\n\
+         {streams}\
          time: {time}\n",
         surgery.plan.targets().count(),
         surgery.plan.tensors.len(),
@@ -266,6 +280,11 @@ fn dry_run_json(surgery: &Surgery, time: Option<Duration>) -> serde_json::Value 
         },
         "output_bytes": surgery.output_bytes(),
         "resident_bytes": surgery.memory.resident_bytes,
+        "memory_limit_bytes": surgery.memory_limit(),
+        "streams": surgery.memory.streams.map(|streams| match streams {
+            Streams::Memory(bytes) => json!({"bytes": bytes, "kept_in": "memory"}),
+            Streams::File(bytes) => json!({"bytes": bytes, "kept_in": "file"}),
+        }),
         "workers": surgery.memory.workers,
         "seconds": time.map(|time| time.as_secs_f64()),
     })

@@ -16,6 +16,7 @@ mod experts;
 mod field;
 mod formats;
 mod judging;
+mod memory;
 mod packed;
 mod progress;
 mod texts;

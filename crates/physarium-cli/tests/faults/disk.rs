@@ -3,25 +3,35 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::{Fixture, Ran, prepare, program, prune};
 
 /// Runs a shell script, with the program in `$PHYSARIUM`.
 fn script(fixture: &Fixture, shell: &[&str], script: &str) -> Ran {
+    script_at(fixture.path(), shell, script)
+}
+
+fn script_at(dir: &Path, shell: &[&str], script: &str) -> Ran {
     let mut command = Command::new(shell[0]);
-    prepare(command.args(&shell[1..]).arg(script), fixture.path());
+    prepare(command.args(&shell[1..]).arg(script), dir);
     Ran::of(command.env("PHYSARIUM", program()))
 }
 
 /// The same with a private mount table; `None` if the system does not permit it.
 fn in_namespace(fixture: &Fixture, text: &str) -> Option<Ran> {
+    in_namespace_at(fixture.path(), text)
+}
+
+/// The same in any directory.
+pub fn in_namespace_at(dir: &Path, text: &str) -> Option<Ran> {
     let probe = Command::new("unshare").args(["-Urm", "true"]).output();
     if !probe.is_ok_and(|output| output.status.success()) {
         eprintln!("skipped: no unshare here, or user name spaces are not permitted");
         return None;
     }
-    Some(script(fixture, &["unshare", "-Urm", "sh", "-ec"], text))
+    Some(script_at(dir, &["unshare", "-Urm", "sh", "-ec"], text))
 }
 
 /// A fixture with a mount point, and the size of its output in bytes.
@@ -106,9 +116,13 @@ fn a_disk_without_room_for_solved_layers() {
     // Room for both, but not a second time: what a killed run left counts as there.
     let text = format!(
         "mount -t tmpfs -o size={} none small\n\
-         {prune} & run=$!\n\
-         while [ ! -e small/.out.physarium-partial/physarium.solved/layer-00003.safetensors ]; do :; done\n\
-         kill -KILL $run; wait $run || true\n\
+         solved=small/.out.physarium-partial/physarium.solved/layer-00003.safetensors\n\
+         until [ -e $solved ]; do\n\
+             rm -rf small/out\n\
+             {prune} & run=$!\n\
+             while [ ! -e $solved ] && [ ! -e small/out ]; do :; done\n\
+             kill -KILL $run || true; wait $run || true\n\
+         done\n\
          {prune} >&2; ls small",
         once / 100 * 240,
     );

@@ -16,6 +16,7 @@ mod durable;
 mod earlier_run;
 mod input_changed;
 mod kill;
+mod scratch;
 mod signals;
 mod solved_layers;
 mod syscalls;

@@ -22,53 +22,68 @@ use crate::decoder::Decoder;
 use crate::error::Error;
 use crate::layers::layer::Layer;
 use crate::layers::workspace::Workspace;
+use crate::streams::StreamPlace;
 use layer::Backward;
 use loss::{Labelled, last_gradients};
 use sums::{Sensitivity, Sums};
 
-/// Measures the sensitivity of all maps of all layers.
-///
-/// Memory holds the residual streams of all windows before all layers, two copies of a layer, and one of the
-/// head. `step` is called for each window at each layer, forward and backward: 2 · layers · windows times.
-///
-/// # Errors
-/// Those of the decoder and of `step`.
-///
-/// # Panics
-/// If there are no windows, or one is empty.
-pub fn sensitivities<E: From<Error>>(
-    decoder: &Decoder,
-    text: Labelled<'_>,
-    workspace: &Workspace<'_>,
-    mut step: impl FnMut() -> Result<(), E>,
-) -> Result<BTreeMap<Site, Sensitivity>, E> {
-    let layers = decoder.config().layers();
-    let tokens: usize = text.windows.iter().map(|window| window.len()).sum();
-    let embed = |window: &&[u32]| decoder.embed(window);
-    let mut streams = text.windows.iter().map(embed).collect::<Result<Vec<_>, Error>>()?;
-    let mut before: Vec<Vec<Vec<f32>>> = Vec::with_capacity(layers);
-    for index in 0..layers {
-        let layer = decoder.layer(index)?;
-        layer.prepare(workspace.compute());
-        before.push(streams.clone());
-        for hidden in &mut streams {
-            layer.forward(workspace, hidden);
-            step()?;
+/// A pass forward and back through a model, that measures the sensitivity of all its maps.
+pub struct GradientPass<'a> {
+    /// The model.
+    pub decoder: &'a Decoder,
+    /// Windows and labels.
+    pub text: Labelled<'a>,
+    /// Threads and buffers.
+    pub workspace: &'a Workspace<'a>,
+    /// Where the residual streams before each layer are kept.
+    pub streams: StreamPlace<'a>,
+}
+
+impl GradientPass<'_> {
+    /// Measures the sensitivity of all maps of all layers.
+    ///
+    /// Memory holds the residual streams of all windows before one layer, or before all layers unless they are in a
+    /// file; two copies of a layer, and one of the head. `step` is called for each window at each layer, forward and
+    /// backward: 2 · layers · windows times.
+    ///
+    /// # Errors
+    /// Those of the decoder, of the file of the streams, and of `step`.
+    ///
+    /// # Panics
+    /// If there are no windows, or one is empty.
+    pub fn run<E: From<Error>>(
+        &self,
+        mut step: impl FnMut() -> Result<(), E>,
+    ) -> Result<BTreeMap<Site, Sensitivity>, E> {
+        let GradientPass { decoder, text, workspace, streams: place } = *self;
+        let layers = decoder.config().layers();
+        let tokens: usize = text.windows.iter().map(|window| window.len()).sum();
+        let embed = |window: &&[u32]| decoder.embed(window);
+        let mut streams = text.windows.iter().map(embed).collect::<Result<Vec<_>, Error>>()?;
+        let mut before = place.stack(layers, &streams)?;
+        for index in 0..layers {
+            let layer = decoder.layer(index)?;
+            layer.prepare(workspace.compute());
+            before.push(&streams)?;
+            for hidden in &mut streams {
+                layer.forward(workspace, hidden);
+                step()?;
+            }
         }
-    }
-    let mut gradients = streams;
-    last_gradients(&*decoder.head()?, workspace, text, &mut gradients);
-    let mut all = BTreeMap::new();
-    for index in (0..layers).rev() {
-        let layer: &Layer = &*decoder.layer(index)?;
-        let backward = Backward::new(layer, workspace);
-        let mut sums = Sums::default();
-        // Each stream is dropped after its use.
-        for (hidden, gradient) in before.pop().into_iter().flatten().zip(&mut gradients) {
-            backward.pass(&hidden, gradient, &mut sums);
-            step()?;
+        let mut gradients = streams;
+        last_gradients(&*decoder.head()?, workspace, text, &mut gradients);
+        let mut all = BTreeMap::new();
+        for index in (0..layers).rev() {
+            let layer: &Layer = &*decoder.layer(index)?;
+            let backward = Backward::new(layer, workspace);
+            let mut sums = Sums::default();
+            let mut before = before.pop();
+            for (window, gradient) in gradients.iter_mut().enumerate() {
+                backward.pass(before.load(window)?, gradient, &mut sums);
+                step()?;
+            }
+            all.extend(sums.means(tokens));
         }
-        all.extend(sums.means(tokens));
+        Ok(all)
     }
-    Ok(all)
 }

@@ -45,11 +45,7 @@ impl Prepared {
         progress: &mut dyn Progress,
     ) -> Result<Prepared> {
         refuse_names(request.contenders)?;
-        let mut surgeries: Vec<Surgery> = Vec::new();
-        for contender in request.contenders {
-            let planned = plan(request, contender, &surgeries);
-            surgeries.push(planned.map_err(|e| named(&contender.name, e))?);
-        }
+        let surgeries = plan_all(request)?;
         refuse_inside(request.dir, request.eval.model)?;
         let eval = EvalPlan::new(&EvalRequest { against: None, ..request.eval }, progress)?;
         let key = key(request, &eval, cancel, progress)?;
@@ -62,6 +58,25 @@ impl Prepared {
         check_space(request, &key, &surgeries, &eval)?;
         Ok(Prepared { surgeries, key, discards })
     }
+}
+
+/// The planned run of each contender.
+///
+/// # Errors
+/// As [`Prepared::new`]; if several need more memory than they may take, that which needs most.
+fn plan_all(request: &ComparisonRequest<'_>) -> Result<Vec<Surgery>> {
+    let mut surgeries: Vec<Surgery> = Vec::new();
+    let mut too_large: Option<(u64, Error)> = None;
+    for contender in request.contenders {
+        match plan(request, contender, &surgeries).map_err(|e| named(&contender.name, e)) {
+            Ok(surgery) => surgeries.push(surgery),
+            Err(e @ Error::NoMemory { least, .. }) => {
+                too_large = too_large.filter(|(most, _)| *most >= least).or(Some((least, e)));
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    too_large.map_or(Ok(surgeries), |(_, e)| Err(e))
 }
 
 /// The planned run of a contender, after those of `earlier` ones.

@@ -21,17 +21,18 @@ use physarium_checkpoint::{
 };
 use physarium_flow::activation::Keep;
 use physarium_model::{
-    Capture, Compute, Config, Decoder, Dense, DenseWindow, Labelled, Labels, Residency,
-    Sensitivity, Stage, StreamPlace, Walk, Workspace, sensitivities,
+    Capture, Compute, Config, Decoder, Dense, DenseWindow, GradientPass, Labelled, Labels,
+    Residency, Sensitivity, Stage, StreamPlace, Walk, Workspace,
 };
 
 pub(crate) use self::footprint::Footprint;
 use self::stage_solver::{StageSolver, Wanted};
 use self::statistics::StageSums;
 use super::allocation::{Allocation, TargetsBySite, ZerosBySite};
-use super::solved::{LayerFiles, SolvedMap, SolvedWeights};
+use super::solved::{LayerFiles, STREAMS_NAME, SolvedMap, SolvedWeights};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
+use crate::memory_limit::Streams;
 use crate::progress::{Event, Kept, Progress};
 use crate::recipe::arithmetic::compute;
 
@@ -60,6 +61,8 @@ pub(crate) struct Solving<'a> {
     /// Digest of everything that decides the solved weights; only files that are marked with it are reused.
     pub key: Digest,
     pub dead_inputs: DeadInputs,
+    /// Where the residual streams are kept.
+    pub streams: Streams,
 }
 
 impl Solving<'_> {
@@ -148,15 +151,25 @@ impl Solving<'_> {
             files,
             watch,
         };
-        let walk = Walk {
-            decoder: &decoder,
-            windows: &windows,
-            workspace: &workspace,
-            streams: StreamPlace::Memory,
-        };
-        walk.run(&mut solver)?;
+        let (windows, workspace) = (&windows[..], &workspace);
+        let path = self.scratch();
+        let streams = self.place(&path);
+        Walk { decoder: &decoder, windows, workspace, streams }.run(&mut solver)?;
         solver.tell_kept_layers();
         Ok(solver.files.finish())
+    }
+
+    /// The scratch file.
+    fn scratch(&self) -> PathBuf {
+        self.dir.join(STREAMS_NAME)
+    }
+
+    /// The place of residual streams, if the scratch file is at `path`.
+    fn place<'a>(&self, path: &'a Path) -> StreamPlace<'a> {
+        match self.streams {
+            Streams::Memory(_) => StreamPlace::Memory,
+            Streams::File(_) => StreamPlace::File(path),
+        }
     }
 
     /// Number of zeros of each target; empty for a pattern, which fixes them itself. `allocation` is called
@@ -215,7 +228,7 @@ impl Solving<'_> {
         watch.progress.event(begun("gradients, forward"));
         let mut done = 0;
         let text = Labelled { windows: &windows, labels };
-        sensitivities(decoder, text, workspace, || {
+        GradientPass { decoder, text, workspace, streams: self.place(&self.scratch()) }.run(|| {
             watch.cancel.check()?;
             if done == steps {
                 watch.progress.event(begun("gradients, backward"));

@@ -1,5 +1,5 @@
-//! The memory plan: worker threads and resident memory of a run, decided before it begins. What an activation-aware
-//! method needs is in `calibrated/footprint.rs`.
+//! The memory plan: worker threads, resident memory and a scratch file of a run, decided before it begins. What an
+//! activation-aware method needs is in `calibrated/footprint.rs`.
 
 use physarium_checkpoint::{Checkpoint, Recipe, TargetPlan};
 
@@ -7,6 +7,8 @@ use super::calibrated::Footprint;
 use super::pieces::PieceSizes;
 use super::solve::TileSolver;
 use super::tiles::{Grid, RowMajor};
+use crate::error::{Error, Result};
+use crate::memory_limit::{Allowed, Streams};
 
 /// Bytes for all pieces in flight together.
 const PIECES_BUDGET: u64 = 192 << 20;
@@ -19,24 +21,33 @@ const PER_TENSOR: u64 = 1024;
 /// Pieces in flight beside those of workers: read, waiting, hashed, written.
 const SPARE_PIECES: u64 = 4;
 
+/// What an error adds to the least memory, and a multiple of which it names: a process does not begin with exactly as much
+/// each time.
+const LEAST_SLACK: u64 = 16_000_000;
+const LEAST_STEP: u64 = 10_000_000;
+
 /// Threads and memory of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryPlan {
     /// Worker threads: as many as requested, or fewer to bound memory.
     pub workers: usize,
+    /// Threads of the solver of an activation-aware method.
+    pub(crate) threads: usize,
     /// Pieces of shards in flight at once.
     pub(crate) pieces: usize,
     /// Resident bytes of the whole run: an upper bound, or with an activation-aware method an estimate.
     pub resident_bytes: u64,
+    /// The residual streams of an activation-aware run, once it is calibrated.
+    pub streams: Option<Streams>,
 }
 
 impl MemoryPlan {
-    /// The plan for pruning `checkpoint` on at most `threads` workers.
+    /// The plan for pruning `checkpoint` on at most `threads` workers: as many as fit the limit, or one.
     pub(crate) fn new(
         checkpoint: &Checkpoint,
         plan: &TargetPlan,
         recipe: &Recipe,
-        threads: usize,
+        (threads, allowed): (usize, Allowed),
     ) -> MemoryPlan {
         let sizes = PieceSizes::DEFAULT;
         let (mut largest, mut scratch) = (sizes.wanted, 2 * sizes.wanted);
@@ -54,16 +65,69 @@ impl MemoryPlan {
                 largest = largest.max(matrix.row_bytes());
             }
         }
-        let workers = (threads as u64).min(SCRATCH_BUDGET / scratch).max(1);
-        let pieces = (workers + SPARE_PIECES).min(PIECES_BUDGET / largest).max(3);
         let headers: u64 = checkpoint.shards().iter().map(|shard| shard.data_begin).sum();
         let records = plan.tensors.len() as u64 * PER_TENSOR + 2 * headers;
-        let resident_bytes = BASE + pieces * largest + workers * scratch + records;
-        MemoryPlan { workers: workers as usize, pieces: pieces as usize, resident_bytes }
+        let with = |workers: u64| {
+            let pieces = (workers + SPARE_PIECES).min(PIECES_BUDGET / largest).max(3);
+            let resident_bytes = BASE + pieces * largest + workers * scratch + records;
+            let (workers, pieces) = (workers as usize, pieces as usize);
+            MemoryPlan { workers, threads, pieces, resident_bytes, streams: None }
+        };
+        let most = (threads as u64).min(SCRATCH_BUDGET / scratch).max(1);
+        first_within(allowed, (1..=most).rev().map(with))
     }
 
-    /// The plan of the same run with an activation-aware method, which first solves the targets.
-    pub(crate) fn with(self, footprint: &Footprint<'_>) -> MemoryPlan {
-        MemoryPlan { resident_bytes: self.resident_bytes.max(footprint.bytes()), ..self }
+    /// The plan of the same run with an activation-aware method, which first solves the targets: with the residual
+    /// streams in memory if they fit the limit, else in a file, on as many threads as fit, or one.
+    pub(crate) fn with(self, footprint: &Footprint<'_>, allowed: Allowed) -> MemoryPlan {
+        let with = |threads, streams| MemoryPlan {
+            resident_bytes: self
+                .resident_bytes
+                .max(Footprint { threads, ..*footprint }.bytes(streams)),
+            workers: self.workers.min(threads),
+            threads,
+            streams: Some(streams),
+            ..self
+        };
+        let bytes = footprint.streams();
+        let in_memory = with(footprint.threads, Streams::Memory(bytes));
+        let in_file = |threads| with(threads, Streams::File(bytes));
+        let in_file = (1..=footprint.threads).rev().map(in_file);
+        first_within(allowed, std::iter::once(in_memory).chain(in_file))
     }
+
+    /// Fails if the run needs more than is allowed.
+    ///
+    /// # Errors
+    /// `NoMemory`.
+    pub(crate) fn check(&self, allowed: Allowed) -> Result<()> {
+        match allowed.bytes {
+            Some(bytes) if self.resident_bytes > bytes => Err(Error::NoMemory {
+                least: (self.resident_bytes + LEAST_SLACK).next_multiple_of(LEAST_STEP),
+                limit_bytes: bytes,
+                limit: allowed.limit,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Bytes of a scratch file that the run writes.
+    pub(crate) fn scratch_bytes(&self) -> u64 {
+        match self.streams {
+            Some(Streams::File(bytes)) => bytes,
+            Some(Streams::Memory(_)) | None => 0,
+        }
+    }
+}
+
+/// The first of some plans that fits a limit, or the last.
+fn first_within(allowed: Allowed, plans: impl Iterator<Item = MemoryPlan>) -> MemoryPlan {
+    let mut last = None;
+    for plan in plans {
+        if allowed.fits(plan.resident_bytes) {
+            return plan;
+        }
+        last = Some(plan);
+    }
+    last.expect("at least one plan")
 }

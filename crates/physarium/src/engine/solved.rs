@@ -27,6 +27,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 
+/// Name of a run's scratch file beside the files of layers.
+pub(super) const STREAMS_NAME: &str = "streams.f32";
 /// Bytes of a header's length field.
 const LENGTH_BYTES: usize = 8;
 /// Keys of the metadata.
@@ -96,12 +98,20 @@ struct FileMetadata {
 }
 
 impl LayerFiles {
-    /// The files in `dir`, which is created if missing, of layers solved from what `key` is a digest of.
+    /// The files in `dir`, which is created if missing, of layers solved from what `key` is a digest of. The scratch file
+    /// of an interrupted run is removed.
     ///
     /// # Errors
-    /// `Checkpoint` if it cannot be created.
+    /// `Checkpoint` if one cannot be created or removed.
     pub fn new(dir: PathBuf, key: Digest) -> Result<LayerFiles> {
         fs::create_dir_all(&dir).map_err(|e| CheckpointError::io(&dir, "create", e))?;
+        let scratch = dir.join(STREAMS_NAME);
+        match fs::remove_file(&scratch) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                return Err(CheckpointError::io(&scratch, "remove", e).into());
+            }
+            _ => {}
+        }
         Ok(LayerFiles { dir, key, tensors: HashMap::new() })
     }
 

@@ -29,6 +29,7 @@ use crate::engine::{
 };
 use crate::error::{Error, Result};
 use crate::estimate::{self, CalibratedRun};
+use crate::memory_limit::Allowed;
 use crate::progress::{Event, Kept, Progress};
 use crate::recipe::arithmetic::{self, with_arithmetic};
 use crate::records::{OtherFiles, Records, TOOL, run_record};
@@ -54,7 +55,7 @@ pub struct Surgery {
     pub memory: MemoryPlan,
     /// What the user should know about the decoder of an activation-aware method, once it is calibrated.
     pub notes: Vec<String>,
-    threads: usize,
+    allowed: Allowed,
     strictness: Strictness,
     /// Windows of calibration tokens, for an activation-aware method.
     windows: Option<Vec<Vec<u32>>>,
@@ -66,7 +67,8 @@ impl Surgery {
     /// # Errors
     /// `Compute` for an arithmetic that this machine does not have; `Usage` for parameters out of range, and for targets whose activations an activation-aware method cannot
     /// capture; `Checkpoint` for a malformed checkpoint, or one with nothing to prune; `Transposed` for a method
-    /// that works along the inputs, on a target that is not stored `[out_features, in_features]`.
+    /// that works along the inputs, on a target that is not stored `[out_features, in_features]`; `NoMemory` if
+    /// `options.memory` is less than the run needs.
     pub fn plan(model: &Path, recipe: Recipe, options: Options) -> Result<Surgery> {
         let recipe = with_arithmetic(recipe);
         arithmetic::check(recipe.arithmetic)?;
@@ -82,11 +84,14 @@ impl Surgery {
             refuse_transposed(&checkpoint, &plan)?;
         }
         let sidecars = Sidecar::list(&checkpoint, Purpose::NewWeights, options.links)?;
-        let threads = options.threads.max(1);
-        let memory = MemoryPlan::new(&checkpoint, &plan, &recipe, threads);
+        let allowed = Allowed::by(options.memory);
+        let within = (options.threads.max(1), allowed);
+        let memory = MemoryPlan::new(&checkpoint, &plan, &recipe, within);
         let windows = None;
-        if needs.calibration.is_some() {
-            Solving::check(&plan)?;
+        match needs.calibration {
+            Some(_) => Solving::check(&plan)?,
+            // That of an activation-aware method is known once it is calibrated.
+            None => memory.check(allowed)?,
         }
         let strictness = options.strictness;
         Ok(Surgery {
@@ -96,7 +101,7 @@ impl Surgery {
             sidecars,
             memory,
             notes: Vec::new(),
-            threads,
+            allowed,
             strictness,
             windows,
         })
@@ -106,7 +111,8 @@ impl Surgery {
     ///
     /// # Errors
     /// `Usage` for a method that does not use a calibration text, for a window beyond the model's maximum, and for
-    /// targets that the model's config does not ask for, such as layers beyond `num_hidden_layers`;
+    /// targets that the model's config does not ask for, such as layers beyond `num_hidden_layers`; `NoMemory` if the
+    /// run needs more than its options allow;
     /// `Checkpoint` and `Model` for faults in the text, the tokenizer or the decoder.
     pub fn calibrate(&mut self, text: &CalibrationText) -> Result<()> {
         self.calibrate_like(text, None)
@@ -139,17 +145,24 @@ impl Surgery {
         // What tokenizing has freed is used again, so that it does not count.
         release_memory();
         let dtype = decoder.dtype()?;
-        self.memory = self.memory.with(&Footprint {
+        let footprint = Footprint {
             config: decoder.config(),
             windows: &windows,
             recipe: &self.recipe,
-            threads: self.threads,
+            threads: self.memory.threads,
             element_bytes: dtype.bits() / 8,
             on_tiles: dtype == Dtype::BF16 && self.recipe.arithmetic == Some(Arithmetic::Bf16x2),
-        });
+        };
+        self.memory = self.memory.with(&footprint, self.allowed);
+        self.memory.check(self.allowed)?;
         self.windows = Some(windows);
         self.notes = decoder.notes().iter().map(ToString::to_string).collect();
         Ok(())
+    }
+
+    /// Most resident bytes that the run's options allow; `None` for no limit.
+    pub fn memory_limit(&self) -> Option<u64> {
+        self.allowed.bytes
     }
 
     /// Bytes that the output will take, at most.
@@ -159,13 +172,14 @@ impl Surgery {
         shards + sidecars + self.plan.tensors.len() as u64 * RECORD_BYTES
     }
 
-    /// Bytes that solved weights take beside the output until it is complete: every target once more, for an
-    /// activation-aware method.
+    /// Bytes that an activation-aware method takes beside the output until that is complete: every target once more, and
+    /// the scratch file, if there is one.
     pub fn solved_bytes(&self) -> u64 {
         if self.recipe.needs().calibration.is_none() {
             return 0;
         }
-        self.plan.targets().map(|target| target.input.size_bytes() + RECORD_BYTES).sum()
+        let target = |target: &PlannedTensor| target.input.size_bytes() + RECORD_BYTES;
+        self.plan.targets().map(target).sum::<u64>() + self.memory.scratch_bytes()
     }
 
     /// What [`Surgery::prune`] would find at its output's place. Writes nothing.
@@ -189,7 +203,7 @@ impl Surgery {
                 plan: &self.plan,
                 recipe: &self.recipe,
                 windows: self.windows()?,
-                threads: self.threads,
+                threads: self.memory.threads,
                 cancel,
             };
             return Ok(Some(estimate::of_activations(&run)?));
@@ -201,7 +215,7 @@ impl Surgery {
         let shards = self.checkpoint.shards();
         let bytes = shards.iter().map(Shard::size_bytes).sum();
         let targets = self.plan.targets().map(|target| (&shards[target.shard], target));
-        Ok(Some(estimate::of_weights(&engine, targets, bytes, self.threads)?))
+        Ok(Some(estimate::of_weights(&engine, targets, bytes, self.memory.threads)?))
     }
 
     /// Whether one threshold over all targets decides what is pruned.
@@ -312,9 +326,10 @@ impl Surgery {
             plan: &self.plan,
             recipe: &self.recipe,
             windows: self.windows()?,
-            threads: self.threads,
+            threads: self.memory.threads,
             dir: staging.dir().join(SOLVED_DIR),
             key: staging.key(),
+            streams: self.memory.streams.expect("a plan with windows has streams"),
             dead_inputs: match self.strictness {
                 Strictness::Skip => DeadInputs::Count,
                 Strictness::Refuse => DeadInputs::Refuse,

@@ -5,6 +5,8 @@ use std::path::Path;
 use physarium_checkpoint::journal::Totals;
 use physarium_checkpoint::{LinkPolicy, Overwrite, Resume};
 
+use crate::memory_limit::MemoryLimit;
+
 /// What to do with projections that cannot be pruned, and with inputs that are always zero on the calibration
 /// text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -25,15 +27,19 @@ pub struct Options {
     pub strictness: Strictness,
     /// What to do with links out of the checkpoint.
     pub links: LinkPolicy,
+    /// Most resident memory.
+    pub memory: MemoryLimit,
 }
 
 impl Default for Options {
-    /// One worker thread per processor; projections that cannot be pruned are copied, links left out.
+    /// One worker thread per processor; projections that cannot be pruned are copied, links left out; free memory is
+    /// used.
     fn default() -> Self {
         Options {
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             strictness: Strictness::Skip,
             links: LinkPolicy::LeaveOut,
+            memory: MemoryLimit::Free,
         }
     }
 }

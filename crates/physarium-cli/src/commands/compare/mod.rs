@@ -15,8 +15,8 @@ use physarium::{
 };
 
 use crate::arguments::{
-    ArithmeticArgument, Display, EVALUATION, Format, METHOD, OUTPUT, SelectionArguments,
-    ThreadsArgument,
+    ArithmeticArgument, Display, EVALUATION, Format, METHOD, MemoryArgument, OUTPUT,
+    SelectionArguments, ThreadsArgument,
 };
 use crate::output::{self, Outcome, counted};
 use crate::recipe::{AllocationChoice, CalibrationArguments, MethodChoice};
@@ -76,6 +76,8 @@ pub struct Arguments {
     #[command(flatten)]
     threads: ThreadsArgument,
     #[command(flatten)]
+    memory: MemoryArgument,
+    #[command(flatten)]
     arithmetic: ArithmeticArgument,
     #[command(flatten)]
     pub display: Display,
@@ -112,7 +114,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         tables: &table::FILES,
         outputs: if arguments.keep { Outputs::Keep } else { Outputs::Discard },
         begun: if arguments.restart { Begun::Discard } else { Begun::Resume },
-        options: Options { threads, ..Options::default() },
+        options: Options { threads, memory: arguments.memory.limit(), ..Options::default() },
     };
     let cancel = signals::cancel_on_signal()?;
     let mut progress = terminal::progress(arguments.display.style());

@@ -10,6 +10,7 @@ use physarium_checkpoint::{Criterion, Recipe};
 use physarium_model::{Config, MapShape, StageShape};
 
 use super::gradient_windows;
+use crate::memory_limit::Streams;
 use crate::peak;
 
 /// Bytes of a float32, and of an 8-byte number.
@@ -32,6 +33,7 @@ const PER_THREAD: u64 = 6 << 20;
 const REST: u64 = 48 << 20;
 
 /// A run of an activation-aware method.
+#[derive(Clone, Copy)]
 pub(crate) struct Footprint<'a> {
     pub config: &'a Config,
     pub windows: &'a [Vec<u32>],
@@ -44,11 +46,32 @@ pub(crate) struct Footprint<'a> {
 }
 
 impl Footprint<'_> {
+    /// Most bytes of residual streams at any time, but for the one that the pass over gradients changes.
+    pub fn streams(&self) -> u64 {
+        let gradients = match self.recipe.needs().gradients {
+            true => self.gradient_stream() * self.config.layers() as u64,
+            false => 0,
+        };
+        gradients.max(self.walked())
+    }
+
+    /// Bytes of the residual streams of all windows in the walk.
+    fn walked(&self) -> u64 {
+        let tokens: u64 = self.windows.iter().map(|window| window.len() as u64).sum();
+        self.both() * tokens * self.config.hidden as u64 * F32
+    }
+
+    /// Bytes of the residual stream of all windows in the pass over gradients.
+    fn gradient_stream(&self) -> u64 {
+        let tokens: u64 = gradient_windows(self.windows).map(|window| window.len() as u64).sum();
+        tokens * self.config.hidden as u64 * F32
+    }
+
     /// Most resident bytes at any time.
-    pub fn bytes(&self) -> u64 {
+    pub fn bytes(&self, streams: Streams) -> u64 {
         let needs = self.recipe.needs();
-        let gradients = if needs.gradients { self.gradients() } else { 0 };
-        let arrays = gradients.max(self.solving());
+        let gradients = if needs.gradients { self.gradients(streams) } else { 0 };
+        let arrays = gradients.max(self.solving(streams));
         // What the allocator keeps between arrays that are freed: up to one part in six, measured (benchmarks/README.md).
         let kept = arrays / 6;
         let before = peak::resident_bytes().unwrap_or(0);
@@ -56,13 +79,16 @@ impl Footprint<'_> {
         most.max(peak::peak_resident_bytes().unwrap_or(0))
     }
 
-    /// The pass over gradients (`physarium_model::sensitivities`).
-    fn gradients(&self) -> u64 {
+    /// The pass over gradients (`physarium_model::GradientPass`).
+    fn gradients(&self, streams: Streams) -> u64 {
         let config = self.config;
-        let tokens: u64 = gradient_windows(self.windows).map(|window| window.len() as u64).sum();
         let hidden = config.hidden as u64;
-        // The stream before each layer, and after the last.
-        let streams = tokens * hidden * F32 * (config.layers() as u64 + 1);
+        // The stream before each layer, or a window of one; and the one that goes through the layers.
+        let before = match streams {
+            Streams::Memory(_) => self.gradient_stream() * config.layers() as u64,
+            Streams::File(_) => self.window() * hidden * F32,
+        };
+        let streams = before + self.gradient_stream();
         // The head and its transpose, each also packed; logits, and those split for AMX.
         let vocabulary = config.vocabulary as u64;
         let logits = ROWS.min(self.window()) * vocabulary * F32;
@@ -83,22 +109,26 @@ impl Footprint<'_> {
     }
 
     /// The walk with its solutions (`physarium_model::Walk`, `LayerSolver`).
-    fn solving(&self) -> u64 {
+    fn solving(&self, streams: Streams) -> u64 {
         let needs = self.recipe.needs();
-        let streams = if needs.dense_stream { 2 } else { 1 };
-        let tokens: u64 = self.windows.iter().map(|window| window.len() as u64).sum();
-        let residual = streams * tokens * self.config.hidden as u64 * F32;
+        let concurrent = self.threads().min(self.windows.len() as u64);
+        let residual = match streams {
+            Streams::Memory(_) => self.walked(),
+            // A window of each stream, and that which each thread changes (`model/streams.rs`).
+            Streams::File(_) => {
+                (self.both() + concurrent) * self.window() * self.config.hidden as u64 * F32
+            }
+        };
         // The dense layer and the pruned one, and the solved weights until their file is written.
         let elements: u64 = self.maps().map(|map| elements(&map)).sum();
         let layers = 2 * self.layer() + elements * self.element_bytes;
-        let concurrent = self.threads().min(self.windows.len() as u64);
         let split = match needs.gradients {
             // The buffer that the gradients' logits were split in is kept for later products.
             true => self.split(self.config.vocabulary as u64).max(self.split(self.widest())),
             false => self.split(self.widest()),
         } + (concurrent - 1) * self.split(self.widest());
         let stages = self.config.stages();
-        let stage = stages.iter().map(|stage| self.stage(stage, streams)).max().unwrap_or(0);
+        let stage = stages.iter().map(|stage| self.stage(stage, self.both())).max().unwrap_or(0);
         residual + layers + concurrent * self.buffers() + split + stage
     }
 
@@ -183,6 +213,11 @@ impl Footprint<'_> {
     /// Tokens of the longest window.
     fn window(&self) -> u64 {
         self.windows.iter().map(|window| window.len() as u64).max().unwrap_or(0)
+    }
+
+    /// Streams: the pruned one, and the dense one if the method uses it.
+    fn both(&self) -> u64 {
+        if self.recipe.needs().dense_stream { 2 } else { 1 }
     }
 
     fn threads(&self) -> u64 {
