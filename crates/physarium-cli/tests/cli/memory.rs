@@ -92,7 +92,7 @@ fn what_does_not_fit_is_refused_and_the_least_named_is_enough() {
     let run = prune("sparsegpt", "out", 4096) + " --threads 4";
     let needed = least(&work, &format!("{run} --memory 1MB"));
     // A process does not begin with exactly as much each time.
-    assert!(least(&work, &format!("{run} --memory 1MB --dry-run")).abs_diff(needed) <= 10);
+    assert!(least(&work, &format!("{run} --memory 1MB --dry-run")).abs_diff(needed) <= 50);
     work.nothing_was_written("out");
     let enough = format!("{run} --memory {needed}MB");
     let dry = work.json(&format!("{enough} --dry-run"));
@@ -125,10 +125,11 @@ fn a_dry_run_says_what_goes_where() {
     let said = work.ok(&dry);
     assert!(said.contains("\nresidual streams: 33.55 MB in memory\n"), "{said}");
     assert!(said.contains(" resident with ") && !said.contains("scratch"), "{said}");
-    let least = least(&work, &format!("{dry} --memory 1MB"));
-    let said = work.ok(&format!("{dry} --memory {least}MB"));
+    let needed = number(&work.json(&format!("{dry} --format json")), "resident_bytes");
+    let limit = (needed - 33_554_432 / 3) / 1_000_000;
+    let said = work.ok(&format!("{dry} --memory {limit}MB"));
     assert!(said.contains("\nresidual streams: 33.55 MB in a scratch file"), "{said}");
-    assert!(said.contains(&format!(", of {least}.00 MB allowed\n")), "{said}");
+    assert!(said.contains(&format!(", of {limit}.00 MB allowed\n")), "{said}");
     let said = work.ok("prune model --out out --dry-run --memory 1GiB");
     assert!(said.contains(", of 1.07 GB allowed\n") && !said.contains("streams"), "{said}");
     for size in ["8", "0GB", "much"] {

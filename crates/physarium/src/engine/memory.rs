@@ -23,7 +23,7 @@ const SPARE_PIECES: u64 = 4;
 
 /// What an error adds to the least memory, and a multiple of which it names: a process does not begin with exactly as much
 /// each time.
-const LEAST_SLACK: u64 = 16_000_000;
+const LEAST_SLACK: u64 = 96_000_000;
 const LEAST_STEP: u64 = 10_000_000;
 
 /// Threads and memory of a run.
