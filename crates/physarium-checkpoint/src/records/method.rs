@@ -43,7 +43,7 @@ pub enum Criterion {
     ActivationFlow {
         /// The calibration text.
         calibration: Calibration,
-        /// Parameters of the dynamics. `None` only in records of versions up to 0.1.0, whose dynamics were others.
+        /// Parameters of the dynamics. `None` in records of earlier dynamics, which named none.
         flow: Option<FlowSteps>,
     },
 }
@@ -265,7 +265,7 @@ mod tests {
             format!(r#"{{"name":"wanda","sparsity":0.5,{CALIBRATION}}}"#),
             format!(r#"{{"name":"sparsegpt","model-sparsity":0.5,{CALIBRATION}}}"#),
             format!(r#"{{"name":"activation-flow","price":0.02,{CALIBRATION},{FLOW}}}"#),
-            // A record of version 0.1.0.
+            // A record of earlier dynamics.
             format!(r#"{{"name":"activation-flow","pattern":"2:4",{CALIBRATION}}}"#),
         ];
         for form in forms {

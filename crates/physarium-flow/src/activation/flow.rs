@@ -30,7 +30,7 @@ use super::conjugate_gradients::{Iterate, Refit};
 use super::keep::Keep;
 use super::network::{FlowNetwork, ROWS};
 use super::order::Order;
-use super::problem::{Problem, Solution, Target, Unsolved, not_zero, unless_stopped};
+use super::problem::{Problem, Solution, Target, Unsolved, dot, not_zero, unless_stopped};
 
 /// Parameters of the activation flow.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -120,6 +120,23 @@ impl FlowNetwork {
         let weights = open_tubes(weights, &open, problem, &order);
         unless_stopped(compute)?;
         Ok(Solution { weights, dead_inputs })
+    }
+
+    /// [`Problem::output_error`] on these inputs, without another copy of their Gram matrix.
+    ///
+    /// # Panics
+    /// If the lengths of the slices do not match, or the inputs are others than those of this network.
+    pub fn output_error(&self, compute: &Compute, problem: &Problem<'_>, pruned: &[f32]) -> f64 {
+        problem.check();
+        assert_eq!(problem.cols(), self.cols, "inputs of this network");
+        let unit = vec![1.0; problem.rows()];
+        problem.error_by(pruned, |weights| {
+            let flow = self.flow_of(weights, &unit);
+            let mut product = vec![0.0; flow.len()];
+            self.gram.multiply(compute, &flow, Precision::Full, &mut product);
+            let damped = dot(&flow, &product);
+            damped - self.damping * dot(weights, weights)
+        })
     }
 
     /// b `[rows, cols]`.

@@ -76,6 +76,11 @@ pub(super) fn not_zero(weight: f32) -> f32 {
     if weight == 0.0 { f32::from_bits(1).copysign(weight) } else { weight }
 }
 
+/// Σ aᵢ bᵢ.
+pub(super) fn dot(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+}
+
 impl Inputs<'_> {
     /// # Panics
     /// If the Gram matrix is not square.
@@ -135,13 +140,17 @@ impl Problem<'_> {
     /// If the lengths of the slices do not match.
     pub fn output_error(&self, compute: &Compute, pruned: &[f32]) -> f64 {
         self.check();
-        assert_eq!(pruned.len(), self.weights.len(), "pruned weights");
         let gram = Symmetric::new(compute, self.inputs.gram.to_vec(), self.cols(), Precision::Full);
-        let power = |rows: &[f32]| -> f64 {
+        self.error_by(pruned, |rows| {
             let mut product = vec![0.0; rows.len()];
             gram.multiply(compute, rows, Precision::Full, &mut product);
-            rows.iter().zip(&product).map(|(w, g)| f64::from(*w) * f64::from(*g)).sum()
-        };
+            dot(rows, &product)
+        })
+    }
+
+    /// The same, with the sum of squared outputs of any weights.
+    pub(super) fn error_by(&self, pruned: &[f32], power: impl Fn(&[f32]) -> f64) -> f64 {
+        assert_eq!(pruned.len(), self.weights.len(), "pruned weights");
         let change: Vec<f32> =
             pruned.iter().zip(self.weights).map(|(new, old)| new - old).collect();
         let (total, change) = (power(self.weights), power(&change));

@@ -69,9 +69,9 @@ pub fn check_recipe(recipe: &Recipe) -> Result<()> {
         TileRule::flow(flow).map_err(Error::Usage)?;
     }
     if let Criterion::ActivationFlow { flow: None, .. } = recipe.method.criterion() {
-        let what = "key \"flow\" of the method: expected the parameters of the activation flow, found none, as in records \
-                    of version 0.1.0: its dynamics were others, and this version cannot repeat them; to prune anew, use \
-                    --method activation-flow with the options of that run";
+        let what = "key \"flow\" of the method: expected the parameters of the activation flow, found none: the record is \
+                    of its earlier dynamics, which cannot be repeated; to prune anew, use --method activation-flow \
+                    with the options of that run";
         return Err(Error::Usage(what.to_owned()));
     }
     Ok(())

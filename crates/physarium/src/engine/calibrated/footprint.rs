@@ -25,6 +25,8 @@ const GRAM_TOKENS: u64 = 2048;
 /// Rows of a block of conjugate gradients, and columns of a block of SparseGPT's factor.
 const BLOCK_ROWS: u64 = 192;
 const FACTOR_EDGE: u64 = 128;
+/// Columns of a block of the activation flow's inverse.
+const INVERSE_EDGE: u64 = 128;
 /// Queries whose scores are computed together.
 const QUERIES: u64 = 128;
 /// Stacks, small buffers, the widened weights and packed blocks of products, of each thread.
@@ -135,7 +137,12 @@ impl Footprint<'_> {
     /// Most that a stage has: while statistics are summed, while a target is solved, or while its outputs are added.
     fn stage(&self, stage: &StageShape, streams: u64) -> u64 {
         let inputs = stage.inputs() as u64;
-        let sums = streams * inputs * inputs * F32;
+        let of_dense = match (streams, stage.kind.adds_to_stream()) {
+            (1, _) => 0,
+            (_, true) => stage.maps[0].outputs as u64,
+            (_, false) => inputs,
+        };
+        let sums = (inputs + of_dense) * inputs * F32;
         let shown = streams * self.window() * inputs * F32;
         // Transposed activations, their terms, and those packed (`gram_on_tiles.rs`).
         let transposed = inputs * self.window().min(GRAM_TOKENS);
@@ -145,18 +152,32 @@ impl Footprint<'_> {
             (true, _) => 14 * transposed,
         };
         let solving = stage.maps.iter().map(|map| self.solution(map)).max().unwrap_or(0);
+        let solving = solving.max(self.network(inputs));
         let concurrent = self.threads().min(self.windows.len() as u64);
         let adding = concurrent * self.window() * (inputs + 2 * self.widths().keys) * F32;
         (shown + sums + summing.max(solving)).max(adding)
     }
 
-    /// The solution of one target beside the statistics (`LayerSolver::solve`).
+    /// A matrix `[inputs, inputs]` with which rows are multiplied (`kernels/products/symmetric.rs`).
+    fn symmetric(&self, inputs: u64) -> u64 {
+        inputs * inputs * if self.on_tiles { 2 * F32 } else { F32 }
+    }
+
+    /// The Gram matrix and the inverses of an activation flow (`FlowNetwork`), while they are made and afterwards.
+    fn network(&self, inputs: u64) -> u64 {
+        match self.recipe.method.criterion() {
+            Criterion::ActivationFlow { flow, .. } => {
+                let inverses = flow.map_or(1, |flow| u64::from(flow.levels));
+                (inverses + 1) * self.symmetric(inputs) + inputs * INVERSE_EDGE * 2 * F32
+            }
+            _ => 0,
+        }
+    }
+
+    /// The solution of one target beside the statistics (`StageSolver::solve`).
     fn solution(&self, map: &MapShape) -> u64 {
         let (rows, cols) = (map.outputs as u64, map.inputs as u64);
         let (all, square) = (rows * cols, cols * cols);
-        // A symmetric matrix: while it is made, and afterwards.
-        let [making, made] =
-            if self.on_tiles { [12 * square, 8 * square] } else { [4 * square; 2] };
         let method = match self.recipe.method.criterion() {
             Criterion::SparseGpt(_) => {
                 // The damped matrix in float64, its factor's inverse, and rows that are worked on
@@ -167,16 +188,21 @@ impl Footprint<'_> {
                     .max(square * F32 + all * F32 + rows * BLOCK_ROWS * F64)
             }
             Criterion::ActivationFlow { .. } => {
-                let each = 5 * BLOCK_ROWS * cols * F32;
-                // Demand, flow, conductance and what is unmet; ranks, those sorted, and a mask.
-                let steps = made + 4 * all * F32 + (self.threads() * each).max(all * (2 * F32 + 1));
-                (making + all * F32).max(steps)
+                let each = self.threads() * 2 * BLOCK_ROWS * cols * F32;
+                // Demand and flow; ranks, those sorted, and a mask; then what is unmet.
+                let most = each.max(all * (2 * F32 + 1)).max(all * (F32 + 1) + each);
+                2 * all * F32 + most
             }
             _ => all * F32,
         };
         let (wide, rounded) = (all * F32, all * self.element_bytes);
-        let error = (making + all * F32).max(made + 3 * all * F32) + rounded;
-        wide + method.max(error)
+        // The matrix of the error is the network's own, or a copy.
+        let matrix = match self.network(cols) {
+            0 => self.symmetric(cols),
+            _ => 0,
+        };
+        let error = matrix + 3 * all * F32 + rounded;
+        self.network(cols) + wide + method.max(error)
     }
 
     /// Buffers of a workspace that one window uses at a time.

@@ -88,7 +88,12 @@ impl<'a> StageSolver<'a> {
         // The error of the rounded weights, which the model computes with.
         let mut pruned = solution.weights;
         weights.widen(0, &mut pruned);
-        let output_error = problem.output_error(self.compute, &pruned);
+        let output_error = match &self.prepared {
+            Prepared::ActivationFlow(network) => {
+                network.output_error(self.compute, &problem, &pruned)
+            }
+            Prepared::Wanda | Prepared::SparseGpt => problem.output_error(self.compute, &pruned),
+        };
         if self.compute.is_stopped() {
             return Err(unsolved(target, Unsolved::Stopped));
         }
