@@ -44,6 +44,7 @@ fn with_value(option: RecipeOption) -> String {
         RecipeOption::Pattern => "1:4",
         RecipeOption::Allocation => "flow",
         RecipeOption::Price => "0.3",
+        RecipeOption::Effort => "quick",
         RecipeOption::Scope => "model",
         RecipeOption::BlockSize => "8",
         RecipeOption::Iterations => "7",

@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 use physarium_kernels::{
-    Arithmetic, Buffer, Compute, Dense, Gram, Left, Linear, Output, Right, Sparse, Symmetric,
-    VectorKind, add_cross, forward_all,
+    Arithmetic, Buffer, Compute, Dense, Gram, Left, Linear, Output, Precision, Right, Sparse,
+    Symmetric, VectorKind, add_cross, forward_all,
 };
 
 /// A stride for which the begin of the third row wraps to that of the first.

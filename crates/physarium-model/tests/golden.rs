@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use physarium_checkpoint::{Map, Site};
 use physarium_model::{
-    Arithmetic, Buffer, Capture, Compute, Decoder, Dense, Error, Linear, Residency, Stage,
-    StageKind, StreamPlace, Walk, Workspace, vector,
+    Arithmetic, Buffer, Capture, Compute, Decoder, Dense, DenseWindow, Error, Linear, Residency,
+    Stage, StageKind, StreamPlace, Walk, Workspace, vector,
 };
 use serde_json::Value;
 
@@ -127,11 +127,16 @@ impl<F: FnMut(&Site) -> Option<Linear>> Capture for Seen<F> {
     fn inputs(
         &mut self,
         stage: &Stage,
-        dense: Option<&[f32]>,
+        dense: Option<DenseWindow<'_>>,
         pruned: &[f32],
     ) -> Result<(), Error> {
-        let dense = dense.unwrap();
+        let DenseWindow { inputs: dense, outputs } = dense.unwrap();
         assert_eq!(dense.len(), pruned.len());
+        let (_, map) = &stage.maps()[0];
+        let rows = dense.len() / map.inputs();
+        // Those of the stage's only map, where the stream needs them and no bias is in them.
+        let has_outputs = stage.kind().adds_to_stream() && !map.has_bias();
+        assert_eq!(outputs.map(<[f32]>::len), has_outputs.then_some(rows * map.outputs()));
         self.stages.push((sites(stage), dense.len()));
         let here = (stage.layer(), stage.kind());
         if dense != pruned && self.differs.last() != Some(&here) {

@@ -7,7 +7,8 @@ use std::path::Path;
 
 use physarium_checkpoint::{ErrorKind, Map, Site};
 use physarium_model::{
-    Capture, Compute, Decoder, Dense, Error, Linear, Residency, Stage, StreamPlace, Walk, Workspace,
+    Capture, Compute, Decoder, Dense, DenseWindow, Error, Linear, Residency, Stage, StreamPlace,
+    Walk, Workspace,
 };
 
 /// Keeps all inputs, and replaces each o by zeros.
@@ -30,10 +31,16 @@ impl<F: FnMut(usize)> Capture for Inputs<F> {
         Ok(())
     }
 
-    fn inputs(&mut self, _: &Stage, dense: Option<&[f32]>, pruned: &[f32]) -> Result<(), Error> {
+    fn inputs(
+        &mut self,
+        _: &Stage,
+        dense: Option<DenseWindow<'_>>,
+        pruned: &[f32],
+    ) -> Result<(), Error> {
         assert_eq!(dense.is_some(), self.wants_dense);
         let bits = |inputs: &[f32]| inputs.iter().map(|input| input.to_bits()).collect();
-        self.all.extend(dense.map(bits));
+        self.all.extend(dense.map(|dense| bits(dense.inputs)));
+        self.all.extend(dense.and_then(|dense| dense.outputs).map(bits));
         self.all.push(bits(pruned));
         Ok(())
     }

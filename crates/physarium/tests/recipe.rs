@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use physarium::checkpoint::{Arithmetic, NonFinite, Recipe};
 use physarium::{
-    Allocation, CalibrationOptions, CalibrationText, Case, Error, MethodName, NoEffect,
+    Allocation, CalibrationOptions, CalibrationText, Case, Effort, Error, MethodName, NoEffect,
     RecipeError, RecipeOption, RecipeOptions, ScopeName,
 };
 
@@ -72,6 +72,7 @@ const CALIBRATION: &[RecipeOption] = &[
 /// Options that have no effect with some method. Those that set the amount exclude each other instead.
 const OTHERS: &[RecipeOption] = &[
     RecipeOption::Allocation,
+    RecipeOption::Effort,
     RecipeOption::Scope,
     RecipeOption::BlockSize,
     RecipeOption::AllowNonfinite,
@@ -88,7 +89,8 @@ fn without_effect(method: MethodName, given: Given) -> Vec<RecipeOption> {
         (_, Given::Sparsity) => (&[Scope, BlockSize, AllowNonfinite], &[FLOW]),
         (_, _) => (&[Allocation, Scope, BlockSize, AllowNonfinite], &[FLOW]),
     };
-    others.iter().chain(groups.iter().copied().flatten()).copied().collect()
+    let effort = (method != ActivationFlow).then_some(&RecipeOption::Effort);
+    others.iter().chain(effort).chain(groups.iter().copied().flatten()).copied().collect()
 }
 
 #[test]
@@ -129,6 +131,7 @@ fn set(options: &mut RecipeOptions, option: RecipeOption) {
         RecipeOption::Sparsity => options.sparsity = "0.3".parse().ok(),
         RecipeOption::Pattern => options.pattern = "1:4".parse().ok(),
         RecipeOption::Price => options.price = "0.3".parse().ok(),
+        RecipeOption::Effort => options.effort = Some(Effort::Quick),
         RecipeOption::Allocation => options.allocation = Some(Allocation::Flow),
         RecipeOption::Scope => options.scope = Some(ScopeName::Model),
         RecipeOption::BlockSize => options.block_size = Some(8),

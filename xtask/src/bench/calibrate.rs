@@ -103,11 +103,11 @@ fn pytorch(python: &PathBuf, arguments: &Arguments) -> anyhow::Result<(f64, f64)
 fn products(arguments: &Arguments) -> anyhow::Result<()> {
     let [hidden, inner] = config_sizes(&arguments.model, ["hidden_size", "intermediate_size"])?;
     let compute = Compute::new(arguments.threads)?;
-    let coarse = |[rows, width]: [usize; 2]| {
-        let matrix = Symmetric::new(&compute, vec![0.01; width * width], width);
+    let step = |[rows, width]: [usize; 2]| {
+        let matrix = Symmetric::new(&compute, vec![0.01; width * width], width, Precision::Full);
         let (x, mut y) = (vec![0.37; rows * width], vec![0.0; rows * width]);
         let product =
-            || matrix.multiply(&compute, black_box(&x), Precision::Coarse, black_box(&mut y));
+            || matrix.multiply(&compute, black_box(&x), Precision::Full, black_box(&mut y));
         rate(2 * rows * width * width, product)
     };
     let gram = |[tokens, width]: [usize; 2]| {
@@ -115,14 +115,14 @@ fn products(arguments: &Arguments) -> anyhow::Result<()> {
         let mut sums = Gram::new(&compute, width);
         rate(2 * tokens * width * width, || sums.add(&compute, black_box(&x)))
     };
-    let peak = coarse(LARGE).max(coarse(LARGE));
+    let peak = step(LARGE).max(step(LARGE));
     println!("| product ({}) | rows x width | GFLOP/s | of large |", compute.instructions());
     println!("|---|---|---:|---:|");
     let row = |name: &str, [rows, width]: [usize; 2], rate: f64| {
         println!("| {name} | {rows} x {width} | {rate:.0} | {:.0} % |", 100.0 * rate / peak);
     };
     for shape in [[ROWS, hidden], [ROWS, inner], LARGE] {
-        row("step of a solve", shape, coarse(shape));
+        row("step of a solve", shape, step(shape));
     }
     for shape in [[arguments.window, hidden], [arguments.window, inner]] {
         row("Gram matrix of a window, both halves counted", shape, gram(shape));

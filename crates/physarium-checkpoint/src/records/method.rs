@@ -193,7 +193,7 @@ impl Method {
     /// [`MethodMismatch`] if the criterion does not support the amount. The magnitude flow supports only an
     /// emergent amount; magnitudes support a sparsity or a pattern; activation-aware criteria support a sparsity
     /// of each tensor or of the model, a price or a pattern.
-    pub fn new(criterion: Criterion, amount: Amount) -> Result<Method, MethodMismatch> {
+    pub fn new(criterion: Criterion, amount: Amount) -> Result<Method, Box<MethodMismatch>> {
         let fits = match (criterion, amount) {
             (Criterion::MagnitudeFlow { .. }, amount) => amount == Amount::Emergent,
             (_, Amount::Emergent) => false,
@@ -204,7 +204,7 @@ impl Method {
         if fits {
             Ok(Method { criterion, amount })
         } else {
-            Err(MethodMismatch { criterion, amount })
+            Err(Box::new(MethodMismatch { criterion, amount }))
         }
     }
 

@@ -21,14 +21,15 @@ mod flow;
 mod keep;
 mod network;
 mod order;
+mod parameters;
 mod problem;
 mod rounding;
 mod sparsegpt;
 mod wanda;
 
-pub use flow::ActivationFlow;
 pub use keep::Keep;
 pub use network::FlowNetwork;
+pub use parameters::ActivationFlow;
 pub use problem::{Inputs, Problem, Solution, Target, Unsolved};
 pub use rounding::rounded;
 pub use sparsegpt::sparsegpt;

@@ -7,7 +7,7 @@ a unit diagonal, and the inverse that solves for the flow of all rows at once.
 
 use physarium_kernels::{Compute, Precision, Symmetric, invert};
 
-use super::flow::ActivationFlow;
+use super::parameters::ActivationFlow;
 use super::problem::{Inputs, Problem, Unsolved, unless_stopped};
 
 /// Number of rows of a projection that one task processes.

@@ -112,7 +112,7 @@ impl Session<'_> {
             comparison.rows.push(match row {
                 Ok(run) => Row::Measured(Box::new(run)),
                 Err(e) if e.kind() == ErrorKind::Interrupted => return Err(e),
-                Err(e) => Row::Failed(failed(contender, &e)),
+                Err(e) => Row::Failed(Box::new(failed(contender, &e))),
             });
             changed(comparison);
         }

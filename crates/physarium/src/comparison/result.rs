@@ -54,7 +54,7 @@ pub enum Row {
     /// The contender is pruned and measured.
     Measured(Box<ComparedRun>),
     /// It could not be.
-    Failed(FailedRun),
+    Failed(Box<FailedRun>),
 }
 
 /// Whether a comparison has all its rows.
@@ -90,7 +90,7 @@ impl Comparison {
     /// The rows that failed.
     pub fn failed(&self) -> impl Iterator<Item = &FailedRun> {
         self.rows.iter().filter_map(|row| match row {
-            Row::Failed(run) => Some(run),
+            Row::Failed(run) => Some(&**run),
             Row::Measured(_) => None,
         })
     }

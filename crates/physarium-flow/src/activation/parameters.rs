@@ -1,0 +1,59 @@
+/*!
+Parameters of the activation flow, and their values from step to step.
+*/
+
+/// Steps of the refit after which b − G q is recomputed; in between it is updated incrementally.
+pub(super) const RECOMPUTE: usize = 5;
+
+/// Parameters of the activation flow.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ActivationFlow {
+    /// Number of pressure steps; each is one product with a `[cols, cols]` matrix.
+    pub steps: usize,
+    /// ρ in the first and in the last steps: how firmly tubes hold their flow.
+    pub coupling: [f32; 2],
+    /// Number of values of ρ, geometrically spaced; each takes one inverse.
+    pub levels: usize,
+    /// β in the first and in the last step; between them it grows geometrically.
+    pub exponent: [f32; 2],
+    /// Steps of conjugate gradients that refit the remaining weights.
+    pub refit_steps: usize,
+}
+
+impl Default for ActivationFlow {
+    /// Most of the quality that more steps would give.
+    fn default() -> Self {
+        ActivationFlow {
+            steps: 12,
+            coupling: [0.4; 2],
+            levels: 1,
+            exponent: [1.4, 32.0],
+            refit_steps: 12,
+        }
+    }
+}
+
+impl ActivationFlow {
+    /// Number of products with a `[cols, cols]` matrix.
+    pub fn products(&self) -> usize {
+        self.steps + self.refit_steps + self.refit_steps.div_ceil(RECOMPUTE)
+    }
+
+    /// ρ of each level.
+    pub(super) fn couplings(&self) -> Vec<f32> {
+        (0..self.levels).map(|level| between(self.coupling, level, self.levels)).collect()
+    }
+
+    /// The level of a step.
+    pub(super) fn level(&self, step: usize) -> usize {
+        step * self.levels / self.steps
+    }
+}
+
+/// The value at `index` of `count` geometrically spaced ones.
+pub(super) fn between([first, last]: [f32; 2], index: usize, count: usize) -> f32 {
+    if count < 2 {
+        return first;
+    }
+    first * libm::powf(last / first, index as f32 / (count - 1) as f32)
+}
