@@ -3,10 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
-use physarium::checkpoint::{Arithmetic, NonFinite, Recipe};
+use physarium::checkpoint::{Arithmetic, Criterion, Method, NonFinite, Recipe};
 use physarium::{
     Allocation, CalibrationOptions, CalibrationText, Case, Effort, Error, MethodName, NoEffect,
-    RecipeError, RecipeOption, RecipeOptions, ScopeName,
+    Options, RecipeError, RecipeOption, RecipeOptions, ScopeName, Surgery,
 };
 
 use MethodName::{ActivationFlow, Magnitude, MagnitudeFlow, SparseGpt, Wanda};
@@ -269,9 +269,61 @@ fn expected(method: MethodName, given: Given) -> String {
                 Given::Pattern => r#""pattern":"2:4""#,
                 Given::Price => r#""price":0.1"#,
             };
-            format!(r#"{{"name":"{}",{amount},"calibration":$}}"#, method.text())
+            let flow = match method {
+                ActivationFlow => format!(",{STANDARD}"),
+                _ => String::new(),
+            };
+            format!(r#"{{"name":"{}",{amount},"calibration":${flow}}}"#, method.text())
         }
     }
+}
+
+/// The parameters of the standard effort.
+const STANDARD: &str =
+    r#""flow":{"steps":12,"coupling":[0.4,0.4],"levels":1,"exponent":[1.4,32.0],"refit_steps":12}"#;
+
+#[test]
+fn efforts_are_parameters_in_the_recipe() {
+    let text = text();
+    let mut all = Vec::new();
+    for effort in Effort::ALL {
+        let mut options = options(ActivationFlow, Given::Sparsity);
+        options.effort = Some(effort);
+        let recipe = recipe(&options, &text).unwrap();
+        let Criterion::ActivationFlow { flow: Some(flow), .. } = recipe.method.criterion() else {
+            panic!("{recipe:?}");
+        };
+        assert_eq!(Effort::of(&flow), Some(effort));
+        let written = serde_json::to_string(&recipe.method).unwrap();
+        assert_eq!(serde_json::from_str::<Method>(&written).unwrap(), recipe.method);
+        assert_eq!(written.contains(STANDARD), effort == Effort::Standard, "{written}");
+        all.push(written);
+    }
+    all.dedup();
+    assert_eq!(all.len(), 3);
+    // The default of the solver is the standard effort.
+    let flow = Effort::Standard.steps();
+    let default = physarium::flow::activation::ActivationFlow::default();
+    assert_eq!(
+        [flow.steps, flow.refit_steps],
+        [default.steps, default.refit_steps].map(|n| n as u32)
+    );
+    assert_eq!(flow.exponent.map(|b| b as f32), default.exponent);
+    assert_eq!(flow.coupling.map(|c| c as f32), default.coupling);
+}
+
+/// A record without parameters is of dynamics that this program does not have.
+#[test]
+fn a_recipe_of_earlier_dynamics_is_refused() {
+    let text = text();
+    let recipe = recipe(&options(ActivationFlow, Given::Sparsity), &text).unwrap();
+    let written = serde_json::to_string(&recipe).unwrap();
+    let earlier: Recipe =
+        serde_json::from_str(&written.replace(&format!(",{STANDARD}"), "")).unwrap();
+    assert_ne!(earlier, recipe);
+    let why =
+        Surgery::plan(&demo().join("model"), earlier, Options::default()).map(|_| ()).unwrap_err();
+    assert!(why.to_string().contains("key \"flow\""), "{why}");
 }
 
 #[test]

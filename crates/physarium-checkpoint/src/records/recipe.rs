@@ -117,6 +117,8 @@ mod tests {
     const TENSOR: &str = r#"{"name":"magnitude","sparsity":0.5,"scope":"tensor"}"#;
     const WANDA: &str = r#"{"name":"wanda","sparsity":0.5,"calibration":{"text_sha256":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","tokens":8,"window":4,"seed":0}}"#;
 
+    const STEPS: &str = r#"{"name":"activation-flow","price":0.02,"calibration":{"text_sha256":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","tokens":8,"window":4,"seed":0},"flow":{"steps":12,"coupling":[0.4,0.5],"levels":2,"exponent":[1.4,32.0],"refit_steps":6}}"#;
+
     fn read(method: &str, rest: &str) -> Result<Recipe, String> {
         from_json(format!(r#"{{"method":{method},{rest}}}"#).as_bytes())
     }
@@ -154,6 +156,14 @@ mod tests {
             (WANDA, ":4", ":1", &["calibration.window", "found 1"]),
             (WANDA, ":8", ":3", &["calibration.tokens", "found 3"]),
             (WANDA, ":8", ":8,\"stride\":2", &["method.calibration.stride", "unknown field"]),
+            (WANDA, "}}", r#"},"flow":{}}"#, &["missing field `steps`"]),
+            (STEPS, "activation-flow", "wanda", &["\"flow\"", "not a key of method wanda"]),
+            (STEPS, ":12", ":1", &["\"flow.steps\"", "2 to 10000, found 1"]),
+            (STEPS, ":2,", ":13,", &["\"flow.levels\"", "found 13"]),
+            (STEPS, "0.5]", "0.0]", &["\"flow.coupling\"", "found 0"]),
+            (STEPS, "32.0", "1e9", &["\"flow.exponent\"", "found 1000000000"]),
+            (STEPS, ":6}", ":10001}", &["\"flow.refit_steps\"", "found 10001"]),
+            (STEPS, ":6}", ":6,\"betta\":1}", &["betta", "unknown field"]),
             (WANDA, "}}", r#"},"scope":"model"}"#, &["\"scope\"", "not a key of method wanda"]),
         ] {
             assert!(read(method, rest).is_ok(), "{method}");

@@ -4,7 +4,8 @@ Runs of an earlier version, recorded: the same bytes are written, and its record
 `weights-only.sha256` holds the SHA-256 of shards, journal, manifest and packed file of every kind of run on the demo
 model without calibration, as commit 3a5b65b wrote them. One digest is newer: `target.physpack` stores a tensor named
 with `--target` as a mask, which that commit stored dense. `schema-1` holds the journal and the manifest of three runs
-of that commit; its calibrated one does not say the arithmetic. `calibrated-f32.sha256` holds the same of runs with
+of that commit; its calibrated one is of earlier dynamics of the activation flow, and says neither their parameters nor the
+arithmetic. `calibrated-f32.sha256` holds the same of runs with
 calibration, in the arithmetic `f32`, which gives these bytes on every machine.
 
 Records state the version of the program: after a change of version, `PHYSARIUM_RECORD=1` records again, and the
@@ -153,7 +154,7 @@ fn a_recorded_run_is_repeated_verified_and_audited() {
 
 /// What wrote it had no name for its arithmetic, so that it cannot be repeated byte for byte, but its records are read.
 #[test]
-fn records_without_an_arithmetic_are_read() {
+fn records_of_the_earlier_activation_flow_are_read_but_not_repeated() {
     let work = tempfile::tempdir().unwrap();
     let records = Path::new(RECORDED).join("schema-1/act");
     let journal = records.join("physarium.journal.jsonl");
@@ -162,11 +163,11 @@ fn records_without_an_arithmetic_are_read() {
     let audit: serde_json::Value = serde_json::from_str(&audited).unwrap();
     assert!(audit["pruned"]["elements"].as_u64().is_some_and(|pruned| pruned > 0), "{audit}");
     let (out, recipe) = (work.path().join("out"), records.join("physarium.manifest.json"));
-    let repeat = ["prune", MODEL, "--out", out.to_str().unwrap(), "--dry-run", "--quiet"];
+    let repeats = ["prune", MODEL, "--out", out.to_str().unwrap(), "--dry-run", "--quiet"];
     let recipe = ["--recipe", recipe.to_str().unwrap(), "--format", "json"];
-    let planned = physarium(&[&repeat[..], &recipe].concat());
-    let planned: serde_json::Value = serde_json::from_str(&planned).unwrap();
-    // The default of the machine, which the new run would record.
-    let arithmetic = physarium::model::Arithmetic::of_machine().name();
-    assert_eq!(planned["recipe"]["arithmetic"], arithmetic);
+    let mut repeat = Command::new(env!("CARGO_BIN_EXE_physarium"));
+    let refused = repeat.args([&repeats[..], &recipe].concat()).output().unwrap();
+    assert_eq!(refused.status.code(), Some(2));
+    let why = String::from_utf8_lossy(&refused.stderr);
+    assert!(why.contains("key \"flow\"") && why.contains("earlier dynamics"), "{why}");
 }

@@ -113,7 +113,8 @@ pub fn add_cross(compute: &Compute, [a, b]: [&[f32]; 2], tokens: usize, out: &mu
     }
     assert!(a.len().is_multiple_of(tokens) && b.len().is_multiple_of(tokens), "whole rows");
     let widths = [a, b].map(|rows| rows.len() / tokens);
-    assert_eq!(Some(out.len()), widths[0].checked_mul(widths[1]), "a result of {widths:?}");
+    let elements = widths[0].checked_mul(widths[1]);
+    assert!(Some(out.len()) == elements, "a result of {widths:?}");
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     if compute.arithmetic() == Arithmetic::Bf16x2 {
         return gram_on_tiles::add_cross(compute, [a, b], widths, out);
