@@ -269,10 +269,7 @@ fn expected(method: MethodName, given: Given) -> String {
                 Given::Pattern => r#""pattern":"2:4""#,
                 Given::Price => r#""price":0.1"#,
             };
-            let flow = match method {
-                ActivationFlow => format!(",{STANDARD}"),
-                _ => String::new(),
-            };
+            let flow = flow_of(method);
             format!(r#"{{"name":"{}",{amount},"calibration":${flow}}}"#, method.text())
         }
     }
@@ -281,6 +278,14 @@ fn expected(method: MethodName, given: Given) -> String {
 /// The parameters of the standard effort.
 const STANDARD: &str =
     r#""flow":{"steps":12,"coupling":[0.4,0.4],"levels":1,"exponent":[1.4,32.0],"refit_steps":12}"#;
+
+/// The key of a method's standard effort, if it has one.
+fn flow_of(method: MethodName) -> String {
+    match method {
+        ActivationFlow => format!(",{STANDARD}"),
+        _ => String::new(),
+    }
+}
 
 #[test]
 fn efforts_are_parameters_in_the_recipe() {
@@ -371,8 +376,9 @@ fn every_method_with_every_amount_gives_its_recipe() {
                 calibration,
                 ..options(method, Given::Sparsity)
             };
-            let name = method.text();
-            let expected = format!(r#"{{"name":"{name}","{amount}":0.5,"calibration":{used}}}"#);
+            let (name, flow) = (method.text(), flow_of(method));
+            let expected =
+                format!(r#"{{"name":"{name}","{amount}":0.5,"calibration":{used}{flow}}}"#);
             assert_eq!(method_of(&options), expected);
         }
     }
