@@ -7,8 +7,10 @@ depends on the records and the model's config only, so that the same run writes 
 
 use physarium_audit::{Share, grouped};
 use physarium_checkpoint::journal::{ShardRecord, Totals};
-use physarium_checkpoint::{Amount, Criterion, Recipe, Scope, markdown, printable};
+use physarium_checkpoint::{Amount, Criterion, FlowSteps, Recipe, Scope, markdown, printable};
 use serde_json::Value;
+
+use crate::recipe::effort::Effort;
 
 /// What a card is made of.
 pub(crate) struct Card<'a> {
@@ -98,12 +100,27 @@ fn in_cell(name: &str) -> String {
     markdown(&printable(name))
 }
 
+/// The effort of the activation flow, after its name.
+fn effort_in_words(flow: Option<&FlowSteps>) -> String {
+    let effort = flow.map(|flow| (Effort::of(flow), flow));
+    match effort {
+        Some((Some(effort), _)) => format!(" with {} effort", effort.text()),
+        Some((None, flow)) => format!(" with {} steps", flow.steps),
+        // Its earlier dynamics, of which there was one kind.
+        None => String::new(),
+    }
+}
+
 /// The method of a recipe in words: `sparsegpt, sparsity 0.5 of each tensor, calibrated on 8,192 tokens in windows
 /// of 512`.
 pub fn method_in_words(recipe: &Recipe) -> String {
     let mut text = recipe.method.criterion().name().to_owned();
-    if let Criterion::MagnitudeFlow { block_size, .. } = recipe.method.criterion() {
-        text += &format!(" in tiles of {block_size} x {block_size}");
+    match recipe.method.criterion() {
+        Criterion::MagnitudeFlow { block_size, .. } => {
+            text += &format!(" in tiles of {block_size} x {block_size}");
+        }
+        Criterion::ActivationFlow { flow, .. } => text += &effort_in_words(flow.as_ref()),
+        _ => {}
     }
     text += &match recipe.method.amount() {
         Amount::Emergent => ", the sparsity emerges from the flow".to_owned(),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use physarium::checkpoint::{Arithmetic, Criterion, Method, NonFinite, Recipe};
 use physarium::{
     Allocation, CalibrationOptions, CalibrationText, Case, Effort, Error, MethodName, NoEffect,
-    Options, RecipeError, RecipeOption, RecipeOptions, ScopeName, Surgery,
+    Options, RecipeError, RecipeOption, RecipeOptions, ScopeName, Surgery, method_in_words,
 };
 
 use MethodName::{ActivationFlow, Magnitude, MagnitudeFlow, SparseGpt, Wanda};
@@ -299,6 +299,8 @@ fn efforts_are_parameters_in_the_recipe() {
             panic!("{recipe:?}");
         };
         assert_eq!(Effort::of(&flow), Some(effort));
+        let words = format!("activation-flow with {} effort, sparsity 0.5", effort.text());
+        assert!(method_in_words(&recipe).starts_with(&words), "{}", method_in_words(&recipe));
         let written = serde_json::to_string(&recipe.method).unwrap();
         assert_eq!(serde_json::from_str::<Method>(&written).unwrap(), recipe.method);
         assert_eq!(written.contains(STANDARD), effort == Effort::Standard, "{written}");
