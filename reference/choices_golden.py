@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""What lm-evaluation-harness makes of the items of `crates/physarium/tests/choices`, by the demo model in float32.
+"""What lm-evaluation-harness makes of the items of `crates/physarium/tests/evaluation`, by the demo model in float32.
 
     pip install lm_eval[hf]
-    python reference/choices_golden.py demo/model crates/physarium/tests/choices
+    python reference/choices_golden.py demo/model crates/physarium/tests/evaluation
 
 Reads `items.jsonl` and writes `lm_eval.json`: version, acc, acc_norm with their standard errors, and for each item the
 log-likelihoods of its choices and whether it is right.

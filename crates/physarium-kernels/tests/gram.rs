@@ -93,7 +93,7 @@ fn products_with_a_symmetric_matrix_are_those_of_float64() {
         }
     }
     for compute in computes() {
-        let matrix = Symmetric::new(&compute, gram.clone(), width, Precision::Full);
+        let matrix = Symmetric::new(&compute, gram.clone(), width);
         let mut out = vec![f32::NAN; x.len()];
         for (precision, bound) in [(Precision::Full, 1.6e-5), (Precision::Coarse, 4e-3)] {
             matrix.multiply(&compute, &x, precision, &mut out);

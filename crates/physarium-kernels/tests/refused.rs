@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 use physarium_kernels::{
-    Arithmetic, Buffer, Compute, Dense, Gram, Left, Linear, Output, Precision, Right, Sparse,
-    Symmetric, VectorKind, add_cross, forward_all,
+    Arithmetic, Buffer, Compute, Dense, Gram, Left, Linear, Output, Right, Sparse, Symmetric,
+    VectorKind, add_cross, forward_all,
 };
 
 /// A stride for which the begin of the third row wraps to that of the first.
@@ -62,8 +62,7 @@ fn shapes_that_wrap_are_refused() {
         let compute = || Compute::with_arithmetic(1, arithmetic).unwrap();
         let gram = refusal(|| drop(Gram::new(&compute(), edge)));
         assert_eq!(gram, "a matrix that memory can hold");
-        let matrix =
-            refusal(|| drop(Symmetric::new(&compute(), Vec::new(), edge, Precision::Full)));
+        let matrix = refusal(|| drop(Symmetric::new(&compute(), Vec::new(), edge)));
         assert!(matrix.contains("a square matrix"), "{matrix}");
         let cross = refusal(|| add_cross(&compute(), [&[1.0; 6], &[1.0; 4]], 2, &mut [0.0; 4]));
         assert_eq!(cross, "a result of [3, 2]");

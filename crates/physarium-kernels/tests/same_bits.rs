@@ -206,7 +206,7 @@ fn products_with_a_symmetric_matrix_are_as_defined() {
     for precision in [Precision::Full, Precision::Coarse] {
         check(&expected, "symmetric", |compute| {
             let mut out = vec![f32::NAN; rows * width];
-            Symmetric::new(compute, elements.clone(), width, Precision::Full)
+            Symmetric::new(compute, elements.clone(), width)
                 .multiply(compute, &x, precision, &mut out);
             out
         });

@@ -102,12 +102,11 @@ fn in_cell(name: &str) -> String {
 
 /// The effort of the activation flow, after its name.
 fn effort_in_words(flow: Option<&FlowSteps>) -> String {
-    let effort = flow.map(|flow| (Effort::of(flow), flow));
-    match effort {
-        Some((Some(effort), _)) => format!(" with {} effort", effort.text()),
-        Some((None, flow)) => format!(" with {} steps", flow.steps),
-        // Its earlier dynamics, of which there was one kind.
-        None => String::new(),
+    // Of its earlier dynamics there was one kind.
+    let Some(flow) = flow else { return String::new() };
+    match Effort::of(flow) {
+        Some(effort) => format!(" with {} effort", effort.text()),
+        None => format!(" with {} steps", flow.steps),
     }
 }
 

@@ -104,7 +104,7 @@ fn products(arguments: &Arguments) -> anyhow::Result<()> {
     let [hidden, inner] = config_sizes(&arguments.model, ["hidden_size", "intermediate_size"])?;
     let compute = Compute::new(arguments.threads)?;
     let step = |[rows, width]: [usize; 2]| {
-        let matrix = Symmetric::new(&compute, vec![0.01; width * width], width, Precision::Full);
+        let matrix = Symmetric::new(&compute, vec![0.01; width * width], width);
         let (x, mut y) = (vec![0.37; rows * width], vec![0.0; rows * width]);
         let product =
             || matrix.multiply(&compute, black_box(&x), Precision::Full, black_box(&mut y));

@@ -42,7 +42,7 @@ impl ScratchFile {
     /// # Errors
     /// `NoSpace` when the disk is full, `Io` otherwise.
     pub fn create(path: &Path, size_bytes: u64) -> Result<ScratchFile> {
-        remove_file_if_exists(path)?;
+        ScratchFile::remove_left(path)?;
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -57,6 +57,14 @@ impl ScratchFile {
             Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(scratch),
             Err(e) => Err(scratch.failed("reserve space for", e.into(), size_bytes)),
         }
+    }
+
+    /// Removes what an interrupted run left under the name of its file; a link is not followed.
+    ///
+    /// # Errors
+    /// `Io` if it cannot be removed.
+    pub fn remove_left(path: &Path) -> Result<()> {
+        remove_file_if_exists(path)
     }
 
     /// Writes bytes at an offset.

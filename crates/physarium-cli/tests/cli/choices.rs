@@ -1,4 +1,4 @@
-//! `eval --choices` from a user's view, on the demo model. Scores are compared in `crates/physarium/tests/choices`.
+//! `eval --choices` from a user's view, on the demo model. Scores are compared in `crates/physarium/tests/evaluation`.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ use super::eval::fields;
 /// A copy of the demo model, a text, and 16 items, of which the model has 7 right, and 12 per character.
 fn work() -> Work {
     let work = super::eval::work();
-    let items = "../physarium/tests/choices/items.jsonl";
+    let items = "../physarium/tests/evaluation/items.jsonl";
     let items = Path::new(env!("CARGO_MANIFEST_DIR")).join(items);
     fs::copy(items, work.path("items.jsonl")).unwrap();
     work
@@ -158,12 +158,7 @@ fn models_that_cannot_be_scored_are_refused() {
         .unwrap();
     work.fails(2, &format!("{command} --against half"), &["half", "different tokenizers"]);
 
-    let path = work.path("demo/model-00001-of-00002.safetensors");
-    let mut bytes = fs::read(&path).unwrap();
-    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
-    let begin = 8 + header + (bytes.len() - 8 - header) / 4 * 2;
-    bytes[begin..].as_chunks_mut::<2>().0.fill([0xc0, 0x7f]);
-    fs::write(&path, bytes).unwrap();
+    work.fill_with_nan("demo/model-00001-of-00002.safetensors");
     work.fails(2, command, &["demo", "NaN"]);
     fs::remove_file(work.path("demo/tokenizer.json")).unwrap();
     work.fails(2, command, &["tokenizer.json", "tokenizer is missing"]);

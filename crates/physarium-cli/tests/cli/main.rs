@@ -46,6 +46,16 @@ impl Work {
         write_checkpoint(&self.path(name), tensors, shards, Fill::Gaussian(3)).unwrap();
     }
 
+    /// Fills the second half of a BF16 shard with NaN.
+    fn fill_with_nan(&self, shard: &str) {
+        let path = self.path(shard);
+        let mut bytes = fs::read(&path).unwrap();
+        let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+        let begin = 8 + header + (bytes.len() - 8 - header) / 4 * 2;
+        bytes[begin..].as_chunks_mut::<2>().0.fill([0xc0, 0x7f]);
+        fs::write(&path, bytes).unwrap();
+    }
+
     fn run(&self, arguments: &str) -> Ran {
         self.run_with_stdin(arguments, "")
     }

@@ -142,13 +142,7 @@ fn chat_uses_the_models_template() {
 #[test]
 fn nan_logits_are_an_error() {
     let work = demo_work();
-    let path = work.path("demo/model-00001-of-00002.safetensors");
-    let mut bytes = fs::read(&path).unwrap();
-    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
-    // The second half of the first shard: NaN in BF16.
-    let begin = 8 + header + (bytes.len() - 8 - header) / 4 * 2;
-    bytes[begin..].as_chunks_mut::<2>().0.fill([0xc0, 0x7f]);
-    fs::write(&path, bytes).unwrap();
+    work.fill_with_nan("demo/model-00001-of-00002.safetensors");
     work.fails(2, "run demo --prompt Once", &["demo", "NaN"]);
 }
 

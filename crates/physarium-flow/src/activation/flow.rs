@@ -17,8 +17,8 @@ pressure     y ← (G + ρ)⁻¹ (b + ρ (z − u)) + u     u = y − z: the flo
 flow by the square root of its output's cost, so that τ cuts where the model loses least. Finally the flow of the
 remaining tubes is solved for again (the refit).
 
-The pressure step is the same linear system for all rows, so that one inverse serves the whole projection, and each
-step is one product. As an optimisation method this is Douglas–Rachford splitting (Boyd et al. 2011, Distributed
+The pressure step is the same linear system for all rows, so that one inverse serves all projections with the same
+inputs, and each step is one product. As an optimisation method this is Douglas–Rachford splitting (Boyd et al. 2011, Distributed
 Optimization and Statistical Learning via the Alternating Direction Method of Multipliers, §3), with a soft threshold
 in place of the hard one of ALPS (Meng et al. 2024, arXiv 2406.07831).
 */

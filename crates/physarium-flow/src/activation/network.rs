@@ -5,7 +5,7 @@ In: the Gram matrix of the inputs. Out: the [`FlowNetwork`] that all projections
 a unit diagonal, and the inverse that solves for the flow of all rows at once.
 */
 
-use physarium_kernels::{Compute, Precision, Symmetric, invert};
+use physarium_kernels::{Compute, Symmetric, invert};
 
 use super::parameters::ActivationFlow;
 use super::problem::{Inputs, Problem, Unsolved, unless_stopped};
@@ -62,9 +62,9 @@ impl FlowNetwork {
             let inverted = invert(compute, &mut inverse, cols);
             unless_stopped(compute)?;
             inverted.ok_or(Unsolved::NotPositiveDefinite)?;
-            solvers.push(Symmetric::new(compute, inverse, cols, Precision::Full));
+            solvers.push(Symmetric::new(compute, inverse, cols));
         }
-        let gram = Symmetric::new(compute, gram, cols, Precision::Full);
+        let gram = Symmetric::new(compute, gram, cols);
         Ok(FlowNetwork { parameters, cols, damping, scale, gram, solvers })
     }
 

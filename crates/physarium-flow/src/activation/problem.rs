@@ -95,7 +95,7 @@ impl Inputs<'_> {
     }
 
     /// Number of inputs that are zero for every token.
-    pub(super) fn dead(&self) -> usize {
+    pub fn dead(&self) -> usize {
         self.diagonal().filter(|power| *power == 0.0).count()
     }
 
@@ -140,7 +140,7 @@ impl Problem<'_> {
     /// If the lengths of the slices do not match.
     pub fn output_error(&self, compute: &Compute, pruned: &[f32]) -> f64 {
         self.check();
-        let gram = Symmetric::new(compute, self.inputs.gram.to_vec(), self.cols(), Precision::Full);
+        let gram = Symmetric::new(compute, self.inputs.gram.to_vec(), self.cols());
         self.error_by(pruned, |rows| {
             let mut product = vec![0.0; rows.len()];
             gram.multiply(compute, rows, Precision::Full, &mut product);

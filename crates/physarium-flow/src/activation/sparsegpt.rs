@@ -1,7 +1,7 @@
 /*!
 SparseGPT (Frantar and Alistarh 2023, arXiv 2301.00774), algorithm 1 of the paper.
 
-In: a [`Problem`], of which `gram` is used. Out: a [`Solution`], unless the damped Gram matrix has no Cholesky factor.
+In: a [`Problem`], of which the weights and `inputs` are used. Out: a [`Solution`], unless the damped Gram matrix has no Cholesky factor.
 
 Columns are processed from left to right in blocks of 128. When a weight is pruned, the columns to its right
 are updated to compensate, using the rows of the upper Cholesky factor of the inverse of the damped Gram

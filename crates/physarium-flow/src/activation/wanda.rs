@@ -1,7 +1,7 @@
 /*!
 Wanda (Sun et al. 2023, arXiv 2306.11695): prunes the weights with the smallest |w| ‖x‖ of each row.
 
-In: a [`Problem`], of which `gram` is used. Out: a [`Solution`] whose remaining weights are unchanged.
+In: a [`Problem`], of which the weights and `inputs` are used. Out: a [`Solution`] whose remaining weights are unchanged.
 */
 
 use physarium_kernels::Compute;

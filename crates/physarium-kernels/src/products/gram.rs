@@ -2,7 +2,8 @@
 Sums over tokens of products of activations with activations.
 
 In: rows of activations `[tokens, width]`, one window after another. Out: Gram matrices `[width, width]`, and
-products of two kinds of activations, summed in float32. In `bf16x2` each activation is the sum of two BF16 terms, 16 bits; in `f32` it is a float32.
+products of two kinds of activations, summed in float32. In `bf16x2` each activation is the sum of two BF16 terms, 16
+bits; in `f32` it is a float32.
 */
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]

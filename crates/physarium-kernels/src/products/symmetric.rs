@@ -31,27 +31,18 @@ pub struct Symmetric {
 }
 
 impl Symmetric {
-    /// The matrix with these elements, `[width, width]`; they must be symmetric. Its products have at most this
-    /// precision.
+    /// The matrix with these elements, `[width, width]`; they must be symmetric.
     ///
     /// # Panics
     /// If the number of elements is not `width` squared.
-    pub fn new(
-        compute: &Compute,
-        elements: Vec<f32>,
-        width: usize,
-        precision: Precision,
-    ) -> Symmetric {
+    pub fn new(compute: &Compute, elements: Vec<f32>, width: usize) -> Symmetric {
         assert_eq!(Some(elements.len()), width.checked_mul(width), "a square matrix");
         let map = |weights| Linear::new(width, width, weights, None);
         if compute.arithmetic() == Arithmetic::Bf16x2 {
             let (mut high, mut low) = (vec![0; elements.len()], vec![0; elements.len()]);
             split(&elements, &mut high, &mut low);
             drop(elements);
-            let mut terms = vec![map(Dense::Bf16(high))];
-            if precision == Precision::Full {
-                terms.push(map(Dense::Bf16(low)));
-            }
+            let terms = vec![map(Dense::Bf16(high)), map(Dense::Bf16(low))];
             terms.iter().for_each(|term| term.prepare(compute));
             return Symmetric { width, terms };
         }

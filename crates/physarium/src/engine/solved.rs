@@ -17,8 +17,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use physarium_checkpoint::{
-    Blake3, Digest, Dtype, Error as CheckpointError, PlannedTensor, Shard, Source, TensorInfo,
-    write_whole_with,
+    Blake3, Digest, Dtype, Error as CheckpointError, PlannedTensor, ScratchFile, Shard, Source,
+    TensorInfo, write_whole_with,
 };
 use physarium_flow::FloatFormat;
 use physarium_model::Dense;
@@ -105,13 +105,7 @@ impl LayerFiles {
     /// `Checkpoint` if one cannot be created or removed.
     pub fn new(dir: PathBuf, key: Digest) -> Result<LayerFiles> {
         fs::create_dir_all(&dir).map_err(|e| CheckpointError::io(&dir, "create", e))?;
-        let scratch = dir.join(STREAMS_NAME);
-        match fs::remove_file(&scratch) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                return Err(CheckpointError::io(&scratch, "remove", e).into());
-            }
-            _ => {}
-        }
+        ScratchFile::remove_left(&dir.join(STREAMS_NAME))?;
         Ok(LayerFiles { dir, key, tensors: HashMap::new() })
     }
 

@@ -160,7 +160,7 @@ impl Sample {
         let mut rates = Rates { weight: 0.0, product: error / work, factor: 0.0, inverse: 0.0 };
         match criterion {
             Criterion::ActivationFlow { flow, .. } => {
-                let flow = parameters(&flow.expect("a recipe that is run says its flow"));
+                let flow = parameters(flow);
                 let whole = |flow: ActivationFlow| {
                     let mut network = None;
                     let inverse = timed(|| network = FlowNetwork::new(compute, &inputs, flow).ok());

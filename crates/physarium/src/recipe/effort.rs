@@ -3,8 +3,8 @@
 use physarium_checkpoint::FlowSteps;
 use physarium_flow::activation::ActivationFlow;
 
-/// How much computation the activation flow spends on the quality of the result. docs/ALGORITHM.md has perplexity
-/// against seconds.
+/// How much computation the activation flow spends on the quality of the result. The recipe names what it comes to
+/// ([`Effort::steps`]).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Effort {
     /// The fewest steps that are worth taking.
@@ -63,7 +63,11 @@ impl Effort {
 }
 
 /// The parameters of a recipe, for the solver.
-pub(crate) fn parameters(steps: &FlowSteps) -> ActivationFlow {
+///
+/// # Panics
+/// If there are none, as in records of earlier dynamics: [`check_recipe`](crate::check_recipe) refuses to run those.
+pub(crate) fn parameters(steps: Option<FlowSteps>) -> ActivationFlow {
+    let steps = steps.expect("a recipe that is run says its flow");
     ActivationFlow {
         steps: steps.steps as usize,
         coupling: steps.coupling.map(|coupling| coupling as f32),

@@ -56,7 +56,7 @@ impl<'a> StageSolver<'a> {
             Criterion::Wanda(_) => Prepared::Wanda,
             Criterion::SparseGpt(_) => Prepared::SparseGpt,
             Criterion::ActivationFlow { flow, .. } => {
-                let flow = parameters(&flow.expect("a recipe that is run says its flow"));
+                let flow = parameters(flow);
                 let network = FlowNetwork::new(compute, &statistics.inputs(), flow);
                 Prepared::ActivationFlow(Box::new(network.map_err(|why| unsolved(first, why))?))
             }

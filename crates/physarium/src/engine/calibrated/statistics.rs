@@ -97,10 +97,4 @@ impl Statistics {
         };
         self.gram.iter().chain(dense).all(|mean| mean.is_finite())
     }
-
-    /// Number of inputs that are zero for every token.
-    pub fn dead_inputs(&self) -> u64 {
-        let width = self.width;
-        (0..width).filter(|input| self.gram[input * width + input] == 0.0).count() as u64
-    }
 }

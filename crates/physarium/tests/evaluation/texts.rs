@@ -1,27 +1,10 @@
 //! An evaluation that is cancelled returns what it has.
-#![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 use std::path::PathBuf;
 
-use physarium::{Cancel, Error, EvalRequest, Event, Progress, Silent, evaluate};
+use physarium::{Cancel, Error, EvalRequest, Silent, evaluate};
 
-/// Raises `cancel` after this many tokens.
-struct StopAfter {
-    tokens: u64,
-    cancel: Cancel,
-    done: u64,
-}
-
-impl Progress for StopAfter {
-    fn event(&mut self, event: Event<'_>) {
-        if let Event::Tokens(tokens) = event {
-            self.done += tokens;
-            if self.done >= self.tokens {
-                self.cancel.raise();
-            }
-        }
-    }
-}
+use crate::StopAfter;
 
 #[test]
 fn a_cancelled_evaluation_returns_its_scored_windows() {

@@ -1,22 +1,22 @@
 //! Multiple-choice items: the scores are those of lm-evaluation-harness, and of the evaluator of texts.
-#![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use physarium::checkpoint::Arithmetic;
 use physarium::{
-    Cancel, Choices, ChoicesRequest, ChoicesResult, Error, EvalRequest, Event, Progress, Silent,
-    evaluate,
+    Cancel, Choices, ChoicesRequest, ChoicesResult, Error, EvalRequest, Silent, evaluate,
 };
 use serde_json::{Value, json};
+
+use crate::StopAfter;
 
 fn demo() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../demo/model")
 }
 
 fn items() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/choices/items.jsonl")
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/evaluation/items.jsonl")
 }
 
 /// A request for the bundled model, in float32.
@@ -112,24 +112,6 @@ fn the_score_of_an_item_depends_on_no_other() {
     for (line, expected) in lines.iter().zip(&together.scores) {
         let alone = score_items(std::slice::from_ref(line)).unwrap();
         assert_eq!(alone.scores[0].taken, expected.taken, "{line}");
-    }
-}
-
-/// Raises `cancel` after this many tokens.
-struct StopAfter {
-    tokens: u64,
-    cancel: Cancel,
-    done: u64,
-}
-
-impl Progress for StopAfter {
-    fn event(&mut self, event: Event<'_>) {
-        if let Event::Tokens(tokens) = event {
-            self.done += tokens;
-            if self.done >= self.tokens {
-                self.cancel.raise();
-            }
-        }
     }
 }
 
