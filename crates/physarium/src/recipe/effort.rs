@@ -12,7 +12,7 @@ pub enum Effort {
     /// Most of the quality.
     #[default]
     Standard,
-    /// The best quality.
+    /// The most steps, for the lowest error of each layer. docs/ALGORITHM.md says what that is worth.
     Best,
 }
 
