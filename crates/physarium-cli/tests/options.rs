@@ -144,7 +144,7 @@ fn every_option_of_every_command_is_known_here() {
         (
             "compare",
             format!(
-                "out keep restart methods sparsity pattern allocation target skip calibration \
+                "out keep restart methods sparsity pattern allocation effort target skip calibration \
                      calibration-tokens window seed text eval-window limit threads memory arithmetic {display}"
             ),
         ),
@@ -238,6 +238,14 @@ const PAIRS: &[(&str, &str)] = &[
     (
         "compare model --out o --text heldout.txt --methods wanda,magnitude --pattern 2:4 --allocation flow",
         "--allocation has no effect without --sparsity",
+    ),
+    (
+        "compare model --out o --text heldout.txt --methods wanda,sparsegpt --sparsity 0.5 --effort quick",
+        "--effort has no effect",
+    ),
+    (
+        "compare model --out o --text heldout.txt --methods activation-flow --sparsity 0.5 --effort best,best",
+        "activation-flow-0.5-best: listed twice",
     ),
     (
         "compare model --out o --text heldout.txt --methods magnitude --sparsity 0.5,0.50",

@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 use physarium_flow::activation::{
-    ActivationFlow, FlowNetwork, Inputs, Keep, Problem, Solution, Target, sparsegpt, wanda,
+    ActivationFlow, FlowNetwork, Inputs, Keep, Problem, Projection, Solution, Target, sparsegpt,
+    wanda,
 };
 use physarium_kernels::Compute;
 use proptest::prelude::*;
@@ -58,12 +59,23 @@ fn case([rows, cols]: [usize; 2], seed: u64, inputs: Dead) -> Case {
 
 impl Case {
     fn problem(&self) -> Problem<'_> {
-        Problem {
-            weights: &self.weights,
-            inputs: Inputs { cols: self.cols, gram: &self.gram },
-            target: Target::Own,
-            output_costs: None,
-        }
+        Problem { weights: &self.weights, inputs: Inputs { cols: self.cols, gram: &self.gram } }
+    }
+
+    fn projection(&self) -> Projection<'_> {
+        Projection { weights: &self.weights, target: Target::Own, output_costs: None }
+    }
+
+    /// Prunes a projection of its inputs.
+    fn activation_flow(
+        &self,
+        compute: &Compute,
+        projection: &Projection<'_>,
+        keep: Keep,
+        parameters: ActivationFlow,
+    ) -> Solution {
+        let network = FlowNetwork::new(compute, self.gram.clone(), parameters).unwrap();
+        network.prune(compute, projection, keep).unwrap()
     }
 
     /// tr((W − Ŵ) G (W − Ŵ)ᵀ).
@@ -82,19 +94,10 @@ impl Case {
 
     fn all(&self, compute: &Compute, keep: Keep) -> [Solution; 3] {
         let problem = self.problem();
-        let flow = activation_flow(compute, &problem, keep, ActivationFlow::default());
+        let parameters = ActivationFlow::default();
+        let flow = self.activation_flow(compute, &self.projection(), keep, parameters);
         [wanda(compute, &problem, keep).unwrap(), sparsegpt(compute, &problem, keep).unwrap(), flow]
     }
-}
-
-fn activation_flow(
-    compute: &Compute,
-    problem: &Problem<'_>,
-    keep: Keep,
-    parameters: ActivationFlow,
-) -> Solution {
-    let network = FlowNetwork::new(compute, &problem.inputs, parameters).unwrap();
-    network.prune(compute, problem, keep).unwrap()
 }
 
 fn zeros(weights: &[f32]) -> usize {
@@ -140,7 +143,12 @@ fn nothing_to_prune_is_the_identity() {
     let compute = Compute::new(2).unwrap();
     let bits = |weights: &[f32]| weights.iter().map(|w| w.to_bits()).collect::<Vec<_>>();
     let problem = case.problem();
-    let flow = activation_flow(&compute, &problem, Keep::AllBut(0), ActivationFlow::default());
+    let flow = case.activation_flow(
+        &compute,
+        &case.projection(),
+        Keep::AllBut(0),
+        ActivationFlow::default(),
+    );
     assert_eq!(
         bits(&wanda(&compute, &problem, Keep::AllBut(0)).unwrap().weights),
         bits(&case.weights)
@@ -171,7 +179,8 @@ fn more_refit_steps_never_increase_the_error() {
         let error = |refit_steps| {
             let parameters = ActivationFlow { refit_steps, ..ActivationFlow::default() };
             let keep = Keep::AllBut(32 * 32);
-            let found = activation_flow(&compute, &case.problem(), keep, parameters).weights;
+            let found =
+                case.activation_flow(&compute, &case.projection(), keep, parameters).weights;
             // The objective of the refit: the error plus the damping.
             let mean = (0..64).map(|i| f64::from(case.gram[i * 65])).sum::<f64>() / 64.0;
             let pairs = case.weights.iter().zip(&found);
@@ -192,10 +201,10 @@ fn the_solution_approaches_the_dense_targets() {
     // The inputs of the dense model are twice those of the pruned one: weights twice as large compensate.
     let case = case([16, 24], 9, Dead::None);
     let cross: Vec<f32> = case.gram.iter().map(|sum| 2.0 * sum).collect();
-    let problem = Problem { target: Target::CrossGram(&cross), ..case.problem() };
+    let projection = Projection { target: Target::CrossGram(&cross), ..case.projection() };
     let compute = Compute::new(1).unwrap();
     let parameters = ActivationFlow { refit_steps: 60, ..ActivationFlow::default() };
-    let solution = activation_flow(&compute, &problem, Keep::AllBut(1), parameters);
+    let solution = case.activation_flow(&compute, &projection, Keep::AllBut(1), parameters);
     // The damping leaves a small error.
     let doubled: Vec<f32> = case.weights.iter().map(|weight| 2.0 * weight).collect();
     let target = Case { weights: doubled, gram: case.gram.clone(), ..case };
@@ -276,18 +285,18 @@ fn outputs_of_higher_cost_keep_more_weights() {
     costs[..12].fill(50.0);
     let parameters = ActivationFlow::default();
     let keep = Keep::AllBut(24 * 40 / 2);
-    let kept = |problem: &Problem<'_>| {
-        let solution = activation_flow(&compute, problem, keep, parameters);
+    let kept = |projection: &Projection<'_>| {
+        let solution = case.activation_flow(&compute, projection, keep, parameters);
         let (first, rest) = solution.weights.split_at(12 * 40);
         [first, rest].map(|half| half.iter().filter(|weight| **weight != 0.0).count())
     };
-    let [first, rest] = kept(&Problem { output_costs: Some(&costs), ..case.problem() });
+    let [first, rest] = kept(&Projection { output_costs: Some(&costs), ..case.projection() });
     assert_eq!(first + rest, 24 * 40 / 2);
     assert!(first > 3 * rest, "{first} {rest}");
     // Equal costs are the same as none.
     costs.fill(7.0);
-    let equal = Problem { output_costs: Some(&costs), ..case.problem() };
-    assert_eq!(kept(&equal), kept(&case.problem()));
+    let equal = Projection { output_costs: Some(&costs), ..case.projection() };
+    assert_eq!(kept(&equal), kept(&case.projection()));
 }
 
 /// The most weights kept in a group of a row.
@@ -313,7 +322,7 @@ fn a_pattern_holds_in_a_projection_that_is_smaller_than_a_group() {
     let compute = Compute::new(1).unwrap();
     let flow = |keep| {
         let keep = Keep::Pattern { keep, group: 4 };
-        activation_flow(&compute, &case.problem(), keep, ActivationFlow::default()).weights
+        case.activation_flow(&compute, &case.projection(), keep, ActivationFlow::default()).weights
     };
     assert_eq!(zeros(&flow(2)), 1);
     assert_eq!(flow(3), case.weights);

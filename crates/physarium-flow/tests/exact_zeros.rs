@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 use physarium_flow::activation::{
-    ActivationFlow, FlowNetwork, Inputs, Keep, Problem, Solution, Target, sparsegpt, wanda,
+    ActivationFlow, FlowNetwork, Inputs, Keep, Problem, Projection, Solution, Target, sparsegpt,
+    wanda,
 };
 use physarium_kernels::Compute;
 
@@ -41,12 +42,7 @@ fn gram(is_dead: impl Fn(usize) -> bool) -> Vec<f32> {
 }
 
 fn solve(method: &str, weights: &[f32], gram: &[f32], keep: Keep) -> Solution {
-    let problem = Problem {
-        weights,
-        inputs: Inputs { cols: COLS, gram },
-        target: Target::Own,
-        output_costs: None,
-    };
+    let problem = Problem { weights, inputs: Inputs { cols: COLS, gram } };
     let compute = Compute::new(2).unwrap();
     match method {
         "wanda" => wanda(&compute, &problem, keep).unwrap(),
@@ -56,8 +52,11 @@ fn solve(method: &str, weights: &[f32], gram: &[f32], keep: Keep) -> Solution {
 }
 
 fn activation_flow(compute: &Compute, problem: &Problem<'_>, keep: Keep) -> Solution {
-    let network = FlowNetwork::new(compute, &problem.inputs, ActivationFlow::default()).unwrap();
-    network.prune(compute, problem, keep).unwrap()
+    let gram = problem.inputs.gram.to_vec();
+    let network = FlowNetwork::new(compute, gram, ActivationFlow::default()).unwrap();
+    let projection =
+        Projection { weights: problem.weights, target: Target::Own, output_costs: None };
+    network.prune(compute, &projection, keep).unwrap()
 }
 
 fn zeros(weights: &[f32]) -> usize {
@@ -158,12 +157,7 @@ fn an_update_that_leaves_nothing_of_a_weight_makes_no_zero() {
     // own. The damping is below the precision of float32.
     let compute = Compute::new(1).unwrap();
     let (weights, gram) = ([1.0, -1.0, 3.0, 2.0], [1.0, 0.0, 0.0, 1.0]);
-    let problem = Problem {
-        weights: &weights,
-        inputs: Inputs { cols: 2, gram: &gram },
-        target: Target::Own,
-        output_costs: None,
-    };
+    let problem = Problem { weights: &weights, inputs: Inputs { cols: 2, gram: &gram } };
     let tiny = Problem { weights: &[1e-38, f32::from_bits(1), 1e-38, 1e-38], ..problem };
     for (problem, wanted) in [(problem, 1), (tiny, 1), (tiny, 2), (tiny, 3)] {
         for solution in [

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 use physarium_flow::activation::{
-    ActivationFlow, FlowNetwork, Inputs, Keep, Problem, Target, sparsegpt, wanda,
+    ActivationFlow, FlowNetwork, Inputs, Keep, Problem, Projection, Target, sparsegpt, wanda,
 };
 use physarium_kernels::{Arithmetic, Compute};
 use serde_json::Value;
@@ -48,9 +48,9 @@ fn each_method_gives_what_its_equations_give_in_float64() {
     let gram = mean_products(&x, &x, cols);
     let cross = mean_products(&dense, &x, cols);
     let inputs = Inputs { cols, gram: &gram };
-    let own = Problem { weights: &weights, inputs, target: Target::Own, output_costs: None };
-    let two_streams =
-        Problem { target: Target::CrossGram(&cross), output_costs: Some(&costs), ..own };
+    let own = Problem { weights: &weights, inputs };
+    let (target, output_costs) = (Target::CrossGram(&cross), Some(&costs[..]));
+    let two_streams = Projection { weights: &weights, target, output_costs };
     let share = |share: f64| Keep::AllBut((share * weights.len() as f64).round() as usize);
     let pattern = Keep::Pattern { keep: 2, group: 4 };
     let levels = ActivationFlow {
@@ -63,7 +63,7 @@ fn each_method_gives_what_its_equations_give_in_float64() {
     // The steps of the flow are less precise in the other arithmetic and may choose another mask at the threshold.
     let compute = Compute::with_arithmetic(1, Arithmetic::F32).unwrap();
     let flow = |parameters, keep| {
-        let network = FlowNetwork::new(&compute, &inputs, parameters).unwrap();
+        let network = FlowNetwork::new(&compute, gram.clone(), parameters).unwrap();
         network.prune(&compute, &two_streams, keep).unwrap()
     };
     let results = [

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use physarium_flow::activation::{
-    ActivationFlow, FlowNetwork, Inputs, Keep, Problem, Solution, Target, Unsolved, sparsegpt,
-    wanda,
+    ActivationFlow, FlowNetwork, Inputs, Keep, Problem, Projection, Solution, Target, Unsolved,
+    sparsegpt, wanda,
 };
 use physarium_kernels::Compute;
 
@@ -35,8 +35,10 @@ const SOLVERS: [(&str, Solver); 4] = [
     }),
     ("activation-flow", |compute, problem| {
         let flow = ActivationFlow { steps: 4, refit_steps: 2, ..ActivationFlow::default() };
-        let network = FlowNetwork::new(compute, &problem.inputs, flow)?;
-        network.prune(compute, problem, Keep::AllBut(ROWS * COLS / 2))
+        let network = FlowNetwork::new(compute, problem.inputs.gram.to_vec(), flow)?;
+        let (weights, target) = (problem.weights, Target::Own);
+        let projection = Projection { weights, target, output_costs: None };
+        network.prune(compute, &projection, Keep::AllBut(ROWS * COLS / 2))
     }),
 ];
 
@@ -44,7 +46,7 @@ const SOLVERS: [(&str, Solver); 4] = [
 fn a_solver_asks_in_every_block_and_ends_once_it_is_told_to_stop() {
     let (weights, gram) = case();
     let inputs = Inputs { cols: COLS, gram: &gram };
-    let problem = Problem { weights: &weights, inputs, target: Target::Own, output_costs: None };
+    let problem = Problem { weights: &weights, inputs };
     for (name, solve) in SOLVERS {
         let whole = solve(&Compute::new(2).unwrap(), &problem).unwrap();
         // How often a whole run asks, and that being asked changes nothing.
@@ -73,7 +75,7 @@ fn a_solver_asks_in_every_block_and_ends_once_it_is_told_to_stop() {
 fn threads_change_nothing() {
     let (weights, gram) = case();
     let inputs = Inputs { cols: COLS, gram: &gram };
-    let problem = Problem { weights: &weights, inputs, target: Target::Own, output_costs: None };
+    let problem = Problem { weights: &weights, inputs };
     for (name, solve) in SOLVERS {
         let [one, three] = [1, 3].map(|threads| solve(&Compute::new(threads).unwrap(), &problem));
         assert!(one == three, "{name}");

@@ -71,3 +71,13 @@ impl fmt::Display for Arithmetic {
         f.write_str(self.name())
     }
 }
+
+/// The precision of a factor of a product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    /// At least 16 bits of each element.
+    Full,
+    /// Where that is faster, 8 bits of each element: enough for a step of an iteration that computes its residual anew,
+    /// and for activations whose products are summed over many tokens.
+    Coarse,
+}

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
 
-use crate::arithmetic::{Arithmetic, ArithmeticUnavailable};
+use crate::arithmetic::{Arithmetic, ArithmeticUnavailable, Precision};
 use crate::instructions::{Instructions, NoSuchInstructions};
 use crate::matvec::VectorKind;
 use crate::tiles::Tile;
@@ -46,16 +46,19 @@ enum PackedWeights {
 /// Says whether work is to stop; once true, it stays true.
 type Stop = Arc<dyn Fn() -> bool + Send + Sync>;
 
-/// Threads that compute, and the arithmetic and the instruction set that they use.
+/// Threads that compute, and the arithmetic and the instruction set that they use. A clone has the same threads.
+#[derive(Clone)]
 pub struct Compute {
-    pool: rayon::ThreadPool,
+    pool: Arc<rayon::ThreadPool>,
     arithmetic: Arithmetic,
+    /// The precision of activations in products with stored weights.
+    activations: Precision,
     vectors: VectorKind,
     packed_weights: PackedWeights,
     /// Asked before each task.
     stop: Option<Stop>,
     /// Buffers of products, reused because new pages cost more time than a small product.
-    buffers: Mutex<Vec<Vec<Tile>>>,
+    buffers: Arc<Mutex<Vec<Vec<Tile>>>>,
 }
 
 impl Compute {
@@ -85,12 +88,13 @@ impl Compute {
             .build()
             .map_err(|reason| ComputeError::Threads { threads, reason })?;
         Ok(Compute {
-            pool,
+            pool: Arc::new(pool),
             arithmetic,
+            activations: Precision::Full,
             vectors,
             packed_weights: PackedWeights::Kept,
             stop: None,
-            buffers: Mutex::default(),
+            buffers: Arc::default(),
         })
     }
 
@@ -114,6 +118,13 @@ impl Compute {
         Compute { packed_weights: PackedWeights::Repacked, ..self }
     }
 
+    /// The same threads, for means over many tokens: where that is faster, products with stored weights take activations
+    /// with 8 bits, and products of activations with activations take both with 16.
+    #[must_use]
+    pub fn coarse(&self) -> Compute {
+        Compute { activations: Precision::Coarse, ..self.clone() }
+    }
+
     /// The same, but once `stop` is true no further task is begun. `stop` is asked before each task, on any thread, and
     /// must stay true.
     ///
@@ -131,6 +142,11 @@ impl Compute {
     /// The arithmetic of products with many rows.
     pub fn arithmetic(&self) -> Arithmetic {
         self.arithmetic
+    }
+
+    /// The precision of activations in products with stored weights.
+    pub(crate) fn activations(&self) -> Precision {
+        self.activations
     }
 
     /// Name of the instruction set of products with many rows, for reports.

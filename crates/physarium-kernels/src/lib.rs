@@ -29,16 +29,14 @@ mod tiles;
 pub mod vector;
 mod weights;
 
-pub use arithmetic::{Arithmetic, ArithmeticUnavailable};
+pub use arithmetic::{Arithmetic, ArithmeticUnavailable, Precision};
 pub use compute::{Compute, ComputeError};
 pub use factor::inverse_factor;
 pub use instructions::{INSTRUCTIONS_VARIABLE, NoSuchInstructions, check_instructions, dispatch};
 pub use inverse::invert;
 pub use matvec::VectorKind;
 pub use memory::{Buffer, large_zeroed, release_memory};
-pub use products::{
-    Gram, Left, Linear, Output, Precision, Right, Symmetric, add_cross, forward_all,
-};
+pub use products::{Gram, Left, Linear, Output, Right, Symmetric, add_cross, forward_all};
 pub use pulp::NullaryFnOnce as Operation;
 pub use weights::{Dense, Sparse, SparseFault, Weights};
 

@@ -45,24 +45,33 @@ fn computes() -> [Compute; 3] {
     ]
 }
 
+/// What the sums of an arithmetic see of activations.
+fn seen(compute: &Compute, activations: &[f32]) -> Vec<f32> {
+    let seen = |value: &f32| match compute.arithmetic() {
+        Arithmetic::F32 => *value,
+        Arithmetic::Bf16x2 => half::bf16::from_f32(*value).to_f32(),
+    };
+    activations.iter().map(seen).collect()
+}
+
 #[test]
 fn gram_matrices_are_those_of_float64() {
     // No shape is a multiple of a tile; tokens are added in windows.
     for (tokens, width, window) in [(700, 250, 300), (33, 7, 33), (5000, 40, 2500)] {
         let (a, b) = (activations(1, tokens, width), activations(2, tokens, width));
-        let (own, cross) = (exact(&a, &a, width), exact(&a, &b, width));
         let mut of_best: Option<(Vec<f32>, Vec<f32>)> = None;
         for compute in computes() {
-            let mut gram = Gram::new(&compute, width);
+            let (seen, other) = (seen(&compute, &a), seen(&compute, &b));
+            let (own, cross) = (exact(&seen, &seen, width), exact(&seen, &other, width));
+            let mut gram = Gram::new(width);
             let mut sums = vec![0.0; width * width];
             for (a, b) in a.chunks(window * width).zip(b.chunks(window * width)) {
                 gram.add(&compute, a);
                 add_cross(&compute, [a, b], a.len() / width, &mut sums);
             }
-            let gram = gram.finish(1.0);
-            // In the worst case 2⁻¹⁷ for each of the two activations of 16 bits.
-            assert!(worst(&gram, &own) < 1.6e-5, "{compute:?} {}", worst(&gram, &own));
-            assert!(worst(&sums, &cross) < 1.6e-5, "{compute:?} {}", worst(&sums, &cross));
+            let gram = gram.finish(&compute, 1.0);
+            assert!(worst(&gram, &own) < 2e-6, "{compute:?} {}", worst(&gram, &own));
+            assert!(worst(&sums, &cross) < 2e-6, "{compute:?} {}", worst(&sums, &cross));
             for i in 0..width {
                 for j in 0..i {
                     assert_eq!(gram[i * width + j].to_bits(), gram[j * width + i].to_bits());
@@ -95,7 +104,8 @@ fn products_with_a_symmetric_matrix_are_those_of_float64() {
     for compute in computes() {
         let matrix = Symmetric::new(&compute, gram.clone(), width);
         let mut out = vec![f32::NAN; x.len()];
-        for (precision, bound) in [(Precision::Full, 1.6e-5), (Precision::Coarse, 4e-3)] {
+        // 2⁻¹⁷ or 2⁻⁸ for each of two factors.
+        for (precision, bound) in [(Precision::Full, 1.6e-5), (Precision::Coarse, 7.9e-3)] {
             matrix.multiply(&compute, &x, precision, &mut out);
             assert!(worst(&out, &expected) < bound, "{compute:?} {}", worst(&out, &expected));
         }

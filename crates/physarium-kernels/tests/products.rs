@@ -158,3 +158,70 @@ fn strided_products_do_not_change_elements_between_rows() {
         check(reference(), &left[row * 9..][..9], &again[..7]);
     }
 }
+
+/// Where coarse products are faster, an activation has 8 bits: that is the product of rounded activations. Elsewhere they
+/// are the products of float32.
+#[test]
+fn coarse_products_with_weights_are_those_of_rounded_activations() {
+    let (rows, inputs, outputs) = (37, 75, 70);
+    let x = numbers(3, rows * inputs);
+    let weights = numbers(4, outputs * inputs);
+    let weights = weights.iter().map(|weight| half::bf16::from_f32(*weight).to_bits()).collect();
+    let map = Linear::new(outputs, inputs, Dense::Bf16(weights), None);
+    for arithmetic in [Arithmetic::F32, Arithmetic::of_machine()] {
+        let compute = Compute::with_arithmetic(2, arithmetic).unwrap();
+        let forward = |compute: &Compute, x: &[f32]| {
+            let mut y = vec![f32::NAN; rows * outputs];
+            map.forward(compute, x, &mut y);
+            y
+        };
+        let seen = match arithmetic {
+            Arithmetic::F32 => x.clone(),
+            Arithmetic::Bf16x2 => x.iter().map(|x| half::bf16::from_f32(*x).to_f32()).collect(),
+        };
+        assert!(forward(&compute.coarse(), &x) == forward(&compute, &seen), "{arithmetic}");
+    }
+}
+
+#[test]
+fn coarse_products_of_activations_have_16_bits() {
+    let compute = Compute::new(1).unwrap().coarse();
+    for [rows, depth, cols] in [[1, 1, 1], [5, 9, 7], [128, 64, 320], [33, 31, 65], [40, 257, 24]] {
+        // Rows are further apart than they are long, and what is between them is no part of the product.
+        let (stride, between) = (depth + 3, f32::NAN);
+        let with_gaps = |values: &[f32], len: usize, stride: usize| -> Vec<f32> {
+            let row = |row: &[f32]| [row, &vec![between; stride - len]].concat();
+            values.chunks(len).flat_map(row).collect()
+        };
+        let (left, right) = (numbers(5, rows * depth), numbers(6, cols * depth));
+        let columns: Vec<f32> =
+            (0..depth * cols).map(|i| right[i % cols * depth + i / cols]).collect();
+        let strided = with_gaps(&left, depth, stride);
+        let (transposed, as_is) =
+            (with_gaps(&right, depth, stride), with_gaps(&columns, cols, cols + 2));
+        let rights = [
+            Right::Transposed { data: &transposed, stride },
+            Right::AsIs { data: &as_is, stride: cols + 2 },
+        ];
+        for right_factor in rights {
+            let mut out = vec![8.0; rows * (cols + 1)];
+            compute.multiply(
+                [rows, depth, cols],
+                Left { data: &strided, stride },
+                right_factor,
+                Output { data: &mut out, stride: cols + 1 },
+            );
+            for (row, out) in out.chunks(cols + 1).enumerate() {
+                assert_eq!(out[cols], 8.0);
+                for (col, found) in out[..cols].iter().enumerate() {
+                    let terms = left[row * depth..][..depth].iter().zip(&right[col * depth..]);
+                    let terms: Vec<f64> =
+                        terms.map(|(a, b)| f64::from(*a) * f64::from(*b)).collect();
+                    let size: f64 = terms.iter().map(|term| term.abs()).sum();
+                    let error = (f64::from(*found) - terms.iter().sum::<f64>()).abs();
+                    assert!(error <= 1.6e-5 * size, "{rows} {depth} {cols}: {error} of {size}");
+                }
+            }
+        }
+    }
+}

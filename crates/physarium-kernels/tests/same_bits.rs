@@ -165,9 +165,9 @@ fn sums_over_tokens_are_as_defined() {
     };
     let own = square(&|i, j| sum(|window| &window.1, i.min(j), i.max(j)) * 0.25);
     check(&own, "Gram", |compute| {
-        let mut gram = Gram::new(compute, width);
+        let mut gram = Gram::new(width);
         all.iter().for_each(|(_, x)| gram.add(compute, x));
-        gram.finish(0.25)
+        gram.finish(compute, 0.25)
     });
     let cross = square(&|i, j| sum(|window| &window.0, i, j));
     check(&cross, "cross", |compute| {

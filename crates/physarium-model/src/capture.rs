@@ -3,22 +3,37 @@ A walk through a model, stage by stage, that shows activations to a [`Capture`],
 
 Two residual streams are computed: the dense one with the original weights, and the pruned one with the
 weights replaced so far. In: a decoder and windows of tokens. Out: for each layer and each stage in forward
-order, the inputs of its maps in both streams.
+order, the inputs of its maps in both streams. The windows of a batch are computed in parallel.
 */
 
-use physarium_kernels::Buffer;
+use std::ops::Range;
+use std::sync::Arc;
 
+use physarium_kernels::{Buffer, vector};
+
+use crate::batches::{batches, each_window};
 use crate::decoder::Decoder;
 use crate::error::Error;
-use crate::layers::layer::{Layer, add_to_stream};
+use crate::layers::layer::Layer;
 use crate::layers::stages::Stage;
 use crate::layers::workspace::Workspace;
 use crate::open::shapes::StageKind;
 use crate::streams::{Stream, StreamPlace};
 
-/// What a window is at a stage of the dense model.
+/// What some windows are at a stage: rows of all their tokens.
 #[derive(Debug, Clone, Copy)]
-pub struct DenseWindow<'a> {
+pub struct Shown<'a> {
+    /// Number of windows.
+    pub windows: usize,
+    /// The inputs of the stage's maps in the pruned stream, in which all earlier stages are finished, `[tokens, inputs]`.
+    pub pruned: &'a [f32],
+    /// The same of the dense model, if the capture needs it.
+    pub dense: Option<ShownDense<'a>>,
+}
+
+/// What some windows are at a stage of the dense model.
+#[derive(Debug, Clone, Copy)]
+pub struct ShownDense<'a> {
     /// The inputs of the stage's maps, `[tokens, inputs]`.
     pub inputs: &'a [f32],
     /// The outputs of the stage's only map, `[tokens, outputs]`, where the walk computes them: at stages that add to the
@@ -40,17 +55,11 @@ pub trait Capture {
     /// Any error stops the walk.
     fn begin_layer(&mut self, layer: usize) -> Result<(), Self::Error>;
 
-    /// Called for each window with the inputs `[tokens, inputs]` of the maps of `stage`: in the dense stream
-    /// (if it is needed), and in the pruned one, in which all earlier stages are finished.
+    /// Called with the inputs of the maps of `stage`, for some windows after the other.
     ///
     /// # Errors
     /// Any error stops the walk.
-    fn inputs(
-        &mut self,
-        stage: &Stage,
-        dense: Option<DenseWindow<'_>>,
-        pruned: &[f32],
-    ) -> Result<(), Self::Error>;
+    fn inputs(&mut self, stage: &Stage, shown: Shown<'_>) -> Result<(), Self::Error>;
 
     /// Called after the last window of `stage`; may replace its maps.
     ///
@@ -65,6 +74,16 @@ pub trait Capture {
     fn finish_layer(&mut self, layer: usize) -> Result<(), Self::Error>;
 }
 
+/// What becomes of the inputs of `o` and `down` in the pruned stream, which are needed before and after these maps are
+/// replaced. The results are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PrunedInputs {
+    /// Those of all windows are kept in memory.
+    Kept,
+    /// They are computed twice.
+    ComputedTwice,
+}
+
 /// Windows to run through a model, layer by layer and stage by stage.
 pub struct Walk<'a> {
     /// The model.
@@ -75,71 +94,166 @@ pub struct Walk<'a> {
     pub workspace: &'a Workspace<'a>,
     /// Where the residual streams are kept.
     pub streams: StreamPlace<'a>,
+    /// What becomes of inputs that are needed twice.
+    pub pruned_inputs: PrunedInputs,
 }
 
 impl Walk<'_> {
     /// Runs the windows through the model.
     ///
-    /// Memory holds two layers of weights, what `capture` keeps, and the residual streams: those of all windows, or
-    /// if they are in a file, two of one window and one for each thread. In the pruned stream, the inputs of `o` and
-    /// `down` are computed twice instead of being kept.
+    /// Memory holds two layers of weights (in the last stage, one), what `capture` keeps, activations of a batch of
+    /// windows, the inputs of `o` or `down` of all windows if they are kept, and the residual streams: those of all
+    /// windows, or if they are in a file, those of a batch.
     ///
     /// # Errors
     /// Those of the decoder, of `capture`, and of the file of the streams.
     pub fn run<C: Capture>(&self, capture: &mut C) -> Result<(), C::Error> {
-        let Walk { decoder, windows, workspace, streams } = *self;
-        let (mut pruned, mut dense) = streams.begin(decoder, windows, capture.wants_dense())?;
+        let Walk { decoder, windows, workspace, streams, .. } = *self;
+        let (pruned, dense) = streams.begin(decoder, windows, capture.wants_dense())?;
+        let mut both = Both { pruned, dense, batches: batches(windows).collect() };
         for index in 0..decoder.config().layers() {
-            let whole = decoder.layer(index)?;
-            whole.prepare(workspace.compute());
+            let dense = decoder.layer(index)?;
+            dense.prepare(workspace.compute());
             capture.begin_layer(index)?;
-            // The capture changes this copy; the dense layer stays as it is.
-            let mut changed = Layer::clone(&whole);
-            for at in 0..changed.stages.len() {
-                let kind = changed.stages[at].kind;
-                let (mut a, mut b, mut y) = <(Buffer, Buffer, Buffer)>::default();
-                for window in 0..windows.len() {
-                    changed.inputs(kind, workspace, pruned.load(window)?, &mut b);
-                    let Some(dense) = &mut dense else {
-                        capture.inputs(&changed.stages[at], None, &b)?;
-                        continue;
-                    };
-                    let hidden = dense.load(window)?;
-                    whole.inputs(kind, workspace, hidden, &mut a);
-                    let mut window = DenseWindow { inputs: &a, outputs: None };
-                    if kind.adds_to_stream() {
-                        let map = whole.map_to_stream(kind);
-                        y.resize(hidden.len());
-                        map.forward(workspace.compute(), &a, &mut y);
-                        window.outputs = (!map.has_bias()).then_some(&y);
-                        // The dense layer does not change, so its stream can advance immediately.
-                        add_to_stream(workspace, &y, hidden);
-                        dense.store()?;
-                    }
-                    capture.inputs(&changed.stages[at], Some(window), &b)?;
-                }
-                capture.finish(&mut changed.stages[at])?;
-                if kind.adds_to_stream() {
-                    add(&changed, kind, workspace, &mut pruned)?;
-                }
+            // The capture changes this copy; the dense layer stays as it is. They share the weights that are equal.
+            let pruned = Layer::clone(&dense);
+            let mut layers = Layers { pruned, dense: Some(dense) };
+            for at in 0..layers.pruned.stages.len() {
+                self.stage(&mut layers, at, &mut both, capture)?;
             }
             capture.finish_layer(index)?;
         }
         Ok(())
     }
+
+    /// Shows the stage at `at` of the two layers, and carries the streams past it.
+    fn stage<C: Capture>(
+        &self,
+        layers: &mut Layers,
+        at: usize,
+        both: &mut Both,
+        capture: &mut C,
+    ) -> Result<(), C::Error> {
+        let kept = self.show(layers, at, both, capture)?;
+        if at + 1 == layers.pruned.stages.len() {
+            layers.dense = None;
+        }
+        let stage = &mut layers.pruned.stages[at];
+        let kind = stage.kind;
+        capture.finish(stage)?;
+        if kind.adds_to_stream() {
+            self.advance_pruned(&layers.pruned, kind, both, kept)?;
+        }
+        Ok(())
+    }
+
+    /// Shows a stage, and carries the dense stream past it. Returns what is kept of the inputs, for each batch.
+    fn show<C: Capture>(
+        &self,
+        layers: &Layers,
+        at: usize,
+        both: &mut Both,
+        capture: &mut C,
+    ) -> Result<Vec<Buffer>, C::Error> {
+        let workspace = self.workspace;
+        let stage = &layers.pruned.stages[at];
+        let kind = stage.kind;
+        let mut kept = Vec::new();
+        let (mut x, mut of_dense, mut y) = <(Buffer, Buffer, Buffer)>::default();
+        for batch in &both.batches {
+            let mut dense = None;
+            if let (Some(stream), Some(layer)) = (&mut both.dense, &layers.dense) {
+                let hidden = stream.load(batch.clone())?;
+                inputs(layer, kind, workspace, (hidden, &mut of_dense));
+                let mut outputs = None;
+                if kind.adds_to_stream() {
+                    // The dense layer does not change, so its stream can advance immediately.
+                    advance(layer, kind, workspace, (&of_dense, &mut y, hidden));
+                    stream.store()?;
+                    outputs = (!layer.map_to_stream(kind).has_bias()).then_some(&y[..]);
+                }
+                dense = Some(ShownDense { inputs: &of_dense, outputs });
+            }
+            inputs(&layers.pruned, kind, workspace, (both.pruned.load(batch.clone())?, &mut x));
+            capture.inputs(stage, Shown { windows: batch.len(), pruned: &x, dense })?;
+            if kind.adds_to_stream() && self.pruned_inputs == PrunedInputs::Kept {
+                kept.push(std::mem::take(&mut x));
+            }
+        }
+        Ok(kept)
+    }
+
+    /// Carries the pruned stream past a stage. `kept`: the inputs of its map for each batch, unless they are computed
+    /// again.
+    fn advance_pruned(
+        &self,
+        layer: &Layer,
+        kind: StageKind,
+        both: &mut Both,
+        kept: Vec<Buffer>,
+    ) -> Result<(), Error> {
+        let workspace = self.workspace;
+        layer.prepare(workspace.compute());
+        let (mut x, mut y) = <(Buffer, Buffer)>::default();
+        let mut kept = kept.into_iter();
+        for batch in &both.batches {
+            let hidden = both.pruned.load(batch.clone())?;
+            match kept.next() {
+                Some(kept) => x = kept,
+                None => inputs(layer, kind, workspace, (hidden, &mut x)),
+            }
+            advance(layer, kind, workspace, (&x, &mut y, hidden));
+            both.pruned.store()?;
+        }
+        Ok(())
+    }
 }
 
-/// Adds the outputs of a stage to the residual stream of every window, in parallel over windows.
-fn add(
+/// A layer of both models.
+struct Layers {
+    pruned: Layer,
+    /// Absent once the dense stream has passed its last stage.
+    dense: Option<Arc<Layer>>,
+}
+
+/// The two residual streams, and the batches in which they are computed.
+struct Both {
+    pruned: Stream,
+    dense: Option<Stream>,
+    batches: Vec<Range<usize>>,
+}
+
+/// Computes the inputs `x` `[tokens, inputs]` of a stage's maps for a batch of windows.
+fn inputs(
     layer: &Layer,
-    stage: StageKind,
+    kind: StageKind,
     workspace: &Workspace<'_>,
-    stream: &mut Stream,
-) -> Result<(), Error> {
-    layer.prepare(workspace.compute());
-    stream.change_each(workspace.compute(), |hidden| {
-        let mut x = Buffer::default();
-        layer.inputs(stage, workspace, hidden, &mut x);
-        layer.add_outputs(stage, workspace, &x, hidden);
-    })
+    (hidden, x): (&mut [Vec<f32>], &mut Buffer),
+) {
+    let widths = [layer.hidden(), layer.input_width(kind)];
+    each_window(workspace.compute(), hidden, (x, widths), |hidden, x| {
+        layer.inputs(kind, workspace, hidden, x);
+    });
+}
+
+/// Adds the outputs `y` of the stage's map, whose inputs are `x`, to the stream of a batch of windows.
+fn advance(
+    layer: &Layer,
+    kind: StageKind,
+    workspace: &Workspace<'_>,
+    (x, y, hidden): (&Buffer, &mut Buffer, &mut [Vec<f32>]),
+) {
+    let map = layer.map_to_stream(kind);
+    y.resize(x.len() / map.inputs() * map.outputs());
+    map.forward(workspace.compute(), x, y);
+    let mut rest = &y[..];
+    let outputs = hidden.iter().map(|hidden| {
+        let (outputs, after) = rest.split_at(hidden.len());
+        rest = after;
+        outputs
+    });
+    let outputs: Vec<&[f32]> = outputs.collect();
+    workspace.compute().each_chunk(hidden, 1, |window, hidden| {
+        vector::add(&mut hidden[0], outputs[window]);
+    });
 }

@@ -15,6 +15,7 @@ are read, used and dropped, so that memory holds one layer instead of the model;
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
 
+mod batches;
 mod capture;
 mod decoder;
 mod error;
@@ -24,7 +25,8 @@ mod open;
 mod sensitivity;
 mod streams;
 
-pub use capture::{Capture, DenseWindow, Walk};
+pub use batches::BATCH_TOKENS;
+pub use capture::{Capture, PrunedInputs, Shown, ShownDense, Walk};
 pub use decoder::{Decoder, Residency};
 pub use error::Error;
 pub use generation::Generation;

@@ -1,15 +1,15 @@
 /*!
 Residual streams, in memory or in a scratch file.
 
-In: windows of float32, one after the other. Out: the same, one at a time, to look at and to change. A file holds the
+In: windows of float32, one after the other. Out: the same, a batch at a time, to look at and to change. A file holds the
 bytes that memory would, so nothing that is computed from them depends on the place.
 */
 
+use std::ops::Range;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use physarium_checkpoint::{ScratchFile, ScratchPiece};
-use physarium_kernels::Compute;
 
 use crate::decoder::Decoder;
 use crate::error::Result;
@@ -115,18 +115,18 @@ pub(crate) enum Stream {
 }
 
 impl Stream {
-    /// A window's stream.
+    /// The streams of some windows.
     ///
     /// # Errors
     /// `Checkpoint` if the file cannot be read.
-    pub fn load(&mut self, window: usize) -> Result<&mut [f32]> {
+    pub fn load(&mut self, windows: Range<usize>) -> Result<&mut [Vec<f32>]> {
         match self {
-            Stream::Memory(windows) => Ok(&mut windows[window]),
-            Stream::File(file) => file.load(window),
+            Stream::Memory(all) => Ok(&mut all[windows]),
+            Stream::File(file) => file.load(windows),
         }
     }
 
-    /// Keeps what was changed in the window that was loaded last.
+    /// Keeps what was changed in the windows that were loaded last.
     ///
     /// # Errors
     /// `Checkpoint` if the file cannot be written.
@@ -134,24 +134,6 @@ impl Stream {
         match self {
             Stream::Memory(_) => Ok(()),
             Stream::File(file) => file.store(),
-        }
-    }
-
-    /// Changes the stream of every window, in parallel over windows.
-    ///
-    /// # Errors
-    /// `Checkpoint` if the file cannot be read or written.
-    pub fn change_each(
-        &mut self,
-        compute: &Compute,
-        change: impl Fn(&mut [f32]) + Sync + Send,
-    ) -> Result<()> {
-        match self {
-            Stream::Memory(windows) => {
-                compute.each_chunk(windows, 1, |_, hidden| change(&mut hidden[0]));
-                Ok(())
-            }
-            Stream::File(file) => file.change_each(compute, change),
         }
     }
 }
@@ -162,8 +144,8 @@ pub(crate) struct StreamFile {
     windows: Vec<StoredWindow>,
     /// Where the next window begins.
     end: u64,
-    /// The window that was loaded last.
-    loaded: (usize, Vec<f32>),
+    /// The windows that were loaded last: the first, and their streams.
+    loaded: (usize, Vec<Vec<f32>>),
 }
 
 struct StoredWindow {
@@ -190,40 +172,22 @@ impl StreamFile {
         Ok(())
     }
 
-    fn load(&mut self, window: usize) -> Result<&mut [f32]> {
-        let (loaded, hidden) = &mut self.loaded;
-        *loaded = window;
-        self.windows[window].read(&self.file, hidden)?;
-        Ok(hidden)
+    fn load(&mut self, windows: Range<usize>) -> Result<&mut [Vec<f32>]> {
+        let (first, loaded) = &mut self.loaded;
+        *first = windows.start;
+        loaded.resize(windows.len(), Vec::new());
+        for (window, hidden) in self.windows[windows].iter().zip(&mut *loaded) {
+            window.read(&self.file, hidden)?;
+        }
+        Ok(loaded)
     }
 
     fn store(&mut self) -> Result<()> {
-        let (window, hidden) = &self.loaded;
-        self.windows[*window].write(&self.file, hidden)
-    }
-
-    fn change_each(
-        &mut self,
-        compute: &Compute,
-        change: impl Fn(&mut [f32]) + Sync + Send,
-    ) -> Result<()> {
-        let (file, failed) = (&self.file, Mutex::new(None));
-        let first_error = || failed.lock().unwrap_or_else(PoisonError::into_inner);
-        compute.each_chunk(&mut self.windows, 1, |_, window| {
-            if first_error().is_some() {
-                return;
-            }
-            let mut hidden = Vec::new();
-            let read = window[0].read(file, &mut hidden);
-            let written = read.and_then(|()| {
-                change(&mut hidden);
-                window[0].write(file, &hidden)
-            });
-            if let Err(e) = written {
-                first_error().get_or_insert(e);
-            }
-        });
-        failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+        let (first, loaded) = &self.loaded;
+        for (window, hidden) in self.windows[*first..].iter_mut().zip(loaded) {
+            window.write(&self.file, hidden)?;
+        }
+        Ok(())
     }
 }
 

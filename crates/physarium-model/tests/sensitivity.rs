@@ -39,8 +39,8 @@ fn measure_with(
     let workspace = Workspace::new(compute, decoder.config(), WINDOW);
     let windows: Vec<&[u32]> = tokens.chunks(WINDOW).collect();
     let mut steps = 0;
-    let step = || -> Result<(), Error> {
-        steps += 1;
+    let step = |windows| -> Result<(), Error> {
+        steps += windows;
         Ok(())
     };
     let text = Labelled { windows: &windows, labels };

@@ -1,4 +1,5 @@
-//! Residual streams in a file give the same activations as those in memory, bit for bit, and leave nothing behind.
+//! Residual streams in a file give the same activations as those in memory, and inputs that are kept the same as those that
+//! are computed twice, bit for bit. A file leaves nothing behind.
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 use std::fs;
@@ -7,9 +8,12 @@ use std::path::Path;
 
 use physarium_checkpoint::{ErrorKind, Map, Site};
 use physarium_model::{
-    Capture, Compute, Decoder, Dense, DenseWindow, Error, Linear, Residency, Stage, StreamPlace,
-    Walk, Workspace,
+    Capture, Compute, Decoder, Dense, Error, Linear, PrunedInputs, Residency, Shown, Stage,
+    StreamPlace, Walk, Workspace,
 };
+
+/// Tokens of a walk: two batches of windows.
+const TOKENS: u32 = 2731;
 
 /// Keeps all inputs, and replaces each o by zeros.
 struct Inputs<F> {
@@ -31,12 +35,8 @@ impl<F: FnMut(usize)> Capture for Inputs<F> {
         Ok(())
     }
 
-    fn inputs(
-        &mut self,
-        _: &Stage,
-        dense: Option<DenseWindow<'_>>,
-        pruned: &[f32],
-    ) -> Result<(), Error> {
+    fn inputs(&mut self, _: &Stage, shown: Shown<'_>) -> Result<(), Error> {
+        let Shown { pruned, dense, .. } = shown;
         assert_eq!(dense.is_some(), self.wants_dense);
         let bits = |inputs: &[f32]| inputs.iter().map(|input| input.to_bits()).collect();
         self.all.extend(dense.map(|dense| bits(dense.inputs)));
@@ -60,9 +60,9 @@ impl<F: FnMut(usize)> Capture for Inputs<F> {
     }
 }
 
-/// The inputs of a walk in windows of different lengths.
+/// The inputs of a walk in batches of windows of different lengths.
 fn walk(
-    streams: StreamPlace<'_>,
+    (streams, pruned_inputs): (StreamPlace<'_>, PrunedInputs),
     threads: usize,
     wants_dense: bool,
     before: impl FnMut(usize),
@@ -70,12 +70,12 @@ fn walk(
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/qwen3");
     let decoder = Decoder::open(&dir, Residency::Streamed)?;
     let compute = Compute::new(threads).unwrap();
-    let workspace = Workspace::new(&compute, decoder.config(), 40);
-    let tokens: Vec<u32> = (0..131).map(|token| token * 7 % 60).collect();
-    let windows: Vec<&[u32]> = tokens.chunks(40).collect();
+    let workspace = Workspace::new(&compute, decoder.config(), 900);
+    let tokens: Vec<u32> = (0..TOKENS).map(|token| token * 7 % 60).collect();
+    let windows: Vec<&[u32]> = tokens.chunks(900).collect();
     let mut inputs = Inputs { wants_dense, all: Vec::new(), before };
     let (decoder, windows, workspace) = (&decoder, &windows[..], &workspace);
-    Walk { decoder, windows, workspace, streams }.run(&mut inputs)?;
+    Walk { decoder, windows, workspace, streams, pruned_inputs }.run(&mut inputs)?;
     Ok(inputs.all)
 }
 
@@ -85,7 +85,8 @@ fn a_file_gives_the_same_bits_as_memory() {
     let (path, other) = (dir.path().join("streams"), dir.path().join("other"));
     fs::write(&other, "kept").unwrap();
     for wants_dense in [false, true] {
-        let expected = walk(StreamPlace::Memory, 1, wants_dense, |_| ()).unwrap();
+        let expected =
+            walk((StreamPlace::Memory, PrunedInputs::Kept), 1, wants_dense, |_| ()).unwrap();
         for threads in [1, 2, 5] {
             // What a killed run left, or a link, is not used.
             fs::write(&path, "torn").unwrap();
@@ -95,10 +96,11 @@ fn a_file_gives_the_same_bits_as_memory() {
             }
             let mut sizes = Vec::new();
             let size = |_: usize| sizes.push(path.symlink_metadata().unwrap().len());
-            let found = walk(StreamPlace::File(&path), threads, wants_dense, size).unwrap();
+            let place = (StreamPlace::File(&path), PrunedInputs::ComputedTwice);
+            let found = walk(place, threads, wants_dense, size).unwrap();
             assert!(found == expected, "{threads} threads, dense stream: {wants_dense}");
             let hidden = 32;
-            let bytes = 131 * hidden * 4 * if wants_dense { 2 } else { 1 };
+            let bytes = u64::from(TOKENS) * hidden * 4 * if wants_dense { 2 } else { 1 };
             assert!(sizes.iter().all(|size| *size == bytes), "{sizes:?}, not {bytes}");
             assert!(path.symlink_metadata().is_err());
             assert_eq!(fs::read(&other).unwrap(), b"kept");
@@ -119,7 +121,8 @@ fn bytes_that_others_changed_are_an_error() {
                 fs::write(&path, bytes).unwrap();
             }
         };
-        let error = walk(StreamPlace::File(&path), threads, false, change).unwrap_err();
+        let error = walk((StreamPlace::File(&path), PrunedInputs::Kept), threads, false, change)
+            .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Output);
         let error = error.to_string();
         assert!(error.contains("streams: scratch file of this run, "), "{error}");

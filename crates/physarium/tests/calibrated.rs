@@ -18,7 +18,8 @@ struct StopAfter {
 impl Progress for StopAfter {
     fn event(&mut self, event: Event<'_>) {
         if let Event::LayerStep = event {
-            self.steps -= 1;
+            // Windows of a batch are told of together.
+            self.steps = self.steps.saturating_sub(1);
             if self.steps == 0 {
                 self.cancel.raise();
             }

@@ -112,7 +112,7 @@ fn products(arguments: &Arguments) -> anyhow::Result<()> {
     };
     let gram = |[tokens, width]: [usize; 2]| {
         let x = vec![0.37; tokens * width];
-        let mut sums = Gram::new(&compute, width);
+        let mut sums = Gram::new(width);
         rate(2 * tokens * width * width, || sums.add(&compute, black_box(&x)))
     };
     let peak = step(LARGE).max(step(LARGE));

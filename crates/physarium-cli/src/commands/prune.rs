@@ -9,6 +9,7 @@ use physarium::checkpoint::{
     Action, Amount, Disposition, Found, LinkPolicy, Occupant, Overwrite, Resume, TargetPlan,
     encoded_projections, printable,
 };
+use physarium::model::PrunedInputs;
 use physarium::{
     Options, Output, Streams, Strictness, Summary, Surgery, method_in_words, peak_resident_bytes,
 };
@@ -224,13 +225,19 @@ fn dry_run_text(surgery: &Surgery, time: Option<Duration>, out: &Path) -> String
         ),
         None => String::new(),
     };
+    let inputs = match (surgery.memory.streams, surgery.memory.pruned_inputs) {
+        (Some(_), PrunedInputs::ComputedTwice) => {
+            "inputs of o and down: computed twice, as memory has no room for them\n"
+        }
+        (Some(_), PrunedInputs::Kept) | (None, _) => "",
+    };
     let bound = if surgery.recipe.needs().calibration.is_some() { "about" } else { "at most" };
     format!(
         "would prune {} of {} tensors: {} of {} elements ({})\n\
          method: {method}\n\
          would write {} to {}\n\
          memory: {bound} {} resident with {workers} worker threads{allowed}\n\
-         {streams}\
+         {streams}{inputs}\
          time: {time}\n",
         surgery.plan.targets().count(),
         surgery.plan.tensors.len(),
@@ -284,6 +291,10 @@ fn dry_run_json(surgery: &Surgery, time: Option<Duration>) -> serde_json::Value 
         "streams": surgery.memory.streams.map(|streams| match streams {
             Streams::Memory(bytes) => json!({"bytes": bytes, "kept_in": "memory"}),
             Streams::File(bytes) => json!({"bytes": bytes, "kept_in": "file"}),
+        }),
+        "pruned_inputs": surgery.memory.streams.map(|_| match surgery.memory.pruned_inputs {
+            PrunedInputs::Kept => "kept",
+            PrunedInputs::ComputedTwice => "computed twice",
         }),
         "workers": surgery.memory.workers,
         "seconds": time.map(|time| time.as_secs_f64()),

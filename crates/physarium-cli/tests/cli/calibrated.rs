@@ -127,7 +127,7 @@ fn a_run_is_repeated_from_its_manifest_or_a_recipe() {
 fn methods_are_compared_in_one_table() {
     let work = work();
     let all = "--methods magnitude,magnitude-flow,wanda,activation-flow --sparsity 0.5 --pattern 2:4 \
-               --allocation uniform,flow";
+               --allocation uniform,flow --effort quick,standard";
     let table = work.ok(&format!(
         "compare demo --out table --text text.txt --eval-window 256 {all} {CALIBRATION}"
     ));
@@ -137,11 +137,14 @@ fn methods_are_compared_in_one_table() {
         "magnitude-flow-0.5",
         "wanda-0.5",
         "wanda-0.5-allocated",
+        "activation-flow-0.5-quick",
         "activation-flow-0.5",
+        "activation-flow-0.5-allocated-quick",
         "activation-flow-0.5-allocated",
         "magnitude-2of4",
         "magnitude-flow-2of4",
         "wanda-2of4",
+        "activation-flow-2of4-quick",
         "activation-flow-2of4",
     ];
     let rows: Vec<&str> =

@@ -215,6 +215,7 @@ fn conflicting_options_and_options_without_effect_are_refused() {
         ("", "at least one --sparsity S"),
         ("--methods magnitude --sparsity 0.5 --allocation flow", "--allocation has no effect"),
         ("--methods magnitude --sparsity 0.5 --window 64", "--window has no effect"),
+        ("--methods wanda --sparsity 0.5 --effort quick", "--effort has no effect"),
         ("--methods magnitude --pattern 2:4 --calibration c.txt", "--calibration has no effect"),
         ("--pattern 2:4 --allocation flow", "--allocation has no effect without --sparsity"),
     ] {

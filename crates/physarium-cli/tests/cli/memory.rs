@@ -40,6 +40,16 @@ fn least(work: &Work, run: &str) -> u64 {
     least.parse().unwrap()
 }
 
+/// Where a dry run says that residual streams are.
+fn kept_in(dry: &Value) -> &str {
+    dry["streams"]["kept_in"].as_str().unwrap()
+}
+
+/// What a dry run says of inputs that are needed twice.
+fn inputs(dry: &Value) -> &str {
+    dry["pruned_inputs"].as_str().unwrap()
+}
+
 fn files(dir: &Path) -> Vec<(String, Vec<u8>)> {
     let read = |entry: fs::DirEntry| {
         (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap())
@@ -49,10 +59,10 @@ fn files(dir: &Path) -> Vec<(String, Vec<u8>)> {
     all
 }
 
-/// The streams go to a file if a limit forces them to; the output and its records are the same, and the peak is within
-/// what was said and what was allowed.
+/// Inputs are computed twice, then the streams go to a file, if a limit forces that; the output and its records are the
+/// same, and the peak is within what was said and what was allowed.
 #[test]
-fn streams_in_a_file_change_no_byte() {
+fn a_limit_changes_no_byte() {
     let work = work();
     for method in METHODS {
         work.ok(&prune(method, "whole", 32_768));
@@ -60,26 +70,32 @@ fn streams_in_a_file_change_no_byte() {
         for threads in [1, 2] {
             let run = format!("{} --threads {threads}", prune(method, "out", 32_768));
             let dry = work.json(&format!("{run} --dry-run"));
-            assert_eq!(dry["streams"]["kept_in"], "memory", "{dry}");
+            assert_eq!((kept_in(&dry), inputs(&dry)), ("memory", "kept"), "{dry}");
             let streams = number(&dry["streams"], "bytes");
             let both = if method == "activation-flow" { 2 } else { 1 };
             assert_eq!(streams, both * 32_768 * 256 * 4);
-            let limit = number(&dry, "resident_bytes") - streams / 3;
-            let run = format!("{run} --memory {limit}");
-            let dry = work.json(&format!("{run} --dry-run"));
-            assert_eq!(dry["streams"]["kept_in"], "file", "{method}: {dry}");
-            assert_eq!(number(&dry["streams"], "bytes"), streams);
-            let said = number(&dry, "resident_bytes");
-            assert!(number(&dry, "workers") == threads && said <= limit, "{dry}");
-            assert_eq!(number(&dry, "memory_limit_bytes"), limit);
-            let ran = work.json(&run);
-            assert!(files(&work.path("out")) == expected, "{method}, {threads} threads");
-            // Only Linux tells the peak.
-            if let Some(used) = ran["peak_rss_bytes"].as_u64() {
-                let most = used + used / 4 + (64 << 20);
-                assert!((used..=most).contains(&said), "{method}: {said} said, {used} used");
+            let mut said = number(&dry, "resident_bytes");
+            for (less, places) in [
+                (16 << 20, ("memory", "computed twice")),
+                (streams / 3, ("file", "computed twice")),
+            ] {
+                let limit = said - less;
+                let run = format!("{run} --memory {limit}");
+                let dry = work.json(&format!("{run} --dry-run"));
+                assert_eq!((kept_in(&dry), inputs(&dry)), places, "{method}: {dry}");
+                assert_eq!(number(&dry["streams"], "bytes"), streams);
+                said = number(&dry, "resident_bytes");
+                assert!(number(&dry, "workers") == threads && said <= limit, "{dry}");
+                assert_eq!(number(&dry, "memory_limit_bytes"), limit);
+                let ran = work.json(&run);
+                assert!(files(&work.path("out")) == expected, "{method}, {threads} threads");
+                // Only Linux tells the peak.
+                if let Some(used) = ran["peak_rss_bytes"].as_u64() {
+                    let most = used + used / 4 + (64 << 20);
+                    assert!((used..=most).contains(&said), "{method}: {said} said, {used} used");
+                }
+                fs::remove_dir_all(work.path("out")).unwrap();
             }
-            fs::remove_dir_all(work.path("out")).unwrap();
         }
         fs::remove_dir_all(work.path("whole")).unwrap();
     }
@@ -125,8 +141,15 @@ fn a_dry_run_says_what_goes_where() {
     let said = work.ok(&dry);
     assert!(said.contains("\nresidual streams: 33.55 MB in memory\n"), "{said}");
     assert!(said.contains(" resident with ") && !said.contains("scratch"), "{said}");
-    let needed = number(&work.json(&format!("{dry} --format json")), "resident_bytes");
-    let limit = (needed - 33_554_432 / 3) / 1_000_000;
+    let needed = |run: &str| number(&work.json(&format!("{run} --format json")), "resident_bytes");
+    let twice = format!("{dry} --memory {}", needed(&dry) - (16 << 20));
+    let said = work.ok(&twice);
+    assert!(
+        said.contains("\ninputs of o and down: computed twice, as memory has no room"),
+        "{said}"
+    );
+    assert!(said.contains("\nresidual streams: 33.55 MB in memory\n"), "{said}");
+    let limit = (needed(&twice) - 33_554_432 / 3) / 1_000_000;
     let said = work.ok(&format!("{dry} --memory {limit}MB"));
     assert!(said.contains("\nresidual streams: 33.55 MB in a scratch file"), "{said}");
     assert!(said.contains(&format!(", of {limit}.00 MB allowed\n")), "{said}");

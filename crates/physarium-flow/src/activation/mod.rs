@@ -1,9 +1,9 @@
 /*!
 Activation-aware pruning: a Gram matrix of a projection's inputs represents the calibration text.
 
-In: float32 weights `[rows, cols]`, the Gram matrix `[cols, cols]` of the inputs that the pruned projection
-will see, and optionally what its outputs should be and a cost for each of them ([`Problem`]). Out: weights with the
-requested zeros ([`Solution`]).
+In: float32 weights `[rows, cols]` and the Gram matrix `[cols, cols]` of the inputs that the pruned projection
+will see ([`Problem`]); for the activation flow also what its outputs should be and a cost for each of them ([`Projection`]). Out:
+weights with the requested zeros ([`Solution`]).
 
 * [`wanda`] prunes by |w| ‖x‖ and changes no other weight (Sun et al. 2023, arXiv 2306.11695).
 * [`sparsegpt`] prunes column by column and updates the remaining weights to compensate (Frantar and
@@ -16,13 +16,9 @@ All of them end with [`Unsolved::Stopped`] soon after their [`Compute`](physariu
 [`rounded`] is the way from a solution's float32 weights to the bits of their own format.
 */
 
-mod adaptation;
-mod conjugate_gradients;
-mod flow;
 mod keep;
 mod network;
 mod order;
-mod parameters;
 mod problem;
 mod rounding;
 mod sparsegpt;
@@ -30,8 +26,11 @@ mod wanda;
 
 pub use keep::Keep;
 pub use network::FlowNetwork;
-pub use parameters::ActivationFlow;
-pub use problem::{Inputs, Problem, Solution, Target, Unsolved};
+pub use network::parameters::ActivationFlow;
+pub use network::projection::{Projection, Target};
+
+pub use problem::{Inputs, Problem, Solution, Unsolved};
+
 pub use rounding::rounded;
 pub use sparsegpt::sparsegpt;
 pub use wanda::wanda;

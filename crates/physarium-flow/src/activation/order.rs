@@ -17,9 +17,13 @@ pub(super) struct Order<'a> {
 }
 
 impl<'a> Order<'a> {
-    pub(super) fn new(problem: &Problem<'a>) -> Order<'a> {
+    pub(super) fn new(weights: &'a [f32], dead: Vec<bool>) -> Order<'a> {
+        Order { weights, cols: dead.len(), dead }
+    }
+
+    pub(super) fn of(problem: &Problem<'a>) -> Order<'a> {
         let dead = problem.inputs.diagonal().map(|power| power == 0.0).collect();
-        Order { weights: problem.weights, cols: problem.cols(), dead }
+        Order::new(problem.weights, dead)
     }
 
     /// The rank of the weight at row-major position `at`, which is `now` after updates. `score` is what it costs to

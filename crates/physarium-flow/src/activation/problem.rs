@@ -1,8 +1,8 @@
 /*!
 What an activation-aware method is given, and what it returns.
 
-A [`Problem`] is one projection with statistics of its inputs and outputs on the calibration text; a
-[`Solution`] is the pruned projection.
+A [`Problem`] is one projection with statistics of its inputs on the calibration text; a [`Solution`] is the pruned
+projection.
 */
 
 use physarium_kernels::{Compute, Precision, Symmetric};
@@ -20,31 +20,14 @@ pub struct Inputs<'a> {
     pub gram: &'a [f32],
 }
 
-/// The outputs that a pruned projection is to reproduce. Only the activation flow distinguishes them.
-#[derive(Debug, Clone, Copy)]
-pub enum Target<'a> {
-    /// Those of its own weights for the same inputs: X Wᵀ.
-    Own,
-    /// X_dense Wᵀ, those of the dense model, given as X_denseᵀX ÷ tokens `[cols, cols]`; X_dense `[tokens, cols]` are the
-    /// inputs in the dense model.
-    CrossGram(&'a [f32]),
-    /// Any outputs Y `[tokens, rows]`, given as YᵀX ÷ tokens `[rows, cols]`.
-    Outputs(&'a [f32]),
-}
-
-/// One projection with statistics of its inputs and outputs.
+/// One projection with statistics of its inputs. A pruned projection is to have the outputs of its own weights for the same
+/// inputs.
 #[derive(Debug, Clone, Copy)]
 pub struct Problem<'a> {
     /// Weights `[rows, cols]`: outputs by inputs.
     pub weights: &'a [f32],
     /// Its inputs.
     pub inputs: Inputs<'a>,
-    /// What it is to reproduce.
-    pub target: Target<'a>,
-    /// Fisher information of each output `[rows]`: the mean square of the loss gradient at the output, which
-    /// is what a squared error of that output costs the model. Only ratios between outputs matter. With
-    /// `None` all outputs cost the same. Only the activation flow uses it.
-    pub output_costs: Option<&'a [f32]>,
 }
 
 /// A pruned projection.
@@ -99,11 +82,16 @@ impl Inputs<'_> {
         self.diagonal().filter(|power| *power == 0.0).count()
     }
 
-    /// The term added to the diagonal of the Gram matrix, which makes a singular matrix invertible.
+    /// The term added to the diagonal of the Gram matrix.
     pub(super) fn damping(&self) -> f64 {
-        let sum: f64 = self.diagonal().map(f64::from).sum();
-        (DAMPING * sum / self.cols as f64).max(1e-30)
+        damping(self.diagonal(), self.cols)
     }
+}
+
+/// The term added to the diagonal of a Gram matrix, which makes a singular matrix invertible.
+pub(super) fn damping(diagonal: impl Iterator<Item = f32>, cols: usize) -> f64 {
+    let sum: f64 = diagonal.map(f64::from).sum();
+    (DAMPING * sum / cols as f64).max(1e-30)
 }
 
 impl Problem<'_> {
@@ -113,13 +101,6 @@ impl Problem<'_> {
         self.inputs.check();
         let cols = self.cols();
         assert!(self.weights.len().is_multiple_of(cols), "weights: not rows of {cols}");
-        match self.target {
-            Target::Own => {}
-            Target::CrossGram(cross) => assert_eq!(cross.len(), cols * cols, "cross Gram matrix"),
-            Target::Outputs(demand) => assert_eq!(demand.len(), self.weights.len(), "demand"),
-        }
-        let is_column = |costs: &[f32]| costs.len() == self.rows();
-        assert!(self.output_costs.is_none_or(is_column), "output costs: not {}", self.rows());
     }
 
     /// Number of inputs.
@@ -141,24 +122,23 @@ impl Problem<'_> {
     pub fn output_error(&self, compute: &Compute, pruned: &[f32]) -> f64 {
         self.check();
         let gram = Symmetric::new(compute, self.inputs.gram.to_vec(), self.cols());
-        self.error_by(pruned, |rows| {
+        relative_error([self.weights, pruned], |rows| {
             let mut product = vec![0.0; rows.len()];
             gram.multiply(compute, rows, Precision::Full, &mut product);
             dot(rows, &product)
         })
     }
+}
 
-    /// The same, with the sum of squared outputs of any weights.
-    pub(super) fn error_by(&self, pruned: &[f32], power: impl Fn(&[f32]) -> f64) -> f64 {
-        assert_eq!(pruned.len(), self.weights.len(), "pruned weights");
-        let change: Vec<f32> =
-            pruned.iter().zip(self.weights).map(|(new, old)| new - old).collect();
-        let (total, change) = (power(self.weights), power(&change));
-        match total.is_finite() && change.is_finite() {
-            // Not `max`: of zeros of two signs it may give either.
-            true if total > 0.0 && change > 0.0 => change / total,
-            true => 0.0,
-            false => f64::NAN,
-        }
+/// The relative squared error of the outputs of pruned weights; `power` is the sum of squared outputs of any weights.
+pub(super) fn relative_error([weights, pruned]: [&[f32]; 2], power: impl Fn(&[f32]) -> f64) -> f64 {
+    assert_eq!(pruned.len(), weights.len(), "pruned weights");
+    let change: Vec<f32> = pruned.iter().zip(weights).map(|(new, old)| new - old).collect();
+    let (total, change) = (power(weights), power(&change));
+    match total.is_finite() && change.is_finite() {
+        // Not `max`: of zeros of two signs it may give either.
+        true if total > 0.0 && change > 0.0 => change / total,
+        true => 0.0,
+        false => f64::NAN,
     }
 }

@@ -1,7 +1,7 @@
 /*!
 SparseGPT (Frantar and Alistarh 2023, arXiv 2301.00774), algorithm 1 of the paper.
 
-In: a [`Problem`], of which the weights and `inputs` are used. Out: a [`Solution`], unless the damped Gram matrix has no Cholesky factor.
+In: a [`Problem`]. Out: a [`Solution`], unless the damped Gram matrix has no Cholesky factor.
 
 Columns are processed from left to right in blocks of 128. When a weight is pruned, the columns to its right
 are updated to compensate, using the rows of the upper Cholesky factor of the inverse of the damped Gram
@@ -23,8 +23,7 @@ const BLOCK: usize = 128;
 /// Number of rows that one task processes.
 const ROWS: usize = 32;
 
-/// Prunes a projection. The target outputs are those of the weights on the same inputs:
-/// `problem.target` is not used.
+/// Prunes a projection.
 ///
 /// # Errors
 /// `NotPositiveDefinite` if the damped Gram matrix has no Cholesky factor; `Stopped` if `compute` is, which is asked
@@ -38,7 +37,7 @@ pub fn sparsegpt(
     keep: Keep,
 ) -> Result<Solution, Unsolved> {
     problem.check();
-    let order = Order::new(problem);
+    let order = Order::of(problem);
     let weights = match keep {
         Keep::AllBut(zeros) => {
             let free = (0..problem.weights.len()).filter(|at| order.is_free(*at)).count();

@@ -1,7 +1,7 @@
 /*!
 Wanda (Sun et al. 2023, arXiv 2306.11695): prunes the weights with the smallest |w| ‖x‖ of each row.
 
-In: a [`Problem`], of which the weights and `inputs` are used. Out: a [`Solution`] whose remaining weights are unchanged.
+In: a [`Problem`]. Out: a [`Solution`] whose remaining weights are unchanged.
 */
 
 use physarium_kernels::Compute;
@@ -23,7 +23,7 @@ const ROWS: usize = 32;
 /// If the lengths of the slices do not match.
 pub fn wanda(compute: &Compute, problem: &Problem<'_>, keep: Keep) -> Result<Solution, Unsolved> {
     problem.check();
-    let (cols, order) = (problem.cols(), Order::new(problem));
+    let (cols, order) = (problem.cols(), Order::of(problem));
     let norms: Vec<f32> = problem.inputs.diagonal().map(f32::sqrt).collect();
     let mut weights = problem.weights.to_vec();
     let shares = match keep {

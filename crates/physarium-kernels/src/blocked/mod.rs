@@ -32,7 +32,7 @@ mod product;
 mod tile;
 mod vector;
 
-pub(crate) use operands::{Factor, Target, Update};
+pub(crate) use operands::{Factor, PerTask, Target, Update};
 pub(crate) use product::product;
 
 /// Number of terms of a sum that are one chain.

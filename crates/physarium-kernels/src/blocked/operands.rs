@@ -38,3 +38,15 @@ pub(crate) struct Target<N = f32> {
     pub(crate) stride: usize,
     pub(crate) update: Update,
 }
+
+/// A result whose parts are accessed by tasks on different threads, each its own.
+pub(crate) struct PerTask<N = f32>(pub(crate) Target<N>);
+
+// SAFETY: only `unsafe` code accesses the elements; it says which ones are a task's own.
+unsafe impl<N> Sync for PerTask<N> {}
+
+impl<N: Copy> PerTask<N> {
+    pub(crate) fn get(&self) -> Target<N> {
+        self.0
+    }
+}

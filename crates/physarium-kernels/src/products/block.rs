@@ -11,6 +11,9 @@ use crate::blocked::{Factor, Target, product};
 use crate::matvec::VectorKind;
 use crate::weights::{Dense, Weights};
 
+/// Fewest outputs whose weights are widened at once: with fewer, a product is slow.
+const WIDENED_OUTPUTS: usize = 32;
+
 /// Rows of activations `[rows, width]`.
 #[derive(Clone, Copy)]
 pub(super) struct Rows<'a> {
@@ -53,12 +56,12 @@ impl<'a> Block<'a> {
         /// Number of weights that are widened at once, so that they stay in a cache.
         const WIDENED: usize = 1 << 19;
         let inputs = self.map.inputs;
-        let at_once = (WIDENED / inputs).clamp(1, self.outputs.len());
+        let at_once = (WIDENED / inputs).max(WIDENED_OUTPUTS).min(self.outputs.len());
         let mut widened = Vec::new();
         for begin in self.outputs.clone().step_by(at_once) {
             let cols = at_once.min(self.outputs.end - begin);
             let here = begin * inputs..(begin + cols) * inputs;
-            let weights = match &self.map.weights {
+            let weights = match &*self.map.weights {
                 Weights::Dense(Dense::F32(weights)) => &weights[here],
                 other => {
                     widened.resize(cols * inputs, 0.0);

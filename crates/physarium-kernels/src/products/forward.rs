@@ -10,10 +10,14 @@ kept. Blocks have the same bounds for any number of threads. A single row is a m
 use super::block::{Block, Rows};
 use super::linear::Linear;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-use super::on_tiles::run_on_tiles;
+use super::on_tiles::forward::run_on_tiles;
 use super::one_row::forward_one_row;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+use crate::arithmetic::Precision;
 use crate::blocked::{Target, Update};
 use crate::compute::Compute;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+use crate::tiles::Terms;
 
 impl Linear {
     /// Writes the value of the map for each row of `x` `[rows, inputs]` to `y` `[rows, outputs]`.
@@ -30,16 +34,6 @@ impl Linear {
 /// # Panics
 /// As [`Linear::forward`].
 pub fn forward_all(compute: &Compute, x: &[f32], maps: &mut [(&Linear, &mut [f32])]) {
-    forward_update(compute, x, maps, Update::Replace);
-}
-
-/// As [`forward_all`]; the products replace the results, or are added to them.
-pub(super) fn forward_update(
-    compute: &Compute,
-    x: &[f32],
-    maps: &mut [(&Linear, &mut [f32])],
-    update: Update,
-) {
     let Some(width) = maps.first().map(|(map, _)| map.inputs) else { return };
     assert!(x.len().is_multiple_of(width), "activations are not whole rows");
     let x = Rows { values: x, width };
@@ -47,20 +41,24 @@ pub(super) fn forward_update(
     if rows == 0 {
         return;
     }
-    if rows == 1 && update == Update::Replace {
+    if rows == 1 {
         return forward_one_row(compute, x.values, maps);
     }
     let mut blocks = Vec::new();
     for (map, y) in maps.iter_mut() {
         assert_eq!(map.inputs, width, "maps of the same rows");
         assert_eq!(Some(y.len()), rows.checked_mul(map.outputs), "result of {rows} rows");
-        blocks
-            .extend(Block::of(map, Target { begin: y.as_mut_ptr(), stride: map.outputs, update }));
+        let (begin, update) = (y.as_mut_ptr(), Update::Replace);
+        blocks.extend(Block::of(map, Target { begin, stride: map.outputs, update }));
     }
     let on_tiles = maps.iter().all(|(map, _)| map.runs_on_tiles(compute));
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     if on_tiles {
-        return run_on_tiles(compute, x, &blocks);
+        let terms = match compute.activations() {
+            Precision::Full => Terms::Two,
+            Precision::Coarse => Terms::One,
+        };
+        return run_on_tiles(compute, x, terms, &blocks);
     }
     debug_assert!(!on_tiles);
     compute.each(blocks.len(), |index| blocks[index].run(compute.vectors(), x));

@@ -2,14 +2,14 @@
 Sums over tokens of products of activations with activations.
 
 In: rows of activations `[tokens, width]`, one window after another. Out: Gram matrices `[width, width]`, and
-products of two kinds of activations, summed in float32. In `bf16x2` each activation is the sum of two BF16 terms, 16
-bits; in `f32` it is a float32.
+products of two kinds of activations, summed in float32. In `bf16x2` each activation is rounded to BF16, 8 bits; in `f32`
+it is a float32.
 */
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-use super::gram_on_tiles;
+use super::on_tiles::gram as on_tiles;
 use crate::arithmetic::Arithmetic;
-use crate::blocked::{Factor, Target, Update, product};
+use crate::blocked::{Factor, PerTask, Target, Update, product};
 use crate::compute::Compute;
 
 /// Number of rows of a result that one task computes.
@@ -19,18 +19,8 @@ const ROWS: usize = 192;
 #[derive(Debug, Clone)]
 pub struct Gram {
     width: usize,
-    /// `[width, width]`, as `half` says.
+    /// `[width, width]`; what is below the diagonal is meaningless.
     sums: Vec<f32>,
-    half: Half,
-}
-
-/// How `sums` stand for the symmetric matrix.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Half {
-    /// Its upper half: the blocks of rows from the diagonal to the right.
-    Upper,
-    /// A matrix whose sum with its transpose is the symmetric matrix.
-    Addend,
 }
 
 impl Gram {
@@ -38,13 +28,9 @@ impl Gram {
     ///
     /// # Panics
     /// If no memory can hold `width` squared elements.
-    pub fn new(compute: &Compute, width: usize) -> Gram {
-        let half = match compute.arithmetic() {
-            Arithmetic::Bf16x2 => Half::Addend,
-            Arithmetic::F32 => Half::Upper,
-        };
+    pub fn new(width: usize) -> Gram {
         let elements = width.checked_mul(width).expect("a matrix that memory can hold");
-        Gram { width, sums: vec![0.0; elements], half }
+        Gram { width, sums: vec![0.0; elements] }
     }
 
     /// Adds the rows of `x` `[tokens, width]`, on all threads. The order of sums depends on the shape only.
@@ -57,49 +43,62 @@ impl Gram {
         if x.is_empty() {
             return;
         }
-        match self.half {
-            Half::Upper => compute.each_chunk(&mut self.sums, ROWS * width, |block, sums| {
-                let first = block * ROWS;
-                let rows = sums.len() / width;
-                // SAFETY: the left factor is `rows` columns of `x` from column `first` on, the right
-                // factor all columns from there on; `sums` holds `rows` rows, of which the columns from
-                // `first` on are accessed.
-                unsafe {
-                    let begin = sums.as_mut_ptr().add(first);
-                    product(
-                        compute.vectors(),
-                        [rows, x.len() / width, width - first],
-                        [
-                            Factor::transposed(x.as_ptr().add(first), width),
-                            Factor::rows(x.as_ptr().add(first), width),
-                        ],
-                        Target { begin, stride: width, update: Update::Add },
-                    );
-                }
-            }),
-            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-            Half::Addend => gram_on_tiles::add_half(compute, x, width, &mut self.sums),
-            #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
-            Half::Addend => unreachable!("only used on AMX"),
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        if compute.arithmetic() == Arithmetic::Bf16x2 {
+            return on_tiles::add_upper(compute, x, width, &mut self.sums);
         }
+        compute.each_chunk(&mut self.sums, ROWS * width, |block, sums| {
+            let first = block * ROWS;
+            let rows = sums.len() / width;
+            // SAFETY: the left factor is `rows` columns of `x` from column `first` on, the right
+            // factor all columns from there on; `sums` holds `rows` rows, of which the columns from
+            // `first` on are accessed.
+            unsafe {
+                let begin = sums.as_mut_ptr().add(first);
+                product(
+                    compute.vectors(),
+                    [rows, x.len() / width, width - first],
+                    [
+                        Factor::transposed(x.as_ptr().add(first), width),
+                        Factor::rows(x.as_ptr().add(first), width),
+                    ],
+                    Target { begin, stride: width, update: Update::Add },
+                );
+            }
+        });
     }
 
     /// The whole matrix times `factor`: `[width, width]`, symmetric to the last bit.
-    pub fn finish(self, factor: f32) -> Vec<f32> {
+    pub fn finish(self, compute: &Compute, factor: f32) -> Vec<f32> {
         let (width, mut sums) = (self.width, self.sums);
-        for i in 0..width {
-            for j in i..width {
-                let (upper, lower) = (sums[i * width + j], sums[j * width + i]);
-                let sum = match self.half {
-                    Half::Upper => upper,
-                    Half::Addend => upper + lower,
-                };
-                sums[i * width + j] = sum * factor;
-                sums[j * width + i] = sum * factor;
-            }
-        }
+        compute.each_chunk(&mut sums, width.max(1), |row, sums| {
+            sums[row..].iter_mut().for_each(|sum| *sum *= factor);
+        });
+        mirror(compute, &mut sums, width);
         sums
     }
+}
+
+/// Copies what is above the diagonal of `[width, width]` to below it, on all threads.
+fn mirror(compute: &Compute, matrix: &mut [f32], width: usize) {
+    /// Edge of the squares that fit in a cache.
+    const EDGE: usize = 32;
+    assert_eq!(Some(matrix.len()), width.checked_mul(width), "a square matrix");
+    let (begin, update) = (matrix.as_mut_ptr(), Update::Replace);
+    let matrix = PerTask(Target { begin, stride: width, update });
+    compute.each(width.div_ceil(EDGE), |band| {
+        let begin = matrix.get().begin;
+        let rows = band * EDGE..((band + 1) * EDGE).min(width);
+        for first in (0..rows.end).step_by(EDGE) {
+            for row in rows.clone() {
+                for col in first..(first + EDGE).min(row) {
+                    // SAFETY: both are within the matrix. What is above the diagonal is only read, and what is
+                    // below only written, by the task of its row.
+                    unsafe { *begin.add(row * width + col) = *begin.add(col * width + row) };
+                }
+            }
+        }
+    });
 }
 
 /// Adds aᵀb to `out` `[width of a, width of b]`, on all threads; `a` and `b` hold one row for each of `tokens`. The
@@ -118,7 +117,7 @@ pub fn add_cross(compute: &Compute, [a, b]: [&[f32]; 2], tokens: usize, out: &mu
     assert!(Some(out.len()) == elements, "a result of {widths:?}");
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     if compute.arithmetic() == Arithmetic::Bf16x2 {
-        return gram_on_tiles::add_cross(compute, [a, b], widths, out);
+        return on_tiles::add_cross(compute, [a, b], widths, out);
     }
     compute.each_chunk(out, ROWS * widths[1], |block, out| {
         // SAFETY: the left factor is as many columns of `a` as `out` has rows, from column

@@ -6,19 +6,20 @@ products are in `forward.rs`.
 */
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use crate::weights::{Dense, Weights};
 
-/// A linear map.
+/// A linear map. A clone shares its weights.
 #[derive(Debug, Clone)]
 pub struct Linear {
     pub(super) outputs: usize,
     pub(super) inputs: usize,
-    pub(super) weights: Weights,
+    pub(super) weights: Arc<Weights>,
     pub(super) bias: Option<Vec<f32>>,
     /// BF16 weights in the layout of AMX; set by the first product that needs them.
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-    pub(super) packed: std::sync::OnceLock<Vec<crate::tiles::Tile>>,
+    pub(super) packed: std::sync::OnceLock<Arc<Vec<crate::tiles::Tile>>>,
 }
 
 impl Linear {
@@ -46,7 +47,7 @@ impl Linear {
         Linear {
             outputs,
             inputs,
-            weights,
+            weights: Arc::new(weights),
             bias,
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
             packed: std::sync::OnceLock::new(),
@@ -78,7 +79,7 @@ impl Linear {
 
     /// Its weights `[outputs, inputs]`, including zeros; a copy if they are sparse.
     pub fn weights(&self) -> Cow<'_, Dense> {
-        match &self.weights {
+        match &*self.weights {
             Weights::Dense(weights) => Cow::Borrowed(weights),
             Weights::Sparse(weights) => Cow::Owned(weights.to_dense()),
         }

@@ -5,10 +5,9 @@ In: row-major slices of float32, and weights as they are stored. Out: row-major 
 */
 
 mod block;
+mod factors;
 mod forward;
 mod gram;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-mod gram_on_tiles;
 mod linear;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod on_tiles;
@@ -16,11 +15,10 @@ mod one_row;
 mod prepare;
 mod strided;
 mod symmetric;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-mod tile_weights;
 
+pub use factors::{Left, Output, Right};
 pub use forward::forward_all;
 pub use gram::{Gram, add_cross};
 pub use linear::Linear;
-pub use strided::{Left, Output, Right};
-pub use symmetric::{Precision, Symmetric};
+
+pub use symmetric::Symmetric;

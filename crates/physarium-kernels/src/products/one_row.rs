@@ -14,7 +14,7 @@ pub(super) fn forward_one_row(compute: &Compute, x: &[f32], maps: &mut [(&Linear
     const TASK: [usize; 2] = [1 << 16, 1 << 18];
     let bytes: usize = maps.iter().map(|(map, _)| map.weights.size_bytes()).sum();
     let task = (bytes / (4 * compute.threads())).clamp(TASK[0], TASK[1]);
-    let weights = maps.iter().map(|(map, _)| &map.weights);
+    let weights = maps.iter().map(|(map, _)| &*map.weights);
     let x = matvec::Arranged::new(compute.vectors(), x, weights);
     let mut tasks = Vec::new();
     for (map, y) in maps.iter_mut() {

@@ -4,9 +4,12 @@ Repacking the weights of a map for the instruction set.
 In: a [`Linear`]. Out: for AMX, its BF16 weights as tiles, kept in the map; nothing for other instruction sets.
 */
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+use std::sync::Arc;
+
 use super::linear::Linear;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-use super::tile_weights::pack_weights;
+use super::on_tiles::tile_weights::pack_weights;
 use crate::arithmetic::Arithmetic;
 use crate::compute::Compute;
 use crate::weights::Dense;
@@ -21,7 +24,7 @@ impl Linear {
             let keeps = compute.keeps_packed_weights() && self.runs_on_tiles(compute);
             if keeps && self.packed.get().is_none() {
                 // If another thread was faster, its tiles are the same.
-                let _ = self.packed.set(pack_weights(compute, self));
+                let _ = self.packed.set(Arc::new(pack_weights(compute, self)));
             }
         }
         #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]

@@ -4,48 +4,16 @@ Products of strided float32 matrices, on the calling thread.
 In: two factors. Out: their product, with the sums of [`crate::blocked`].
 */
 
+use super::factors::{Left, Output, Right};
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+use super::on_tiles::strided as on_tiles;
+use crate::arithmetic::{Arithmetic, Precision};
 use crate::blocked::{Factor, Target, Update, product};
 use crate::compute::Compute;
 
-/// The left factor, `[rows, depth]`: rows `stride` apart, elements of a row contiguous.
-#[derive(Debug, Clone, Copy)]
-pub struct Left<'a> {
-    /// The elements.
-    pub data: &'a [f32],
-    /// Distance between the first elements of two consecutive rows.
-    pub stride: usize,
-}
-
-/// The right factor, `[depth, cols]`.
-#[derive(Debug, Clone, Copy)]
-pub enum Right<'a> {
-    /// Stored as it is: `depth` rows of `cols` elements.
-    AsIs {
-        /// The elements.
-        data: &'a [f32],
-        /// Distance between the first elements of two consecutive rows.
-        stride: usize,
-    },
-    /// Stored transposed: `cols` rows of `depth` elements.
-    Transposed {
-        /// The elements.
-        data: &'a [f32],
-        /// Distance between the first elements of two consecutive rows.
-        stride: usize,
-    },
-}
-
-/// The result, `[rows, cols]`: rows `stride` apart; elements between rows are left unchanged.
-#[derive(Debug)]
-pub struct Output<'a> {
-    /// The elements.
-    pub data: &'a mut [f32],
-    /// Distance between the first elements of two consecutive rows.
-    pub stride: usize,
-}
-
 impl Compute {
-    /// `out = left · right`, in float32, on the calling thread.
+    /// `out = left · right`, in float32, on the calling thread. A [coarse](Compute::coarse) product takes both factors with
+    /// 16 bits where that is faster.
     ///
     /// `shape`: rows, depth, cols.
     ///
@@ -55,21 +23,29 @@ impl Compute {
         let [rows, depth, cols] = shape;
         assert!(fits(left.data, [rows, depth], left.stride), "left factor too short");
         assert!(fits(out.data, [rows, cols], out.stride), "result too short");
+        let fits_right = match right {
+            Right::AsIs { data, stride } => fits(data, [depth, cols], stride),
+            Right::Transposed { data, stride } => fits(data, [cols, depth], stride),
+        };
+        assert!(fits_right, "right factor too short");
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        if self.multiplies_on_tiles() && !shape.contains(&0) {
+            // SAFETY: the three slices hold all elements of their shapes, as asserted.
+            return unsafe { on_tiles::multiply(self, shape, (left, right), out) };
+        }
         let right = match right {
-            Right::AsIs { data, stride } => {
-                assert!(fits(data, [depth, cols], stride), "right factor too short");
-                Factor::rows(data.as_ptr(), stride)
-            }
-            Right::Transposed { data, stride } => {
-                assert!(fits(data, [cols, depth], stride), "right factor too short");
-                Factor::transposed(data.as_ptr(), stride)
-            }
+            Right::AsIs { data, stride } => Factor::rows(data.as_ptr(), stride),
+            Right::Transposed { data, stride } => Factor::transposed(data.as_ptr(), stride),
         };
         let left = Factor::rows(left.data.as_ptr(), left.stride);
         let update = Update::Replace;
         let out = Target { begin: out.data.as_mut_ptr(), stride: out.stride, update };
         // SAFETY: the three slices hold all elements of their shapes, as asserted.
         unsafe { product(self.vectors(), shape, [left, right], out) }
+    }
+
+    fn multiplies_on_tiles(&self) -> bool {
+        self.arithmetic() == Arithmetic::Bf16x2 && self.activations() == Precision::Coarse
     }
 }
 

@@ -4,64 +4,63 @@ Products with one symmetric matrix, repeated as in an iterative solver.
 In: rows `[rows, width]`. Out: their products with the matrix, `[rows, width]`.
 */
 
-use super::forward::forward_update;
-use super::linear::Linear;
-use crate::arithmetic::Arithmetic;
-use crate::blocked::Update;
-use crate::compute::Compute;
-use crate::tiles::split;
-use crate::weights::Dense;
+use std::borrow::Cow;
 
-/// The precision of a product.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Precision {
-    /// At least 16 bits of each factor, sums in float32.
-    Full,
-    /// Where that is faster, only 8 bits of the matrix elements are used. This is enough for a step of an
-    /// iteration that recomputes its residual in full precision later.
-    Coarse,
-}
+use super::linear::Linear;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+use super::on_tiles::symmetric::SymmetricTiles;
+use crate::arithmetic::{Arithmetic, Precision};
+use crate::compute::Compute;
+use crate::weights::Dense;
 
 /// A symmetric matrix `[width, width]`.
 #[derive(Debug, Clone)]
 pub struct Symmetric {
     width: usize,
-    /// Maps whose sum is the product; the first alone is the coarse product.
-    terms: Vec<Linear>,
+    elements: Elements,
+}
+
+#[derive(Debug, Clone)]
+enum Elements {
+    F32(Box<Linear>),
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    Tiles(SymmetricTiles),
 }
 
 impl Symmetric {
-    /// The matrix with these elements, `[width, width]`; they must be symmetric.
+    /// The matrix with these elements, `[width, width]`; they must be symmetric. They are copied if they have to be kept and
+    /// are only lent.
     ///
     /// # Panics
     /// If the number of elements is not `width` squared.
-    pub fn new(compute: &Compute, elements: Vec<f32>, width: usize) -> Symmetric {
+    pub fn new<'a>(
+        compute: &Compute,
+        elements: impl Into<Cow<'a, [f32]>>,
+        width: usize,
+    ) -> Symmetric {
+        let elements = elements.into();
         assert_eq!(Some(elements.len()), width.checked_mul(width), "a square matrix");
-        let map = |weights| Linear::new(width, width, weights, None);
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
         if compute.arithmetic() == Arithmetic::Bf16x2 {
-            let (mut high, mut low) = (vec![0; elements.len()], vec![0; elements.len()]);
-            split(&elements, &mut high, &mut low);
-            drop(elements);
-            let terms = vec![map(Dense::Bf16(high)), map(Dense::Bf16(low))];
-            terms.iter().for_each(|term| term.prepare(compute));
-            return Symmetric { width, terms };
+            let tiles = SymmetricTiles::new(compute, &elements, width);
+            return Symmetric { width, elements: Elements::Tiles(tiles) };
         }
-        Symmetric { width, terms: vec![map(Dense::F32(elements))] }
+        let map = Linear::new(width, width, Dense::F32(elements.into_owned()), None);
+        Symmetric { width, elements: Elements::F32(Box::new(map)) }
     }
 
-    /// Writes the product of `rows` `[rows, width]` and the matrix to `out` `[rows, width]`.
+    /// Writes the product of `rows` `[rows, width]` and the matrix to `out` `[rows, width]`. A coarse product takes both with
+    /// 8 bits where that is faster.
     ///
     /// # Panics
     /// If the slices are not whole rows, or do not have the same number of rows.
     pub fn multiply(&self, compute: &Compute, rows: &[f32], precision: Precision, out: &mut [f32]) {
         assert!(rows.len().is_multiple_of(self.width), "not whole rows");
-        let terms = match precision {
-            Precision::Full => &self.terms[..],
-            Precision::Coarse => &self.terms[..1],
-        };
-        for (index, term) in terms.iter().enumerate() {
-            let update = if index == 0 { Update::Replace } else { Update::Add };
-            forward_update(compute, rows, &mut [(term, out)], update);
+        assert_eq!(rows.len(), out.len(), "as many rows of products");
+        match &self.elements {
+            Elements::F32(map) => map.forward(compute, rows, out),
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            Elements::Tiles(tiles) => tiles.multiply(compute, rows, precision, out),
         }
     }
 }

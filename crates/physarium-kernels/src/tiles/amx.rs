@@ -1,9 +1,9 @@
 /*!
 Products on Intel AMX tiles: one instruction adds 16 × 16 sums of BF16 products in float32.
 
-In: activations as two BF16 terms, weights as BF16, both as tiles. Out: a 32 × 32 block of float32 sums. The
+In: activations as one or two BF16 terms, weights as BF16, both as tiles. Out: a 32 × 32 block of float32 sums. The
 product of two BF16 numbers is exact in float32, so the result is that of float32 arithmetic on activations
-with 16 bits.
+with 8 or 16 bits.
 
 Source: Intel 64 and IA-32 Architectures Software Developer's Manual, AMX-TILE and AMX-BF16. Stable Rust has no
 intrinsics for AMX, so this file uses inline assembly.
@@ -12,7 +12,7 @@ intrinsics for AMX, so this file uses inline assembly.
 use std::arch::asm;
 
 use super::available::is_available;
-use super::terms::TERMS;
+use super::terms::Terms;
 use super::tile::{TILE_ROWS, Tile};
 
 /// The shapes of the eight tile registers, 16 rows of 64 bytes each, in the layout that `ldtilecfg` reads.
@@ -51,12 +51,12 @@ impl TileUnit {
 
     /// Adds the products of two bands of activations and two bands of weights to a 32 × 32 block of sums.
     ///
-    /// `activations`: two bands of `[steps, 2]` tiles, as `split_band` makes them. `weights`: two
+    /// `activations`: their terms, and two bands of `[steps, terms]` tiles, as `split_band` makes them. `weights`: two
     /// bands of `[steps]` tiles, as `pack_band` makes them. `sums`: `[32, 32]`.
     #[inline]
     pub(crate) fn block(
         &self,
-        activations: [&[Tile]; 2],
+        (terms, activations): (Terms, [&[Tile]; 2]),
         weights: [&[Tile]; 2],
         sums: Sums<'_>,
         begin: Begin,
@@ -64,58 +64,84 @@ impl TileUnit {
         let steps = weights[0].len();
         assert!(steps > 0);
         assert!(weights.iter().all(|band| band.len() == steps));
-        assert!(activations.iter().all(|band| band.len() == steps * TERMS));
-        let (c, stride) = (sums.begin, sums.stride_bytes);
+        assert!(activations.iter().all(|band| band.len() == steps * terms.count()));
         // SAFETY: `self` exists only while the tiles are configured. The lengths asserted above are what
-        // the loop reads: one weight tile and two activation tiles of each band per step. `Sums`
+        // the loops read: one weight tile and the activation tiles of each band per step. `Sums`
         // guarantees that 32 rows of 32 floats can be read and written.
         unsafe {
-            match begin {
-                Begin::Zero => asm!(
-                    "tilezero tmm0",
-                    "tilezero tmm1",
-                    "tilezero tmm2",
-                    "tilezero tmm3",
-                    options(nostack)
-                ),
-                Begin::FromSums => asm!(
-                    "tileloadd tmm0, [{c} + {s}]", "tileloadd tmm1, [{c} + {s} + 64]",
-                    "tileloadd tmm2, [{d} + {s}]", "tileloadd tmm3, [{d} + {s} + 64]",
-                    c = in(reg) c, d = in(reg) c.byte_add(TILE_ROWS * stride), s = in(reg) stride,
-                    options(nostack)
-                ),
+            sums.begin(begin);
+            match terms {
+                Terms::One => add_one_term(activations, weights),
+                Terms::Two => add_two_terms(activations, weights),
             }
-            asm!(
-                "2:",
-                "tileloadd tmm6, [{b0} + {row}]",
-                "tileloadd tmm7, [{b1} + {row}]",
-                "tileloadd tmm4, [{a0} + {row}]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm5, [{a1} + {row}]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tileloadd tmm4, [{a0} + {row} + 1024]",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm5, [{a1} + {row} + 1024]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "add {b0}, 1024", "add {b1}, 1024", "add {a0}, 2048", "add {a1}, 2048",
-                "dec {steps}", "jnz 2b",
-                b0 = inout(reg) weights[0].as_ptr() => _, b1 = inout(reg) weights[1].as_ptr() => _,
-                a0 = inout(reg) activations[0].as_ptr() => _,
-                a1 = inout(reg) activations[1].as_ptr() => _,
-                row = in(reg) 64usize, steps = inout(reg) steps => _,
-                options(nostack)
-            );
-            asm!(
-                "tilestored [{c} + {s}], tmm0", "tilestored [{c} + {s} + 64], tmm1",
-                "tilestored [{d} + {s}], tmm2", "tilestored [{d} + {s} + 64], tmm3",
-                c = in(reg) c, d = in(reg) c.byte_add(TILE_ROWS * stride), s = in(reg) stride,
-                options(nostack)
-            );
+            sums.store();
         }
+    }
+}
+
+/// Adds the products of activations of one term to the sums in the first four tiles.
+///
+/// # Safety
+/// The tiles are configured; all bands have as many tiles, at least one.
+#[inline]
+unsafe fn add_one_term(activations: [&[Tile]; 2], weights: [&[Tile]; 2]) {
+    let steps = weights[0].len();
+    // SAFETY: guaranteed by the caller: each step reads a tile of each band.
+    unsafe {
+        asm!(
+            "2:",
+            "tileloadd tmm6, [{b0} + {row}]",
+            "tileloadd tmm4, [{a0} + {row}]",
+            "tileloadd tmm7, [{b1} + {row}]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm5, [{a1} + {row}]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "add {b0}, 1024", "add {b1}, 1024", "add {a0}, 1024", "add {a1}, 1024",
+            "dec {steps}", "jnz 2b",
+            b0 = inout(reg) weights[0].as_ptr() => _, b1 = inout(reg) weights[1].as_ptr() => _,
+            a0 = inout(reg) activations[0].as_ptr() => _,
+            a1 = inout(reg) activations[1].as_ptr() => _,
+            row = in(reg) 64usize, steps = inout(reg) steps => _,
+            options(nostack)
+        );
+    }
+}
+
+/// The same of two terms.
+///
+/// # Safety
+/// The tiles are configured; bands of weights have as many tiles, at least one, and those of activations twice as many.
+#[inline]
+unsafe fn add_two_terms(activations: [&[Tile]; 2], weights: [&[Tile]; 2]) {
+    let steps = weights[0].len();
+    // SAFETY: guaranteed by the caller: each step reads a tile of each band of weights, and two of activations.
+    unsafe {
+        asm!(
+            "2:",
+            "tileloadd tmm6, [{b0} + {row}]",
+            "tileloadd tmm7, [{b1} + {row}]",
+            "tileloadd tmm4, [{a0} + {row}]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm5, [{a1} + {row}]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tileloadd tmm4, [{a0} + {row} + 1024]",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm5, [{a1} + {row} + 1024]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "add {b0}, 1024", "add {b1}, 1024", "add {a0}, 2048", "add {a1}, 2048",
+            "dec {steps}", "jnz 2b",
+            b0 = inout(reg) weights[0].as_ptr() => _, b1 = inout(reg) weights[1].as_ptr() => _,
+            a0 = inout(reg) activations[0].as_ptr() => _,
+            a1 = inout(reg) activations[1].as_ptr() => _,
+            row = in(reg) 64usize, steps = inout(reg) steps => _,
+            options(nostack)
+        );
     }
 }
 
@@ -138,7 +164,7 @@ pub(crate) enum Begin {
 /// A block of 32 rows of 32 floats that only this thread accesses.
 #[derive(Clone, Copy)]
 pub(crate) struct Sums<'a> {
-    begin: *mut f32,
+    at: *mut f32,
     stride_bytes: usize,
     borrowed: std::marker::PhantomData<&'a mut f32>,
 }
@@ -150,6 +176,49 @@ impl Sums<'_> {
     /// For the lifetime, the 32 rows of 32 floats can be read and written, and no other thread accesses
     /// them.
     pub(crate) unsafe fn new(begin: *mut f32, stride: usize) -> Self {
-        Sums { begin, stride_bytes: stride * 4, borrowed: std::marker::PhantomData }
+        Sums { at: begin, stride_bytes: stride * 4, borrowed: std::marker::PhantomData }
+    }
+
+    /// Sets the first four tiles to the initial values.
+    ///
+    /// # Safety
+    /// The tiles are configured.
+    unsafe fn begin(&self, begin: Begin) {
+        let (c, stride) = (self.at, self.stride_bytes);
+        // SAFETY: guaranteed by the caller, and by `Sums::new`.
+        unsafe {
+            match begin {
+                Begin::Zero => asm!(
+                    "tilezero tmm0",
+                    "tilezero tmm1",
+                    "tilezero tmm2",
+                    "tilezero tmm3",
+                    options(nostack)
+                ),
+                Begin::FromSums => asm!(
+                    "tileloadd tmm0, [{c} + {s}]", "tileloadd tmm1, [{c} + {s} + 64]",
+                    "tileloadd tmm2, [{d} + {s}]", "tileloadd tmm3, [{d} + {s} + 64]",
+                    c = in(reg) c, d = in(reg) c.byte_add(TILE_ROWS * stride), s = in(reg) stride,
+                    options(nostack)
+                ),
+            }
+        }
+    }
+
+    /// Stores the first four tiles.
+    ///
+    /// # Safety
+    /// The tiles are configured.
+    unsafe fn store(&self) {
+        let (c, stride) = (self.at, self.stride_bytes);
+        // SAFETY: guaranteed by the caller, and by `Sums::new`.
+        unsafe {
+            asm!(
+                "tilestored [{c} + {s}], tmm0", "tilestored [{c} + {s} + 64], tmm1",
+                "tilestored [{d} + {s}], tmm2", "tilestored [{d} + {s} + 64], tmm3",
+                c = in(reg) c, d = in(reg) c.byte_add(TILE_ROWS * stride), s = in(reg) stride,
+                options(nostack)
+            );
+        }
     }
 }

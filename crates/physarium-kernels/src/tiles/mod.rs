@@ -18,6 +18,6 @@ pub(crate) use amx::{Begin, Sums, TileUnit};
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub(crate) use available::is_available;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-pub(crate) use pack::pack_band;
-pub(crate) use terms::{TERMS, split, split_band};
+pub(crate) use pack::{pack_band, transpose_pairs_of};
+pub(crate) use terms::{Rows, Terms, pack_columns, split_band};
 pub(crate) use tile::{TILE_DEPTH, TILE_ROWS, Tile};

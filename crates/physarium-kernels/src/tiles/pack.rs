@@ -1,4 +1,4 @@
-//! BF16 weights as tiles, in the layout that AMX multiplies by.
+//! BF16 weights as tiles, in the layouts of the two factors of AMX.
 
 use super::available::is_available;
 use super::tile::{TILE_DEPTH, TILE_ROWS, Tile};
@@ -26,6 +26,16 @@ pub(crate) fn pack_band(rows: &[u16], depth: usize, packed: &mut [Tile]) {
             }
         }
     }
+}
+
+/// A tile of weights `[16 pairs, 16 outputs, 2]` as one of rows `[16 outputs, 16 pairs, 2]`.
+///
+/// # Panics
+/// If the processor has no AMX.
+pub(crate) fn transpose_pairs_of(from: &Tile, to: &mut Tile) {
+    assert!(is_available(), "this processor has no AMX");
+    // SAFETY: the processor has AMX and with it AVX-512; a tile is 16 rows of 32 elements.
+    unsafe { transpose_pairs(from.0.as_ptr().cast(), TILE_DEPTH, to) };
 }
 
 /// Transposes 16 rows of 16 pairs: `to[pair][row] = from[row][pair]`.

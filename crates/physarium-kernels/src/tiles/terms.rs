@@ -1,86 +1,155 @@
-//! A float32 as the sum of two BF16 numbers, which keep 16 of its 24 bits.
+//! A float32 as one BF16 number, which keeps 8 of its 24 bits, or as the sum of two, which keep 16.
 
 use pulp::NullaryFnOnce;
 
 use super::tile::{TILE_DEPTH, TILE_ROWS, Tile};
 use crate::instructions::dispatch;
 
-/// Number of BF16 terms of a float32. Each rounds to 8 bits and a sign, so the relative error of the sum is at
+/// Number of BF16 terms of a float32. Each rounds to 8 bits and a sign, so the relative error of the sum of two is at
 /// most 2⁻¹⁷, about the rounding error of a float32 sum of a thousand products.
-pub(crate) const TERMS: usize = 2;
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Terms {
+    One,
+    Two,
+}
 
-/// Splits a band of at most [`TILE_ROWS`] rows into tiles: the two terms of each run of 32 inputs. Missing
-/// rows and inputs are zero-padded.
+impl Terms {
+    pub(crate) fn count(self) -> usize {
+        match self {
+            Terms::One => 1,
+            Terms::Two => 2,
+        }
+    }
+}
+
+/// Rows of float32 in memory.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rows<'a> {
+    /// From the first element of the first row on.
+    pub(crate) values: &'a [f32],
+    /// Distance between the first elements of two rows.
+    pub(crate) stride: usize,
+    /// Elements of a row.
+    pub(crate) width: usize,
+}
+
+impl<'a> Rows<'a> {
+    /// The row, or nothing if there are fewer.
+    #[inline(always)]
+    fn row(self, index: usize) -> Option<&'a [f32]> {
+        self.values.get(index * self.stride..index * self.stride + self.width)
+    }
+}
+
+/// Splits at most [`TILE_ROWS`] rows into tiles: the terms of each run of 32 inputs. Missing rows and inputs are
+/// zero-padded.
 ///
-/// `rows`: `[at most 16, depth]`. `tiles`: `[⌈depth / 32⌉, 2]`. AMX treats terms below the smallest normal
-/// BF16 number (1e-38) as zero.
-pub(crate) fn split_band(rows: &[f32], depth: usize, tiles: &mut [Tile]) {
-    assert!(rows.len() <= TILE_ROWS * depth && rows.len().is_multiple_of(depth));
-    assert_eq!(tiles.len(), depth.div_ceil(TILE_DEPTH) * TERMS);
-    dispatch(SplitBand { rows, depth, tiles });
+/// `tiles`: `[⌈width / 32⌉, terms]`. AMX treats terms below the smallest normal BF16 number (1e-38) as zero.
+pub(crate) fn split_band(rows: Rows<'_>, terms: Terms, tiles: &mut [Tile]) {
+    assert_eq!(tiles.len(), rows.width.div_ceil(TILE_DEPTH) * terms.count());
+    match terms {
+        Terms::One => dispatch(SplitBand::<1> { rows, tiles }),
+        Terms::Two => dispatch(SplitBand::<2> { rows, tiles }),
+    }
 }
 
-/// Writes the two terms of each value to two slices: `values[i] ≈ high[i] + low[i]`.
-pub(crate) fn split(values: &[f32], high: &mut [u16], low: &mut [u16]) {
-    assert!(values.len() == high.len() && values.len() == low.len());
-    dispatch(
-        #[inline(always)]
-        || {
-            for ((value, high), low) in values.iter().zip(high).zip(low) {
-                [*high, *low] = two_terms(*value);
+/// Packs at most [`TILE_DEPTH`] rows of 16 columns, from column `first` on, as tiles of weights
+/// `[16 pairs of rows, 16 columns, 2]`, one for each term. Missing rows and columns are zero-padded.
+pub(crate) fn pack_columns<const TERMS: usize>(
+    rows: Rows<'_>,
+    first: usize,
+    tiles: [&mut Tile; TERMS],
+) {
+    dispatch(PackColumns { rows, first, tiles });
+}
+
+struct PackColumns<'a, const TERMS: usize> {
+    rows: Rows<'a>,
+    first: usize,
+    tiles: [&'a mut Tile; TERMS],
+}
+
+impl<const TERMS: usize> NullaryFnOnce for PackColumns<'_, TERMS> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let PackColumns { rows, first, mut tiles } = self;
+        let columns = |row: usize| -> [f32; TILE_ROWS] {
+            let row = rows.row(row).and_then(|row| row.get(first..)).unwrap_or_default();
+            match row.first_chunk() {
+                Some(whole) => *whole,
+                None => std::array::from_fn(|lane| row.get(lane).copied().unwrap_or(0.0)),
             }
-        },
-    );
+        };
+        for pair in 0..TILE_DEPTH / 2 {
+            let (mut even, mut odd) = (columns(2 * pair), columns(2 * pair + 1));
+            for tile in &mut tiles {
+                let mut packed = [0u32; TILE_ROWS];
+                for lane in 0..TILE_ROWS {
+                    let (first, second) = (nearest(even[lane]), nearest(odd[lane]));
+                    even[lane] -= f32::from_bits(first);
+                    odd[lane] -= f32::from_bits(second);
+                    // Little-endian: the first of a pair is in the low half.
+                    packed[lane] = first >> 16 | second;
+                }
+                tile.0[pair] = bytemuck::cast(packed);
+            }
+        }
+    }
 }
 
-struct SplitBand<'a> {
-    rows: &'a [f32],
-    depth: usize,
+struct SplitBand<'a, const TERMS: usize> {
+    rows: Rows<'a>,
     tiles: &'a mut [Tile],
 }
 
-impl NullaryFnOnce for SplitBand<'_> {
+impl<const TERMS: usize> NullaryFnOnce for SplitBand<'_, TERMS> {
     type Output = ();
 
     #[inline(always)]
     fn call(self) {
         for (step, tiles) in self.tiles.as_chunks_mut::<TERMS>().0.iter_mut().enumerate() {
-            let [high, low] = tiles;
             let begin = step * TILE_DEPTH;
             for row in 0..TILE_ROWS {
                 let mut values = [0.0; TILE_DEPTH];
-                if let Some(row) = self.rows.get(row * self.depth..(row + 1) * self.depth) {
+                if let Some(row) = self.rows.row(row) {
                     match row[begin..].first_chunk() {
                         Some(whole) => values = *whole,
-                        None => values[..self.depth - begin].copy_from_slice(&row[begin..]),
+                        None => values[..self.rows.width - begin].copy_from_slice(&row[begin..]),
                     }
                 }
-                let (high, low) = (&mut high.0[row], &mut low.0[row]);
-                for i in 0..TILE_DEPTH {
-                    [high[i], low[i]] = two_terms(values[i]);
+                for tile in &mut *tiles {
+                    for (to, value) in tile.0[row].iter_mut().zip(&mut values) {
+                        let term = nearest(*value);
+                        *value -= f32::from_bits(term);
+                        *to = (term >> 16) as u16;
+                    }
                 }
             }
         }
     }
 }
 
-/// Bits of two BF16 numbers whose sum is `value` with a relative error of at most 2⁻¹⁷. Infinity and NaN both
-/// give NaN.
+/// Bits of the nearest BF16 number, ties to even, as those of a float32.
 #[inline(always)]
-fn two_terms(value: f32) -> [u16; TERMS] {
-    // To nearest, ties to even. A carry out of the largest exponent gives infinity, as it should.
-    let round = |value: f32| {
-        let bits = value.to_bits();
-        bits.wrapping_add(0x7fff + (bits >> 16 & 1)) & 0xffff_0000
-    };
-    let high = if value.is_nan() { f32::NAN.to_bits() } else { round(value) };
-    let low = round(value - f32::from_bits(high));
-    [(high >> 16) as u16, (low >> 16) as u16]
+fn nearest(value: f32) -> u32 {
+    let bits = value.to_bits();
+    // A carry out of the largest exponent gives infinity, as it should.
+    let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) & 0xffff_0000;
+    if value.is_nan() { f32::NAN.to_bits() } else { rounded }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The terms that `split_band` makes of a value.
+    fn two_terms(value: f32) -> [u16; 2] {
+        let mut tiles = [Tile::ZERO, Tile::ZERO];
+        split_band(Rows { values: &[value], stride: 1, width: 1 }, Terms::Two, &mut tiles);
+        tiles.map(|tile| tile.0[0][0])
+    }
 
     #[test]
     fn two_terms_add_up_to_the_value() {
@@ -100,10 +169,10 @@ mod tests {
     fn a_band_is_split_tile_by_tile() {
         let depth = 40;
         let rows: Vec<f32> = (0..3 * depth).map(|i| i as f32).collect();
-        let mut tiles = vec![Tile::ZERO; 2 * TERMS];
-        split_band(&rows, depth, &mut tiles);
+        let mut tiles = vec![Tile::ZERO; 4];
+        split_band(Rows { values: &rows, stride: depth, width: depth }, Terms::Two, &mut tiles);
         let high = |step: usize, row: usize, i: usize| {
-            f32::from_bits(u32::from(tiles[step * TERMS].0[row][i]) << 16)
+            f32::from_bits(u32::from(tiles[2 * step].0[row][i]) << 16)
         };
         assert_eq!(
             (high(0, 2, 5), high(1, 1, 7), high(1, 1, 8), high(0, 3, 0)),

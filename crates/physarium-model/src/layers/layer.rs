@@ -168,9 +168,12 @@ impl Layer {
         past: &mut KeysValues,
         hidden: &mut [f32],
     ) {
+        let tokens = hidden.len() / self.hidden();
         let mut x = Buffer::default();
+        x.resize(tokens * self.input_width(StageKind::MixedValues));
         self.mixed(workspace, hidden, past, &mut x);
         self.add_outputs(StageKind::MixedValues, workspace, &x, hidden);
+        x.resize(tokens * self.input_width(StageKind::Gated));
         self.gated(workspace, hidden, &mut x);
         self.add_outputs(StageKind::Gated, workspace, &x, hidden);
     }
@@ -185,7 +188,7 @@ impl Layer {
         stage: StageKind,
         workspace: &Workspace<'_>,
         hidden: &[f32],
-        x: &mut Buffer,
+        x: &mut [f32],
     ) {
         match stage {
             StageKind::BeforeAttention => self.normed(workspace, hidden, &self.attention_norm, x),
@@ -220,12 +223,25 @@ impl Layer {
     /// For a stage that adds nothing.
     pub(crate) fn map_to_stream(&self, stage: StageKind) -> &Linear {
         assert!(stage.adds_to_stream(), "{stage:?} adds nothing to the residual stream");
-        let stage = self.stages.iter().find(|other| other.kind == stage);
-        &stage.expect("a layer has stages of all kinds").maps[0].1
+        &self.maps_of(stage)[0].1
     }
 
-    fn normed(&self, workspace: &Workspace<'_>, hidden: &[f32], norm: &[f32], x: &mut Buffer) {
-        x.resize(hidden.len());
+    /// Width of the residual stream.
+    pub(crate) fn hidden(&self) -> usize {
+        self.attention_norm.len()
+    }
+
+    /// Number of inputs of a stage's maps.
+    pub(crate) fn input_width(&self, stage: StageKind) -> usize {
+        self.maps_of(stage)[0].1.inputs()
+    }
+
+    fn maps_of(&self, stage: StageKind) -> &[(Site, Linear)] {
+        let stage = self.stages.iter().find(|other| other.kind == stage);
+        &stage.expect("a layer has stages of all kinds").maps
+    }
+
+    fn normed(&self, workspace: &Workspace<'_>, hidden: &[f32], norm: &[f32], x: &mut [f32]) {
         let chunk = ROWS * norm.len();
         workspace.compute().each_chunk(x, chunk, |index, x| {
             let begin = index * chunk;
@@ -238,7 +254,7 @@ impl Layer {
         workspace: &Workspace<'_>,
         hidden: &[f32],
         past: &mut KeysValues,
-        x: &mut Buffer,
+        x: &mut [f32],
     ) {
         let tokens = hidden.len() / self.attention_norm.len();
         let maps = [Map::Q, Map::K, Map::V].map(|map| self.map(map));
@@ -250,13 +266,13 @@ impl Layer {
         let first = before / maps[1].outputs();
         let compute = workspace.compute();
         workspace.with_buffers(|Buffers { normed, q, .. }| {
+            normed.resize(hidden.len());
             self.normed(workspace, hidden, &self.attention_norm, normed);
             q.resize(tokens * maps[0].outputs());
             let (k, v) = (&mut keys[before..], &mut values[before..]);
             forward_all(compute, normed, &mut [(maps[0], q), (maps[1], &mut *k), (maps[2], v)]);
             self.rotate(workspace, first, self.query_heads(), q);
             self.rotate(workspace, first, self.key_heads(), k);
-            x.resize(q.len());
             attend(compute, self.shape, [q, keys, values], x);
         });
     }
@@ -286,12 +302,12 @@ impl Layer {
         });
     }
 
-    fn gated(&self, workspace: &Workspace<'_>, hidden: &[f32], x: &mut Buffer) {
+    fn gated(&self, workspace: &Workspace<'_>, hidden: &[f32], x: &mut [f32]) {
         let tokens = hidden.len() / self.mlp_norm.len();
         let maps = [Map::Gate, Map::Up].map(|map| self.map(map));
-        x.resize(tokens * maps[0].outputs());
         let compute = workspace.compute();
         workspace.with_buffers(|Buffers { normed, up, .. }| {
+            normed.resize(hidden.len());
             self.normed(workspace, hidden, &self.mlp_norm, normed);
             up.resize(tokens * maps[1].outputs());
             forward_all(compute, normed, &mut [(maps[0], &mut *x), (maps[1], &mut *up)]);

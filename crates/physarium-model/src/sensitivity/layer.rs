@@ -39,7 +39,9 @@ impl<'a> Backward<'a> {
     /// and of the gradients at their outputs to `sums`.
     pub(super) fn pass(&self, hidden: &[f32], gradient: &mut [f32], sums: &mut Sums) {
         let mut middle = hidden.to_vec();
+        let tokens = hidden.len() / self.layer.hidden();
         let mut mixed = Buffer::default();
+        mixed.resize(tokens * self.layer.input_width(StageKind::MixedValues));
         self.layer.inputs(StageKind::MixedValues, self.workspace, hidden, &mut mixed);
         self.layer.add_outputs(StageKind::MixedValues, self.workspace, &mixed, &mut middle);
         self.mlp(&middle, gradient, sums);
@@ -50,6 +52,7 @@ impl<'a> Backward<'a> {
     fn mlp(&self, hidden: &[f32], gradient: &mut [f32], sums: &mut Sums) {
         let (layer, compute) = (self.layer, self.workspace.compute());
         let mut normed = Buffer::default();
+        normed.resize(hidden.len());
         layer.inputs(StageKind::BeforeMlp, self.workspace, hidden, &mut normed);
         let [gate, up] = [Map::Gate, Map::Up].map(|map| layer.map(map));
         let tokens = hidden.len() / layer.mlp_norm.len();
@@ -77,6 +80,7 @@ impl<'a> Backward<'a> {
         let mut of_mixed = vec![0.0; mixed.len()];
         self.transposed(Map::O).forward(compute, gradient, &mut of_mixed);
         let mut normed = Buffer::default();
+        normed.resize(hidden.len());
         layer.inputs(StageKind::BeforeAttention, workspace, hidden, &mut normed);
         let maps = [Map::Q, Map::K, Map::V].map(|map| layer.map(map));
         let [mut q, mut k, mut v] = maps.map(|map| vec![0.0; tokens * map.outputs()]);

@@ -39,16 +39,17 @@ pub(super) fn last_gradients(
     let (width, back) = (head.norm.len(), head.map.transposed());
     let mut logits = Buffer::default();
     let mut drawn = 0;
+    let compute = workspace.compute();
     for (window, stream) in text.windows.iter().zip(streams) {
         for (block, hidden) in stream.chunks_mut(TOKENS * width).enumerate() {
             head.logits(workspace, hidden, &mut logits);
-            for (row, logits) in logits.chunks_exact_mut(head.vocabulary()).enumerate() {
+            compute.each_chunk(&mut logits, head.vocabulary(), |row, logits| {
                 let next = window.get(block * TOKENS + row + 1).copied();
-                loss_gradient(logits, text.labels, next, drawn);
-                drawn += 1;
-            }
+                loss_gradient(logits, text.labels, next, drawn + row as u64);
+            });
+            drawn += (hidden.len() / width) as u64;
             let mut of_normed = vec![0.0; hidden.len()];
-            back.forward(workspace.compute(), &logits, &mut of_normed);
+            back.forward(compute, &logits, &mut of_normed);
             let x = hidden.to_vec();
             let gradients = vector::Gradients { outputs: &of_normed, inputs: hidden };
             vector::rms_norm_gradient(&x, &head.norm, head.epsilon, gradients);

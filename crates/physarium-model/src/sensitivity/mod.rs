@@ -15,9 +15,11 @@ pub(crate) mod loss;
 pub(crate) mod sums;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use physarium_checkpoint::Site;
 
+use crate::batches::batches;
 use crate::decoder::Decoder;
 use crate::error::Error;
 use crate::layers::layer::Layer;
@@ -43,8 +45,8 @@ impl GradientPass<'_> {
     /// Measures the sensitivity of all maps of all layers.
     ///
     /// Memory holds the residual streams of all windows before one layer, or before all layers unless they are in a
-    /// file; two copies of a layer, and one of the head. `step` is called for each window at each layer, forward and
-    /// backward: 2 · layers · windows times.
+    /// file; two copies of a layer, and one of the head. `step` is called with a number of windows that are done at a layer:
+    /// 2 · layers · windows together, forward and backward.
     ///
     /// # Errors
     /// Those of the decoder, of the file of the streams, and of `step`.
@@ -53,21 +55,25 @@ impl GradientPass<'_> {
     /// If there are no windows, or one is empty.
     pub fn run<E: From<Error>>(
         &self,
-        mut step: impl FnMut() -> Result<(), E>,
+        mut step: impl FnMut(usize) -> Result<(), E>,
     ) -> Result<BTreeMap<Site, Sensitivity>, E> {
         let GradientPass { decoder, text, workspace, streams: place } = *self;
         let layers = decoder.config().layers();
         let tokens: usize = text.windows.iter().map(|window| window.len()).sum();
         let embed = |window: &&[u32]| decoder.embed(window);
         let mut streams = text.windows.iter().map(embed).collect::<Result<Vec<_>, Error>>()?;
+        let batches: Vec<Range<usize>> = batches(text.windows).collect();
+        let compute = workspace.compute();
         let mut before = place.stack(layers, &streams)?;
         for index in 0..layers {
             let layer = decoder.layer(index)?;
-            layer.prepare(workspace.compute());
+            layer.prepare(compute);
             before.push(&streams)?;
-            for hidden in &mut streams {
-                layer.forward(workspace, hidden);
-                step()?;
+            for batch in &batches {
+                compute.each_chunk(&mut streams[batch.clone()], 1, |_, hidden| {
+                    layer.forward(workspace, &mut hidden[0]);
+                });
+                step(batch.len())?;
             }
         }
         let mut gradients = streams;
@@ -78,9 +84,17 @@ impl GradientPass<'_> {
             let backward = Backward::new(layer, workspace);
             let mut sums = Sums::default();
             let mut before = before.pop();
-            for (window, gradient) in gradients.iter_mut().enumerate() {
-                backward.pass(before.load(window)?, gradient, &mut sums);
-                step()?;
+            for batch in &batches {
+                let hidden = before.load(batch.clone())?.iter();
+                let windows = hidden.zip(&mut gradients[batch.clone()]);
+                let mut windows: Vec<_> =
+                    windows.map(|(hidden, gradient)| (hidden, gradient, Sums::default())).collect();
+                compute.each_chunk(&mut windows, 1, |_, window| {
+                    let (hidden, gradient, sums) = &mut window[0];
+                    backward.pass(hidden, gradient, sums);
+                });
+                windows.into_iter().for_each(|(_, _, of_window)| sums.add_all(of_window));
+                step(batch.len())?;
             }
             all.extend(sums.means(tokens));
         }

@@ -42,6 +42,17 @@ impl Sums {
         vector::add_squares(rows.gradients, outputs);
     }
 
+    /// Adds the sums of others.
+    pub fn add_all(&mut self, others: Sums) {
+        for (site, Squares { inputs, outputs }) in others.0 {
+            let sums = self.0.entry(site).or_default();
+            for (sums, others) in [(&mut sums.inputs, inputs), (&mut sums.outputs, outputs)] {
+                sums.resize(others.len(), 0.0);
+                sums.iter_mut().zip(others).for_each(|(sum, other)| *sum += other);
+            }
+        }
+    }
+
     /// The means over `tokens`.
     pub fn means(self, tokens: usize) -> impl Iterator<Item = (Site, Sensitivity)> {
         let mean = move |sums: Vec<f64>| sums.into_iter().map(|sum| sum / tokens as f64).collect();

@@ -21,8 +21,8 @@ use physarium_checkpoint::{
 };
 use physarium_flow::activation::Keep;
 use physarium_model::{
-    Capture, Compute, Config, Decoder, Dense, DenseWindow, GradientPass, Labelled, Labels,
-    Residency, Sensitivity, Stage, StreamPlace, Walk, Workspace,
+    Capture, Compute, Config, Decoder, Dense, GradientPass, Labelled, Labels, PrunedInputs,
+    Residency, Sensitivity, Shown, Stage, StreamPlace, Walk, Workspace,
 };
 
 pub(crate) use self::footprint::Footprint;
@@ -63,6 +63,8 @@ pub(crate) struct Solving<'a> {
     pub dead_inputs: DeadInputs,
     /// Where the residual streams are kept.
     pub streams: Streams,
+    /// What becomes of inputs that are needed before and after a target is solved.
+    pub pruned_inputs: PrunedInputs,
 }
 
 impl Solving<'_> {
@@ -111,7 +113,9 @@ impl Solving<'_> {
         let compute = compute(self.threads, self.recipe.arithmetic)?.stopping_when(cancel.asked());
         let windows: Vec<&[u32]> = self.windows.iter().map(Vec::as_slice).collect();
         let longest = windows.iter().map(|window| window.len()).max().unwrap_or(0);
-        let workspace = Workspace::new(&compute, decoder.config(), longest);
+        // Activations are only summed over many tokens.
+        let coarse = compute.coarse();
+        let workspace = Workspace::new(&coarse, decoder.config(), longest);
         let needs = self.recipe.needs();
         let calibration = needs.calibration.expect("only activation-aware methods are solved");
         let mut watch = Watch { cancel, progress };
@@ -153,8 +157,8 @@ impl Solving<'_> {
         };
         let (windows, workspace) = (&windows[..], &workspace);
         let path = self.scratch();
-        let streams = self.place(&path);
-        Walk { decoder: &decoder, windows, workspace, streams }.run(&mut solver)?;
+        let (streams, pruned_inputs) = (self.place(&path), self.pruned_inputs);
+        Walk { decoder: &decoder, windows, workspace, streams, pruned_inputs }.run(&mut solver)?;
         solver.tell_kept_layers();
         Ok(solver.files.finish())
     }
@@ -228,15 +232,17 @@ impl Solving<'_> {
         watch.progress.event(begun("gradients, forward"));
         let mut done = 0;
         let text = Labelled { windows: &windows, labels };
-        GradientPass { decoder, text, workspace, streams: self.place(&self.scratch()) }.run(|| {
-            watch.cancel.check()?;
-            if done == steps {
-                watch.progress.event(begun("gradients, backward"));
-            }
-            done += 1;
-            watch.progress.event(Event::LayerStep);
-            Ok(())
-        })
+        GradientPass { decoder, text, workspace, streams: self.place(&self.scratch()) }.run(
+            |windows| {
+                watch.cancel.check()?;
+                if done == steps {
+                    watch.progress.event(begun("gradients, backward"));
+                }
+                done += windows as u64;
+                (0..windows).for_each(|_| watch.progress.event(Event::LayerStep));
+                Ok(())
+            },
+        )
     }
 }
 
@@ -322,56 +328,51 @@ impl Capture for LayerSolver<'_> {
         })
     }
 
-    fn inputs(
-        &mut self,
-        stage: &Stage,
-        dense: Option<DenseWindow<'_>>,
-        pruned: &[f32],
-    ) -> Result<()> {
+    fn inputs(&mut self, stage: &Stage, shown: Shown<'_>) -> Result<()> {
         self.watch.cancel.check()?;
         let wanted = stage.maps().iter().any(|(site, _)| self.targets.contains_key(site));
         if self.kept.is_none() && wanted {
             let width = stage.maps()[0].1.inputs();
-            self.sums.add(self.compute, width, dense, pruned);
+            self.sums.add(self.compute, width, shown);
         }
-        self.watch.progress.event(Event::LayerStep);
+        (0..shown.windows).for_each(|_| self.watch.progress.event(Event::LayerStep));
         Ok(())
     }
 
     fn finish(&mut self, stage: &mut Stage) -> Result<()> {
-        let statistics = std::mem::take(&mut self.sums).mean();
+        let statistics = std::mem::take(&mut self.sums).mean(self.compute);
         self.watch.cancel.check()?;
         // Before any target of the stage is solved.
-        let dead = statistics.inputs().dead() as u64;
+        let dead = statistics.dead_inputs();
         let of_stage = stage.maps().iter().filter_map(|(site, _)| self.targets.get(site));
         of_stage.copied().try_for_each(|target| self.refuse_dead(target, dead))?;
         let sites: Vec<Site> = stage.maps().iter().map(|(site, _)| site.clone()).collect();
         // Prepared for the first target that no earlier run has solved.
-        let mut solver = None;
+        let (mut solver, mut statistics) = (None, Some(statistics));
         for (index, site) in sites.iter().enumerate() {
             let Some(target) = self.targets.get(site).copied() else { continue };
             let map = &stage.maps()[index].1;
-            let weights = if let Some(kept) = &mut self.kept {
-                kept.remove(site).expect("a kept layer has all targets")
+            let map = if let Some(kept) = &mut self.kept {
+                map.with_weights(kept.remove(site).expect("a kept layer has all targets"))
             } else {
                 let solver = match &mut solver {
                     Some(solver) => solver,
                     none => {
                         let criterion = self.method.criterion();
-                        none.insert(StageSolver::new(self.compute, criterion, &statistics, target)?)
+                        let statistics = statistics.take().expect("prepared once");
+                        none.insert(StageSolver::new(self.compute, criterion, statistics, target)?)
                     }
                 };
-                let solved = solver.solve(Wanted {
+                let (weights, stats) = solver.solve(Wanted {
                     target,
                     weights: &map.weights(),
                     keep: self.keep(site),
                     output_costs: self.output_costs(site),
                 })?;
-                let weights = solved.weights.clone();
-                self.solved.push(solved);
-                weights
+                let map = map.with_weights(weights);
+                self.solved.push(SolvedMap { target, map: map.clone(), stats });
+                map
             };
-            let map = map.with_weights(weights);
             stage.replace(site, map);
         }
         Ok(())

@@ -2,6 +2,7 @@
 //! activation-aware method needs is in `calibrated/footprint.rs`.
 
 use physarium_checkpoint::{Checkpoint, Recipe, TargetPlan};
+use physarium_model::PrunedInputs;
 
 use super::calibrated::Footprint;
 use super::pieces::PieceSizes;
@@ -39,6 +40,8 @@ pub struct MemoryPlan {
     pub resident_bytes: u64,
     /// The residual streams of an activation-aware run, once it is calibrated.
     pub streams: Option<Streams>,
+    /// Whether an activation-aware run keeps inputs that it needs twice.
+    pub pruned_inputs: PrunedInputs,
 }
 
 impl MemoryPlan {
@@ -71,29 +74,39 @@ impl MemoryPlan {
             let pieces = (workers + SPARE_PIECES).min(PIECES_BUDGET / largest).max(3);
             let resident_bytes = BASE + pieces * largest + workers * scratch + records;
             let (workers, pieces) = (workers as usize, pieces as usize);
-            MemoryPlan { workers, threads, pieces, resident_bytes, streams: None }
+            MemoryPlan {
+                workers,
+                threads,
+                pieces,
+                resident_bytes,
+                streams: None,
+                pruned_inputs: PrunedInputs::ComputedTwice,
+            }
         };
         let most = (threads as u64).min(SCRATCH_BUDGET / scratch).max(1);
         first_within(allowed, (1..=most).rev().map(with))
     }
 
-    /// The plan of the same run with an activation-aware method, which first solves the targets: with the residual
-    /// streams in memory if they fit the limit, else in a file, on as many threads as fit, or one.
+    /// The plan of the same run with an activation-aware method, which first solves the targets: with everything that
+    /// it can keep in memory, if that fits the limit; else with inputs that are computed twice; else also with the
+    /// residual streams in a file, on as many threads as fit, or one.
     pub(crate) fn with(self, footprint: &Footprint<'_>, allowed: Allowed) -> MemoryPlan {
-        let with = |threads, streams| MemoryPlan {
+        let with = |threads, streams, pruned_inputs| MemoryPlan {
             resident_bytes: self
                 .resident_bytes
-                .max(Footprint { threads, ..*footprint }.bytes(streams)),
+                .max(Footprint { threads, ..*footprint }.bytes(streams, pruned_inputs)),
             workers: self.workers.min(threads),
             threads,
             streams: Some(streams),
+            pruned_inputs,
             ..self
         };
         let bytes = footprint.streams();
-        let in_memory = with(footprint.threads, Streams::Memory(bytes));
-        let in_file = |threads| with(threads, Streams::File(bytes));
+        let in_memory = [PrunedInputs::Kept, PrunedInputs::ComputedTwice]
+            .map(|inputs| with(footprint.threads, Streams::Memory(bytes), inputs));
+        let in_file = |threads| with(threads, Streams::File(bytes), PrunedInputs::ComputedTwice);
         let in_file = (1..=footprint.threads).rev().map(in_file);
-        first_within(allowed, std::iter::once(in_memory).chain(in_file))
+        first_within(allowed, in_memory.into_iter().chain(in_file))
     }
 
     /// Fails if the run needs more than is allowed.

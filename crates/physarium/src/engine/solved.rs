@@ -21,7 +21,7 @@ use physarium_checkpoint::{
     TensorInfo, write_whole_with,
 };
 use physarium_flow::FloatFormat;
-use physarium_model::Dense;
+use physarium_model::{Dense, Linear};
 use safetensors::tensor::TensorView;
 use serde::{Deserialize, Serialize};
 
@@ -68,10 +68,10 @@ impl SolvedWeights {
     }
 }
 
-/// A target with its solved weights.
+/// A target with its solved weights, which it shares with the model's layer.
 pub(super) struct SolvedMap<'a> {
     pub target: &'a PlannedTensor,
-    pub weights: Dense,
+    pub map: Linear,
     pub stats: SolutionStats,
 }
 
@@ -201,7 +201,8 @@ fn write(path: &Path, key: Digest, maps: &[SolvedMap<'_>]) -> Result<()> {
     let stats = serde_json::to_string(&stats).map_err(|e| failed(e.into()))?;
     let mut digest = Blake3::default();
     let mut views = Vec::new();
-    for SolvedMap { target, weights, .. } in maps {
+    let weights: Vec<_> = maps.iter().map(|solved| solved.map.weights()).collect();
+    for (SolvedMap { target, .. }, weights) in maps.iter().zip(&weights) {
         let (dtype, bytes) = stored_form(weights);
         digest.update(bytes);
         let shape = target.input.shape.iter().map(|size| *size as usize).collect();
@@ -284,6 +285,11 @@ mod tests {
         Some((weights, files.finish()))
     }
 
+    fn map(target: &PlannedTensor, weights: &Dense) -> Linear {
+        let [rows, cols] = [0, 1].map(|axis| target.input.shape[axis] as usize);
+        Linear::new(rows, cols, weights.clone(), None)
+    }
+
     #[test]
     fn a_layer_reads_back_exactly_or_not_at_all() {
         let dir = tempfile::tempdir().expect("a directory");
@@ -298,7 +304,7 @@ mod tests {
             .zip(&solved)
             .map(|(target, (weights, dead_inputs, output_error))| SolvedMap {
                 target,
-                weights: weights.clone(),
+                map: map(target, weights),
                 stats: SolutionStats { dead_inputs: *dead_inputs, output_error: *output_error },
             })
             .collect();
@@ -360,7 +366,7 @@ mod tests {
             };
             let target = target("q", dtype, [1, 2]);
             let stats = SolutionStats { dead_inputs: 0, output_error: 0.0 };
-            let map = SolvedMap { target: &target, weights: weights.clone(), stats };
+            let map = SolvedMap { target: &target, map: map(&target, weights), stats };
             let mut files = LayerFiles::new(dir.path().to_owned(), RUN).expect("a directory");
             files.keep(3, &[map]).expect("written");
             assert_eq!(take(dir.path(), &[&target]).is_some(), is_kept, "{weights:?}");

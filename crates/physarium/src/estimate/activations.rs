@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use physarium_checkpoint::{Criterion, Recipe, TargetPlan};
 use physarium_flow::activation::{
-    ActivationFlow, FlowNetwork, Inputs, Keep, Problem, Target, sparsegpt, wanda,
+    ActivationFlow, FlowNetwork, Inputs, Keep, Problem, Projection, Target, sparsegpt, wanda,
 };
-use physarium_model::{Compute, Decoder, Gram, Workspace, add_cross};
+use physarium_model::{Compute, Decoder, Gram, PrunedInputs, Workspace, add_cross};
 
 use crate::cancel::Cancel;
 use crate::engine::GRADIENT_TOKENS;
@@ -37,6 +37,7 @@ pub(crate) struct CalibratedRun<'a> {
     pub recipe: &'a Recipe,
     pub windows: &'a [Vec<u32>],
     pub threads: usize,
+    pub pruned_inputs: PrunedInputs,
     pub cancel: &'a Cancel,
 }
 
@@ -50,12 +51,16 @@ pub(crate) fn of_activations(run: &CalibratedRun<'_>) -> Result<Duration> {
     let config = run.decoder.config();
     let layers = config.layers() as f64;
     let tokens: usize = run.windows.iter().map(Vec::len).sum();
-    // The pruned stream computes the inputs of o and down twice, which is most of a layer.
-    let streams = if needs.dense_stream { 3.0 } else { 2.0 };
+    // The inputs of o and down are most of a layer.
+    let pruned = match run.pruned_inputs {
+        PrunedInputs::Kept => 1.0,
+        PrunedInputs::ComputedTwice => 1.7,
+    };
+    let streams = if needs.dense_stream { 1.0 + pruned } else { pruned };
     let gradients = if needs.gradients { GRADIENT_PASSES } else { 0.0 };
     let gradient_tokens = tokens.min(GRADIENT_TOKENS) as f64;
     let passes = tokens as f64 * streams + gradient_tokens * gradients;
-    let mut seconds = layers * passes * seconds_per_token(run, &compute)?;
+    let mut seconds = layers * passes * seconds_per_token(run, &compute.coarse())?;
     let sample = Sample::new(config.hidden.min(SAMPLE_WIDTH));
     let sums = sample.sums(&compute);
     let rates = sample.solver(&compute, run.recipe.method.criterion());
@@ -127,7 +132,7 @@ impl Sample {
 
     /// Seconds that the sums over tokens take.
     fn sums(&self, compute: &Compute) -> Sums {
-        let mut gram = Gram::new(compute, self.width);
+        let mut gram = Gram::new(self.width);
         let mut cross = vec![0.0; self.width * self.width];
         gram.add(compute, &self.inputs);
         let work = (SAMPLE_TOKENS * self.width * self.width) as f64;
@@ -140,17 +145,12 @@ impl Sample {
 
     /// The rates of a method, with its measurement of the error.
     fn solver(&self, compute: &Compute, criterion: Criterion) -> Rates {
-        let mut gram = Gram::new(compute, self.width);
+        let mut gram = Gram::new(self.width);
         gram.add(compute, &self.inputs);
-        let gram = gram.finish(1.0 / SAMPLE_TOKENS as f32);
+        let gram = gram.finish(compute, 1.0 / SAMPLE_TOKENS as f32);
         let weights = random(SAMPLE_ROWS * self.width);
         let inputs = Inputs { cols: self.width, gram: &gram };
-        let problem = |rows: usize| Problem {
-            weights: &weights[..rows * self.width],
-            inputs,
-            target: Target::Own,
-            output_costs: None,
-        };
+        let problem = |rows: usize| Problem { weights: &weights[..rows * self.width], inputs };
         let keep = |rows: usize| Keep::AllBut(rows * self.width / 2);
         let width = self.width as f64;
         let work = SAMPLE_ROWS as f64 * width.powi(2);
@@ -163,10 +163,13 @@ impl Sample {
                 let flow = parameters(flow);
                 let whole = |flow: ActivationFlow| {
                     let mut network = None;
-                    let inverse = timed(|| network = FlowNetwork::new(compute, &inputs, flow).ok());
+                    let inverse =
+                        timed(|| network = FlowNetwork::new(compute, gram.clone(), flow).ok());
                     let network = network.expect("a positive definite sample");
                     let all = SAMPLE_ROWS;
-                    let solve = || drop(network.prune(compute, &problem(all), keep(all)));
+                    let (weights, target) = (&weights[..], Target::Own);
+                    let projection = Projection { weights, target, output_costs: None };
+                    let solve = || drop(network.prune(compute, &projection, keep(all)));
                     (inverse, timed(solve), flow.products() as f64)
                 };
                 // Two short runs, so that what does not grow with the steps is not counted for each.

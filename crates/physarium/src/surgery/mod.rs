@@ -204,6 +204,7 @@ impl Surgery {
                 recipe: &self.recipe,
                 windows: self.windows()?,
                 threads: self.memory.threads,
+                pruned_inputs: self.memory.pruned_inputs,
                 cancel,
             };
             return Ok(Some(estimate::of_activations(&run)?));
@@ -330,6 +331,7 @@ impl Surgery {
             dir: staging.dir().join(SOLVED_DIR),
             key: staging.key(),
             streams: self.memory.streams.expect("a plan with windows has streams"),
+            pruned_inputs: self.memory.pruned_inputs,
             dead_inputs: match self.strictness {
                 Strictness::Skip => DeadInputs::Count,
                 Strictness::Refuse => DeadInputs::Refuse,

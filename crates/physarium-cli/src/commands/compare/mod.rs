@@ -9,8 +9,8 @@ use clap::Args;
 use physarium::checkpoint::manifest;
 use physarium::checkpoint::{Calibration, NmPattern, Sparsity};
 use physarium::{
-    Allocation, Begun, CalibrationText, Case, Comparison, ComparisonRequest, Contender, Ended,
-    Error, EvalRequest, FailedRun, MethodName, NoEffect, Options, Outputs, RecipeError,
+    Allocation, Begun, CalibrationText, Case, Comparison, ComparisonRequest, Contender, Effort,
+    Ended, Error, EvalRequest, FailedRun, MethodName, NoEffect, Options, Outputs, RecipeError,
     RecipeOption, RecipeOptions, compare,
 };
 
@@ -19,7 +19,7 @@ use crate::arguments::{
     SelectionArguments, ThreadsArgument,
 };
 use crate::output::{self, Outcome, counted};
-use crate::recipe::{AllocationChoice, CalibrationArguments, MethodChoice};
+use crate::recipe::{AllocationChoice, CalibrationArguments, EffortChoice, MethodChoice};
 use crate::{signals, terminal};
 
 /// Prune with several methods, evaluate each, and print one table
@@ -59,6 +59,9 @@ pub struct Arguments {
     /// Distributions of --sparsity over tensors, comma-separated [default: uniform]
     #[arg(long, value_enum, value_delimiter = ',', help_heading = METHOD)]
     allocation: Vec<AllocationChoice>,
+    /// Efforts of activation-flow, comma-separated [default: standard]
+    #[arg(long, value_enum, value_delimiter = ',', help_heading = METHOD)]
+    effort: Vec<EffortChoice>,
     #[command(flatten)]
     selection: SelectionArguments,
     #[command(flatten)]
@@ -178,7 +181,8 @@ impl Arguments {
             return Err(Error::Usage(what.to_owned()));
         }
         let allocation = (!self.allocation.is_empty()).then_some(RecipeOption::Allocation);
-        for option in allocation.into_iter().chain(self.calibration.given()) {
+        let effort = (!self.effort.is_empty()).then_some(RecipeOption::Effort);
+        for option in allocation.into_iter().chain(effort).chain(self.calibration.given()) {
             self.effect_of(option).map_err(|why| RecipeError::NoEffect { option, why })?;
         }
         Ok(())
@@ -222,7 +226,7 @@ impl Arguments {
         Ok((text, Some(calibration)))
     }
 
-    /// Every method with every sparsity and pattern.
+    /// Every method with every amount, allocation and effort.
     fn contenders(&self, calibration: Option<Calibration>) -> Result<Vec<Contender>, Error> {
         let mut contenders: Vec<Contender> = Vec::new();
         let mut add = |name: String, options: RecipeOptions| -> Result<(), Error> {
@@ -242,35 +246,50 @@ impl Arguments {
             contenders.push(Contender { name, recipe: options.build(calibration)? });
             Ok(())
         };
-        let methods = || self.methods.iter().map(|method| MethodName::from(*method));
-        for sparsity in &self.sparsity {
-            for method in methods() {
-                let case = Case::new(method, Some(RecipeOption::Sparsity));
-                let allocations = match case.effect_of(RecipeOption::Allocation) {
-                    Ok(()) if !self.allocation.is_empty() => {
-                        self.allocation.iter().map(|choice| Some((*choice).into())).collect()
+        for (amount, name_of_amount, options) in self.amount_options() {
+            for method in self.methods.iter().map(|method| MethodName::from(*method)) {
+                let case = Case::new(method, Some(amount));
+                for allocation in choices(case, RecipeOption::Allocation, &self.allocation) {
+                    for effort in choices(case, RecipeOption::Effort, &self.effort) {
+                        let allocated = match allocation {
+                            Some(Allocation::Flow) => "-allocated",
+                            Some(Allocation::Uniform) | None => "",
+                        };
+                        let effort_name = match effort {
+                            Some(Effort::Standard) | None => String::new(),
+                            Some(other) => format!("-{}", other.text()),
+                        };
+                        let name =
+                            format!("{}-{name_of_amount}{allocated}{effort_name}", method.text());
+                        add(name, RecipeOptions { method, allocation, effort, ..options.clone() })?;
                     }
-                    _ => vec![None],
-                };
-                for allocation in allocations {
-                    let kind = match allocation {
-                        Some(Allocation::Flow) => "-allocated",
-                        Some(Allocation::Uniform) | None => "",
-                    };
-                    let name = format!("{}-{}{kind}", method.text(), f64::from(*sparsity));
-                    let sparsity = Some(*sparsity);
-                    let none = RecipeOptions::default();
-                    add(name, RecipeOptions { method, sparsity, allocation, ..none })?;
                 }
             }
         }
-        for pattern in &self.pattern {
-            for method in methods() {
-                let name = format!("{}-{}of{}", method.text(), pattern.keep(), pattern.group());
-                let pattern = Some(*pattern);
-                add(name, RecipeOptions { method, pattern, ..RecipeOptions::default() })?;
-            }
-        }
         Ok(contenders)
+    }
+
+    /// Every amount: the option that sets it, its part of a row's name, and a recipe with it.
+    fn amount_options(&self) -> impl Iterator<Item = (RecipeOption, String, RecipeOptions)> + '_ {
+        let none = RecipeOptions::default;
+        let sparsity = move |sparsity: &Sparsity| {
+            let options = RecipeOptions { sparsity: Some(*sparsity), ..none() };
+            (RecipeOption::Sparsity, f64::from(*sparsity).to_string(), options)
+        };
+        let pattern = move |pattern: &NmPattern| {
+            let options = RecipeOptions { pattern: Some(*pattern), ..none() };
+            (RecipeOption::Pattern, format!("{}of{}", pattern.keep(), pattern.group()), options)
+        };
+        self.sparsity.iter().map(sparsity).chain(self.pattern.iter().map(pattern))
+    }
+}
+
+/// The choices that were made for an option; one of none where it has no effect.
+fn choices<C: Copy, T: From<C>>(case: Case, option: RecipeOption, chosen: &[C]) -> Vec<Option<T>> {
+    match case.effect_of(option) {
+        Ok(()) if !chosen.is_empty() => {
+            chosen.iter().map(|choice| Some(T::from(*choice))).collect()
+        }
+        _ => vec![None],
     }
 }

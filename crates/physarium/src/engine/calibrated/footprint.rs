@@ -7,19 +7,22 @@ A test compares the sum with the peak of runs; benchmarks/README.md does so for 
 */
 
 use physarium_checkpoint::{Criterion, Recipe};
-use physarium_model::{Config, MapShape, StageShape};
+use physarium_model::{BATCH_TOKENS, Config, MapShape, PrunedInputs, StageShape};
 
 use super::gradient_windows;
 use crate::memory_limit::Streams;
 use crate::peak;
 
-/// Bytes of a float32, and of an 8-byte number.
+/// Bytes of a number.
 const F32: u64 = 4;
+const BF16: u64 = 2;
 const F64: u64 = 8;
 /// Rows and columns to which weights are padded when they are packed for AMX.
 const TILE: u64 = 32;
 /// Rows of activations that are split for AMX at once, and rows whose logits the gradients take at once.
 const ROWS: u64 = 256;
+/// Outputs whose weights are widened at once, at least.
+const WIDENED_OUTPUTS: u64 = 32;
 /// Tokens whose Gram matrix is summed at once.
 const GRAM_TOKENS: u64 = 2048;
 /// Rows of a block of conjugate gradients, and columns of a block of SparseGPT's factor.
@@ -59,8 +62,7 @@ impl Footprint<'_> {
 
     /// Bytes of the residual streams of all windows in the walk.
     fn walked(&self) -> u64 {
-        let tokens: u64 = self.windows.iter().map(|window| window.len() as u64).sum();
-        self.both() * tokens * self.config.hidden as u64 * F32
+        self.both() * self.tokens() * self.config.hidden as u64 * F32
     }
 
     /// Bytes of the residual stream of all windows in the pass over gradients.
@@ -70,10 +72,10 @@ impl Footprint<'_> {
     }
 
     /// Most resident bytes at any time.
-    pub fn bytes(&self, streams: Streams) -> u64 {
+    pub fn bytes(&self, streams: Streams, pruned_inputs: PrunedInputs) -> u64 {
         let needs = self.recipe.needs();
         let gradients = if needs.gradients { self.gradients(streams) } else { 0 };
-        let arrays = gradients.max(self.solving(streams));
+        let arrays = gradients.max(self.solving(streams, pruned_inputs));
         // What the allocator keeps between arrays that are freed: up to one part in six, measured (benchmarks/README.md).
         let kept = arrays / 6;
         let before = peak::resident_bytes().unwrap_or(0);
@@ -88,15 +90,19 @@ impl Footprint<'_> {
         // The stream before each layer, or a window of one; and the one that goes through the layers.
         let before = match streams {
             Streams::Memory(_) => self.gradient_stream() * config.layers() as u64,
-            Streams::File(_) => self.window() * hidden * F32,
+            Streams::File(_) => self.batch() * hidden * F32,
         };
         let streams = before + self.gradient_stream();
         // The head and its transpose, each also packed; logits, and those split for AMX.
         let vocabulary = config.vocabulary as u64;
         let logits = ROWS.min(self.window()) * vocabulary * F32;
-        let head = 2 * self.weights(vocabulary, hidden) + logits + self.split(vocabulary);
+        // Without AMX, weights of the transpose are widened by each thread (`kernels/products/block.rs`).
+        let widened =
+            if self.on_tiles { 0 } else { self.threads() * WIDENED_OUTPUTS * vocabulary * F32 };
+        let head = 2 * self.weights(vocabulary, hidden) + logits + self.split(vocabulary) + widened;
         // The same for a layer, with the activations of the backward pass.
-        let layer = 2 * self.layer() + self.backward() + self.split(self.widest());
+        let layer =
+            2 * self.layer() + self.concurrent() * (self.backward() + self.split(self.widest()));
         streams + head.max(layer)
     }
 
@@ -111,65 +117,85 @@ impl Footprint<'_> {
     }
 
     /// The walk with its solutions (`physarium_model::Walk`, `LayerSolver`).
-    fn solving(&self, streams: Streams) -> u64 {
+    fn solving(&self, streams: Streams, pruned_inputs: PrunedInputs) -> u64 {
         let needs = self.recipe.needs();
-        let concurrent = self.threads().min(self.windows.len() as u64);
+        let concurrent = self.concurrent();
         let residual = match streams {
             Streams::Memory(_) => self.walked(),
-            // A window of each stream, and that which each thread changes (`model/streams.rs`).
-            Streams::File(_) => {
-                (self.both() + concurrent) * self.window() * self.config.hidden as u64 * F32
-            }
+            // A batch of each stream (`model/streams.rs`).
+            Streams::File(_) => self.both() * self.batch() * self.config.hidden as u64 * F32,
         };
-        // The dense layer and the pruned one, and the solved weights until their file is written.
-        let elements: u64 = self.maps().map(|map| elements(&map)).sum();
-        let layers = 2 * self.layer() + elements * self.element_bytes;
         let split = match needs.gradients {
             // The buffer that the gradients' logits were split in is kept for later products.
             true => self.split(self.config.vocabulary as u64).max(self.split(self.widest())),
             false => self.split(self.widest()),
         } + (concurrent - 1) * self.split(self.widest());
         let stages = self.config.stages();
-        let stage = stages.iter().map(|stage| self.stage(stage, self.both())).max().unwrap_or(0);
-        residual + layers + concurrent * self.buffers() + split + stage
+        let stage = |stage| self.stage(stage, self.both(), pruned_inputs);
+        let stage = stages.iter().map(stage).max().unwrap_or(0);
+        residual + concurrent * self.buffers() + split + stage
     }
 
     /// Most that a stage has: while statistics are summed, while a target is solved, or while its outputs are added.
-    fn stage(&self, stage: &StageShape, streams: u64) -> u64 {
+    fn stage(&self, stage: &StageShape, streams: u64, pruned_inputs: PrunedInputs) -> u64 {
         let inputs = stage.inputs() as u64;
-        let of_dense = match (streams, stage.kind.adds_to_stream()) {
-            (1, _) => 0,
-            (_, true) => stage.maps[0].outputs as u64,
-            (_, false) => inputs,
+        let adds = stage.kind.adds_to_stream();
+        let outputs = if adds { stage.maps[0].outputs as u64 } else { 0 };
+        let of_dense = match streams {
+            1 => 0,
+            _ if adds => outputs,
+            _ => inputs,
         };
         let sums = (inputs + of_dense) * inputs * F32;
-        let shown = streams * self.window() * inputs * F32;
-        // Transposed activations, their terms, and those packed (`gram_on_tiles.rs`).
-        let transposed = inputs * self.window().min(GRAM_TOKENS);
+        let kept = match pruned_inputs {
+            PrunedInputs::Kept if adds => self.tokens() * inputs * F32,
+            PrunedInputs::Kept | PrunedInputs::ComputedTwice => 0,
+        };
+        let shown = self.batch() * (streams * inputs + outputs) * F32;
+        // Tiles of activations, of both factors, and those transposed by each thread (`gram_on_tiles.rs`).
+        let packed = BF16 * self.batch().min(GRAM_TOKENS).next_multiple_of(TILE);
         let summing = match (self.on_tiles, streams) {
             (false, _) => 0,
-            (true, 1) => 10 * transposed,
-            (true, _) => 14 * transposed,
+            (true, 1) => packed * (inputs + self.threads() * ROWS),
+            (true, _) => packed * (inputs + inputs.max(of_dense) + self.threads() * ROWS),
         };
         let solving = stage.maps.iter().map(|map| self.solution(map)).max().unwrap_or(0);
-        let solving = solving.max(self.network(inputs));
-        let concurrent = self.threads().min(self.windows.len() as u64);
-        let adding = concurrent * self.window() * (inputs + 2 * self.widths().keys) * F32;
-        (shown + sums + summing.max(solving)).max(adding)
+        let solving = match self.inverses() {
+            0 => solving,
+            _ => solving.max(self.making_network(inputs)),
+        };
+        // In the last stage, the layer and the stage's solutions; before it, most of the dense layer and of the pruned one.
+        let solved: u64 =
+            stage.maps.iter().map(|map| self.weights(map.outputs as u64, map.inputs as u64)).sum();
+        let is_last = self.config.stages().last().is_some_and(|last| last.kind == stage.kind);
+        let layers = if is_last { self.layer() + solved } else { 2 * self.layer() };
+        layers + kept + sums + (shown + summing).max(solving)
     }
 
-    /// A matrix `[inputs, inputs]` with which rows are multiplied (`kernels/products/symmetric.rs`).
+    /// A matrix `[inputs, inputs]` with which rows are multiplied: float32, or two terms (`kernels/products/symmetric.rs`).
     fn symmetric(&self, inputs: u64) -> u64 {
-        inputs * inputs * if self.on_tiles { 2 * F32 } else { F32 }
+        let padded = if self.on_tiles { inputs.next_multiple_of(TILE) } else { inputs };
+        padded * padded * F32
     }
 
-    /// The Gram matrix and the inverses of an activation flow (`FlowNetwork`), while they are made and afterwards.
+    /// The Gram matrix and the inverses of an activation flow (`FlowNetwork`), in place of the matrix of the statistics and
+    /// beside it.
     fn network(&self, inputs: u64) -> u64 {
+        self.inverses() * self.symmetric(inputs)
+    }
+
+    /// The same while it is made: the last inverse is made in the matrix of the statistics, others in a copy.
+    fn making_network(&self, inputs: u64) -> u64 {
+        let square = inputs * inputs * F32;
+        let copy = if self.inverses() > 1 { square } else { 0 };
+        let tiles = if self.on_tiles { square } else { 0 };
+        self.network(inputs) + tiles + copy + inputs * INVERSE_EDGE * 2 * F32
+    }
+
+    /// Inverses of an activation flow; none for other methods.
+    fn inverses(&self) -> u64 {
         match self.recipe.method.criterion() {
-            Criterion::ActivationFlow { flow, .. } => {
-                let inverses = flow.map_or(1, |flow| u64::from(flow.levels));
-                (inverses + 1) * self.symmetric(inputs) + inputs * INVERSE_EDGE * 2 * F32
-            }
+            Criterion::ActivationFlow { flow, .. } => flow.map_or(1, |flow| u64::from(flow.levels)),
             _ => 0,
         }
     }
@@ -188,7 +214,8 @@ impl Footprint<'_> {
                     .max(square * F32 + all * F32 + rows * BLOCK_ROWS * F64)
             }
             Criterion::ActivationFlow { .. } => {
-                let each = self.threads() * 2 * BLOCK_ROWS * cols * F32;
+                let split = if self.on_tiles { 3 * BF16 } else { 0 };
+                let each = self.threads() * BLOCK_ROWS * cols * (2 * F32 + split);
                 // Demand and flow; ranks, those sorted, and a mask; then what is unmet.
                 let most = each.max(all * (2 * F32 + 1)).max(all * (F32 + 1) + each);
                 2 * all * F32 + most
@@ -197,10 +224,7 @@ impl Footprint<'_> {
         };
         let (wide, rounded) = (all * F32, all * self.element_bytes);
         // The matrix of the error is the network's own, or a copy.
-        let matrix = match self.network(cols) {
-            0 => self.symmetric(cols),
-            _ => 0,
-        };
+        let matrix = if self.inverses() == 0 { self.symmetric(cols) } else { 0 };
         let error = matrix + 3 * all * F32 + rounded;
         self.network(cols) + wide + method.max(error)
     }
@@ -241,6 +265,21 @@ impl Footprint<'_> {
         self.windows.iter().map(|window| window.len() as u64).max().unwrap_or(0)
     }
 
+    /// Tokens of all windows.
+    fn tokens(&self) -> u64 {
+        self.windows.iter().map(|window| window.len() as u64).sum()
+    }
+
+    /// Most tokens of a batch of windows.
+    fn batch(&self) -> u64 {
+        self.window().max(self.tokens().min(BATCH_TOKENS as u64))
+    }
+
+    /// Windows that are computed in parallel.
+    fn concurrent(&self) -> u64 {
+        self.threads().min(self.batch() / self.window().max(1)).max(1)
+    }
+
     /// Streams: the pruned one, and the dense one if the method uses it.
     fn both(&self) -> u64 {
         if self.recipe.needs().dense_stream { 2 } else { 1 }
@@ -270,8 +309,4 @@ struct Widths {
     keys: u64,
     /// Of gates.
     gated: u64,
-}
-
-fn elements(map: &MapShape) -> u64 {
-    map.outputs as u64 * map.inputs as u64
 }

@@ -2,34 +2,33 @@
 
 use physarium_checkpoint::{Criterion, PlannedTensor};
 use physarium_flow::activation::{
-    FlowNetwork, Keep, Problem, Solution, Unsolved, sparsegpt, wanda,
+    FlowNetwork, Inputs, Keep, Problem, Projection, Solution, Target, Unsolved, sparsegpt, wanda,
 };
 use physarium_model::{Compute, Dense};
 
 use super::narrow::narrow;
-use super::statistics::Statistics;
-use crate::engine::solved::{SolutionStats, SolvedMap};
+use super::statistics::{DenseMeans, Statistics};
+use crate::engine::solved::SolutionStats;
 use crate::error::{Error, Result};
 use crate::recipe::effort::parameters;
 
 /// The statistics of a stage, prepared for a method. The only place that distinguishes the activation-aware methods.
 pub(super) struct StageSolver<'a> {
     compute: &'a Compute,
-    statistics: &'a Statistics,
     prepared: Prepared,
 }
 
 /// What a method prepares for all targets of a stage.
 enum Prepared {
-    Wanda,
-    SparseGpt,
-    ActivationFlow(Box<FlowNetwork>),
+    Wanda(Statistics),
+    SparseGpt(Statistics),
+    ActivationFlow(Box<FlowNetwork>, DenseMeans),
 }
 
 /// One target of the stage.
-pub(super) struct Wanted<'a, 'b> {
+pub(super) struct Wanted<'a> {
     pub target: &'a PlannedTensor,
-    pub weights: &'b Dense,
+    pub weights: &'a Dense,
     pub keep: Keep,
     /// How much predictions depend on each output, for methods that use it.
     pub output_costs: Option<Vec<f32>>,
@@ -43,7 +42,7 @@ impl<'a> StageSolver<'a> {
     pub fn new(
         compute: &'a Compute,
         criterion: Criterion,
-        statistics: &'a Statistics,
+        statistics: Statistics,
         first: &PlannedTensor,
     ) -> Result<StageSolver<'a>> {
         if !statistics.are_finite() {
@@ -53,46 +52,44 @@ impl<'a> StageSolver<'a> {
             ));
         }
         let prepared = match criterion {
-            Criterion::Wanda(_) => Prepared::Wanda,
-            Criterion::SparseGpt(_) => Prepared::SparseGpt,
+            Criterion::Wanda(_) => Prepared::Wanda(statistics),
+            Criterion::SparseGpt(_) => Prepared::SparseGpt(statistics),
             Criterion::ActivationFlow { flow, .. } => {
                 let flow = parameters(flow);
-                let network = FlowNetwork::new(compute, &statistics.inputs(), flow);
-                Prepared::ActivationFlow(Box::new(network.map_err(|why| unsolved(first, why))?))
+                let network = FlowNetwork::new(compute, statistics.gram, flow);
+                let network = network.map_err(|why| unsolved(first, why))?;
+                Prepared::ActivationFlow(Box::new(network), statistics.dense)
             }
             other => unreachable!("{} does not use activations", other.name()),
         };
-        Ok(StageSolver { compute, statistics, prepared })
+        Ok(StageSolver { compute, prepared })
     }
 
-    /// Solves one target.
+    /// Solves one target: its weights, and what there is to say of them.
     ///
     /// # Errors
     /// `Unsolvable` for weights that the method cannot use; `Checkpoint` if the work was stopped.
-    pub fn solve<'t>(&self, wanted: Wanted<'t, '_>) -> Result<SolvedMap<'t>> {
+    pub fn solve(&self, wanted: Wanted<'_>) -> Result<(Dense, SolutionStats)> {
         let Wanted { target, weights, keep, output_costs } = wanted;
         let mut wide = vec![0.0; weights.len()];
         weights.widen(0, &mut wide);
         if wide.iter().any(|weight| !weight.is_finite()) {
             return Err(unsolvable(target, "expected finite weights, found NaN or infinite ones"));
         }
-        let problem = Problem {
-            weights: &wide,
-            inputs: self.statistics.inputs(),
-            target: self.statistics.target(),
-            output_costs: output_costs.as_deref(),
-        };
-        let solution = self.solution(&problem, keep).map_err(|why| unsolved(target, why))?;
+        let solution = self.solution(&wide, keep, output_costs.as_deref());
+        let solution = solution.map_err(|why| unsolved(target, why))?;
         let weights =
             narrow(&solution.weights, weights).map_err(|found| unsolvable(target, &found))?;
         // The error of the rounded weights, which the model computes with.
         let mut pruned = solution.weights;
         weights.widen(0, &mut pruned);
         let output_error = match &self.prepared {
-            Prepared::ActivationFlow(network) => {
-                network.output_error(self.compute, &problem, &pruned)
+            Prepared::ActivationFlow(network, _) => {
+                network.output_error(self.compute, &wide, &pruned)
             }
-            Prepared::Wanda | Prepared::SparseGpt => problem.output_error(self.compute, &pruned),
+            Prepared::Wanda(statistics) | Prepared::SparseGpt(statistics) => {
+                problem(&wide, statistics).output_error(self.compute, &pruned)
+            }
         };
         if self.compute.is_stopped() {
             return Err(unsolved(target, Unsolved::Stopped));
@@ -104,16 +101,36 @@ impl<'a> StageSolver<'a> {
             ));
         }
         let stats = SolutionStats { dead_inputs: solution.dead_inputs as u64, output_error };
-        Ok(SolvedMap { target, weights, stats })
+        Ok((weights, stats))
     }
 
-    fn solution(&self, problem: &Problem<'_>, keep: Keep) -> Result<Solution, Unsolved> {
+    fn solution(
+        &self,
+        weights: &[f32],
+        keep: Keep,
+        output_costs: Option<&[f32]>,
+    ) -> Result<Solution, Unsolved> {
         match &self.prepared {
-            Prepared::Wanda => wanda(self.compute, problem, keep),
-            Prepared::SparseGpt => sparsegpt(self.compute, problem, keep),
-            Prepared::ActivationFlow(network) => network.prune(self.compute, problem, keep),
+            Prepared::Wanda(statistics) => wanda(self.compute, &problem(weights, statistics), keep),
+            Prepared::SparseGpt(statistics) => {
+                sparsegpt(self.compute, &problem(weights, statistics), keep)
+            }
+            Prepared::ActivationFlow(network, dense) => {
+                let target = match dense {
+                    DenseMeans::Unused => Target::Own,
+                    DenseMeans::Inputs(means) => Target::CrossGram(means),
+                    DenseMeans::Outputs(means) => Target::Outputs(means),
+                };
+                let projection = Projection { weights, target, output_costs };
+                network.prune(self.compute, &projection, keep)
+            }
         }
     }
+}
+
+fn problem<'a>(weights: &'a [f32], statistics: &'a Statistics) -> Problem<'a> {
+    let inputs = Inputs { cols: statistics.width, gram: &statistics.gram };
+    Problem { weights, inputs }
 }
 
 fn unsolved(target: &PlannedTensor, why: Unsolved) -> Error {

@@ -4,14 +4,14 @@ The weights of a map as AMX tiles.
 In: the BF16 weights of a [`Linear`], dense or sparse. Out: bands of 16 outputs, each a tile for every 32 inputs.
 */
 
-use super::linear::Linear;
 use crate::compute::Compute;
 use crate::matvec;
+use crate::products::linear::Linear;
 use crate::tiles::{TILE_DEPTH, TILE_ROWS, Tile, pack_band};
 use crate::weights::{Dense, Sparse, Weights};
 
 /// All weights of a map; an even number of bands, of which the last may be padding.
-pub(super) fn pack_weights(compute: &Compute, map: &Linear) -> Vec<Tile> {
+pub(in crate::products) fn pack_weights(compute: &Compute, map: &Linear) -> Vec<Tile> {
     let band = map.inputs.div_ceil(TILE_DEPTH);
     let mut packed = vec![Tile::ZERO; map.outputs.div_ceil(2 * TILE_ROWS) * 2 * band];
     compute.each_chunk(&mut packed, band, |index, packed| {
@@ -21,9 +21,14 @@ pub(super) fn pack_weights(compute: &Compute, map: &Linear) -> Vec<Tile> {
 }
 
 /// The band of at most 16 outputs that begins at output `first`.
-pub(super) fn pack_outputs(compute: &Compute, map: &Linear, first: usize, packed: &mut [Tile]) {
+pub(in crate::products) fn pack_outputs(
+    compute: &Compute,
+    map: &Linear,
+    first: usize,
+    packed: &mut [Tile],
+) {
     let (first, last) = (first.min(map.outputs), (first + TILE_ROWS).min(map.outputs));
-    match &map.weights {
+    match &*map.weights {
         Weights::Dense(Dense::Bf16(weights)) => {
             pack_band(&weights[first * map.inputs..last * map.inputs], map.inputs, packed);
         }

@@ -7,7 +7,7 @@ what is refused ([`Response`]).
 
 use physarium_kernels::{Operation, dispatch, vector};
 
-use super::keep::Keep;
+use crate::activation::keep::Keep;
 
 /// The flow of conductance 1.
 #[derive(Clone, Copy)]

@@ -1,7 +1,7 @@
 /*!
 Activation flow: each row of a projection is a network of tubes that has to reproduce the row's output.
 
-In: a [`Problem`] on a [`FlowNetwork`]. Out: a [`Solution`] whose remaining weights are updated to compensate.
+In: a [`Projection`] of a [`FlowNetwork`]. Out: a [`Solution`] whose remaining weights are updated to compensate.
 
 The demand b of a row is its target outputs, seen from its inputs; G is the Gram matrix of the inputs with a unit
 diagonal. Tube i is offered the flow yᵢ, carries a part of it, and refuses the rest:
@@ -27,11 +27,14 @@ use physarium_kernels::{Compute, Left, Output, Precision, Right};
 
 use super::adaptation::{Response, Threshold, Tubes};
 use super::conjugate_gradients::{Iterate, Refit};
-use super::keep::Keep;
-use super::network::{FlowNetwork, ROWS};
-use super::order::Order;
 use super::parameters::{RECOMPUTE, between};
-use super::problem::{Problem, Solution, Target, Unsolved, dot, not_zero, unless_stopped};
+use super::projection::{Projection, Target};
+use super::{FlowNetwork, ROWS};
+use crate::activation::keep::Keep;
+use crate::activation::order::Order;
+use crate::activation::problem::{
+    Solution, Unsolved, dot, not_zero, relative_error, unless_stopped,
+};
 
 impl FlowNetwork {
     /// Prunes a projection by the activation flow.
@@ -40,42 +43,42 @@ impl FlowNetwork {
     /// `Stopped` if `compute` is; it is asked in each step.
     ///
     /// # Panics
-    /// If the lengths of the slices do not match, or the inputs are others than those of this network.
+    /// If the lengths of the slices do not match.
     pub fn prune(
         &self,
         compute: &Compute,
-        problem: &Problem<'_>,
+        projection: &Projection<'_>,
         keep: Keep,
     ) -> Result<Solution, Unsolved> {
-        problem.check();
-        assert_eq!(problem.cols(), self.cols, "inputs of this network");
-        let order = Order::new(problem);
-        let dead_inputs = problem.inputs.dead();
-        if keep.zeros(problem.rows(), self.cols) == 0 {
-            return Ok(Solution { weights: problem.weights.to_vec(), dead_inputs });
+        projection.check(self.cols);
+        let weights = projection.weights;
+        let dead_inputs = self.dead_inputs();
+        if keep.zeros(weights.len() / self.cols, self.cols) == 0 {
+            return Ok(Solution { weights: weights.to_vec(), dead_inputs });
         }
-        let root_costs = root_costs(problem);
-        let mut flow = self.flow_of(problem.weights, &root_costs);
-        let demand = self.demand(compute, problem, &root_costs, &flow)?;
+        let order = Order::new(weights, self.dead.clone());
+        let root_costs = projection.root_costs(self.cols);
+        let mut flow = self.flow_of(weights, &root_costs);
+        let demand = self.demand(compute, projection, &root_costs, &flow)?;
         self.adapt(compute, &mut flow, &demand, keep)?;
         let open = open(&flow, keep, &order, self.cols);
         flow.iter_mut().zip(&open).filter(|(_, open)| !**open).for_each(|(q, _)| *q = 0.0);
         self.refit(compute, &mut flow, &demand, &open)?;
-        let weights = self.weights_of(flow, &root_costs);
-        let weights = open_tubes(weights, &open, problem, &order);
+        let refitted = self.weights_of(flow, &root_costs);
+        let weights = open_tubes(refitted, &open, weights, &order);
         unless_stopped(compute)?;
         Ok(Solution { weights, dead_inputs })
     }
 
-    /// [`Problem::output_error`] on these inputs, without another copy of their Gram matrix.
+    /// The relative squared error of the outputs of `pruned` weights `[rows, cols]` for these inputs, as
+    /// [`Problem::output_error`](crate::activation::Problem::output_error) gives it.
     ///
     /// # Panics
-    /// If the lengths of the slices do not match, or the inputs are others than those of this network.
-    pub fn output_error(&self, compute: &Compute, problem: &Problem<'_>, pruned: &[f32]) -> f64 {
-        problem.check();
-        assert_eq!(problem.cols(), self.cols, "inputs of this network");
-        let unit = vec![1.0; problem.rows()];
-        problem.error_by(pruned, |weights| {
+    /// If the lengths of the slices do not match.
+    pub fn output_error(&self, compute: &Compute, weights: &[f32], pruned: &[f32]) -> f64 {
+        assert!(weights.len().is_multiple_of(self.cols), "weights: not rows of {}", self.cols);
+        let unit = vec![1.0; weights.len() / self.cols];
+        relative_error([weights, pruned], |weights| {
             let flow = self.flow_of(weights, &unit);
             let mut product = vec![0.0; flow.len()];
             self.gram.multiply(compute, &flow, Precision::Full, &mut product);
@@ -88,13 +91,14 @@ impl FlowNetwork {
     fn demand(
         &self,
         compute: &Compute,
-        problem: &Problem<'_>,
+        projection: &Projection<'_>,
         root_costs: &[f32],
         flow: &[f32],
     ) -> Result<Vec<f32>, Unsolved> {
         let cols = self.cols;
         let mut demand = vec![0.0; flow.len()];
-        match problem.target {
+        let weights = projection.weights;
+        match projection.target {
             Target::Own => {
                 compute.each_chunk(&mut demand, ROWS * cols, |block, demand| {
                     let flow = &flow[block * ROWS * cols..][..demand.len()];
@@ -103,17 +107,17 @@ impl FlowNetwork {
             }
             Target::CrossGram(cross) => {
                 compute.each_chunk(&mut demand, ROWS * cols, |block, demand| {
-                    let weights = &problem.weights[block * ROWS * cols..][..demand.len()];
+                    let weights = &weights[block * ROWS * cols..][..demand.len()];
                     let shape = [demand.len() / cols, cols, cols];
                     let cross = Right::AsIs { data: cross, stride: cols };
                     let product = Output { data: demand, stride: cols };
                     compute.multiply(shape, Left { data: weights, stride: cols }, cross, product);
                 });
-                self.scale_demand(problem, root_costs, &mut demand);
+                self.scale_demand(weights, root_costs, &mut demand);
             }
             Target::Outputs(outputs) => {
                 demand.copy_from_slice(outputs);
-                self.scale_demand(problem, root_costs, &mut demand);
+                self.scale_demand(weights, root_costs, &mut demand);
             }
         }
         unless_stopped(compute)?;
@@ -191,18 +195,6 @@ impl FlowNetwork {
     }
 }
 
-/// Square roots of the output costs relative to their mean, with a lower bound: no output is free.
-fn root_costs(problem: &Problem<'_>) -> Vec<f32> {
-    /// Lowest cost, as a fraction of the mean.
-    const LEAST: f64 = 1e-4;
-    let Some(costs) = problem.output_costs else { return vec![1.0; problem.rows()] };
-    let mean = costs.iter().map(|cost| f64::from(*cost)).sum::<f64>() / costs.len() as f64;
-    if mean <= 0.0 {
-        return vec![1.0; costs.len()];
-    }
-    costs.iter().map(|cost| (f64::from(*cost) / mean).max(LEAST).sqrt() as f32).collect()
-}
-
 /// Marks the tubes that stay open. Where the weights have as many zeros as asked for, those are the tubes that close.
 fn open(flow: &[f32], keep: Keep, order: &Order<'_>, cols: usize) -> Vec<bool> {
     match keep {
@@ -218,15 +210,10 @@ fn open(flow: &[f32], keep: Keep, order: &Order<'_>, cols: usize) -> Vec<bool> {
 
 /// The refitted weights. No open tube's weight becomes zero, and those of dead inputs, about which the text says
 /// nothing, are what they were.
-fn open_tubes(
-    mut weights: Vec<f32>,
-    open: &[bool],
-    problem: &Problem<'_>,
-    order: &Order<'_>,
-) -> Vec<f32> {
+fn open_tubes(mut weights: Vec<f32>, open: &[bool], before: &[f32], order: &Order<'_>) -> Vec<f32> {
     for ((at, weight), _) in weights.iter_mut().enumerate().zip(open).filter(|(_, open)| **open) {
         if order.is_dead(at) {
-            *weight = problem.weights[at];
+            *weight = before[at];
         } else if !order.is_zero(at) {
             *weight = not_zero(*weight);
         }

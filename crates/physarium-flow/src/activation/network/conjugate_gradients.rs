@@ -9,7 +9,7 @@ Rows are processed in blocks of [`ROWS`]: a step is one product with G and one p
 
 use physarium_kernels::{Compute, Operation, Precision, Symmetric, dispatch};
 
-use super::network::ROWS;
+use super::ROWS;
 
 /// The matrix G, and what the steps run on.
 pub(super) struct Refit<'a> {
