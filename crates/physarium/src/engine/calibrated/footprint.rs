@@ -152,7 +152,7 @@ impl Footprint<'_> {
             PrunedInputs::Kept | PrunedInputs::ComputedTwice => 0,
         };
         let shown = self.batch() * (streams * inputs + outputs) * F32;
-        // Tiles of activations, of both factors, and those transposed by each thread (`gram_on_tiles.rs`).
+        // Tiles of activations, of both factors, and those transposed by each thread (`kernels/products/on_tiles/gram.rs`).
         let packed = BF16 * self.batch().min(GRAM_TOKENS).next_multiple_of(TILE);
         let summing = match (self.on_tiles, streams) {
             (false, _) => 0,
