@@ -11,6 +11,7 @@ Source: Goodnight 1979, A Tutorial on the SWEEP Operator (The American Statistic
 use crate::blocked::{Factor, Target, Update, product};
 use crate::compute::Compute;
 use crate::factor::{factor_block, inverse_block};
+use crate::mirror::{Half, mirror};
 
 /// Rows and columns of a block.
 const EDGE: usize = 128;
@@ -29,7 +30,10 @@ pub fn invert(compute: &Compute, matrix: &mut [f32], width: usize) -> Option<()>
         }
         sweep(compute, matrix, width, first)?;
     }
-    negate_and_mirror(matrix, width);
+    compute.each_chunk(matrix, width.max(1), |row, matrix| {
+        matrix[..=row].iter_mut().for_each(|value| *value = -*value);
+    });
+    mirror(compute, matrix, width, Half::Lower);
     Some(())
 }
 
@@ -108,21 +112,4 @@ fn invert_block(block: &[f32], stride: usize, edge: usize) -> Option<Vec<f32>> {
         }
     }
     Some(inverse)
-}
-
-/// Changes the sign of the lower half, and copies it to the upper one.
-fn negate_and_mirror(matrix: &mut [f32], width: usize) {
-    /// Rows and columns of squares that fit in a cache.
-    const SQUARE: usize = 64;
-    for first in (0..width).step_by(SQUARE) {
-        for begin in (0..=first).step_by(SQUARE) {
-            for row in first..(first + SQUARE).min(width) {
-                for col in begin..(begin + SQUARE).min(row + 1) {
-                    let value = -matrix[row * width + col];
-                    matrix[row * width + col] = value;
-                    matrix[col * width + row] = value;
-                }
-            }
-        }
-    }
 }

@@ -24,6 +24,7 @@ mod instructions;
 mod inverse;
 mod matvec;
 mod memory;
+mod mirror;
 mod products;
 mod tiles;
 pub mod vector;

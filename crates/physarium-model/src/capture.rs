@@ -246,14 +246,6 @@ fn advance(
     let map = layer.map_to_stream(kind);
     y.resize(x.len() / map.inputs() * map.outputs());
     map.forward(workspace.compute(), x, y);
-    let mut rest = &y[..];
-    let outputs = hidden.iter().map(|hidden| {
-        let (outputs, after) = rest.split_at(hidden.len());
-        rest = after;
-        outputs
-    });
-    let outputs: Vec<&[f32]> = outputs.collect();
-    workspace.compute().each_chunk(hidden, 1, |window, hidden| {
-        vector::add(&mut hidden[0], outputs[window]);
-    });
+    let widths = [layer.hidden(), layer.hidden()];
+    each_window(workspace.compute(), hidden, (y, widths), |hidden, y| vector::add(hidden, y));
 }

@@ -22,8 +22,7 @@ impl<'a> Order<'a> {
     }
 
     pub(super) fn of(problem: &Problem<'a>) -> Order<'a> {
-        let dead = problem.inputs.diagonal().map(|power| power == 0.0).collect();
-        Order::new(problem.weights, dead)
+        Order::new(problem.weights, problem.inputs.are_dead())
     }
 
     /// The rank of the weight at row-major position `at`, which is `now` after updates. `score` is what it costs to

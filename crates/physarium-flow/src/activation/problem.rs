@@ -77,21 +77,21 @@ impl Inputs<'_> {
         (0..self.cols).map(|i| self.gram[i * self.cols + i])
     }
 
+    /// Whether an input is zero for every token `[cols]`.
+    pub(super) fn are_dead(&self) -> Vec<bool> {
+        self.diagonal().map(|power| power == 0.0).collect()
+    }
+
     /// Number of inputs that are zero for every token.
     pub fn dead(&self) -> usize {
-        self.diagonal().filter(|power| *power == 0.0).count()
+        self.are_dead().into_iter().filter(|dead| *dead).count()
     }
 
-    /// The term added to the diagonal of the Gram matrix.
+    /// The term added to the diagonal of the Gram matrix, which makes a singular matrix invertible.
     pub(super) fn damping(&self) -> f64 {
-        damping(self.diagonal(), self.cols)
+        let sum: f64 = self.diagonal().map(f64::from).sum();
+        (DAMPING * sum / self.cols as f64).max(1e-30)
     }
-}
-
-/// The term added to the diagonal of a Gram matrix, which makes a singular matrix invertible.
-pub(super) fn damping(diagonal: impl Iterator<Item = f32>, cols: usize) -> f64 {
-    let sum: f64 = diagonal.map(f64::from).sum();
-    (DAMPING * sum / cols as f64).max(1e-30)
 }
 
 impl Problem<'_> {

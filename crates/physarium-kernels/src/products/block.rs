@@ -102,7 +102,7 @@ impl<'a> Block<'a> {
 }
 
 /// Number of outputs of a block: enough blocks for a few threads, none too large for a cache.
-fn block_outputs(outputs: usize) -> usize {
+pub(super) fn block_outputs(outputs: usize) -> usize {
     const BAND: usize = 32;
     (outputs / 8).next_multiple_of(BAND).clamp(BAND, 8 * BAND)
 }

@@ -9,8 +9,9 @@ it is a float32.
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 use super::on_tiles::gram as on_tiles;
 use crate::arithmetic::Arithmetic;
-use crate::blocked::{Factor, PerTask, Target, Update, product};
+use crate::blocked::{Factor, Target, Update, product};
 use crate::compute::Compute;
+use crate::mirror::{Half, mirror};
 
 /// Number of rows of a result that one task computes.
 const ROWS: usize = 192;
@@ -74,31 +75,9 @@ impl Gram {
         compute.each_chunk(&mut sums, width.max(1), |row, sums| {
             sums[row..].iter_mut().for_each(|sum| *sum *= factor);
         });
-        mirror(compute, &mut sums, width);
+        mirror(compute, &mut sums, width, Half::Upper);
         sums
     }
-}
-
-/// Copies what is above the diagonal of `[width, width]` to below it, on all threads.
-fn mirror(compute: &Compute, matrix: &mut [f32], width: usize) {
-    /// Edge of the squares that fit in a cache.
-    const EDGE: usize = 32;
-    assert_eq!(Some(matrix.len()), width.checked_mul(width), "a square matrix");
-    let (begin, update) = (matrix.as_mut_ptr(), Update::Replace);
-    let matrix = PerTask(Target { begin, stride: width, update });
-    compute.each(width.div_ceil(EDGE), |band| {
-        let begin = matrix.get().begin;
-        let rows = band * EDGE..((band + 1) * EDGE).min(width);
-        for first in (0..rows.end).step_by(EDGE) {
-            for row in rows.clone() {
-                for col in first..(first + EDGE).min(row) {
-                    // SAFETY: both are within the matrix. What is above the diagonal is only read, and what is
-                    // below only written, by the task of its row.
-                    unsafe { *begin.add(row * width + col) = *begin.add(col * width + row) };
-                }
-            }
-        }
-    });
 }
 
 /// Adds aᵀb to `out` `[width of a, width of b]`, on all threads; `a` and `b` hold one row for each of `tokens`. The

@@ -343,7 +343,7 @@ impl Capture for LayerSolver<'_> {
         let statistics = std::mem::take(&mut self.sums).mean(self.compute);
         self.watch.cancel.check()?;
         // Before any target of the stage is solved.
-        let dead = statistics.dead_inputs();
+        let dead = statistics.inputs().dead() as u64;
         let of_stage = stage.maps().iter().filter_map(|(site, _)| self.targets.get(site));
         of_stage.copied().try_for_each(|target| self.refuse_dead(target, dead))?;
         let sites: Vec<Site> = stage.maps().iter().map(|(site, _)| site.clone()).collect();

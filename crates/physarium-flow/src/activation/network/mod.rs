@@ -14,7 +14,7 @@ pub(super) mod projection;
 use physarium_kernels::{Compute, Symmetric, invert};
 
 use self::parameters::ActivationFlow;
-use crate::activation::problem::{Unsolved, damping, unless_stopped};
+use crate::activation::problem::{Inputs, Unsolved, unless_stopped};
 
 /// Number of rows of a projection that one task processes.
 const ROWS: usize = 192;
@@ -53,12 +53,11 @@ impl FlowNetwork {
         parameters: ActivationFlow,
     ) -> Result<FlowNetwork, Unsolved> {
         let cols = gram.len().isqrt();
-        assert!(cols > 0 && gram.len() == cols * cols, "Gram matrix: not square");
-        let powers: Vec<f32> = gram.iter().step_by(cols + 1).copied().collect();
-        let dead = powers.iter().map(|power| *power == 0.0).collect();
-        let damping = damping(powers.iter().copied(), cols);
-        let root = |power: &f32| (f64::from(*power) + damping).sqrt() as f32;
-        let scale: Vec<f32> = powers.iter().map(root).collect();
+        let inputs = Inputs { cols, gram: &gram };
+        inputs.check();
+        let (dead, damping) = (inputs.are_dead(), inputs.damping());
+        let root = |power: f32| (f64::from(power) + damping).sqrt() as f32;
+        let scale: Vec<f32> = inputs.diagonal().map(root).collect();
         compute.each_chunk(&mut gram, cols, |i, row| {
             row[i] += damping as f32;
             for (g, other) in row.iter_mut().zip(&scale) {

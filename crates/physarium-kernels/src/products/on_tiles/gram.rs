@@ -9,12 +9,11 @@ differ by 2⁻⁸ of their size at most, each in its own direction.
 use super::tile_product::{EDGE, TileProduct};
 use crate::blocked::{Target, Update};
 use crate::compute::Compute;
+use crate::products::block::block_outputs;
 use crate::tiles::{Rows, TILE_DEPTH, TILE_ROWS, Terms, Tile, pack_columns, transpose_pairs_of};
 
 /// Number of tokens whose products are summed at once.
 const TOKENS: usize = 2048;
-/// Most rows of a task, which stay in a cache.
-const ROWS: usize = 8 * EDGE;
 
 /// Which part of a result is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,8 +75,7 @@ impl Features<'_> {
     /// Adds the products of the features of `rows` with these to `out` `[width of rows, width]`.
     fn add(&self, compute: &Compute, rows: &Features<'_>, part: Part, out: &mut [f32]) {
         let Features { width, steps, tiles } = *self;
-        // Enough tasks for a few threads.
-        let block = (rows.width / 8).next_multiple_of(EDGE).clamp(EDGE, ROWS);
+        let block = block_outputs(rows.width);
         compute.each_chunk(out, block * width, |index, out| {
             let first = index * block;
             let count = out.len() / width;

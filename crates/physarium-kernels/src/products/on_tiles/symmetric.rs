@@ -9,12 +9,11 @@ use super::tile_product::{EDGE, TileProduct};
 use crate::arithmetic::Precision;
 use crate::blocked::{PerTask, Target, Update};
 use crate::compute::Compute;
+use crate::products::block::block_outputs;
 use crate::tiles::{Rows, TILE_DEPTH, TILE_ROWS, Terms, Tile, pack_columns, split_band};
 
 /// Number of rows that are split at once, so that their terms stay in a cache.
 const ROWS: usize = 256;
-/// Most columns of a task.
-const COLS: usize = 8 * EDGE;
 
 /// A symmetric matrix: an even number of bands of 16 columns, each a tile for every 32 of the depth.
 #[derive(Debug, Clone)]
@@ -109,8 +108,7 @@ impl SymmetricTiles {
         let rows = out.len() / width;
         let out =
             PerTask(Target { begin: out.as_mut_ptr(), stride: width, update: Update::Replace });
-        // Enough tasks for a few threads.
-        let block = (width / 8).next_multiple_of(EDGE).clamp(EDGE, COLS);
+        let block = block_outputs(width);
         compute.each(width.div_ceil(block), |index| {
             let cols = index * block..((index + 1) * block).min(width);
             let add = |left, right: &[Tile], update| {

@@ -2,7 +2,7 @@
 
 use physarium_checkpoint::{Criterion, PlannedTensor};
 use physarium_flow::activation::{
-    FlowNetwork, Inputs, Keep, Problem, Projection, Solution, Target, Unsolved, sparsegpt, wanda,
+    FlowNetwork, Keep, Problem, Projection, Solution, Target, Unsolved, sparsegpt, wanda,
 };
 use physarium_model::{Compute, Dense};
 
@@ -129,8 +129,7 @@ impl<'a> StageSolver<'a> {
 }
 
 fn problem<'a>(weights: &'a [f32], statistics: &'a Statistics) -> Problem<'a> {
-    let inputs = Inputs { cols: statistics.width, gram: &statistics.gram };
-    Problem { weights, inputs }
+    Problem { weights, inputs: statistics.inputs() }
 }
 
 fn unsolved(target: &PlannedTensor, why: Unsolved) -> Error {

@@ -1,5 +1,6 @@
 //! Sums and means over the inputs of a stage's maps.
 
+use physarium_flow::activation::Inputs;
 use physarium_model::{Compute, Gram, Shown, add_cross};
 
 /// Sums over the inputs of a stage's maps.
@@ -27,7 +28,7 @@ pub(super) enum DenseMeans {
 /// Means over the tokens at a stage.
 pub(super) struct Statistics {
     /// Number of inputs.
-    pub width: usize,
+    width: usize,
     /// XᵀX ÷ tokens `[inputs, inputs]`; empty if there are no sums.
     pub gram: Vec<f32>,
     pub dense: DenseMeans,
@@ -69,9 +70,9 @@ impl StageSums {
 }
 
 impl Statistics {
-    /// Number of inputs that are zero for every token.
-    pub fn dead_inputs(&self) -> u64 {
-        self.gram.iter().step_by(self.width + 1).filter(|power| **power == 0.0).count() as u64
+    /// The inputs of the stage's maps.
+    pub fn inputs(&self) -> Inputs<'_> {
+        Inputs { cols: self.width, gram: &self.gram }
     }
 
     /// Whether all means are finite.
