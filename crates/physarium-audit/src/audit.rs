@@ -22,7 +22,11 @@ use crate::error::Result;
 use crate::report::audit::{
     Audit, Base, Basis, Changed, Counted, Model, Pruned, SCHEMA, Skipped, Target, Tensor,
 };
+use crate::report::provenance::Provenance;
 use crate::step::Step;
+use crate::tiles::MagnifiedTile;
+use crate::tiles::grid::edge_for;
+use crate::tiles::magnified::magnified;
 
 /// What the counts are taken from.
 #[derive(Debug, Clone)]
@@ -60,10 +64,15 @@ pub fn audit(
     let checkpoint = Checkpoint::open(request.dir)?;
     let original = request.against.map(Checkpoint::open).transpose()?;
     let (journal, plan) = plan_targets(request, &checkpoint)?;
+    let edge = edge_for(&plan);
     let pairs = pair_up(&checkpoint, &plan, original.as_ref());
     let found = match request.evidence {
-        Evidence::Bytes => Some(recount(&pairs, request.threads, on_step)?),
+        Evidence::Bytes => Some(recount(&pairs, edge, request.threads, on_step)?),
         Evidence::Journal(_) => None,
+    };
+    let magnified = match request.evidence {
+        Evidence::Bytes => magnified(&pairs)?,
+        Evidence::Journal(_) => Vec::new(),
     };
     let encoded = encoded_projections(&checkpoint);
     let mut notes = checkpoint_notes(&checkpoint);
@@ -82,8 +91,16 @@ pub fn audit(
     };
     let records = journal.usable().into_iter().flat_map(|journal| &journal.tensors);
     let records = records.map(|record| (record.name.as_str(), record)).collect();
-    let sources = Sources { plan: &plan, pairs: &pairs, found, journal: &journal, records, base };
-    Ok(report(&sources, Remarks { unrelated: comparison.unrelated, encoded, warnings: notes }))
+    let plan = &plan;
+    let sources = Sources { plan, pairs: &pairs, found, edge, journal: &journal, records, base };
+    let remarks = Remarks {
+        unrelated: comparison.unrelated,
+        encoded,
+        warnings: notes,
+        provenance: Provenance::of(request.dir, request.against, journal.usable()),
+        magnified,
+    };
+    Ok(report(&sources, remarks))
 }
 
 /// What an audit says beside its numbers.
@@ -91,6 +108,8 @@ struct Remarks {
     unrelated: Option<String>,
     encoded: Vec<Encoded>,
     warnings: Vec<String>,
+    provenance: Provenance,
+    magnified: Vec<MagnifiedTile>,
 }
 
 /// How a checkpoint compares with its original, beside the counts.
@@ -204,6 +223,8 @@ fn report(sources: &Sources<'_>, remarks: Remarks) -> Audit {
         tensors,
         warnings: remarks.warnings,
         claims: Vec::new(),
+        magnified: remarks.magnified,
+        provenance: Some(remarks.provenance),
     };
     audit.identities = sources.identities(&audit);
     audit.denominator_correct = audit.identities.iter().all(|identity| identity.holds);

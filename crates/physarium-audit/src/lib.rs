@@ -4,7 +4,7 @@ The auditor: counts a pruned checkpoint again from its bytes and judges statemen
 It shares no code with the pruner. Its numbers come from headers and weights. A journal is compared with
 them and never trusted; a number that only a journal can give is marked as such in the report.
 
-Data flows from `count/` (weights, headers and journal to counts) to `report/` (counts to tables);
+Data flows from `count/` and `tiles/` (weights, headers and journal to counts) to `report/` (counts to tables);
 `claims/` judges sentences by a report, and `verify/` compares two directories byte by byte.
 
 * [`audit`] returns an [`Audit`]: elements, target, processed, pruned and untouched weights, per projection
@@ -17,11 +17,13 @@ Data flows from `count/` (weights, headers and journal to counts) to `report/` (
 
 mod audit;
 mod claims;
+mod contradiction;
 mod count;
 mod error;
 mod report;
 mod request;
 mod step;
+mod tiles;
 mod verify;
 
 pub use audit::{AuditRequest, Evidence, audit};
@@ -36,8 +38,10 @@ pub use report::inspection::{
     DtypeSum, InspectedTensor, Inspection, Listing, ProjectionSum, ShardSize, inspect,
 };
 pub use report::judgement::{Judgement, Verdict};
+pub use report::provenance::Provenance;
 pub use report::render::{markdown, text};
 pub use report::share::{Share, grouped};
 pub use step::Step;
+pub use tiles::{MagnifiedTile, TileMap};
 pub use verify::findings::{Finding, Verification};
 pub use verify::verify;

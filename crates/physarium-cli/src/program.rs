@@ -12,7 +12,9 @@ use physarium::Error;
 use physarium::model::check_instructions;
 
 use crate::arguments::Display;
-use crate::commands::{audit, compare, demo, eval, inspect, pack, prune, run, shell, verify};
+use crate::commands::{
+    audit, compare, demo, eval, inspect, pack, prune, report, run, shell, verify,
+};
 use crate::output::{self, Outcome};
 use crate::recipe::spelled;
 use crate::signals;
@@ -35,6 +37,7 @@ Examples:
   physarium verify models/pruned --against models/llama    prove that nothing else changed
   physarium eval models/pruned --against models/llama --text FILE            quality loss
   physarium compare models/llama --out table --text FILE --sparsity 0.5      quality loss by method
+  physarium report reports table --out page.html           audits and tables in one page
   physarium pack models/pruned --out pruned.physpack       one file without zeros
   physarium run pruned.physpack --prompt TEXT              generate text
 
@@ -52,6 +55,7 @@ enum Command {
     Verify(verify::Arguments),
     Eval(eval::Arguments),
     Compare(compare::Arguments),
+    Report(report::Arguments),
     Pack(pack::PackArguments),
     Unpack(pack::UnpackArguments),
     Run(run::Arguments),
@@ -72,6 +76,7 @@ impl Command {
             Command::Pack(arguments) => Some(&arguments.display),
             Command::Unpack(arguments) => Some(&arguments.display),
             Command::Inspect(_)
+            | Command::Report(_)
             | Command::Run(_)
             | Command::Demo(_)
             | Command::Completions(_)
@@ -118,6 +123,7 @@ fn execute(command: Command) -> anyhow::Result<Outcome> {
         Command::Verify(arguments) => verify::run(arguments),
         Command::Eval(arguments) => eval::run(arguments),
         Command::Compare(arguments) => compare::run(arguments),
+        Command::Report(arguments) => report::run(arguments),
         Command::Pack(arguments) => pack::run(arguments),
         Command::Run(arguments) => run::run(arguments),
         Command::Unpack(arguments) => pack::run_unpack(arguments),

@@ -19,8 +19,8 @@ impl Census {
         self.masks.iter().map(|mask| u64::from(mask.count_ones())).sum()
     }
 
-    /// The form of the fewest bytes; among equals the first of dense, mask, groups.
-    pub(crate) fn form(&self) -> Form {
+    /// The form of the fewest bytes, and how many these are; among equals the first of dense, mask, groups.
+    pub(crate) fn smallest(&self) -> (u64, Form) {
         let values = self.values();
         let mut best = (self.layout.size_bytes(), Form::Dense);
         let mask = self.layout.mask_bytes() + values * self.layout.width;
@@ -37,7 +37,7 @@ impl Census {
                 best = (bytes, Form::Groups { keep: groups.keep, of: groups.of });
             }
         }
-        best.1
+        best
     }
 
     /// The pattern of this group size that keeps the fewest, if rows consist of whole groups.

@@ -19,11 +19,13 @@ mod groups;
 mod mask_layout;
 mod pack;
 mod packed;
+mod targets;
 mod unpack;
 
 pub use contents::{Form, TensorRecord};
 pub use pack::{NegativeZeros, PackRequest, PackSummary, TensorSizes, pack};
 pub use packed::Packed;
+pub use targets::{WeightBytes, weight_bytes};
 pub use unpack::{UnpackSummary, unpack};
 
 /// Result of this crate's functions.

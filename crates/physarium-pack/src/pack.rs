@@ -10,10 +10,9 @@ it is complete.
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use physarium_checkpoint::manifest::{self, Manifest};
 use physarium_checkpoint::{
     Blake3, Checkpoint, Digest, Disposition, Dtype, Error, LinkPolicy, Malformed, NewFile,
-    Overwrite, Purpose, Selection, Sha256, Shard, Sidecar, Source, TargetNames, TensorInfo,
+    Overwrite, Purpose, Sha256, Shard, Sidecar, Source, TensorInfo,
 };
 
 use crate::Result;
@@ -25,6 +24,7 @@ use crate::contents::{
 use crate::groups::{Coder, Groups};
 use crate::mask_layout::{MaskLayout, count_negative_zeros, masks_of, select};
 use crate::packed::{MAX_CONTENTS_BYTES, Packed};
+use crate::targets::{Targets, bands};
 
 /// Most bytes of a blob's entry in the header, without its name.
 const ENTRY_BYTES: u64 = 120;
@@ -187,29 +187,6 @@ fn header_room(checkpoint: &Checkpoint, sidecars: &[Sidecar]) -> u64 {
     (total + ENTRY_BYTES).next_multiple_of(ALIGNMENT)
 }
 
-/// The names of the tensors that may have many zeros.
-struct Targets {
-    default_projections: TargetNames,
-    /// Of the run that wrote the checkpoint.
-    of_recipe: Option<TargetNames>,
-}
-
-impl Targets {
-    /// The default projections, and the targets of the recipe in the checkpoint's manifest. Without a valid manifest
-    /// all other tensors are stored dense.
-    fn of(checkpoint: &Checkpoint) -> Result<Targets> {
-        let manifest = Manifest::read(&checkpoint.dir().join(manifest::FILE_NAME));
-        let selection = manifest.ok().map(|manifest| manifest.recipe.selection());
-        let of_recipe = selection.map(|selection| TargetNames::new(&selection)).transpose()?;
-        Ok(Targets { default_projections: TargetNames::new(&Selection::default())?, of_recipe })
-    }
-
-    fn contain(&self, name: &str) -> bool {
-        let mut names = std::iter::once(&self.default_projections).chain(&self.of_recipe);
-        names.any(|names| names.named(name).is_some())
-    }
-}
-
 /// A packed file while it is written.
 struct Packer<'a> {
     targets: Targets,
@@ -360,7 +337,7 @@ impl<'a> Packer<'a> {
         self.negative_zeros.tensors += u64::from(negative_zeros > 0);
         self.negative_zeros.elements += negative_zeros;
         let mut census = Census::new(layout, masks);
-        let form = census.form();
+        let (_, form) = census.smallest();
         match form {
             Form::Dense => return self.dense(source, tensor, None),
             Form::Mask { .. } => {
@@ -439,23 +416,4 @@ impl<'a> Packer<'a> {
         text.resize(length as usize, b' ');
         [&length.to_le_bytes(), &text[..]].concat()
     }
-}
-
-/// Reads a tensor in bands of whole rows.
-fn bands(
-    source: &Source,
-    tensor: &TensorInfo,
-    layout: MaskLayout,
-    mut visit: impl FnMut(&[u8]) -> Result<()>,
-) -> Result<()> {
-    let band = layout.band_rows() * layout.row_bytes();
-    let mut buffer = vec![0; band.min(tensor.size_bytes()) as usize];
-    let mut at = tensor.begin;
-    while at < tensor.end {
-        let rows = &mut buffer[..band.min(tensor.end - at) as usize];
-        source.read_exact_at(rows, at)?;
-        visit(rows)?;
-        at += rows.len() as u64;
-    }
-    Ok(())
 }

@@ -89,8 +89,8 @@ pub use choices::{
     ComparedAccuracy, ItemScore, Taken,
 };
 pub use comparison::{
-    Begun, ComparedRun, Comparison, ComparisonRequest, Contender, Ended, FailedRun, Outputs,
-    PrunedRun, Row, compare,
+    Begun, ComparedRun, Comparison, ComparisonRecord, ComparisonRequest, Contender, Ended,
+    FailedRun, Outputs, PrunedRun, Row, compare,
 };
 pub use engine::{MemoryPlan, check_recipe};
 pub use error::Error;

@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use cargo_metadata::{DependencyKind, Metadata, Package};
 
 /// Edges that are allowed between crates of the workspace.
-const ALLOWED: [(&str, &[&str]); 10] = [
+const ALLOWED: [(&str, &[&str]); 11] = [
     ("physarium-checkpoint", &[]),
     ("physarium-flow", &["physarium-kernels"]),
     ("physarium-kernels", &[]),
@@ -24,7 +24,8 @@ const ALLOWED: [(&str, &[&str]); 10] = [
             "physarium-pack",
         ],
     ),
-    ("physarium-cli", &["physarium"]),
+    ("physarium-report", &["physarium"]),
+    ("physarium-cli", &["physarium", "physarium-report"]),
     ("xtask", &["physarium-fixtures", "physarium-flow", "physarium-kernels", "physarium-model"]),
 ];
 /// The crate that any other may use in tests.

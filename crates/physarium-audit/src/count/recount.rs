@@ -3,7 +3,7 @@ The recount: reads all weights of the targets and, if there is an original, all 
 
 In: tensors with their counterparts in the original. Out: one [`Tally`] per matrix of a target, and for each
 tensor whether it equals the original's: by its bytes, or by its values if the original has another element
-type.
+type. Of each matrix also the zeros of its tiles.
 */
 
 use physarium_checkpoint::{Dtype, MatrixView, Shard, Source, Tasks};
@@ -13,6 +13,7 @@ use super::compare::{Tally, tally};
 use super::pairs::Pair;
 use crate::error::Result;
 use crate::step::Step;
+use crate::tiles::grid::TileCounts;
 
 /// Bytes of one side that are read together; a multiple of every element size. Small enough to stay in a
 /// core's cache between reading and counting.
@@ -23,6 +24,8 @@ const READ_BYTES: u64 = 256 << 10;
 pub(crate) struct Found {
     /// One tally per matrix of a target; empty for other tensors.
     pub matrices: Vec<Tally>,
+    /// Zeros of the tiles of each of these matrices, row by row.
+    pub tiles: Vec<Vec<u32>>,
     /// Whether it differs from the original; false without an original.
     pub differs: bool,
     /// Weights of a tensor that is not a target that differ from the original.
@@ -34,9 +37,8 @@ pub(crate) struct Found {
 impl Found {
     /// Counts of zero.
     fn none(pair: &Pair<'_>) -> Found {
-        let matrices = if pair.planned.is_target() { pair.planned.views.len() } else { 0 };
-        let matrices = vec![Tally::default(); matrices];
-        Found { matrices, differs: false, differing: 0, infinite: 0 }
+        let matrices = vec![Tally::default(); targets_views(pair).len()];
+        Found { matrices, tiles: Vec::new(), differs: false, differing: 0, infinite: 0 }
     }
 
     fn add(&mut self, other: Found) {
@@ -92,7 +94,8 @@ impl Found {
     }
 }
 
-/// Consecutive elements that are read together: of one matrix of a target, or of another tensor.
+/// Consecutive elements: of one matrix of a target, or of another tensor.
+#[derive(Clone, Copy)]
 struct Chunk {
     pair: usize,
     /// Index of the matrix in the target; 0 for another tensor.
@@ -103,35 +106,52 @@ struct Chunk {
     length: usize,
 }
 
-/// Consecutive chunks that a thread takes together, so that each thread reads one file sequentially.
-const CHUNKS_AT_ONCE: usize = 16;
+/// Most bytes of a chunk, which one thread takes, so that each thread reads one file sequentially; a multiple of
+/// [`READ_BYTES`].
+const CHUNK_BYTES: u64 = 16 * READ_BYTES;
 
-/// Reads and counts everything on `threads` threads. An error from `on_step` stops the work.
+/// Reads and counts everything on `threads` threads; `edge` is that of the tiles. An error from `on_step` stops the work.
 ///
 /// # Errors
 /// `Checkpoint` if a shard cannot be read or has changed, or threads cannot be started.
 pub(crate) fn recount(
     pairs: &[Pair<'_>],
+    edge: u64,
     threads: usize,
     on_step: &mut dyn FnMut(Step) -> Result<(), physarium_checkpoint::Error>,
 ) -> Result<Vec<Found>> {
     let chunks = chunks(pairs);
     on_step(Step::Total(chunks.iter().map(|chunk| chunk.bytes_read(pairs)).sum()))?;
-    let groups: Vec<&[Chunk]> = chunks.chunks(CHUNKS_AT_ONCE).collect();
-    let tasks = Tasks { count: groups.len(), threads };
+    let tasks = Tasks { count: chunks.len(), threads };
+    let tiles: Vec<Vec<TileCounts>> = pairs
+        .iter()
+        .map(|pair| targets_views(pair).iter().map(|view| TileCounts::new(view, edge)).collect())
+        .collect();
     let parts = tasks.run(
-        || Counter::new(pairs),
-        |counter, group| counter.count(groups[group]),
+        || Counter::new(pairs, &tiles),
+        |counter, chunk| counter.count(chunks[chunk]),
         &mut |bytes| Ok(on_step(Step::Read(bytes))?),
     )?;
     let mut found: Vec<Found> = pairs.iter().map(Found::none).collect();
     for counter in parts {
         found.iter_mut().zip(counter.found).for_each(|(total, part)| total.add(part));
     }
+    for (found, tiles) in found.iter_mut().zip(tiles) {
+        found.tiles = tiles.into_iter().map(TileCounts::finish).collect();
+    }
     Ok(found)
 }
 
 impl Chunk {
+    /// The parts that are read at once.
+    fn parts(self) -> impl Iterator<Item = Chunk> {
+        (0..self.length).step_by(READ_BYTES as usize).map(move |offset| Chunk {
+            begin: self.begin + offset as u64,
+            length: (self.length - offset).min(READ_BYTES as usize),
+            ..self
+        })
+    }
+
     /// Bytes read for it on all sides.
     fn bytes_read(&self, pairs: &[Pair<'_>]) -> u64 {
         let pair = &pairs[self.pair];
@@ -162,8 +182,8 @@ fn chunks(pairs: &[Pair<'_>]) -> Vec<Chunk> {
             (false, Some(_)) => vec![(0, size)],
         };
         for (matrix, (first, length)) in spans.into_iter().enumerate() {
-            for offset in (0..length).step_by(READ_BYTES as usize) {
-                let (begin, length) = (first + offset, (length - offset).min(READ_BYTES) as usize);
+            for offset in (0..length).step_by(CHUNK_BYTES as usize) {
+                let (begin, length) = (first + offset, (length - offset).min(CHUNK_BYTES) as usize);
                 chunks.push(Chunk { pair, matrix, begin, length });
             }
         }
@@ -171,23 +191,30 @@ fn chunks(pairs: &[Pair<'_>]) -> Vec<Chunk> {
     chunks
 }
 
+/// The matrices of a target; none of another tensor.
+fn targets_views<'a>(pair: &Pair<'a>) -> &'a [MatrixView] {
+    if pair.planned.is_target() { &pair.planned.views } else { &[] }
+}
+
 /// Counts of one thread, and the files that it has open.
 struct Counter<'a> {
     pairs: &'a [Pair<'a>],
+    /// Zeros of the tiles of each matrix of each pair, which all threads add to.
+    tiles: &'a [Vec<TileCounts>],
     found: Vec<Found>,
     now: Open<'a>,
     before: Open<'a>,
 }
 
 impl<'a> Counter<'a> {
-    fn new(pairs: &'a [Pair<'a>]) -> Counter<'a> {
+    fn new(pairs: &'a [Pair<'a>], tiles: &'a [Vec<TileCounts>]) -> Counter<'a> {
         let found = pairs.iter().map(Found::none).collect();
-        Counter { pairs, found, now: Open::default(), before: Open::default() }
+        Counter { pairs, tiles, found, now: Open::default(), before: Open::default() }
     }
 
-    /// Counts in some chunks; returns the bytes read.
-    fn count(&mut self, chunks: &[Chunk]) -> Result<u64> {
-        for chunk in chunks {
+    /// Counts in a chunk; returns the bytes read.
+    fn count(&mut self, chunk: Chunk) -> Result<u64> {
+        for chunk in chunk.parts() {
             let pair = &self.pairs[chunk.pair];
             let info = &pair.planned.input;
             let now = self.now.read(pair.shard, info.begin + chunk.begin, chunk.length)?;
@@ -200,11 +227,16 @@ impl<'a> Counter<'a> {
             };
             let found = &mut self.found[chunk.pair];
             match (pair.planned.is_target(), pair.cast()) {
-                (true, cast) => found.add_target(chunk.matrix, [now, before], cast, info.dtype),
+                (true, cast) => {
+                    found.add_target(chunk.matrix, [now, before], cast, info.dtype);
+                    let view = &pair.planned.views[chunk.matrix];
+                    let first = chunk.begin / (info.dtype.bits() / 8) - view.begin;
+                    self.tiles[chunk.pair][chunk.matrix].count(first, now, info.dtype);
+                }
                 (false, cast) => found.add_other([now, before], cast, info.dtype),
             }
         }
-        Ok(chunks.iter().map(|chunk| chunk.bytes_read(self.pairs)).sum())
+        Ok(chunk.bytes_read(self.pairs))
     }
 }
 

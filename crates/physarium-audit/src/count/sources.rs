@@ -37,6 +37,8 @@ pub(crate) struct Sources<'a> {
     pub pairs: &'a [Pair<'a>],
     /// Counts of each pair; `None` if no weights were read.
     pub found: Option<Vec<Found>>,
+    /// Edge of the tiles whose zeros were counted.
+    pub edge: u64,
     pub journal: &'a JournalClaim,
     /// The journal's records by name.
     pub records: HashMap<&'a str, &'a TensorRecord>,

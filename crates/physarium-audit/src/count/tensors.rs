@@ -7,6 +7,7 @@ use super::pairs::Pair;
 use super::recount::Found;
 use super::sources::{Sources, Stated};
 use crate::report::audit::{Base, Matrix, Tensor};
+use crate::tiles::TileMap;
 
 impl Sources<'_> {
     /// The targets, in the natural order of their names.
@@ -40,8 +41,20 @@ impl Sources<'_> {
             no_longer_zero: zeros.revived,
             sign_bit_zero: counted.map(|counted| counted.sign_bit_zeros),
             changed: counted.filter(|_| compared).map(|counted| counted.changed),
+            output_error: self.processed(&info.name).and_then(|done| done.output_error),
+            tile_map: match &pair.planned.views[..] {
+                [_] => found.and_then(|found| self.tile_map(pair, found, 0)),
+                _ => None,
+            },
             matrices: self.matrices(pair, found),
         }
+    }
+
+    /// The zeros of the tiles of a matrix; `None` for one without elements.
+    fn tile_map(&self, pair: &Pair<'_>, found: &Found, matrix: usize) -> Option<TileMap> {
+        let view = &pair.planned.views[matrix];
+        let map = || TileMap::new([view.rows, view.cols], self.edge, &found.tiles[matrix]);
+        (view.elements() > 0).then(map)
     }
 
     /// Processed elements of a target: as the journal states, or else all of them if it differs from the
@@ -78,6 +91,7 @@ impl Sources<'_> {
                 elements: view.elements(),
                 zero: zeros.zero,
                 pruned: zeros.pruned,
+                tile_map: found.and_then(|found| self.tile_map(pair, found, at)),
             }
         };
         views.iter().enumerate().map(matrix).collect()

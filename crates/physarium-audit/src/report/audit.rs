@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::identity::Identity;
 use super::judgement::Judgement;
+use super::provenance::Provenance;
 use super::share::Share;
+use crate::tiles::{MagnifiedTile, TileMap};
 
 /// Schema of [`Audit`] as JSON.
 pub(crate) const SCHEMA: &str = "physarium.audit/1";
@@ -95,6 +97,12 @@ pub struct Audit {
     pub warnings: Vec<String>,
     /// Judgements of claims; empty if there are no claims.
     pub claims: Vec<Judgement>,
+    /// A tile of each projection, weight by weight; empty if no weights were read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub magnified: Vec<MagnifiedTile>,
+    /// What was audited, and how the checkpoint was made as far as it says so; `None` in reports of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provenance: Option<Provenance>,
 }
 
 /// The whole checkpoint.
@@ -255,6 +263,12 @@ pub struct Tensor {
     pub sign_bit_zero: Option<u64>,
     /// Nonzero weights that differ from the original.
     pub changed: Option<u64>,
+    /// Relative squared error of its outputs on the calibration text, as the journal states it; `None` if it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_error: Option<f64>,
+    /// Zeros of its tiles; `None` if no weights were read, and for a tensor of several matrices.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tile_map: Option<TileMap>,
     /// The matrices of a fused tensor or a stack of experts; their counts add up to the tensor's. Empty for
     /// a tensor of one matrix, and if nothing is known about single matrices.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -293,6 +307,9 @@ pub struct Matrix {
     pub zero: u64,
     /// Weights zeroed by pruning.
     pub pruned: Option<u64>,
+    /// Zeros of its tiles; `None` if no weights were read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tile_map: Option<TileMap>,
 }
 
 /// One tensor that is not a target.

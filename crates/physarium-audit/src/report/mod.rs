@@ -1,4 +1,4 @@
-//! From counts to reports: the fields of an audit, shares, identities, tables, inspection.
+//! From counts to reports: the fields of an audit, shares, identities, tables, inspection, provenance.
 
 pub(crate) mod audit;
 mod experts;
@@ -6,6 +6,7 @@ pub(crate) mod identity;
 pub(crate) mod inspection;
 pub(crate) mod judgement;
 mod kinds;
+pub(crate) mod provenance;
 pub(crate) mod render;
 pub(crate) mod share;
 mod summary;

@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use clap::Args;
 use physarium::Event;
 use physarium::audit::{Audit, AuditRequest, Claims, Evidence, Verdict, audit, markdown, text};
 use physarium::checkpoint::{DECODE_HINT, Selection};
+use physarium_report::{Content, Document, audit_page};
 
 use crate::arguments::{Display, Format, INPUT, OUTPUT, SelectionArguments, ThreadsArgument};
 use crate::output::{self, Outcome, counted};
@@ -24,17 +25,22 @@ use crate::{signals, terminal};
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
     /// Checkpoint directory to audit
-    dir: PathBuf,
+    #[arg(required_unless_present = "from_report")]
+    dir: Option<PathBuf>,
     /// Original checkpoint; tells pruned weights from those that were zero before
     #[arg(long, value_name = "MODEL", conflicts_with = "from_journal", help_heading = INPUT)]
     against: Option<PathBuf>,
     /// Count from the headers in DIR and this journal, without reading weights
     #[arg(long, value_name = "JOURNAL", conflicts_with = "threads", help_heading = INPUT)]
     from_journal: Option<PathBuf>,
+    /// Read an earlier audit back from its page or its JSON, without the model
+    #[arg(long, value_name = "FILE", help_heading = INPUT,
+          conflicts_with_all = ["dir", "against", "from_journal", "threads", "target", "skip"])]
+    from_report: Option<PathBuf>,
     /// Judge the claims in this TOML file (docs/FORMATS.md)
     #[arg(long, value_name = "FILE", help_heading = INPUT)]
     claims: Option<PathBuf>,
-    /// Write physarium.audit.json and physarium.audit.md into this directory
+    /// Write physarium.audit.html, physarium.audit.json and physarium.audit.md into this directory
     #[arg(long, value_name = "DIR", help_heading = OUTPUT)]
     report: Option<PathBuf>,
     #[command(flatten)]
@@ -49,31 +55,21 @@ const EXAMPLES: &str = "\
 Examples:
   physarium audit models/pruned --against models/llama
   physarium audit models/pruned --against models/llama --claims claims.toml --report reports
-  physarium audit headers-only --from-journal physarium.journal.jsonl";
+  physarium audit headers-only --from-journal physarium.journal.jsonl
+  physarium audit --from-report reports/physarium.audit.html --claims claims.toml";
 
 /// Names of the files in a report's directory.
-const REPORT_FILES: [&str; 2] = ["physarium.audit.json", "physarium.audit.md"];
+const REPORT_FILES: [&str; 3] =
+    ["physarium.audit.html", "physarium.audit.json", "physarium.audit.md"];
 
 /// Audits.
 pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     let claims = arguments.claims.as_deref().map(Claims::read).transpose()?;
-    if let Some(report) = &arguments.report {
-        refuse_inside(report, &arguments.dir)?;
-    }
-    let SelectionArguments { target, skip } = arguments.selection;
-    let named = !target.is_empty() || !skip.is_empty();
-    let request = AuditRequest {
-        dir: &arguments.dir,
-        against: arguments.against.as_deref(),
-        evidence: arguments.from_journal.map_or(Evidence::Bytes, Evidence::Journal),
-        selection: named.then_some(Selection { target, skip }),
-        threads: arguments.threads.count(),
+    let mut result = match (&arguments.dir, &arguments.from_report) {
+        (Some(dir), _) => arguments.count(dir)?,
+        (None, Some(report)) => earlier(report)?,
+        (None, None) => unreachable!("one of them is required"),
     };
-    let cancel = signals::cancel_on_signal()?;
-    let mut progress = terminal::progress(arguments.display.style());
-    let mut result = audit(&request, &mut terminal::steps("audit", &mut *progress, &cancel))?;
-    progress.event(Event::Finished);
-    drop(progress);
     if let Some(claims) = claims {
         result.claims = claims.judge(&result)?;
     }
@@ -87,7 +83,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     if let Some(report) = &arguments.report {
         let line = format!(
             "wrote {}",
-            REPORT_FILES.map(|name| report.join(name).display().to_string()).join(" and ")
+            REPORT_FILES.map(|name| report.join(name).display().to_string()).join(", ")
         );
         match arguments.display.format() {
             Format::Text => output::text(&(line + "\n"))?,
@@ -97,9 +93,50 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     }
     let outcome = outcome(&result);
     if outcome == Outcome::Undecided {
-        output::note(&format!("error: {}: {}", arguments.dir.display(), why_undecided(&result)));
+        let audited = arguments.dir.or(arguments.from_report).unwrap_or_default();
+        output::note(&format!("error: {}: {}", audited.display(), why_undecided(&result)));
     }
     Ok(outcome)
+}
+
+impl Arguments {
+    /// Counts in a checkpoint.
+    fn count(&self, dir: &Path) -> anyhow::Result<Audit> {
+        if let Some(report) = &self.report {
+            refuse_inside(report, dir)?;
+        }
+        let SelectionArguments { target, skip } = self.selection.clone();
+        let named = !target.is_empty() || !skip.is_empty();
+        let request = AuditRequest {
+            dir,
+            against: self.against.as_deref(),
+            evidence: self.from_journal.clone().map_or(Evidence::Bytes, Evidence::Journal),
+            selection: named.then_some(Selection { target, skip }),
+            threads: self.threads.count(),
+        };
+        let cancel = signals::cancel_on_signal()?;
+        let mut progress = terminal::progress(self.display.style());
+        let result = audit(&request, &mut terminal::steps("audit", &mut *progress, &cancel))?;
+        progress.event(Event::Finished);
+        Ok(result)
+    }
+}
+
+/// The audit that a page or its JSON holds.
+fn earlier(report: &Path) -> anyhow::Result<Audit> {
+    let documents = Document::read(report)?;
+    let audits = documents.into_iter().filter_map(|document| match document.content {
+        Content::Audit(audit) => Some(*audit),
+        Content::Comparison(_) | Content::Evaluation(_) => None,
+    });
+    let mut audits = audits.fuse();
+    match (audits.next(), audits.next()) {
+        (Some(audit), None) => Ok(audit),
+        (None, _) => bail!("{}: expected the report of an audit, found another", report.display()),
+        (Some(_), Some(_)) => {
+            bail!("{}: expected the report of one audit, found several", report.display())
+        }
+    }
 }
 
 /// Whether the numbers agree and every claim is correct. Anything false counts more than what cannot be judged.
@@ -145,12 +182,11 @@ fn refuse_inside(report: &Path, audited: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Writes the two report files.
+/// Writes the report's files.
 pub fn write_report(dir: &Path, audit: &Audit) -> anyhow::Result<()> {
     std::fs::create_dir_all(dir).with_context(|| format!("{}: cannot create", dir.display()))?;
-    let json = output::json_text(audit)?;
-    for (name, text) in REPORT_FILES.into_iter().zip([json, markdown(audit)]) {
-        output::file(&dir.join(name), &text)?;
-    }
-    Ok(())
+    let [html, json, md] = REPORT_FILES.map(|name| dir.join(name));
+    output::file(&html, &audit_page(audit))?;
+    output::file(&json, &output::json_text(audit)?)?;
+    output::file(&md, &markdown(audit))
 }

@@ -7,6 +7,7 @@ pub mod eval;
 pub mod inspect;
 pub mod pack;
 pub mod prune;
+pub mod report;
 pub mod run;
 pub mod shell;
 pub mod verify;

@@ -140,7 +140,7 @@ fn the_result_comes_first_and_the_old_order_is_noted() {
 #[test]
 fn a_report_says_where_it_is() {
     let work = Work::new();
-    let line = "wrote reports/physarium.audit.json and reports/physarium.audit.md\n";
+    let line = "wrote reports/physarium.audit.html, reports/physarium.audit.json, reports/physarium.audit.md\n";
     let said = work.run("audit model --report reports");
     assert!(said.code == 0 && said.stdout.ends_with(line), "{}", said.stdout);
     let json = work.run("audit model --report reports --format json");

@@ -24,7 +24,7 @@ use crate::error::{Error, Result};
 use crate::progress::{Event, Progress};
 
 pub use request::{Begun, ComparisonRequest, Contender, Outputs};
-pub use result::{ComparedRun, Comparison, Ended, FailedRun, PrunedRun, Row};
+pub use result::{ComparedRun, Comparison, ComparisonRecord, Ended, FailedRun, PrunedRun, Row};
 
 use book::{Book, Stage};
 use prepared::Prepared;

@@ -2,6 +2,7 @@
 
 use physarium_checkpoint::Recipe;
 use physarium_checkpoint::journal::Totals;
+use physarium_pack::WeightBytes;
 use serde::{Deserialize, Serialize};
 
 use crate::eval::Evaluation;
@@ -21,6 +22,9 @@ pub struct PrunedRun {
     pub prune_seconds: Option<f64>,
     /// Peak resident memory of this row's pruning; `None` if the system cannot measure it apart from earlier rows.
     pub prune_peak_rss_bytes: Option<u64>,
+    /// Bytes of its weights, dense and packed; `None` in records of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<WeightBytes>,
 }
 
 /// A contender that is pruned and measured.
@@ -38,7 +42,7 @@ pub struct ComparedRun {
 }
 
 /// A contender that could not be pruned or measured.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FailedRun {
     /// The contender's name.
     pub name: String,
@@ -78,7 +82,36 @@ pub struct Comparison {
     pub ended: Ended,
 }
 
+/// Schema of [`ComparisonRecord`].
+const SCHEMA: &str = "physarium.compare/1";
+
+/// A comparison as its JSON has it: `physarium.compare.json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ComparisonRecord {
+    /// `physarium.compare/1`.
+    pub schema: String,
+    /// Whether every contender has its row.
+    pub complete: bool,
+    /// The dense model, evaluated by itself; `None` until it is.
+    pub dense: Option<Evaluation>,
+    /// The rows that are measured.
+    pub runs: Vec<ComparedRun>,
+    /// The rows that failed.
+    pub failed: Vec<FailedRun>,
+}
+
 impl Comparison {
+    /// The rows as JSON has them.
+    pub fn record(&self) -> ComparisonRecord {
+        ComparisonRecord {
+            schema: SCHEMA.to_owned(),
+            complete: self.ended == Ended::Complete,
+            dense: self.dense.clone(),
+            runs: self.runs().cloned().collect(),
+            failed: self.failed().cloned().collect(),
+        }
+    }
+
     /// The rows that are measured.
     pub fn runs(&self) -> impl Iterator<Item = &ComparedRun> {
         self.rows.iter().filter_map(|row| match row {

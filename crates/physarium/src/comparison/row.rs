@@ -5,7 +5,10 @@ use std::time::Instant;
 
 use physarium_audit::{Step, verify};
 use physarium_checkpoint::manifest::{self, Manifest};
-use physarium_checkpoint::{Digest, Error as Fault, Found, Occupant, Overwrite, Resume, Source};
+use physarium_checkpoint::{
+    Checkpoint, Digest, Error as Fault, Found, Occupant, Overwrite, Resume, Source,
+};
+use physarium_pack::{WeightBytes, weight_bytes};
 
 use super::book::{Book, Stage, in_the_way};
 use super::request::{ComparisonRequest, Contender, Outputs};
@@ -145,6 +148,7 @@ impl Turn<'_> {
             None => self.prune(progress)?,
         };
         let (name, out) = (self.contender.name.clone(), known.out());
+        let run = PrunedRun { weights: Some(self.weight_bytes(&out)?), ..run };
         let manifest = manifest_digest(&out)?;
         self.book.record(&name, &Stage::Pruned { manifest, run: run.clone() })?;
         let evaluation = self.evaluate(&out, progress)?;
@@ -184,6 +188,7 @@ impl Turn<'_> {
             output_error: output_error(&known.out()),
             prune_seconds: None,
             prune_peak_rss_bytes: None,
+            weights: None,
         })))
     }
 
@@ -203,7 +208,14 @@ impl Turn<'_> {
                 Peak::New => peak::peak_resident_bytes(),
                 Peak::Old => None,
             },
+            weights: None,
         })
+    }
+
+    /// What the output's weights take, as they are and packed.
+    fn weight_bytes(&self, out: &Path) -> Result<WeightBytes> {
+        let checkpoint = Checkpoint::open(out)?;
+        Ok(weight_bytes(&checkpoint, &mut |_| self.cancel.check())?)
     }
 
     fn evaluate(&self, out: &Path, progress: &mut dyn Progress) -> Result<crate::Evaluation> {

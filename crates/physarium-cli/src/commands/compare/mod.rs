@@ -25,8 +25,8 @@ use crate::{signals, terminal};
 /// Prune with several methods, evaluate each, and print one table
 ///
 /// Every method is run at every sparsity and every pattern, and evaluated against the dense model. The table is
-/// also written to OUT/physarium.compare.md and, with recipes and protocols, to OUT/physarium.compare.json;
-/// both are updated after every row. If interrupted, rerun the same command to resume.
+/// also written to OUT/physarium.compare.md, with charts to OUT/compare.html and, with recipes and protocols, to
+/// OUT/physarium.compare.json; all are updated after every row. If interrupted, rerun the same command to resume.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
@@ -147,7 +147,7 @@ impl Arguments {
             output::notes(&first.evaluation.notes);
         }
         match self.display.format() {
-            Format::Json => output::json(&table::as_json(comparison))?,
+            Format::Json => output::json(&comparison.record())?,
             Format::Text => output::text(&table::as_text(comparison))?,
         }
         for FailedRun { name, error, .. } in comparison.failed() {

@@ -5,28 +5,18 @@ use std::path::Path;
 use physarium::audit::grouped;
 use physarium::checkpoint::{markdown, printable};
 use physarium::{ComparedRun, Comparison, Ended, FailedRun, Row};
-use serde_json::json;
+use physarium_report::comparison_page;
 
 use crate::output::{self, size};
 
 /// Names of the files that hold the rows.
-pub const FILES: [&str; 2] = ["physarium.compare.md", "physarium.compare.json"];
-
-/// The rows as an object.
-pub fn as_json(comparison: &Comparison) -> serde_json::Value {
-    json!({
-        "schema": "physarium.compare/1",
-        "complete": comparison.ended == Ended::Complete,
-        "dense": comparison.dense,
-        "runs": comparison.runs().collect::<Vec<_>>(),
-        "failed": comparison.failed().collect::<Vec<_>>(),
-    })
-}
+pub const FILES: [&str; 3] = ["physarium.compare.md", "physarium.compare.json", "compare.html"];
 
 /// Writes the rows so far.
 pub fn write(out: &Path, comparison: &Comparison) -> anyhow::Result<()> {
-    let json = output::json_text(&as_json(comparison))?;
-    for (name, text) in FILES.into_iter().zip([as_text(comparison), json]) {
+    let record = comparison.record();
+    let texts = [as_text(comparison), output::json_text(&record)?, comparison_page(&record)];
+    for (name, text) in FILES.into_iter().zip(texts) {
         output::file(&out.join(name), &text)?;
     }
     Ok(())

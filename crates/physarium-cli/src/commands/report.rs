@@ -1,0 +1,62 @@
+//! `physarium report`: audits, comparisons and evaluations in one page.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::ensure;
+use clap::Args;
+use physarium::checkpoint::Checkpoint;
+use physarium_report::{Document, overview_page};
+
+use crate::arguments::{DISPLAY, OUTPUT};
+use crate::output::{self, Outcome};
+
+/// Show audits, comparisons and evaluations side by side in one HTML page
+///
+/// Reads the JSON that `audit --report`, `compare` and `eval --format json` write, or the pages made of it, and writes
+/// one page that needs nothing else: no network, no other file. A single audit or comparison gets its own page again.
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Arguments {
+    /// Directories with such JSON, or files
+    #[arg(required = true, value_name = "DIR")]
+    paths: Vec<PathBuf>,
+    /// Page to write
+    #[arg(long, value_name = "FILE", default_value = "physarium.report.html", help_heading = OUTPUT)]
+    out: PathBuf,
+    /// Only errors on stderr, nothing on stdout
+    #[arg(short, long, help_heading = DISPLAY)]
+    quiet: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  physarium report reports/wanda reports/flow --out reports.html
+  physarium report table/physarium.compare.json eval.json --out reports.html";
+
+/// Makes the page.
+pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
+    let mut documents = Vec::new();
+    for path in &arguments.paths {
+        documents.extend(Document::read(path)?);
+    }
+    refuse_in_checkpoint(&arguments.out)?;
+    output::file(&arguments.out, &overview_page(&documents))?;
+    if !arguments.quiet {
+        output::text(&format!("wrote {}\n", arguments.out.display()))?;
+    }
+    Ok(Outcome::True)
+}
+
+/// A page inside a checkpoint would be a file that `verify` does not expect.
+fn refuse_in_checkpoint(out: &Path) -> anyhow::Result<()> {
+    let dir = match out.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    };
+    ensure!(
+        Checkpoint::open(dir).is_err(),
+        "{}: the page would be inside a checkpoint, expected a place outside",
+        out.display()
+    );
+    Ok(())
+}

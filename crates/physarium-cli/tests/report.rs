@@ -1,0 +1,223 @@
+//! Pages: what `audit --report`, `compare` and `report` write, and what is read back from them.
+#![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use assert_cmd::Command;
+use physarium_fixtures::{Fill, Kind, llama_tensors, write_checkpoint};
+use serde_json::Value;
+
+/// A working directory with a pruned model and its audit in `audit/`.
+struct Work(tempfile::TempDir);
+
+impl Work {
+    fn new() -> Work {
+        let work = Work(tempfile::tempdir().unwrap());
+        let tensors = llama_tensors(Kind::Bf16, 2, [320, 160, 480]);
+        write_checkpoint(&work.path("model"), &tensors, 2, Fill::Gaussian(3)).unwrap();
+        work.ok("prune model --out out --quiet");
+        work.ok("audit out --against model --report audit --quiet");
+        work
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn run(&self, arguments: &str) -> (i32, String, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_physarium"));
+        command.current_dir(self.0.path()).args(arguments.split_whitespace());
+        let output = command.output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    }
+
+    fn ok(&self, arguments: &str) -> String {
+        let (code, stdout, stderr) = self.run(arguments);
+        assert_eq!(code, 0, "{arguments}: {stderr}");
+        stdout
+    }
+
+    fn fails(&self, arguments: &str, needle: &str) {
+        let (code, _, stderr) = self.run(arguments);
+        assert_eq!(code, 2, "{arguments}: {stderr}");
+        assert!(stderr.contains(needle), "{arguments}: no {needle:?} in {stderr}");
+    }
+
+    fn json(&self, file: &str) -> Value {
+        serde_json::from_slice(&fs::read(self.path(file)).unwrap()).unwrap()
+    }
+
+    /// Writes the audit with changes beside the original.
+    fn changed_audit(&self, dir: &str, change: impl FnOnce(&mut Value)) {
+        let mut audit = self.json("audit/physarium.audit.json");
+        change(&mut audit);
+        fs::create_dir_all(self.path(dir)).unwrap();
+        fs::write(self.path(dir).join("physarium.audit.json"), audit.to_string()).unwrap();
+    }
+}
+
+#[test]
+fn an_audit_is_read_back_from_its_page_and_its_claims_are_judged_again() {
+    let work = Work::new();
+    let audit = work.json("audit/physarium.audit.json");
+    for report in ["audit/physarium.audit.html", "audit/physarium.audit.json", "audit"] {
+        // A directory holds the JSON, which is read, and the page of the same audit, which is not.
+        let again = work.ok(&format!("audit --from-report {report} --format json"));
+        assert_eq!(serde_json::from_str::<Value>(&again).unwrap(), audit, "{report}");
+    }
+    let shown = work.ok("audit --from-report audit/physarium.audit.html");
+    assert_eq!(shown, work.ok("audit out --against model"));
+    let claim = "[[claim]]\nid = 'all'\nsource = 'title'\nsentence = 'Half.'\ncount = 'pruned'\nvalue = '50.00 %'\nof = 'target'\n";
+    fs::write(work.path("claims.toml"), claim).unwrap();
+    let (code, stdout, _) = work
+        .run("audit --from-report audit/physarium.audit.html --claims claims.toml --report again");
+    assert_eq!(code, 1, "{stdout}");
+    assert_eq!(work.json("again/physarium.audit.json")["claims"][0]["verdict"], "wrong");
+}
+
+#[test]
+fn a_page_needs_nothing_else_and_holds_its_numbers_as_text() {
+    let work = Work::new();
+    let page = fs::read_to_string(work.path("audit/physarium.audit.html")).unwrap();
+    let audit = work.json("audit/physarium.audit.json");
+    for outside in ["http:", "https://", "src=", "<link", "@import", "url("] {
+        let found = page.matches(outside).count();
+        // The namespace of SVG is a name, not an address that is loaded.
+        let allowed = page.matches("http://www.w3.org/2000/svg").count();
+        assert_eq!(found, if outside == "http:" { allowed } else { 0 }, "{outside}");
+    }
+    assert!(page.contains("default-src &#x27;none&#x27;") || page.contains("default-src 'none'"));
+    let pruned = audit["pruned"]["elements"].as_u64().unwrap();
+    assert!(page.contains(&format!("<data id=\"count-pruned\" value=\"{pruned}\">")));
+    for projection in audit["projections"].as_array().unwrap() {
+        assert!(page.contains(&format!("<td>{}</td>", projection["projection"].as_str().unwrap())));
+        assert!(page.contains(&format!("data-value=\"{}", projection["pruned"])));
+    }
+}
+
+#[test]
+fn tiles_in_the_json_add_up_to_the_zeros() {
+    let work = Work::new();
+    let audit = work.json("audit/physarium.audit.json");
+    let tensors = audit["tensors"].as_array().unwrap();
+    assert_eq!(tensors.len(), 14);
+    for tensor in tensors {
+        let map = &tensor["tile_map"];
+        let bytes = base64::decode(map["zeros"].as_str().unwrap()).unwrap();
+        let counts: Vec<u64> =
+            bytes.as_chunks::<4>().0.iter().map(|n| u64::from(u32::from_le_bytes(*n))).collect();
+        assert_eq!(map["edge"], 256);
+        assert_eq!(map["shape"], tensor["shape"]);
+        assert_eq!(
+            counts.iter().sum::<u64>(),
+            tensor["zero"].as_u64().unwrap(),
+            "{}",
+            tensor["name"]
+        );
+    }
+    let magnified = audit["magnified"].as_array().unwrap();
+    assert_eq!(magnified.len(), 7);
+    for tile in magnified {
+        let shape: Vec<u64> =
+            tile["shape"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap()).collect();
+        let bits = base64::decode(tile["alive"].as_str().unwrap()).unwrap();
+        assert_eq!(bits.len() as u64, (shape[0] * shape[1]).div_ceil(8));
+        let alive: u64 = bits.iter().map(|byte| u64::from(byte.count_ones())).sum();
+        let share = alive as f64 / (shape[0] * shape[1]) as f64;
+        assert!((0.6..0.95).contains(&share), "{}: {share}", tile["tensor"]);
+    }
+}
+
+#[test]
+fn a_report_that_was_changed_is_refused_by_the_number_that_does_not_fit() {
+    let work = Work::new();
+    type Change = fn(&mut Value);
+    let changes: [(Change, &str); 6] = [
+        (|audit| audit["pruned"]["elements"] = 5.into(), "pruned weights: 5 in all"),
+        (|audit| audit["tensors"][0]["zero"] = 0.into(), "zeros:"),
+        (|audit| audit["pruned"]["of_model"]["whole"] = 7.into(), "a share of"),
+        (|audit| audit["identities"][0]["left"] = 1.into(), "a check of 1 and"),
+        (|audit| audit["denominator_correct"] = false.into(), "denominator_correct: false"),
+        (
+            |audit| audit["tensors"][0]["tile_map"]["zeros"] = "AAAA".into(),
+            "tiles that do not have",
+        ),
+    ];
+    for (change, needle) in changes {
+        work.changed_audit("changed", change);
+        work.fails("audit --from-report changed/physarium.audit.json", needle);
+        work.fails("report changed/physarium.audit.json", needle);
+    }
+}
+
+#[test]
+fn what_is_no_report_is_refused_by_name() {
+    let work = Work::new();
+    fs::write(work.path("page.html"), "<html><p>nothing</p></html>").unwrap();
+    fs::write(work.path("other.json"), r#"{"schema": "physarium.eval/9"}"#).unwrap();
+    fs::create_dir(work.path("empty")).unwrap();
+    work.fails("audit --from-report page.html", "page.html: expected a page of physarium");
+    work.fails("report other.json", "schema \"physarium.eval/9\"");
+    work.fails("report empty", "empty: expected physarium.audit.json");
+    work.fails("report nowhere", "nowhere: cannot read");
+    work.fails("report audit --out out/page.html", "inside a checkpoint");
+    work.fails("audit out --from-report audit", "cannot be used with");
+    work.fails("audit", "required");
+    assert!(!work.path("physarium.report.html").exists());
+}
+
+#[test]
+fn names_of_strangers_are_text() {
+    let work = Work::new();
+    let names = [
+        "</script><script>alert(1)</script>",
+        "<img src=x onerror=alert(1)>\u{202e}",
+        &"x".repeat(10_000),
+    ];
+    work.changed_audit("hostile", |audit| {
+        for (index, name) in names.iter().enumerate() {
+            audit["tensors"][index]["name"] = (*name).into();
+            audit["tensors"][index]["role"] = (*name).into();
+            audit["projections"][index]["projection"] = (*name).into();
+            audit["warnings"] = vec![*name].into();
+        }
+    });
+    work.ok("report hostile --out page.html");
+    let page = fs::read_to_string(work.path("page.html")).unwrap();
+    for raw in ["<script>alert", "<img", "\u{202e}"] {
+        assert!(!page.contains(raw), "{raw}");
+    }
+}
+
+#[test]
+fn several_documents_stand_side_by_side() {
+    let work = Work::new();
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../demo");
+    let demo = demo.display();
+    work.ok("prune model --out other --method magnitude --sparsity 0.5 --quiet");
+    work.ok("audit other --against model --report second --quiet");
+    work.ok(&format!(
+        "compare {demo}/model --out table --text {demo}/heldout.txt --methods magnitude --sparsity 0.3,0.5 \
+         --eval-window 64 --limit 512 --quiet"
+    ));
+    let evaluation = work.ok(&format!(
+        "eval {demo}/model --text {demo}/heldout.txt --window 64 --limit 512 --format json --quiet"
+    ));
+    fs::write(work.path("eval.json"), evaluation).unwrap();
+    work.ok("report audit second table eval.json --out all.html");
+    let page = fs::read_to_string(work.path("all.html")).unwrap();
+    for heading in
+        [">audit</th>", ">second</th>", ">eval</th>", "Comparison table", "id=\"side-by-side\""]
+    {
+        assert!(page.contains(heading), "{heading}");
+    }
+    // The same comparison, in its own directory and by `report`, has the same page.
+    work.ok("report table --out again.html");
+    let [first, again] =
+        ["table/compare.html", "again.html"].map(|file| fs::read(work.path(file)).unwrap());
+    assert!(first == again);
+    let packed = &work.json("table/physarium.compare.json")["runs"][1]["weights"];
+    assert!(packed["packed"].as_u64().unwrap() < packed["dense"].as_u64().unwrap());
+}

@@ -1,0 +1,461 @@
+//! The page of an audit: what was done to a model, of what, and whether that is what was claimed.
+
+use physarium::audit::{Audit, Base, Basis, Share, Verdict, grouped};
+use physarium::checkpoint::{printable, visible};
+use physarium::method_in_words;
+use serde::Serialize;
+
+use crate::chart::{self, BINS, Flow, Part, both, histogram};
+use crate::frame::{picture, render, safe};
+use crate::heat::{self, Heat};
+use crate::words::{Cell, Table, counted, percent, quoted, size, with_share};
+
+/// The page of an audit.
+pub fn audit_page(audit: &Audit) -> String {
+    render("audit.html", &Page::of(audit), audit)
+}
+
+/// The pictures of an audit as SVG files, each with its name: where the elements went, and how sparse the tiles are, if
+/// that is known.
+pub fn pictures_of_audit(audit: &Audit) -> Vec<(&'static str, String)> {
+    let [width, _] = chart::WIDTHS;
+    let flow = picture(&chart::flow(&flow(audit), width));
+    let tiles = tiles(audit).map(|tiles| ("tiles.svg", picture(&tiles.draw(width))));
+    std::iter::once(("flow.svg", flow)).chain(tiles).collect()
+}
+
+#[derive(Serialize)]
+struct Page {
+    title: String,
+    against: Option<String>,
+    verdict: Summary,
+    counts: Vec<Count>,
+    flow: minijinja::Value,
+    claims: Vec<Claim>,
+    heats: Vec<Heat>,
+    tiles: Option<Tiles>,
+    has_maps: bool,
+    has_magnified: bool,
+    projections: Table,
+    tensors: usize,
+    untouched: Vec<[String; 3]>,
+    identities: Table,
+    warnings: Vec<String>,
+    origin: Option<Origin>,
+}
+
+/// The verdict in a sentence.
+#[derive(Serialize)]
+struct Summary {
+    /// `good`, `bad` or `unknown`.
+    class: &'static str,
+    mark: &'static str,
+    headline: String,
+    more: Vec<String>,
+}
+
+/// A count that stands out.
+#[derive(Serialize)]
+struct Count {
+    id: &'static str,
+    name: &'static str,
+    value: u64,
+    text: String,
+    share: String,
+}
+
+#[derive(Serialize)]
+struct Claim {
+    id: String,
+    source: String,
+    sentence: String,
+    claimed: String,
+    class: &'static str,
+    verdict: &'static str,
+    should_say: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Tiles {
+    edge: u64,
+    count: u64,
+    drawn: minijinja::Value,
+    #[serde(skip)]
+    counts: [u64; BINS],
+}
+
+/// Where the checkpoint is from, and how to check that.
+#[derive(Serialize)]
+struct Origin {
+    facts: Vec<(&'static str, String)>,
+    commands: Vec<(&'static str, String)>,
+    recipe: Option<String>,
+    shards: Table,
+}
+
+impl Page {
+    fn of(audit: &Audit) -> Page {
+        let provenance = audit.provenance.as_ref();
+        let name = provenance.map_or("checkpoint".to_owned(), |p| printable(&p.checkpoint));
+        let maps = audit.tensors.iter().any(|tensor| {
+            tensor.tile_map.is_some() || tensor.matrices.iter().any(|m| m.tile_map.is_some())
+        });
+        Page {
+            title: format!("Audit of {name}"),
+            against: provenance.and_then(|p| p.against.as_ref()).map(|name| printable(name)),
+            verdict: verdict(audit),
+            counts: counts(audit),
+            flow: safe(both(|width| chart::flow(&flow(audit), width))),
+            claims: claims(audit),
+            heats: [heat::sparsity(&audit.tensors), heat::error(&audit.tensors)]
+                .into_iter()
+                .flatten()
+                .collect(),
+            tiles: tiles(audit),
+            has_maps: maps,
+            has_magnified: !audit.magnified.is_empty(),
+            projections: projections(audit),
+            tensors: audit.tensors.len(),
+            untouched: untouched(audit),
+            identities: identities(audit),
+            warnings: audit.warnings.iter().map(|warning| visible(warning).into_owned()).collect(),
+            origin: provenance.map(|_| origin(audit)),
+        }
+    }
+}
+
+/// What a reader takes away.
+fn verdict(audit: &Audit) -> Summary {
+    if let Some(unrelated) = &audit.unrelated {
+        let headline = visible(unrelated).into_owned();
+        return Summary { class: "bad", mark: "✗", headline, more: Vec::new() };
+    }
+    let headline = match (&audit.pruned, audit.target.elements) {
+        (_, 0) => "Nothing can be counted: no tensor is a target.".to_owned(),
+        (Some(pruned), _) => format!(
+            "{} weights were pruned: {} = {}.",
+            grouped(pruned.elements),
+            pruned.of_target.sentence(),
+            pruned.of_model.sentence()
+        ),
+        (None, _) => format!(
+            "{} weights are zero: {}. How many of them were pruned is not known without the original.",
+            grouped(audit.zero.elements),
+            audit.zero.of_target.sentence()
+        ),
+    };
+    let failing = audit.identities.iter().filter(|identity| !identity.holds).count();
+    let is_false = |verdict| matches!(verdict, Verdict::Wrong | Verdict::Denominator);
+    let false_claims = audit.claims.iter().filter(|claim| is_false(claim.verdict)).count();
+    let checks = match failing {
+        0 => format!("All {} of the counts hold.", counted(audit.identities.len(), "check")),
+        n => {
+            format!("{n} of {} of the counts are false.", counted(audit.identities.len(), "check"))
+        }
+    };
+    let correct = audit.claims.iter().filter(|claim| claim.verdict == Verdict::Correct).count();
+    let claims = (!audit.claims.is_empty())
+        .then(|| format!("{correct} of {} are correct.", counted(audit.claims.len(), "claim")));
+    let (class, mark) = match (failing + false_claims, audit.target.elements) {
+        (0, 0) => ("unknown", "?"),
+        (0, _) => ("good", "✓"),
+        _ => ("bad", "✗"),
+    };
+    let more = [Some(basis(audit)), Some(checks), claims].into_iter().flatten().collect();
+    Summary { class, mark, headline, more }
+}
+
+fn basis(audit: &Audit) -> String {
+    match (audit.basis, audit.base) {
+        (Basis::Journal, _) => "From headers and journal; no weights were read.",
+        (Basis::Bytes, Base::Original) => "Counted from the bytes of the checkpoint and of its original.",
+        (Basis::Bytes, Base::Journal) => {
+            "Counted from the bytes of the checkpoint; its journal says how many weights were zero before."
+        }
+        (Basis::Bytes, Base::None) => "Counted from the bytes of the checkpoint, without its original.",
+    }
+    .to_owned()
+}
+
+fn counts(audit: &Audit) -> Vec<Count> {
+    let count =
+        |id, name, value, share: String| Count { id, name, value, text: grouped(value), share };
+    let mut all = vec![
+        count(
+            "model",
+            "model",
+            audit.model.elements,
+            counted(audit.model.tensors as usize, "tensor"),
+        ),
+        count("target", "target", audit.target.elements, audit.target.of_model.sentence()),
+    ];
+    if let Some(pruned) = &audit.pruned {
+        let shares = format!("{}, {}", pruned.of_target.sentence(), pruned.of_model.sentence());
+        all.push(count("pruned", "pruned", pruned.elements, shares));
+    }
+    let name = if audit.untouched.compared { "untouched" } else { "not targets (not compared)" };
+    let untouched = &audit.untouched;
+    all.push(count("untouched", name, untouched.elements, untouched.of_model.sentence()));
+    all
+}
+
+/// Model, target, processed, and what the processed weights are now.
+fn flow(audit: &Audit) -> Flow {
+    let part = |class, name: &str, share: Share| Part {
+        class,
+        name: name.to_owned(),
+        elements: share.part,
+        says: with_share(&share),
+        parts: Vec::new(),
+    };
+    let (model, target) = (audit.model.elements, audit.target.elements);
+    let of_model = |elements| Share::new(elements, model, "model");
+    let of_target = |elements| Share::new(elements, target, "target");
+    let idle: u64 =
+        audit.tensors.iter().filter(|tensor| tensor.processed == Some(0)).map(|t| t.elements).sum();
+    let mut targets = part("target", "target", of_model(target));
+    let parts = what_became(audit, &of_target);
+    match audit.processed.is_some() {
+        true => {
+            let mut processed = part("processed", "processed", of_target(target - idle));
+            processed.parts = parts;
+            targets.parts = vec![processed];
+            if idle > 0 {
+                targets.parts.push(part("idle", "not processed", of_target(idle)));
+            }
+        }
+        false => targets.parts = parts,
+    }
+    let untouched = audit.untouched.elements;
+    let name = if audit.untouched.compared { "untouched" } else { "not targets" };
+    let other = model.saturating_sub(target + untouched);
+    let mut parts = vec![targets, part("idle", name, of_model(untouched))];
+    if other > 0 {
+        parts.push(part("other", "changed, no targets", of_model(other)));
+    }
+    parts.retain(|part| part.elements > 0);
+    let says = format!("{} elements", grouped(model));
+    let whole = Part { class: "model", name: "model".to_owned(), elements: model, says, parts };
+    let label = format!("Where the elements of the model went. {}", verdict(audit).headline);
+    Flow { label, model: whole }
+}
+
+/// The parts of the processed targets by what their weights are now.
+fn what_became(audit: &Audit, of_target: &dyn Fn(u64) -> Share) -> Vec<Part> {
+    let processed = audit.tensors.iter().filter(|tensor| tensor.processed != Some(0));
+    let (mut elements, mut zero, mut already) = (0, 0, Some(0));
+    for tensor in processed {
+        elements += tensor.elements;
+        zero += tensor.zero;
+        already = already.zip(tensor.already_zero).map(|(sum, more)| sum + more);
+    }
+    let already = already.filter(|_| audit.pruned.is_some());
+    let kinds = match already {
+        Some(already) => vec![
+            ("pruned", "pruned", zero - already.min(zero)),
+            ("kept", "kept (not zero)", elements - zero),
+            ("already", "zero before", already),
+        ],
+        None => vec![("pruned", "zero", zero), ("kept", "not zero", elements - zero)],
+    };
+    let part = |(class, name, elements): (&'static str, &str, u64)| Part {
+        class,
+        name: name.to_owned(),
+        elements,
+        says: with_share(&of_target(elements)),
+        parts: Vec::new(),
+    };
+    kinds.into_iter().filter(|(_, _, elements)| *elements > 0).map(part).collect()
+}
+
+fn claims(audit: &Audit) -> Vec<Claim> {
+    let claim = |claim: &physarium::audit::Judgement| {
+        let (class, verdict) = match claim.verdict {
+            Verdict::Correct => ("good", "✓ correct"),
+            Verdict::Denominator => ("bad", "✗ wrong or missing denominator"),
+            Verdict::Wrong => ("bad", "✗ wrong"),
+            Verdict::CannotBeJudged => ("unknown", "? cannot be judged"),
+        };
+        Claim {
+            id: printable(&claim.id),
+            source: printable(&claim.source),
+            sentence: printable(&claim.sentence),
+            claimed: printable(&claim.claimed),
+            class,
+            verdict,
+            should_say: claim
+                .should_say
+                .as_ref()
+                .or(claim.reason.as_ref())
+                .map(|say| printable(say)),
+        }
+    };
+    audit.claims.iter().map(claim).collect()
+}
+
+/// The distribution of the tiles' sparsities.
+fn tiles(audit: &Audit) -> Option<Tiles> {
+    let mut counts = [0; BINS];
+    let mut edge = 0;
+    let maps = audit.tensors.iter().flat_map(|tensor| {
+        tensor.tile_map.iter().chain(tensor.matrices.iter().filter_map(|m| m.tile_map.as_ref()))
+    });
+    for map in maps {
+        edge = map.edge;
+        for [zeros, all] in map.tiles().unwrap_or_default() {
+            counts[((zeros * BINS as u64 / all) as usize).min(BINS - 1)] += 1;
+        }
+    }
+    let mut tiles =
+        Tiles { edge, count: counts.iter().sum(), drawn: minijinja::Value::UNDEFINED, counts };
+    tiles.drawn = safe(both(|width| tiles.draw(width)));
+    (tiles.count > 0).then_some(tiles)
+}
+
+impl Tiles {
+    fn draw(&self, width: f64) -> String {
+        let edge = self.edge;
+        let label = format!("Number of tiles of {edge} x {edge} weights by their share of zeros");
+        histogram(&label, &self.counts, width)
+    }
+}
+
+fn projections(audit: &Audit) -> Table {
+    let columns =
+        ["projection", "tensors", "weights", "pruned", "of projection", "least", "mean", "most"];
+    let row = |p: &physarium::audit::Projection| {
+        vec![
+            Cell::text(&p.projection),
+            Cell::count(p.tensors),
+            Cell::count(p.elements),
+            Cell::count(p.pruned),
+            Cell::percent(p.of_projection.as_ref().and_then(|share| share.share)),
+            Cell::percent(p.sparsity_min),
+            Cell::percent(p.sparsity_mean),
+            Cell::percent(p.sparsity_max),
+        ]
+    };
+    Table {
+        id: "projections".to_owned(),
+        caption: "Least, mean and most: the share of zeros of any origin in its matrices."
+            .to_owned(),
+        columns: columns.map(str::to_owned).to_vec(),
+        rows: audit.projections.iter().map(row).collect(),
+    }
+}
+
+/// Tensors that are no targets by the reason: how many, and how many elements.
+fn untouched(audit: &Audit) -> Vec<[String; 3]> {
+    let mut reasons: std::collections::BTreeMap<&str, [u64; 2]> = Default::default();
+    for skipped in &audit.skipped {
+        let [tensors, elements] = reasons.entry(&skipped.reason).or_default();
+        *tensors += 1;
+        *elements += skipped.elements;
+    }
+    let row = |(reason, [tensors, elements]): (&str, [u64; 2])| {
+        [printable(reason), grouped(tensors), grouped(elements)]
+    };
+    reasons.into_iter().map(row).collect()
+}
+
+fn identities(audit: &Audit) -> Table {
+    let row = |identity: &physarium::audit::Identity| {
+        let holds = if identity.holds { "✓ holds" } else { "✗ false" };
+        vec![
+            Cell { value: None, text: visible(&identity.says).into_owned() },
+            Cell::count(identity.left),
+            Cell::count(identity.right),
+            Cell::text(holds),
+        ]
+    };
+    Table {
+        id: "checks".to_owned(),
+        caption: "Each compares two numbers that were counted in different ways.".to_owned(),
+        columns: ["these are equal", "left", "right", ""].map(str::to_owned).to_vec(),
+        rows: audit.identities.iter().map(row).collect(),
+    }
+}
+
+fn origin(audit: &Audit) -> Origin {
+    let provenance = audit.provenance.as_ref().expect("asked for with one");
+    let mut facts = vec![("audited by", printable(&provenance.audited_by))];
+    facts.extend(provenance.pruned_by.as_ref().map(|tool| ("pruned by", printable(tool))));
+    facts.extend(provenance.recipe.as_ref().map(|recipe| ("method", method_in_words(recipe))));
+    let dir = quoted(&provenance.checkpoint);
+    let original = provenance.against.as_ref().map_or("ORIGINAL".to_owned(), |name| quoted(name));
+    let mut commands = Vec::new();
+    if let Some(recipe) = &provenance.recipe {
+        let text = recipe.needs().calibration.map_or(String::new(), |calibration| {
+            let sha256 = &calibration.text_sha256;
+            facts.push(("calibration text, SHA-256", sha256.to_string()));
+            " --calibration TEXT".to_owned()
+        });
+        let repeat = format!(
+            "physarium prune {original} --out NEW --recipe {dir}/physarium.manifest.json{text}"
+        );
+        commands.push(("repeat the run", repeat));
+        commands
+            .push(("verify every byte", format!("physarium verify {dir} --against {original}")));
+    }
+    commands.push(("count again", format!("physarium audit {dir} --against {original}")));
+    let shard = |shard: &physarium::checkpoint::journal::ShardRecord| {
+        let bytes = Cell { value: Some(shard.size_bytes as f64), text: size(shard.size_bytes) };
+        let digests =
+            [&shard.input_sha256, &shard.output_sha256].map(|d| Cell::text(&d.to_string()));
+        [vec![Cell::text(&shard.name), bytes], digests.to_vec()].concat()
+    };
+    Origin {
+        facts,
+        commands,
+        recipe: provenance.recipe.as_ref().map(|recipe| {
+            let json = serde_json::to_string_pretty(recipe).expect("a recipe is plain JSON");
+            visible(&json).into_owned()
+        }),
+        shards: Table {
+            id: "shards".to_owned(),
+            caption: "SHA-256 of each file before and after, as the journal states it.".to_owned(),
+            columns: ["file", "size", "before", "after"].map(str::to_owned).to_vec(),
+            rows: provenance.shards.iter().map(shard).collect(),
+        },
+    }
+}
+
+/// The pruned share of the target and of the model in words, for a page with several audits.
+pub(crate) fn in_short(audit: &Audit) -> Vec<(&'static str, Cell)> {
+    let summary = verdict(audit);
+    let share = |share: Option<&Share>| Cell::percent(share.and_then(|share| share.share));
+    let pruned = audit.pruned.as_ref();
+    let mut rows = vec![
+        ("verdict", Cell::text(&format!("{} {}", summary.mark, summary.more[1..].join(" ")))),
+        ("elements of the model", Cell::count(audit.model.elements)),
+        ("elements of the target", Cell::count(audit.target.elements)),
+        ("target, of model", share(Some(&audit.target.of_model))),
+        ("pruned", Cell::count(pruned.map(|pruned| pruned.elements))),
+        ("pruned, of target", share(pruned.map(|pruned| &pruned.of_target))),
+        ("pruned, of model", share(pruned.map(|pruned| &pruned.of_model))),
+        ("zero now, of target", share(Some(&audit.zero.of_target))),
+        ("changed otherwise, of target", share(audit.changed.as_ref().map(|c| &c.of_target))),
+    ];
+    if let Some(unrelated) = &audit.unrelated {
+        rows[0].1 = Cell::text(&format!("✗ {unrelated}"));
+    }
+    let recipe = audit.provenance.as_ref().and_then(|provenance| provenance.recipe.as_ref());
+    rows.push((
+        "method",
+        recipe.map_or(Cell::unknown(), |recipe| Cell::text(&method_in_words(recipe))),
+    ));
+    rows
+}
+
+/// The share of zeros of each projection.
+pub(crate) fn of_projections(audit: &Audit) -> Vec<(String, Cell)> {
+    let share = |p: &physarium::audit::Projection| {
+        let text = format!(
+            "{} (mean of {})",
+            percent(p.sparsity_mean),
+            counted(p.tensors as usize, "tensor")
+        );
+        (printable(&p.projection), Cell { value: Some(p.sparsity_mean), text })
+    };
+    audit.projections.iter().map(share).collect()
+}
