@@ -11,6 +11,8 @@ import { assertQuiet, json, launch, open, pathOf, until } from './watched-page.m
 const LARGEST = 5_000_000;
 /** Most rows of `#tensors` at once. */
 const ROWS = 100;
+/** Counts in the JSON, and the columns that show them. */
+const COLUMNS = { elements: 'weights', zero: 'zero', pruned: 'pruned' };
 /** Most presses of Tab that may be needed to reach a control. */
 const TABS = 500;
 
@@ -85,15 +87,22 @@ describe('audit page', () => {
     assertRows(await readTable(page, 'tensors'), expected);
   });
 
-  it('tile map: drawn, and read by arrow keys', async () => {
+  it('tile map: read by arrow keys', async () => {
     await show(AUDIT);
-    assert.ok((await colors('canvas#tile-map')) > 1, 'canvas#tile-map is blank');
     await choose('select#map-tensor', widest(audit).name);
     await tabTo('canvas#tile-map');
     const first = await tileAfter('ArrowLeft');
     const second = await tileAfter('ArrowRight');
     assert.notEqual(second, first, '#tile-value is the same after ArrowRight');
     assert.equal(await tileAfter('ArrowLeft'), first, '#tile-value after ArrowLeft');
+    assert.ok((await colors('canvas#tile-map')) > 1, 'canvas#tile-map does not mark the tile');
+  });
+
+  it('tile map: read by mouse', async () => {
+    await show(AUDIT);
+    const before = await tileValue();
+    await page.hover('canvas#tile-map');
+    assert.notEqual(await tileValue(), before, '#tile-value is the same after pointing at a tile');
   });
 
   it('magnified tile: drawn for every choice', async () => {
@@ -166,6 +175,11 @@ describe('large page', () => {
     }
   });
 
+  it('tile map: drawn in several colors', async () => {
+    await show(LARGE);
+    assert.ok((await colors('canvas#tile-map')) > 1, 'canvas#tile-map is blank');
+  });
+
   it('filter by name', async () => {
     await show(LARGE);
     const name = 'layers.47.mlp.experts.100.';
@@ -182,7 +196,7 @@ async function assertStaticNumbers(audit) {
     assert.equal(text.trim(), elements.toLocaleString('en-US'), `text of #count-${name}`);
   }
   const table = await readTable(page, 'projections');
-  const [elements, pruned] = ['elements', 'pruned'].map((word) => columnOf(table, word));
+  const [elements, pruned] = [COLUMNS.elements, COLUMNS.pruned].map((word) => columnOf(table, word));
   const rows = table.rows.map((row) => [row[0].text, row[elements].value, row[pruned].value]);
   const expected = audit.projections.map((row) => [row.projection, row.elements, row.pruned]);
   assert.deepEqual(rows, expected, '#projections');
@@ -190,8 +204,8 @@ async function assertStaticNumbers(audit) {
 
 /** Fails if rows of `#tensors` are not these tensors, in any order. */
 function assertRows(table, tensors) {
-  const fields = ['elements', 'zero', 'pruned'];
-  const columns = fields.map((field) => columnOf(table, field));
+  const fields = Object.keys(COLUMNS);
+  const columns = Object.values(COLUMNS).map((word) => columnOf(table, word));
   const rows = table.rows.map((row) => [row[0].text, ...columns.map((column) => row[column].value)]);
   const expected = tensors.map((tensor) => [tensor.name, ...fields.map((field) => tensor[field])]);
   const byName = ([a], [b]) => (a < b ? -1 : 1);
@@ -243,11 +257,13 @@ async function tabTo(selector) {
   }
 }
 
-/** Number of colors in a canvas, transparent included. */
+/** Number of colors in a canvas. A copy is read, as Chromium writes to the console if a canvas itself often is. */
 function colors(selector) {
   return page.$eval(selector, (canvas) => {
-    const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
-    return new Set(new Uint32Array(data.buffer)).size;
+    const { width, height } = canvas;
+    const copy = new OffscreenCanvas(width, height).getContext('2d', { willReadFrequently: true });
+    copy.drawImage(canvas, 0, 0);
+    return new Set(new Uint32Array(copy.getImageData(0, 0, width, height).data.buffer)).size;
   });
 }
 
@@ -263,8 +279,11 @@ async function choose(selector, text) {
   await page.select(selector, option);
 }
 
+/** What `#tile-value` says. */
+const tileValue = () => page.$eval('output#tile-value', ({ textContent }) => textContent.trim());
+
 /** What `#tile-value` says after a key. */
 async function tileAfter(key) {
   await page.keyboard.press(key);
-  return page.$eval('output#tile-value', ({ textContent }) => textContent.trim());
+  return tileValue();
 }

@@ -52,8 +52,10 @@ export async function open(browser, file, options = {}) {
   await page.setBypassCSP(bypassCsp);
   await page.goto(url, { waitUntil: 'load' });
   if (javascript) {
-    const ready = () => page.evaluate(() => document.body.dataset.ready === 'yes');
-    await until(ready, () => ['the script did not set data-ready', ...faults].join('\n'), READY_WITHIN);
+    const ready = () => page.evaluate(() => document.body.dataset.ready);
+    const failed = (what) => [`${file}: ${what}`, ...faults].join('\n');
+    await until(async () => (await ready()) !== undefined, () => failed('the script did not finish'), READY_WITHIN);
+    assert.equal(await ready(), 'yes', failed('the script failed'));
   }
   return { page, faults };
 }

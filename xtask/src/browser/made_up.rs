@@ -252,13 +252,13 @@ impl Sums {
 struct Noise(u64);
 
 impl Noise {
-    /// 20 % to 25 % of a tile's weights.
+    /// 10 % to 40 % of a tile's weights.
     fn zeros_of_tile(&mut self) -> u32 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         let tile = EDGE * EDGE;
-        (tile / 5 + self.0 % (tile / 20)) as u32
+        (tile / 10 + self.0 % (tile * 3 / 10)) as u32
     }
 }
 
