@@ -4,6 +4,8 @@ use std::process::Command;
 
 use anyhow::{Context, ensure};
 
+use crate::browser::Browser;
+
 /// Runs every check and stops at the first that fails.
 pub fn run() -> anyhow::Result<()> {
     cargo("format", &["fmt", "--all", "--check"], &[])?;
@@ -12,7 +14,8 @@ pub fn run() -> anyhow::Result<()> {
     cargo("tests", &["test", "--workspace", "--locked"], &[])?;
     let doc = ["doc", "--workspace", "--no-deps", "--locked"];
     cargo("documentation", &doc, &[("RUSTDOCFLAGS", "-D warnings")])?;
-    crate::layers::run()
+    crate::layers::run()?;
+    Browser::default().run()
 }
 
 fn cargo(what: &str, arguments: &[&str], environment: &[(&str, &str)]) -> anyhow::Result<()> {

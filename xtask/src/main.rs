@@ -1,7 +1,8 @@
-//! The project's own commands: `cargo xtask ci`, `layers`, `bench`, `fuzz`, `pictures`.
+//! The project's own commands: `cargo xtask ci`, `layers`, `browser`, `bench`, `fuzz`, `pictures`.
 #![allow(clippy::print_stdout, reason = "a program that prints its result")]
 
 mod bench;
+mod browser;
 mod ci;
 mod fuzz;
 mod layers;
@@ -18,10 +19,12 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// The gate: format, clippy, tests, documentation, layers
+    /// The gate: format, clippy, tests, documentation, layers, browser tests
     Ci,
     /// Check dependencies between crates and between files, parameter counts and file sizes
     Layers,
+    /// Test the HTML reports in Chromium; skipped if there is none
+    Browser(browser::Browser),
     /// Benchmark against a baseline measured in the same run
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -35,6 +38,7 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Ci => ci::run(),
         Command::Layers => layers::run(),
+        Command::Browser(browser) => browser.run(),
         Command::Bench(bench) => bench::run(bench),
         Command::Fuzz(fuzz) => fuzz.run(),
         Command::Pictures => pictures::run(),
