@@ -1,8 +1,9 @@
 /*!
 Pictures of the documentation, made anew from what the program prints.
 
-In: the release build of the program and the demo model. Out: `docs/pictures/session.svg`, a terminal session
-whose commands were run for it.
+In: the release build of the program and the demo model. Out, in `docs/pictures/`: `session.svg`, a terminal session
+whose commands were run for it, and the charts that `physarium report --pictures` draws of the same run and of a
+comparison.
 */
 
 use std::fs;
@@ -19,8 +20,15 @@ const SESSION: [&str; 3] = [
     "physarium audit pruned --against demo/model",
     "physarium verify pruned --against demo/model",
 ];
-/// Where the picture is, from the root of the workspace.
-const PICTURE: &str = "docs/pictures/session.svg";
+/// What the charts are drawn of, in the same directory.
+const CHARTED: [&str; 3] = [
+    "physarium audit pruned --against demo/model --report audit",
+    "physarium compare demo/model --out comparison --text demo/heldout.txt --calibration demo/calibration.txt \
+     --methods magnitude,wanda,sparsegpt,activation-flow --sparsity 0.3,0.5,0.7 --pattern 2:4 --limit 8192",
+    "physarium report audit comparison --out charts.html --pictures PICTURES",
+];
+/// Where the pictures are, from the root of the workspace.
+const PICTURES: &str = "docs/pictures";
 /// Size of a character cell in pixels, and of the margin around all of them.
 const CELL: [f64; 2] = [7.83, 18.0];
 const MARGIN: f64 = 20.0;
@@ -31,19 +39,30 @@ pub fn run() -> anyhow::Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize()?;
     let work = tempfile::tempdir()?;
     std::os::unix::fs::symlink(root.join("demo"), work.path().join("demo"))?;
+    let pictures = root.join(PICTURES);
+    fs::create_dir_all(&pictures)?;
+    let ran = |command: &str| {
+        let words = command.split_whitespace().skip(1).map(|word| match word {
+            "PICTURES" => pictures.as_os_str(),
+            word => word.as_ref(),
+        });
+        let arguments = words.chain(["--quiet".as_ref()]);
+        printed(Command::new(&program).args(arguments).current_dir(work.path()))
+    };
     let mut lines = Vec::new();
     for command in SESSION {
-        let arguments = command.split_whitespace().skip(1).chain(["--quiet"]);
-        let text = printed(Command::new(&program).args(arguments).current_dir(work.path()))?;
+        let text = ran(command)?;
         lines.push(format!("$ {command}"));
         lines.extend(text.trim_end().lines().map(str::to_owned));
         lines.push(String::new());
     }
     lines.pop();
-    let picture = root.join(PICTURE);
-    fs::create_dir_all(picture.parent().context("a picture is in a directory")?)?;
+    for command in CHARTED {
+        ran(command)?;
+    }
+    let picture = pictures.join("session.svg");
     fs::write(&picture, svg(&lines)).with_context(|| picture.display().to_string())?;
-    println!("wrote {}", picture.display());
+    println!("wrote {}", pictures.display());
     Ok(())
 }
 

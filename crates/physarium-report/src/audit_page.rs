@@ -17,11 +17,11 @@ pub fn audit_page(audit: &Audit) -> String {
 
 /// The pictures of an audit as SVG files, each with its name: where the elements went, and how sparse the tiles are, if
 /// that is known.
-pub fn pictures_of_audit(audit: &Audit) -> Vec<(&'static str, String)> {
+pub(crate) fn pictures(audit: &Audit) -> Vec<(&'static str, String)> {
     let [width, _] = chart::WIDTHS;
     let flow = picture(&chart::flow(&flow(audit), width));
-    let tiles = tiles(audit).map(|tiles| ("tiles.svg", picture(&tiles.draw(width))));
-    std::iter::once(("flow.svg", flow)).chain(tiles).collect()
+    let tiles = tiles(audit).map(|tiles| ("tiles", picture(&tiles.draw(width))));
+    std::iter::once(("flow", flow)).chain(tiles).collect()
 }
 
 #[derive(Serialize)]

@@ -13,11 +13,11 @@ pub fn comparison_page(comparison: &ComparisonRecord) -> String {
     render("comparison.html", &Page::of(comparison, "Comparison"), comparison)
 }
 
-/// Perplexity by sparsity of each method, as an SVG file; `None` for a comparison without rows.
-pub fn picture_of_comparison(comparison: &ComparisonRecord) -> Option<String> {
+/// The charts of a comparison as SVG files, each with its name.
+pub(crate) fn pictures(comparison: &ComparisonRecord) -> Vec<(&'static str, String)> {
     let [width, _] = WIDTHS;
-    let chart = charts(comparison).into_iter().next()?;
-    Some(picture(&chart.draw(width)))
+    let charts = charts(comparison).into_iter();
+    charts.map(|(name, chart)| (name, picture(&chart.draw(width)))).collect()
 }
 
 /// What a template shows of a comparison.
@@ -44,7 +44,7 @@ impl Page {
             |heading: &str, drawn| Shown { heading: heading.to_owned(), drawn: safe(drawn) };
         let mut shown_charts: Vec<Shown> = charts(comparison)
             .iter()
-            .map(|chart| shown(&chart.label, both(|width| chart.draw(width))))
+            .map(|(_, chart)| shown(&chart.label, both(|width| chart.draw(width))))
             .collect();
         for (heading, all) in costs(comparison) {
             shown_charts.push(shown(heading, both(|width| bars(heading, &all, width))));
@@ -131,8 +131,8 @@ fn by_sparsity(
     all
 }
 
-/// The charts for which there are values.
-fn charts(comparison: &ComparisonRecord) -> Vec<PointChart> {
+/// The charts for which there are values, each with the name of its file.
+fn charts(comparison: &ComparisonRecord) -> Vec<(&'static str, PointChart)> {
     let against = |run: &ComparedRun| run.evaluation.against.clone();
     let mut perplexity = by_sparsity(comparison, |run| {
         let dense = against(run)?;
@@ -147,18 +147,25 @@ fn charts(comparison: &ComparisonRecord) -> Vec<PointChart> {
     }
     let kl = by_sparsity(comparison, |run| Some((against(run)?.kl_nats, None)));
     let top = by_sparsity(comparison, |run| Some((100.0 * against(run)?.top1_agreement, None)));
-    let chart = |label: &str, y: &'static str, series: Vec<Series>| {
-        (!series.is_empty()).then(|| chart_of(label, ["zeros, % of target", y], series))
+    let chart = |name: &'static str, label: &str, y: &'static str, series: Vec<Series>| {
+        let drawn = || (name, chart_of(label, ["zeros, % of target", y], series.clone()));
+        (!series.is_empty()).then(drawn)
     };
     [
         chart(
+            "perplexity",
             "Perplexity by sparsity, with standard errors over windows",
             "perplexity",
             perplexity,
         ),
-        chart("KL divergence from the dense model by sparsity", "KL, nats per token", kl),
-        chart("Tokens for which both models predict the same", "same top-1, % of tokens", top),
-        by_size(comparison),
+        chart("kl", "KL divergence from the dense model by sparsity", "KL, nats per token", kl),
+        chart(
+            "top-1",
+            "Tokens for which both models predict the same",
+            "same top-1, % of tokens",
+            top,
+        ),
+        by_size(comparison).map(|chart| ("size", chart)),
     ]
     .into_iter()
     .flatten()

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::embedded::read_back;
 use crate::error::Error;
+use crate::{audit_page, comparison_page};
 
 /// A document, with the name that it has beside others.
 #[derive(Debug, Clone)]
@@ -67,6 +68,15 @@ fn audit(audit: Audit) -> Result<Audit, Error> {
 }
 
 impl Document {
+    /// Its charts as SVG files, each with a name; an evaluation has none.
+    pub fn pictures(&self) -> Vec<(&'static str, String)> {
+        match &self.content {
+            Content::Audit(audit) => audit_page::pictures(audit),
+            Content::Comparison(comparison) => comparison_page::pictures(comparison),
+            Content::Evaluation(_) => Vec::new(),
+        }
+    }
+
     /// Reads documents: a file in JSON, a page, or a directory with such files of JSON.
     ///
     /// # Errors

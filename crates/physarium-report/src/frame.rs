@@ -59,9 +59,10 @@ fn palette_style() -> String {
 
 /// A chart as a file of its own, with the style that it needs.
 pub(crate) fn picture(chart: &str) -> String {
-    let style = format!("<style>{}</style>", include_str!("../templates/chart.css"));
+    let style = include_str!("../templates/chart.css");
+    let paper = "<rect class=\"paper\" width=\"100%\" height=\"100%\"/>";
     let (head, body) = chart.split_once('>').expect("a chart is an element");
-    format!("{head}>{style}{body}\n")
+    format!("{head}><style>{style}</style>{paper}{body}\n")
 }
 
 /// HTML that is made here and escaped already.

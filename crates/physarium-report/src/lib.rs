@@ -6,7 +6,7 @@ each with the JSON that it was made from, and SVG files.
 
 * [`audit_page`], [`comparison_page`] and [`overview_page`] make pages.
 * [`read_back`] returns the JSON of a page; [`Document::read`] reads files and directories.
-* [`pictures_of_audit`] and [`picture_of_comparison`] are the same charts as files.
+* [`Document::pictures`] are the same charts as files.
 
 Nothing is in a page that is not in its JSON. Texts come from strangers' files and are escaped by the templates
 (`templates/`), by `chart/` for SVG, and by the script, which sets text only.
@@ -26,8 +26,8 @@ mod overview_page;
 mod palette;
 mod words;
 
-pub use audit_page::{audit_page, pictures_of_audit};
-pub use comparison_page::{comparison_page, picture_of_comparison};
+pub use audit_page::audit_page;
+pub use comparison_page::comparison_page;
 pub use document::{Content, Document};
 pub use embedded::read_back;
 pub use error::Error;

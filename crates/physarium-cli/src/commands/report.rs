@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use clap::Args;
 use physarium::checkpoint::Checkpoint;
 use physarium_report::{Document, overview_page};
@@ -23,6 +23,9 @@ pub struct Arguments {
     /// Page to write
     #[arg(long, value_name = "FILE", default_value = "physarium.report.html", help_heading = OUTPUT)]
     out: PathBuf,
+    /// Write the charts as SVG files into this directory too: NAME-flow.svg, NAME-perplexity.svg, …
+    #[arg(long, value_name = "DIR", help_heading = OUTPUT)]
+    pictures: Option<PathBuf>,
     /// Only errors on stderr, nothing on stdout
     #[arg(short, long, help_heading = DISPLAY)]
     quiet: bool,
@@ -31,7 +34,8 @@ pub struct Arguments {
 const EXAMPLES: &str = "\
 Examples:
   physarium report reports/wanda reports/flow --out reports.html
-  physarium report table/physarium.compare.json eval.json --out reports.html";
+  physarium report table/physarium.compare.json eval.json --out reports.html
+  physarium report table --pictures charts";
 
 /// Makes the page.
 pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
@@ -41,10 +45,31 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     }
     refuse_in_checkpoint(&arguments.out)?;
     output::file(&arguments.out, &overview_page(&documents))?;
+    let mut written = vec![arguments.out.clone()];
+    if let Some(dir) = &arguments.pictures {
+        written.extend(write_pictures(dir, &documents)?);
+    }
     if !arguments.quiet {
-        output::text(&format!("wrote {}\n", arguments.out.display()))?;
+        let lines = written.iter().map(|path| format!("wrote {}\n", path.display()));
+        output::text(&lines.collect::<String>())?;
     }
     Ok(Outcome::True)
+}
+
+/// Writes the charts of all documents, and returns where.
+fn write_pictures(dir: &Path, documents: &[Document]) -> anyhow::Result<Vec<PathBuf>> {
+    std::fs::create_dir_all(dir).with_context(|| format!("{}: cannot create", dir.display()))?;
+    let mut written: Vec<PathBuf> = Vec::new();
+    for document in documents {
+        for (name, picture) in document.pictures() {
+            let file = dir.join(format!("{}-{name}.svg", document.name));
+            let twice = "two documents have this name, expected different ones";
+            ensure!(!written.contains(&file), "{}: {twice}", document.name);
+            output::file(&file, &picture)?;
+            written.push(file);
+        }
+    }
+    Ok(written)
 }
 
 /// A page inside a checkpoint would be a file that `verify` does not expect.

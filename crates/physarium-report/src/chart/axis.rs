@@ -64,11 +64,14 @@ impl Axis {
         let [least, most] = self.range;
         let inside = |value: &f64| (least..=most).contains(value);
         if self.scale == Scale::Logarithmic {
-            let decades = least.log10().floor() as i32..=most.log10().ceil() as i32;
-            let round = decades.flat_map(|e| [1.0, 2.0, 5.0].map(|m| m * 10f64.powi(e)));
-            let round: Vec<f64> = round.filter(inside).collect();
-            if round.len() >= 2 {
-                return round;
+            let round = |of: &[f64]| -> Vec<f64> {
+                let decades = least.log10().floor() as i32..=most.log10().ceil() as i32;
+                let all = decades.flat_map(|e| of.iter().map(move |m| m * 10f64.powi(e)));
+                all.filter(inside).collect()
+            };
+            let [few, many] = [round(&[1.0, 2.0, 5.0]), round(&[1.0, 1.5, 2.0, 3.0, 5.0, 7.0])];
+            if many.len() >= 2 {
+                return if few.len() >= 4 { few } else { many };
             }
         }
         let step = round_step((most - least) / count as f64);
@@ -138,7 +141,7 @@ mod tests {
         assert_eq!(labels, ["0.5", "0.6", "0.7"]);
         let axis = Axis::around("y", Scale::Logarithmic, [19.4, 150.0].into_iter());
         let labels: Vec<String> = axis.labelled(4).into_iter().map(|(_, text)| text).collect();
-        assert_eq!(labels, ["20", "50", "100"]);
+        assert_eq!(labels, ["20", "30", "50", "70", "100", "150"]);
     }
 
     #[test]

@@ -64,19 +64,29 @@ impl PointChart {
         svg.finish(bottom)
     }
 
-    /// The names of the series with their markers, in as many columns as fit. Returns where it ends.
+    /// The names of the series with their markers, in as many columns as fit; those of lines below. Returns where it
+    /// ends.
     fn legend(&self, svg: &mut Svg, [left, top]: [f64; 2]) -> f64 {
         let room = svg.width - left;
-        let widest = self.series.iter().map(|series| width_of(&series.name)).fold(0.0, f64::max);
+        let (lines, marked): (Vec<_>, Vec<_>) =
+            self.series.iter().enumerate().partition(|(_, series)| series.drawn == Drawn::Line);
+        let widest = marked.iter().map(|(_, series)| width_of(&series.name)).fold(0.0, f64::max);
         let columns = ((room / (widest + 36.0)) as usize).max(1);
-        for (index, series) in self.series.iter().enumerate() {
-            let x = left + (index % columns) as f64 * (widest + 36.0) + 8.0;
-            let y = top + (index / columns) as f64 * LINE;
-            svg.body += &mark(index, [x, y - 4.0], series.drawn, &series.name);
-            let name = fitted(&series.name, room - 24.0);
-            svg.text("label", Anchor::Start, [x + 16.0, y], &name);
+        let mut entry = |(index, series): &(usize, &Series), column: usize, y: f64| {
+            let x = left + column as f64 * (widest + 36.0) + 8.0;
+            svg.body += &mark(*index, [x, y - 4.0], series.drawn, &series.name);
+            svg.text("label", Anchor::Start, [x + 16.0, y], &fitted(&series.name, room - 24.0));
+        };
+        let mut y = top;
+        for row in marked.chunks(columns) {
+            row.iter().enumerate().for_each(|(column, series)| entry(series, column, y));
+            y += LINE;
         }
-        top + self.series.len().div_ceil(columns) as f64 * LINE
+        for line in &lines {
+            entry(line, 0, y);
+            y += LINE;
+        }
+        y
     }
 }
 
@@ -114,7 +124,8 @@ fn mark(index: usize, [x, y]: [f64; 2], drawn: Drawn, title: &str) -> String {
     if drawn == Drawn::Line {
         return format!("<path class=\"line s{class} dashed\" d=\"M{:.1} {y:.1}h18\"/>", x - 9.0);
     }
-    let shape = match class {
+    // After seven series, the colours come again with other shapes.
+    let shape = match (index + index / KINDS) % KINDS {
         0 => "m-4.5 0a4.5 4.5 0 1 0 9 0a4.5 4.5 0 1 0 -9 0z",
         1 => "m-4 -4h8v8h-8z",
         2 => "m0 -5.2l5 9h-10z",
