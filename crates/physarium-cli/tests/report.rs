@@ -206,13 +206,34 @@ fn several_documents_stand_side_by_side() {
         "eval {demo}/model --text {demo}/heldout.txt --window 64 --limit 512 --format json --quiet"
     ));
     fs::write(work.path("eval.json"), evaluation).unwrap();
-    work.ok("report audit second table eval.json --out all.html");
+    let item = r#"{"context": "The fox", "choices": [" ran", " slept"], "answer": 0}"#;
+    fs::write(work.path("items.jsonl"), item).unwrap();
+    let choices = work.ok(&format!(
+        "eval {demo}/model --choices items.jsonl --text {demo}/heldout.txt --window 64 --limit 512 --format json --quiet"
+    ));
+    fs::write(work.path("both.json"), choices).unwrap();
+    work.ok("report audit second table eval.json both.json --out all.html --pictures charts");
     let page = fs::read_to_string(work.path("all.html")).unwrap();
-    for heading in
-        [">audit</th>", ">second</th>", ">eval</th>", "Comparison table", "id=\"side-by-side\""]
-    {
+    for heading in [
+        ">audit</th>",
+        ">second</th>",
+        ">eval</th>",
+        ">both</th>",
+        "normalised accuracy",
+        "Comparison table",
+        "id=\"side-by-side\"",
+    ] {
         assert!(page.contains(heading), "{heading}");
     }
+    let mut charts: Vec<String> = fs::read_dir(work.path("charts"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    charts.sort();
+    let of_table = ["kl", "perplexity", "size", "top-1"].map(|name| format!("table-{name}.svg"));
+    let of_audits = ["audit-flow.svg", "audit-tiles.svg", "second-flow.svg", "second-tiles.svg"];
+    assert_eq!(charts, [of_audits.map(str::to_owned), of_table].concat());
+    work.fails("report audit audit --pictures charts", "audit: two documents have this name");
     // The same comparison, in its own directory and by `report`, has the same page.
     work.ok("report table --out again.html");
     let [first, again] =

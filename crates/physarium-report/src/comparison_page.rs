@@ -145,8 +145,14 @@ fn charts(comparison: &ComparisonRecord) -> Vec<(&'static str, PointChart)> {
         let name = format!("dense: {:.3}", dense.perplexity);
         perplexity.push(Series { name, points, drawn: Drawn::Line });
     }
-    let kl = by_sparsity(comparison, |run| Some((against(run)?.kl_nats, None)));
-    let top = by_sparsity(comparison, |run| Some((100.0 * against(run)?.top1_agreement, None)));
+    let kl = by_sparsity(comparison, |run| {
+        let dense = against(run)?;
+        Some((dense.kl_nats, dense.kl_stderr))
+    });
+    let top = by_sparsity(comparison, |run| {
+        let dense = against(run)?;
+        Some((100.0 * dense.top1_agreement, dense.top1_stderr.map(|error| 100.0 * error)))
+    });
     let chart = |name: &'static str, label: &str, y: &'static str, series: Vec<Series>| {
         let drawn = || (name, chart_of(label, ["zeros, % of target", y], series.clone()));
         (!series.is_empty()).then(drawn)

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use physarium::audit::Audit;
-use physarium::{ComparisonRecord, Evaluation};
+use physarium::{ChoicesResult, ComparisonRecord, Evaluation};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -30,7 +30,20 @@ pub enum Content {
     /// `physarium.compare/1`.
     Comparison(Box<ComparisonRecord>),
     /// `physarium.eval/1`.
-    Evaluation(Box<Evaluation>),
+    Evaluation(Box<Evaluated>),
+    /// `physarium.choices/1`.
+    Choices(Box<ChoicesResult>),
+}
+
+/// An evaluation of a text, and of multiple-choice items if both were asked for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Evaluated {
+    /// Of the text.
+    #[serde(flatten)]
+    pub text: Evaluation,
+    /// Of the items.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub choices: Option<ChoicesResult>,
 }
 
 #[derive(Deserialize)]
@@ -50,6 +63,7 @@ impl Content {
             "physarium.audit/1" => Content::Audit(Box::new(audit(parsed(json)?)?)),
             "physarium.compare/1" => Content::Comparison(Box::new(parsed(json)?)),
             "physarium.eval/1" => Content::Evaluation(Box::new(parsed(json)?)),
+            "physarium.choices/1" => Content::Choices(Box::new(parsed(json)?)),
             other => return Err(Error::Document { found: format!("schema {other:?}") }),
         };
         Ok(content)
@@ -73,7 +87,7 @@ impl Document {
         match &self.content {
             Content::Audit(audit) => audit_page::pictures(audit),
             Content::Comparison(comparison) => comparison_page::pictures(comparison),
-            Content::Evaluation(_) => Vec::new(),
+            Content::Evaluation(_) | Content::Choices(_) => Vec::new(),
         }
     }
 

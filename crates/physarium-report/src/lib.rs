@@ -28,7 +28,7 @@ mod words;
 
 pub use audit_page::audit_page;
 pub use comparison_page::comparison_page;
-pub use document::{Content, Document};
+pub use document::{Content, Document, Evaluated};
 pub use embedded::read_back;
 pub use error::Error;
 pub use overview_page::overview_page;

@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use physarium::Evaluation;
-use physarium::audit::Audit;
 use physarium::checkpoint::printable;
+use physarium::{ChoicesResult, Evaluation};
 use serde::Serialize;
 
 use crate::audit_page::{audit_page, in_short, of_projections};
@@ -43,10 +42,15 @@ impl Page {
             let name = printable(name);
             match content {
                 Content::Audit(audit) => {
-                    columns.push(of_audit(&name, audit));
+                    columns.push(Column::new(name.clone(), in_short(audit)));
                     zeros.push(Column { name, values: of_projections(audit) });
                 }
-                Content::Evaluation(evaluation) => columns.push(of_evaluation(&name, evaluation)),
+                Content::Evaluation(evaluation) => {
+                    let mut values = of_text(&evaluation.text);
+                    values.extend(evaluation.choices.iter().flat_map(of_choices));
+                    columns.push(Column::new(name, values));
+                }
+                Content::Choices(choices) => columns.push(Column::new(name, of_choices(choices))),
                 Content::Comparison(comparison) => {
                     let mut page = comparison_page::Page::of(comparison, &name);
                     page.runs.id = format!("runs-{}", comparisons.len() + 1);
@@ -71,29 +75,52 @@ struct Column {
     values: Vec<(String, Cell)>,
 }
 
-fn of_audit(name: &str, audit: &Audit) -> Column {
-    let values = in_short(audit).into_iter().map(|(what, cell)| (what.to_owned(), cell)).collect();
-    Column { name: name.to_owned(), values }
+impl Column {
+    fn new(name: String, values: Vec<(&str, Cell)>) -> Column {
+        let values = values.into_iter().map(|(what, cell)| (what.to_owned(), cell)).collect();
+        Column { name, values }
+    }
 }
 
-fn of_evaluation(name: &str, evaluation: &Evaluation) -> Column {
+fn of_text(evaluation: &Evaluation) -> Vec<(&'static str, Cell)> {
     let against = evaluation.against.as_ref();
     let text = &evaluation.protocol.text;
-    let values = [
+    vec![
         ("perplexity", Cell::decimals(evaluation.perplexity, 4)),
         ("perplexity of the other model", Cell::decimals(against.map(|a| a.perplexity), 4)),
         ("ratio", Cell::decimals(against.map(|a| a.ratio), 4)),
         ("± standard error of the ratio", Cell::decimals(against.and_then(|a| a.ratio_stderr), 4)),
         ("KL, nats per token", Cell::decimals(against.map(|a| a.kl_nats), 5)),
+        ("± standard error of the KL", Cell::decimals(against.and_then(|a| a.kl_stderr), 5)),
         ("same top-1, of tokens scored", Cell::percent(against.map(|a| a.top1_agreement))),
         ("bits per byte", Cell::decimals(evaluation.bits_per_byte, 4)),
         ("tokens scored", Cell::count(evaluation.tokens_scored as u64)),
         ("window", Cell::count(evaluation.protocol.window as u64)),
         ("text", Cell::text(&text.file)),
         ("SHA-256 of the text", Cell::text(&text.sha256)),
-    ];
-    let values = values.into_iter().map(|(what, cell)| (what.to_owned(), cell)).collect();
-    Column { name: name.to_owned(), values }
+    ]
+}
+
+fn of_choices(result: &ChoicesResult) -> Vec<(&'static str, Cell)> {
+    let (plain, normalised) = (&result.accuracy, &result.accuracy_normalised);
+    let other = result.against.as_ref();
+    vec![
+        ("accuracy, of items", Cell::percent(plain.right.share)),
+        ("± standard error of the accuracy", Cell::percent(plain.stderr)),
+        (
+            "accuracy of the other model",
+            Cell::percent(other.and_then(|o| o.accuracy.accuracy.right.share)),
+        ),
+        ("normalised accuracy, of items", Cell::percent(normalised.right.share)),
+        ("± standard error of the normalised accuracy", Cell::percent(normalised.stderr)),
+        (
+            "normalised accuracy of the other model",
+            Cell::percent(other.and_then(|o| o.accuracy_normalised.accuracy.right.share)),
+        ),
+        ("items", Cell::count(result.items as u64)),
+        ("file of the items", Cell::text(&result.protocol.file)),
+        ("SHA-256 of the items", Cell::text(&result.protocol.sha256)),
+    ]
 }
 
 /// A row for each name that a column has, in the order of their first appearance.

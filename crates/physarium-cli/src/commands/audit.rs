@@ -127,7 +127,7 @@ fn earlier(report: &Path) -> anyhow::Result<Audit> {
     let documents = Document::read(report)?;
     let audits = documents.into_iter().filter_map(|document| match document.content {
         Content::Audit(audit) => Some(*audit),
-        Content::Comparison(_) | Content::Evaluation(_) => None,
+        Content::Comparison(_) | Content::Evaluation(_) | Content::Choices(_) => None,
     });
     let mut audits = audits.fuse();
     match (audits.next(), audits.next()) {

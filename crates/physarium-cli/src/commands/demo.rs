@@ -99,7 +99,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     pack_and_generate(&arguments, &model, &cancel, &mut *progress)?;
 
     output::text(&format!(
-        "\nThe report is in {report}/physarium.audit.md (and .json), the pruned model in {shown_out}.\n\
+        "\nTo look at in a browser: {report}/physarium.audit.html and {report}/compare.html. The pruned model is in {shown_out}.\n\
          Next, on a checkpoint of your own:\n  \
          physarium inspect MODEL\n  \
          physarium prune MODEL --out PRUNED\n  \

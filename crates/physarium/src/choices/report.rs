@@ -4,14 +4,14 @@ use std::borrow::Cow;
 
 use physarium_audit::Share;
 use physarium_checkpoint::Dtype;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::questions::Question;
 use crate::eval::ScoredWindow;
 use crate::tokenizer::BosRule;
 
 /// Everything that the numbers depend on. Two results are comparable if their protocols agree, except in `threads`.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ChoicesProtocol {
     /// File name of the items.
     pub file: String,
@@ -44,7 +44,7 @@ pub struct ChoicesProtocol {
 }
 
 /// The result of multiple-choice items.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ChoicesResult {
     /// `physarium.choices/1`.
     pub schema: Cow<'static, str>,
@@ -61,10 +61,10 @@ pub struct ChoicesResult {
     /// Everything that the numbers depend on.
     pub protocol: ChoicesProtocol,
     /// The comparison with another model on the same items.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub against: Option<ChoicesAgainst>,
     /// What the user should know about the model, and of the other model what differs.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
     /// Seconds of reading and scoring the items.
     pub seconds: f64,
@@ -78,7 +78,7 @@ pub struct ChoicesResult {
 }
 
 /// How many items are right.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Accuracy {
     /// The right ones, as a share of the items that were scored.
     #[serde(flatten)]
@@ -88,7 +88,7 @@ pub struct Accuracy {
 }
 
 /// The other model on the same items.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ChoicesAgainst {
     /// By the highest log-likelihood.
     pub accuracy: ComparedAccuracy,
@@ -97,7 +97,7 @@ pub struct ChoicesAgainst {
 }
 
 /// The other model's accuracy, and the differences between the two models item by item.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ComparedAccuracy {
     /// The other model's.
     #[serde(flatten)]

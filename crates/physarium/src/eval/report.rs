@@ -6,7 +6,7 @@ use std::time::Duration;
 use physarium_checkpoint::Dtype;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::score::{ScoredWindow, TokenScore};
+use super::score::{ScoredWindow, TokenComparison, TokenScore};
 use super::text::TextUsed;
 use crate::peak::peak_resident_bytes;
 use crate::tokenizer::BosRule;
@@ -102,8 +102,14 @@ pub struct Against {
     /// Mean Kullback–Leibler divergence of the model's distributions from the other model's, in nats.
     #[serde(deserialize_with = "number")]
     pub kl_nats: f64,
+    /// Its standard error over windows; `None` for a single window and in records of earlier versions.
+    #[serde(default)]
+    pub kl_stderr: Option<f64>,
     /// Share of scored positions at which both models predict the same token.
     pub top1_agreement: f64,
+    /// Its standard error over windows; `None` for a single window and in records of earlier versions.
+    #[serde(default)]
+    pub top1_stderr: Option<f64>,
 }
 
 /// The scores of windows.
@@ -156,20 +162,28 @@ fn against(windows: &[ScoredWindow]) -> Option<Against> {
     let other = compared.iter().map(|(_, other)| other.nll).sum::<f64>() / count;
     let own = compared.iter().map(|(nll, _)| nll).sum::<f64>() / count;
     let ratio = libm::exp(own - other);
+    let stderr = |value: fn(f64, &TokenComparison) -> f64| stderr_of_mean(windows, value);
     Some(Against {
         perplexity: libm::exp(other),
         ratio,
-        ratio_stderr: stderr_of_mean(windows).map(|stderr| ratio * stderr),
+        ratio_stderr: stderr(|nll, other| nll - other.nll).map(|stderr| ratio * stderr),
         kl_nats: compared.iter().map(|(_, other)| other.kl).sum::<f64>() / count,
+        kl_stderr: stderr(|_, other| other.kl),
         top1_agreement: compared.iter().filter(|(_, other)| other.agree).count() as f64 / count,
+        top1_stderr: stderr(|_, other| f64::from(u8::from(other.agree))),
     })
 }
 
-/// Standard error over windows of the mean difference of negative log-likelihoods. The weight of a window is the
-/// number of tokens that it scores.
-fn stderr_of_mean(windows: &[ScoredWindow]) -> Option<f64> {
-    let difference = |window: &ScoredWindow| {
-        let of = |score: &TokenScore| score.nll - score.against.map_or(f64::NAN, |o| o.nll);
+/// Standard error over windows of the mean of a value of each compared token, which gets its negative log-likelihood. The
+/// weight of a window is the number of tokens that it scores.
+fn stderr_of_mean(
+    windows: &[ScoredWindow],
+    value: impl Fn(f64, &TokenComparison) -> f64,
+) -> Option<f64> {
+    let sum = |window: &ScoredWindow| {
+        let of = |score: &TokenScore| {
+            score.against.as_ref().map_or(f64::NAN, |against| value(score.nll, against))
+        };
         window.scores.iter().map(of).sum::<f64>()
     };
     let count = windows.len() as f64;
@@ -177,10 +191,10 @@ fn stderr_of_mean(windows: &[ScoredWindow]) -> Option<f64> {
         return None;
     }
     let scored: usize = windows.iter().map(|window| window.scores.len()).sum();
-    let mean = windows.iter().map(difference).sum::<f64>() / scored as f64;
+    let mean = windows.iter().map(sum).sum::<f64>() / scored as f64;
     let squares: f64 = windows
         .iter()
-        .map(|window| (difference(window) - mean * window.scores.len() as f64).powi(2))
+        .map(|window| (sum(window) - mean * window.scores.len() as f64).powi(2))
         .sum();
     Some((squares * count / (count - 1.0)).sqrt() / scored as f64)
 }
@@ -188,7 +202,6 @@ fn stderr_of_mean(windows: &[ScoredWindow]) -> Option<f64> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 mod tests {
-    use super::super::score::TokenComparison;
     use super::*;
 
     #[test]
@@ -209,6 +222,10 @@ mod tests {
         assert!((found.ratio_stderr.unwrap() - 0.2f64.exp() * sd / 3f64.sqrt()).abs() < 1e-12);
         assert!((found.kl_nats - 0.25).abs() < 1e-12);
         assert!((found.top1_agreement - 0.5).abs() < 1e-12);
-        assert_eq!(against(&windows[..1]).unwrap().ratio_stderr, None);
+        assert!(found.kl_stderr.unwrap().abs() < 1e-12);
+        // Agreement is 1/2, 0 and 1 in the three windows.
+        assert!((found.top1_stderr.unwrap() - 0.5 / 3f64.sqrt()).abs() < 1e-12);
+        let single = against(&windows[..1]).unwrap();
+        assert_eq!([single.ratio_stderr, single.kl_stderr, single.top1_stderr], [None; 3]);
     }
 }
