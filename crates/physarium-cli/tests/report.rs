@@ -220,7 +220,7 @@ fn several_documents_stand_side_by_side() {
         ">eval</th>",
         ">both</th>",
         "normalised accuracy",
-        "Comparison table",
+        "Comparison: table",
         "id=\"side-by-side\"",
     ] {
         assert!(page.contains(heading), "{heading}");

@@ -21,7 +21,6 @@ mod document;
 mod embedded;
 mod error;
 mod frame;
-mod heat;
 mod overview_page;
 mod palette;
 mod words;

@@ -1,14 +1,21 @@
 //! The page of an audit: what was done to a model, of what, and whether that is what was claimed.
 
-use physarium::audit::{Audit, Base, Basis, Share, Verdict, grouped};
+mod elements;
+mod heat;
+mod verdict;
+
+use physarium::audit::{Audit, Share, Verdict, grouped};
 use physarium::checkpoint::{printable, visible};
 use physarium::method_in_words;
 use serde::Serialize;
 
-use crate::chart::{self, BINS, Flow, Part, both, histogram};
+use elements::elements;
+use heat::Heat;
+use verdict::{Summary, verdict};
+
+use crate::chart::{self, BINS, both, histogram};
 use crate::frame::{picture, render, safe};
-use crate::heat::{self, Heat};
-use crate::words::{Cell, Table, counted, percent, quoted, size, with_share};
+use crate::words::{Cell, Table, counted, percent, quoted, size};
 
 /// The page of an audit.
 pub fn audit_page(audit: &Audit) -> String {
@@ -19,7 +26,7 @@ pub fn audit_page(audit: &Audit) -> String {
 /// that is known.
 pub(crate) fn pictures(audit: &Audit) -> Vec<(&'static str, String)> {
     let [width, _] = chart::WIDTHS;
-    let flow = picture(&chart::flow(&flow(audit), width));
+    let flow = picture(&chart::flow(&elements(audit), width));
     let tiles = tiles(audit).map(|tiles| ("tiles", picture(&tiles.draw(width))));
     std::iter::once(("flow", flow)).chain(tiles).collect()
 }
@@ -42,16 +49,6 @@ struct Page {
     identities: Table,
     warnings: Vec<String>,
     origin: Option<Origin>,
-}
-
-/// The verdict in a sentence.
-#[derive(Serialize)]
-struct Summary {
-    /// `good`, `bad` or `unknown`.
-    class: &'static str,
-    mark: &'static str,
-    headline: String,
-    more: Vec<String>,
 }
 
 /// A count that stands out.
@@ -105,7 +102,7 @@ impl Page {
             against: provenance.and_then(|p| p.against.as_ref()).map(|name| printable(name)),
             verdict: verdict(audit),
             counts: counts(audit),
-            flow: safe(both(|width| chart::flow(&flow(audit), width))),
+            flow: safe(both(|width| chart::flow(&elements(audit), width))),
             claims: claims(audit),
             heats: [heat::sparsity(&audit.tensors), heat::error(&audit.tensors)]
                 .into_iter()
@@ -122,59 +119,6 @@ impl Page {
             origin: provenance.map(|_| origin(audit)),
         }
     }
-}
-
-/// What a reader takes away.
-fn verdict(audit: &Audit) -> Summary {
-    if let Some(unrelated) = &audit.unrelated {
-        let headline = visible(unrelated).into_owned();
-        return Summary { class: "bad", mark: "✗", headline, more: Vec::new() };
-    }
-    let headline = match (&audit.pruned, audit.target.elements) {
-        (_, 0) => "Nothing can be counted: no tensor is a target.".to_owned(),
-        (Some(pruned), _) => format!(
-            "{} weights were pruned: {} = {}.",
-            grouped(pruned.elements),
-            pruned.of_target.sentence(),
-            pruned.of_model.sentence()
-        ),
-        (None, _) => format!(
-            "{} weights are zero: {}. How many of them were pruned is not known without the original.",
-            grouped(audit.zero.elements),
-            audit.zero.of_target.sentence()
-        ),
-    };
-    let failing = audit.identities.iter().filter(|identity| !identity.holds).count();
-    let is_false = |verdict| matches!(verdict, Verdict::Wrong | Verdict::Denominator);
-    let false_claims = audit.claims.iter().filter(|claim| is_false(claim.verdict)).count();
-    let checks = match failing {
-        0 => format!("All {} of the counts hold.", counted(audit.identities.len(), "check")),
-        n => {
-            format!("{n} of {} of the counts are false.", counted(audit.identities.len(), "check"))
-        }
-    };
-    let correct = audit.claims.iter().filter(|claim| claim.verdict == Verdict::Correct).count();
-    let claims = (!audit.claims.is_empty())
-        .then(|| format!("{correct} of {} are correct.", counted(audit.claims.len(), "claim")));
-    let (class, mark) = match (failing + false_claims, audit.target.elements) {
-        (0, 0) => ("unknown", "?"),
-        (0, _) => ("good", "✓"),
-        _ => ("bad", "✗"),
-    };
-    let more = [Some(basis(audit)), Some(checks), claims].into_iter().flatten().collect();
-    Summary { class, mark, headline, more }
-}
-
-fn basis(audit: &Audit) -> String {
-    match (audit.basis, audit.base) {
-        (Basis::Journal, _) => "From headers and journal; no weights were read.",
-        (Basis::Bytes, Base::Original) => "Counted from the bytes of the checkpoint and of its original.",
-        (Basis::Bytes, Base::Journal) => {
-            "Counted from the bytes of the checkpoint; its journal says how many weights were zero before."
-        }
-        (Basis::Bytes, Base::None) => "Counted from the bytes of the checkpoint, without its original.",
-    }
-    .to_owned()
 }
 
 fn counts(audit: &Audit) -> Vec<Count> {
@@ -197,75 +141,6 @@ fn counts(audit: &Audit) -> Vec<Count> {
     let untouched = &audit.untouched;
     all.push(count("untouched", name, untouched.elements, untouched.of_model.sentence()));
     all
-}
-
-/// Model, target, processed, and what the processed weights are now.
-fn flow(audit: &Audit) -> Flow {
-    let part = |class, name: &str, share: Share| Part {
-        class,
-        name: name.to_owned(),
-        elements: share.part,
-        says: with_share(&share),
-        parts: Vec::new(),
-    };
-    let (model, target) = (audit.model.elements, audit.target.elements);
-    let of_model = |elements| Share::new(elements, model, "model");
-    let of_target = |elements| Share::new(elements, target, "target");
-    let idle: u64 =
-        audit.tensors.iter().filter(|tensor| tensor.processed == Some(0)).map(|t| t.elements).sum();
-    let mut targets = part("target", "target", of_model(target));
-    let parts = what_became(audit, &of_target);
-    match audit.processed.is_some() {
-        true => {
-            let mut processed = part("processed", "processed", of_target(target - idle));
-            processed.parts = parts;
-            targets.parts = vec![processed];
-            if idle > 0 {
-                targets.parts.push(part("idle", "not processed", of_target(idle)));
-            }
-        }
-        false => targets.parts = parts,
-    }
-    let untouched = audit.untouched.elements;
-    let name = if audit.untouched.compared { "untouched" } else { "not targets" };
-    let other = model.saturating_sub(target + untouched);
-    let mut parts = vec![targets, part("idle", name, of_model(untouched))];
-    if other > 0 {
-        parts.push(part("other", "changed, no targets", of_model(other)));
-    }
-    parts.retain(|part| part.elements > 0);
-    let says = format!("{} elements", grouped(model));
-    let whole = Part { class: "model", name: "model".to_owned(), elements: model, says, parts };
-    let label = format!("Where the elements of the model went. {}", verdict(audit).headline);
-    Flow { label, model: whole }
-}
-
-/// The parts of the processed targets by what their weights are now.
-fn what_became(audit: &Audit, of_target: &dyn Fn(u64) -> Share) -> Vec<Part> {
-    let processed = audit.tensors.iter().filter(|tensor| tensor.processed != Some(0));
-    let (mut elements, mut zero, mut already) = (0, 0, Some(0));
-    for tensor in processed {
-        elements += tensor.elements;
-        zero += tensor.zero;
-        already = already.zip(tensor.already_zero).map(|(sum, more)| sum + more);
-    }
-    let already = already.filter(|_| audit.pruned.is_some());
-    let kinds = match already {
-        Some(already) => vec![
-            ("pruned", "pruned", zero - already.min(zero)),
-            ("kept", "kept (not zero)", elements - zero),
-            ("already", "zero before", already),
-        ],
-        None => vec![("pruned", "zero", zero), ("kept", "not zero", elements - zero)],
-    };
-    let part = |(class, name, elements): (&'static str, &str, u64)| Part {
-        class,
-        name: name.to_owned(),
-        elements,
-        says: with_share(&of_target(elements)),
-        parts: Vec::new(),
-    };
-    kinds.into_iter().filter(|(_, _, elements)| *elements > 0).map(part).collect()
 }
 
 fn claims(audit: &Audit) -> Vec<Claim> {
@@ -422,11 +297,12 @@ fn origin(audit: &Audit) -> Origin {
 
 /// The pruned share of the target and of the model in words, for a page with several audits.
 pub(crate) fn in_short(audit: &Audit) -> Vec<(&'static str, Cell)> {
-    let summary = verdict(audit);
+    let findings = verdict(audit).findings.into_iter();
+    let findings = findings.map(|finding| format!("{} {}", finding.mark, finding.says));
     let share = |share: Option<&Share>| Cell::percent(share.and_then(|share| share.share));
     let pruned = audit.pruned.as_ref();
     let mut rows = vec![
-        ("verdict", Cell::text(&format!("{} {}", summary.mark, summary.more[1..].join(" ")))),
+        ("verdict", Cell::text(&findings.collect::<Vec<_>>().join(" "))),
         ("elements of the model", Cell::count(audit.model.elements)),
         ("elements of the target", Cell::count(audit.target.elements)),
         ("target, of model", share(Some(&audit.target.of_model))),
@@ -436,9 +312,6 @@ pub(crate) fn in_short(audit: &Audit) -> Vec<(&'static str, Cell)> {
         ("zero now, of target", share(Some(&audit.zero.of_target))),
         ("changed otherwise, of target", share(audit.changed.as_ref().map(|c| &c.of_target))),
     ];
-    if let Some(unrelated) = &audit.unrelated {
-        rows[0].1 = Cell::text(&format!("✗ {unrelated}"));
-    }
     let recipe = audit.provenance.as_ref().and_then(|provenance| provenance.recipe.as_ref());
     rows.push((
         "method",

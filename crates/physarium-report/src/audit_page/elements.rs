@@ -1,0 +1,76 @@
+//! Where the elements of a model went: the parts of the picture at the top of the page.
+
+use physarium::audit::{Audit, Share, grouped};
+
+use super::verdict::headline;
+use crate::chart::{Flow, Part};
+use crate::words::with_share;
+
+/// Model, target, processed, and what the processed weights are now.
+pub(super) fn elements(audit: &Audit) -> Flow {
+    let part = |class, name: &str, share: Share| Part {
+        class,
+        name: name.to_owned(),
+        elements: share.part,
+        says: with_share(&share),
+        parts: Vec::new(),
+    };
+    let (model, target) = (audit.model.elements, audit.target.elements);
+    let of_model = |elements| Share::new(elements, model, "model");
+    let of_target = |elements| Share::new(elements, target, "target");
+    let idle: u64 =
+        audit.tensors.iter().filter(|tensor| tensor.processed == Some(0)).map(|t| t.elements).sum();
+    let mut targets = part("target", "target", of_model(target));
+    let parts = what_became(audit, &of_target);
+    match audit.processed.is_some() {
+        true => {
+            let mut processed = part("processed", "processed", of_target(target - idle));
+            processed.parts = parts;
+            targets.parts = vec![processed];
+            if idle > 0 {
+                targets.parts.push(part("idle", "not processed", of_target(idle)));
+            }
+        }
+        false => targets.parts = parts,
+    }
+    let untouched = audit.untouched.elements;
+    let name = if audit.untouched.compared { "untouched" } else { "not targets" };
+    let other = model.saturating_sub(target + untouched);
+    let mut parts = vec![targets, part("idle", name, of_model(untouched))];
+    if other > 0 {
+        parts.push(part("other", "changed, no targets", of_model(other)));
+    }
+    parts.retain(|part| part.elements > 0);
+    let says = format!("{} elements", grouped(model));
+    let whole = Part { class: "model", name: "model".to_owned(), elements: model, says, parts };
+    let label = format!("Where the elements of the model went. {}", headline(audit));
+    Flow { label, model: whole }
+}
+
+/// The parts of the processed targets by what their weights are now.
+fn what_became(audit: &Audit, of_target: &dyn Fn(u64) -> Share) -> Vec<Part> {
+    let processed = audit.tensors.iter().filter(|tensor| tensor.processed != Some(0));
+    let (mut elements, mut zero, mut already) = (0, 0, Some(0));
+    for tensor in processed {
+        elements += tensor.elements;
+        zero += tensor.zero;
+        already = already.zip(tensor.already_zero).map(|(sum, more)| sum + more);
+    }
+    let already = already.filter(|_| audit.pruned.is_some());
+    let kinds = match already {
+        Some(already) => vec![
+            ("pruned", "pruned", zero - already.min(zero)),
+            ("kept", "kept (not zero)", elements - zero),
+            ("already", "zero before", already),
+        ],
+        None => vec![("pruned", "zero", zero), ("kept", "not zero", elements - zero)],
+    };
+    let part = |(class, name, elements): (&'static str, &str, u64)| Part {
+        class,
+        name: name.to_owned(),
+        elements,
+        says: with_share(&of_target(elements)),
+        parts: Vec::new(),
+    };
+    kinds.into_iter().filter(|(_, _, elements)| *elements > 0).map(part).collect()
+}

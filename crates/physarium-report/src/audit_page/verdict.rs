@@ -1,0 +1,104 @@
+//! The verdict on a model: what was pruned, of what, and whether counts and claims are true.
+
+use physarium::audit::{Audit, Base, Basis, Verdict, grouped};
+use physarium::checkpoint::visible;
+use serde::Serialize;
+
+use crate::words::counted;
+
+/// The verdict in a sentence.
+#[derive(Serialize)]
+pub(super) struct Summary {
+    /// Of all findings together.
+    pub(super) class: &'static str,
+    pub(super) headline: String,
+    pub(super) basis: String,
+    pub(super) findings: Vec<Finding>,
+}
+
+/// A part of the verdict: whether the counts agree, whether the claims are true.
+#[derive(Serialize)]
+pub(super) struct Finding {
+    /// `good`, `bad` or `unknown`.
+    pub(super) class: &'static str,
+    pub(super) mark: &'static str,
+    pub(super) says: String,
+}
+
+impl Finding {
+    fn new(is_good: bool, says: String) -> Finding {
+        let (class, mark) = if is_good { ("good", "✓") } else { ("bad", "✗") };
+        Finding { class, mark, says }
+    }
+}
+
+/// What a reader takes away.
+pub(super) fn verdict(audit: &Audit) -> Summary {
+    let findings = match &audit.unrelated {
+        Some(unrelated) => vec![Finding::new(false, visible(unrelated).into_owned())],
+        None => std::iter::once(of_checks(audit)).chain(of_claims(audit)).collect(),
+    };
+    let class = match findings.iter().any(|finding| finding.class == "bad") {
+        true => "bad",
+        false if audit.target.elements == 0 => "unknown",
+        false => "good",
+    };
+    Summary { class, headline: headline(audit), basis: basis(audit), findings }
+}
+
+pub(super) fn headline(audit: &Audit) -> String {
+    match (&audit.pruned, audit.target.elements) {
+        _ if audit.unrelated.is_some() => "The original is none.".to_owned(),
+        (_, 0) => "Nothing can be counted: no tensor is a target.".to_owned(),
+        (Some(pruned), _) => format!(
+            "{} weights were pruned: {} = {}.",
+            grouped(pruned.elements),
+            pruned.of_target.sentence(),
+            pruned.of_model.sentence()
+        ),
+        (None, _) => format!(
+            "{} weights are zero: {}. How many of them were pruned is not known without the original.",
+            grouped(audit.zero.elements),
+            audit.zero.of_target.sentence()
+        ),
+    }
+}
+
+fn of_checks(audit: &Audit) -> Finding {
+    let failing = audit.identities.iter().filter(|identity| !identity.holds).count();
+    let all = counted(audit.identities.len(), "check");
+    let says = match failing {
+        0 => format!("All {all} of the counts hold."),
+        n => format!("{n} of {all} of the counts are false."),
+    };
+    Finding::new(failing == 0, says)
+}
+
+/// `None` without claims.
+fn of_claims(audit: &Audit) -> Option<Finding> {
+    let with = |verdicts: &[Verdict]| {
+        audit.claims.iter().filter(|claim| verdicts.contains(&claim.verdict)).count()
+    };
+    let (all, correct) = (audit.claims.len(), with(&[Verdict::Correct]));
+    let says = match correct == all {
+        true => format!("All {} are correct.", counted(all, "claim")),
+        false => format!("{correct} of {} are correct.", counted(all, "claim")),
+    };
+    let finding = match with(&[Verdict::Wrong, Verdict::Denominator]) {
+        0 if correct < all => Finding { class: "unknown", mark: "?", says },
+        wrong => Finding::new(wrong == 0, says),
+    };
+    (all > 0).then_some(finding)
+}
+
+fn basis(audit: &Audit) -> String {
+    match (audit.basis, audit.base) {
+        (Basis::Journal, _) => "From headers and journal; no weights were read.",
+        (Basis::Bytes, Base::Original) => "Counted from the bytes of the checkpoint and of its original.",
+        (Basis::Bytes, Base::Journal) => {
+            "Counted from the bytes of the checkpoint; its journal says how many weights were zero before."
+        }
+        (Basis::Bytes, Base::None) => "Counted from the bytes of the checkpoint, without its original.",
+    }
+    .to_owned()
+}
