@@ -50,7 +50,7 @@ fn each_method_gives_what_its_equations_give_in_float64() {
     let inputs = Inputs { cols, gram: &gram };
     let own = Problem { weights: &weights, inputs };
     let (target, output_costs) = (Target::CrossGram(&cross), Some(&costs[..]));
-    let two_streams = Projection { weights: &weights, target, output_costs };
+    let two_streams = Projection { weights: &weights, target, target_share: 1.0, output_costs };
     let share = |share: f64| Keep::AllBut((share * weights.len() as f64).round() as usize);
     let pattern = Keep::Pattern { keep: 2, group: 4 };
     let levels = ActivationFlow {

@@ -81,7 +81,8 @@ impl FlowNetwork {
         relative_error([weights, pruned], |weights| {
             let flow = self.flow_of(weights, &unit);
             let mut product = vec![0.0; flow.len()];
-            self.gram.multiply(compute, &flow, Precision::Full, &mut product);
+            // The rounding of single flows has no share in the sum over all of them.
+            self.gram.multiply(compute, &flow, Precision::Coarse, &mut product);
             let damped = dot(&flow, &product);
             damped - self.damping * dot(weights, weights)
         })
@@ -99,13 +100,9 @@ impl FlowNetwork {
         let mut demand = vec![0.0; flow.len()];
         let weights = projection.weights;
         match projection.target {
-            Target::Own => {
-                compute.each_chunk(&mut demand, ROWS * cols, |block, demand| {
-                    let flow = &flow[block * ROWS * cols..][..demand.len()];
-                    self.gram.multiply(compute, flow, Precision::Full, demand);
-                });
-            }
+            Target::Own => {}
             Target::CrossGram(cross) => {
+                let compute = &compute.coarse();
                 compute.each_chunk(&mut demand, ROWS * cols, |block, demand| {
                     let weights = &weights[block * ROWS * cols..][..demand.len()];
                     let shape = [demand.len() / cols, cols, cols];
@@ -119,6 +116,15 @@ impl FlowNetwork {
                 demand.copy_from_slice(outputs);
                 self.scale_demand(weights, root_costs, &mut demand);
             }
+        }
+        let share = projection.target_share();
+        if share < 1.0 {
+            compute.each_chunk(&mut demand, ROWS * cols, |block, demand| {
+                let flow = &flow[block * ROWS * cols..][..demand.len()];
+                let mut own = vec![0.0; demand.len()];
+                self.gram.multiply(compute, flow, Precision::Full, &mut own);
+                demand.iter_mut().zip(own).for_each(|(b, own)| *b = share.mul_add(*b - own, own));
+            });
         }
         unless_stopped(compute)?;
         Ok(demand)
@@ -162,7 +168,7 @@ impl FlowNetwork {
                 }
                 let mut offered = vec![0.0; flow.len()];
                 let solver = &self.solvers[level];
-                solver.multiply(compute, &wanted, Precision::Full, &mut offered);
+                solver.multiply(compute, &wanted, parameters.precision(step), &mut offered);
                 flow.iter_mut().zip(&offered).for_each(|(refused, offered)| *refused += offered);
             });
         }
