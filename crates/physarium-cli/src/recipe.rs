@@ -147,7 +147,7 @@ pub enum EffortChoice {
     Quick,
     /// Most of the quality
     Standard,
-    /// Most steps; gains at high sparsities, not with 2:4
+    /// Most steps; gains at high sparsities and with N:M
     Best,
 }
 

@@ -5,7 +5,7 @@ use physarium_flow::activation::{
     ActivationFlow, FlowNetwork, Inputs, Keep, Problem, Projection, Solution, Target, sparsegpt,
     wanda,
 };
-use physarium_kernels::Compute;
+use physarium_kernels::{Arithmetic, Compute};
 use proptest::prelude::*;
 
 /// A projection with the Gram matrix of correlated inputs: a few sources, noise, and some dead inputs.
@@ -63,7 +63,12 @@ impl Case {
     }
 
     fn projection(&self) -> Projection<'_> {
-        Projection { weights: &self.weights, target: Target::Own, output_costs: None }
+        Projection {
+            weights: &self.weights,
+            target: Target::Own,
+            target_share: 1.0,
+            output_costs: None,
+        }
     }
 
     /// Prunes a projection of its inputs.
@@ -211,6 +216,24 @@ fn the_solution_approaches_the_dense_targets() {
     let nothing = target.error(&vec![0.0; target.weights.len()]);
     let error = target.error(&solution.weights);
     assert!(error < 0.02 * nothing, "{error} of {nothing}");
+}
+
+#[test]
+fn a_share_of_the_target_is_between_the_own_outputs_and_the_target() {
+    let case = case([16, 24], 9, Dead::None);
+    let scaled = |factor: f32| -> Vec<f32> { case.gram.iter().map(|sum| factor * sum).collect() };
+    let (near, far) = (scaled(2.0), scaled(3.0));
+    let compute = Compute::with_arithmetic(1, Arithmetic::F32).unwrap();
+    let solve = |target, target_share| {
+        let projection = Projection { target, target_share, ..case.projection() };
+        let keep = Keep::AllBut(200);
+        case.activation_flow(&compute, &projection, keep, ActivationFlow::default()).weights
+    };
+    assert_eq!(solve(Target::CrossGram(&far), 0.0), solve(Target::Own, 1.0));
+    let (all, half) = (solve(Target::CrossGram(&near), 1.0), solve(Target::CrossGram(&far), 0.5));
+    for (all, half) in all.iter().zip(&half) {
+        assert!((all - half).abs() < 1e-3 * (1.0 + all.abs()), "{half}, not {all}");
+    }
 }
 
 /// Algorithm 1 of the paper in float64, with Gaussian elimination for the inverse and a Cholesky factor, for

@@ -3,7 +3,7 @@ The inverse of a symmetric positive definite matrix, in place.
 
 In: a matrix in float32. Out: its inverse, symmetric to the last bit. The matrix is swept block by block: a block of
 [`EDGE`] rows and columns is inverted in float64, and what it explains of the rest is subtracted by products with the
-sums of [`crate::blocked`]. So the order of every sum depends on the width only.
+sums of [`crate::blocked`], or on AMX with 16 bits of each factor. So the order of every sum depends on the width only.
 
 Source: Goodnight 1979, A Tutorial on the SWEEP Operator (The American Statistician 33), in blocks.
 */
@@ -12,9 +12,10 @@ use crate::blocked::{Factor, Target, Update, product};
 use crate::compute::Compute;
 use crate::factor::{factor_block, inverse_block};
 use crate::mirror::{Half, mirror};
+use crate::products::Columns;
 
 /// Rows and columns of a block.
-const EDGE: usize = 128;
+const EDGE: usize = 256;
 
 /// Replaces `matrix` `[width, width]`, symmetric and positive definite, by its inverse. Only its lower half is read.
 /// `None` if it is not positive definite, or holds NaN or infinities; then, and once the work is
@@ -54,17 +55,12 @@ fn sweep(compute: &Compute, matrix: &mut [f32], width: usize, first: usize) -> O
             product(compute.vectors(), [rows, edge, edge], factors, out);
         }
     });
+    let prepared = Columns::new(compute, &columns, edge);
     compute.each_chunk(matrix, EDGE * width, |block, rows| {
         let (begin, count) = (block * EDGE, rows.len() / width);
         let own = &explained[begin * edge..][..count * edge];
-        // SAFETY: the factors are `count` rows of `explained` and the first `begin + count` of `columns`, each of
-        // `edge`; `rows` holds as many rows, of which that many columns are accessed.
-        unsafe {
-            let factors =
-                [Factor::rows(own.as_ptr(), edge), Factor::transposed(columns.as_ptr(), edge)];
-            let out = Target { begin: rows.as_mut_ptr(), stride: width, update: Update::Subtract };
-            product(compute.vectors(), [count, edge, begin + count], factors, out);
-        }
+        // SAFETY: `rows` holds as many rows, of which that many columns are accessed.
+        unsafe { prepared.subtract(compute, own, begin + count, (rows.as_mut_ptr(), width)) };
         if begin == first {
             for (at, row) in rows.chunks_exact_mut(width).enumerate() {
                 for (col, to) in row[..first].iter_mut().enumerate() {

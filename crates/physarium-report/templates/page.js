@@ -76,6 +76,7 @@ function tensorTable(tensors, changed) {
     ["pruned", t => t.pruned, grouped],
     ["pruned, of tensor", t => share(t.pruned, t), percent],
     ["error", t => t.output_error, percent],
+    ["error before update", t => t.error_before_update, percent],
   ].filter(([, value]) => tensors.some(t => value(t) !== null && value(t) !== undefined));
   const table = find("tensors"), filter = find("filter"), select = find("filter-projection");
   const [previous, next] = [find("previous"), find("next")];

@@ -125,6 +125,7 @@ fn processed(engine: &Engine<'_>, tensor: &TensorDone<'_>) -> Processed {
         refitted: done.refitted,
         dead_inputs: stats.map_or(0, |stats| stats.dead_inputs),
         output_error: stats.map(|stats| stats.output_error),
+        error_before_update: stats.map(|stats| stats.error_before_update),
         tiles: expected.map(|expected| Tiles { expected, visited: done.tiles }),
         matrices: matrix_records(tensor),
     }

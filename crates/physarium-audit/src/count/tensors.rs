@@ -42,6 +42,9 @@ impl Sources<'_> {
             sign_bit_zero: counted.map(|counted| counted.sign_bit_zeros),
             changed: counted.filter(|_| compared).map(|counted| counted.changed),
             output_error: self.processed(&info.name).and_then(|done| done.output_error),
+            error_before_update: self
+                .processed(&info.name)
+                .and_then(|done| done.error_before_update),
             tile_map: match &pair.planned.views[..] {
                 [_] => found.and_then(|found| self.tile_map(pair, found, 0)),
                 _ => None,

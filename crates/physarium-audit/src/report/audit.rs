@@ -266,6 +266,9 @@ pub struct Tensor {
     /// Relative squared error of its outputs on the calibration text, as the journal states it; `None` if it does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_error: Option<f64>,
+    /// The same before remaining weights were updated, as the journal states it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_before_update: Option<f64>,
     /// Zeros of its tiles; `None` if no weights were read, and for a tensor of several matrices.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tile_map: Option<TileMap>,

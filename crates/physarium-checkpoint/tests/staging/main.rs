@@ -284,6 +284,7 @@ fn tensor_records(shard: &Shard, output: &[u8]) -> Vec<TensorRecord> {
                 refitted: 0,
                 dead_inputs: 0,
                 output_error: None,
+                error_before_update: None,
                 tiles: Some(Tiles { expected: 4, visited: 4 }),
                 matrices: Vec::new(),
             }),

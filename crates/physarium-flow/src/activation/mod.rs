@@ -28,7 +28,7 @@ pub use keep::Keep;
 pub use network::FlowNetwork;
 pub use network::parameters::ActivationFlow;
 pub use network::projection::{Projection, Target};
-pub use problem::{Inputs, Problem, Solution, Unsolved};
+pub use problem::{Inputs, OutputErrors, Problem, Solution, Unsolved};
 pub use rounding::rounded;
 pub use sparsegpt::sparsegpt;
 pub use wanda::wanda;

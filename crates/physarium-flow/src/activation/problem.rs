@@ -113,16 +113,15 @@ impl Problem<'_> {
         self.weights.len() / self.inputs.cols
     }
 
-    /// ‖X (Ŵ − W)ᵀ‖² ÷ ‖X Wᵀ‖² for pruned weights Ŵ `[rows, cols]`: the relative squared error of the
-    /// outputs for the same inputs. Zero if all outputs are zero; NaN if float32 cannot hold the products. Meaningless
-    /// once `compute` is stopped.
+    /// The errors of the outputs of pruned weights Ŵ `[rows, cols]` for the same inputs. Zero if all outputs are zero; NaN
+    /// if float32 cannot hold the products. Meaningless once `compute` is stopped.
     ///
     /// # Panics
     /// If the lengths of the slices do not match.
-    pub fn output_error(&self, compute: &Compute, pruned: &[f32]) -> f64 {
+    pub fn output_errors(&self, compute: &Compute, pruned: &[f32]) -> OutputErrors {
         self.check();
         let gram = Symmetric::new(compute, self.inputs.gram.to_vec(), self.cols());
-        relative_error([self.weights, pruned], |rows| {
+        output_errors([self.weights, pruned], |rows| {
             let mut product = vec![0.0; rows.len()];
             gram.multiply(compute, rows, Precision::Full, &mut product);
             dot(rows, &product)
@@ -130,15 +129,40 @@ impl Problem<'_> {
     }
 }
 
-/// The relative squared error of the outputs of pruned weights; `power` is the sum of squared outputs of any weights.
-pub(super) fn relative_error([weights, pruned]: [&[f32]; 2], power: impl Fn(&[f32]) -> f64) -> f64 {
+/// ‖X (Ŵ − W)ᵀ‖² ÷ ‖X Wᵀ‖²: relative squared errors of a projection's outputs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct OutputErrors {
+    /// If weights were only set to zero, and the others left as they were. Equal to `after` for a method that updates
+    /// none.
+    pub before_update: f64,
+    /// Of the pruned weights as they are.
+    pub after: f64,
+}
+
+/// The relative squared errors of the outputs of pruned weights; `power` is the sum of squared outputs of any weights.
+pub(super) fn output_errors(
+    [weights, pruned]: [&[f32]; 2],
+    power: impl Fn(&[f32]) -> f64,
+) -> OutputErrors {
     assert_eq!(pruned.len(), weights.len(), "pruned weights");
-    let change: Vec<f32> = pruned.iter().zip(weights).map(|(new, old)| new - old).collect();
-    let (total, change) = (power(weights), power(&change));
-    match total.is_finite() && change.is_finite() {
-        // Not `max`: of zeros of two signs it may give either.
-        true if total > 0.0 && change > 0.0 => change / total,
-        true => 0.0,
-        false => f64::NAN,
+    let total = power(weights);
+    let mut change: Vec<f32> = pruned.iter().zip(weights).map(|(new, old)| new - old).collect();
+    let updated = pruned.iter().zip(weights).any(|(new, old)| *new != 0.0 && new != old);
+    let of = |change: &[f32]| {
+        let change = power(change);
+        match total.is_finite() && change.is_finite() {
+            // Not `max`: of zeros of two signs it may give either.
+            true if total > 0.0 && change > 0.0 => change / total,
+            true => 0.0,
+            false => f64::NAN,
+        }
+    };
+    let after = of(&change);
+    if !updated {
+        return OutputErrors { before_update: after, after };
     }
+    for ((change, new), old) in change.iter_mut().zip(pruned).zip(weights) {
+        *change = if *new == 0.0 { -old } else { 0.0 };
+    }
+    OutputErrors { before_update: of(&change), after }
 }

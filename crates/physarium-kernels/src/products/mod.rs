@@ -5,6 +5,7 @@ In: row-major slices of float32, and weights as they are stored. Out: row-major 
 */
 
 mod block;
+mod explained;
 mod factors;
 mod forward;
 mod gram;
@@ -16,6 +17,7 @@ mod prepare;
 mod strided;
 mod symmetric;
 
+pub(crate) use explained::Columns;
 pub use factors::{Left, Output, Right};
 pub use forward::forward_all;
 pub use gram::{Gram, add_cross};

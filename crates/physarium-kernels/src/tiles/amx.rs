@@ -52,13 +52,13 @@ impl TileUnit {
     /// Adds the products of two bands of activations and two bands of weights to a 32 × 32 block of sums.
     ///
     /// `activations`: their terms, and two bands of `[steps, terms]` tiles, as `split_band` makes them. `weights`: two
-    /// bands of `[steps]` tiles, as `pack_band` makes them. `sums`: `[32, 32]`.
+    /// bands of `[steps]` tiles, as `pack_band` makes them.
     #[inline]
     pub(crate) fn block(
         &self,
         (terms, activations): (Terms, [&[Tile]; 2]),
         weights: [&[Tile]; 2],
-        sums: Sums<'_>,
+        sums: &mut Sums,
         begin: Begin,
     ) {
         let steps = weights[0].len();
@@ -66,8 +66,7 @@ impl TileUnit {
         assert!(weights.iter().all(|band| band.len() == steps));
         assert!(activations.iter().all(|band| band.len() == steps * terms.count()));
         // SAFETY: `self` exists only while the tiles are configured. The lengths asserted above are what
-        // the loops read: one weight tile and the activation tiles of each band per step. `Sums`
-        // guarantees that 32 rows of 32 floats can be read and written.
+        // the loops read: one weight tile and the activation tiles of each band per step.
         unsafe {
             sums.begin(begin);
             match terms {
@@ -161,31 +160,26 @@ pub(crate) enum Begin {
     FromSums,
 }
 
-/// A block of 32 rows of 32 floats that only this thread accesses.
-#[derive(Clone, Copy)]
-pub(crate) struct Sums<'a> {
-    at: *mut f32,
-    stride_bytes: usize,
-    borrowed: std::marker::PhantomData<&'a mut f32>,
-}
+/// Rows and columns of a block of sums.
+pub(crate) const EDGE: usize = 2 * TILE_ROWS;
 
-impl Sums<'_> {
-    /// The block whose first element is at `begin`; rows are `stride` floats apart.
-    ///
-    /// # Safety
-    /// For the lifetime, the 32 rows of 32 floats can be read and written, and no other thread accesses
-    /// them.
-    pub(crate) unsafe fn new(begin: *mut f32, stride: usize) -> Self {
-        Sums { at: begin, stride_bytes: stride * 4, borrowed: std::marker::PhantomData }
-    }
+/// A block of 32 rows of 32 sums, in which no row of a tile is in two cache lines.
+#[repr(C, align(64))]
+#[derive(Debug, Clone)]
+pub(crate) struct Sums(pub(crate) [[f32; EDGE]; EDGE]);
+
+impl Sums {
+    pub(crate) const ZERO: Sums = Sums([[0.0; EDGE]; EDGE]);
+    /// Bytes from a row to the next.
+    const STRIDE: usize = size_of::<[f32; EDGE]>();
 
     /// Sets the first four tiles to the initial values.
     ///
     /// # Safety
     /// The tiles are configured.
     unsafe fn begin(&self, begin: Begin) {
-        let (c, stride) = (self.at, self.stride_bytes);
-        // SAFETY: guaranteed by the caller, and by `Sums::new`.
+        let c = self.0[0].as_ptr();
+        // SAFETY: guaranteed by the caller; the block has 32 rows.
         unsafe {
             match begin {
                 Begin::Zero => asm!(
@@ -198,7 +192,7 @@ impl Sums<'_> {
                 Begin::FromSums => asm!(
                     "tileloadd tmm0, [{c} + {s}]", "tileloadd tmm1, [{c} + {s} + 64]",
                     "tileloadd tmm2, [{d} + {s}]", "tileloadd tmm3, [{d} + {s} + 64]",
-                    c = in(reg) c, d = in(reg) c.byte_add(TILE_ROWS * stride), s = in(reg) stride,
+                    c = in(reg) c, d = in(reg) c.byte_add(TILE_ROWS * Sums::STRIDE), s = in(reg) Sums::STRIDE,
                     options(nostack)
                 ),
             }
@@ -209,14 +203,14 @@ impl Sums<'_> {
     ///
     /// # Safety
     /// The tiles are configured.
-    unsafe fn store(&self) {
-        let (c, stride) = (self.at, self.stride_bytes);
-        // SAFETY: guaranteed by the caller, and by `Sums::new`.
+    unsafe fn store(&mut self) {
+        let c = self.0[0].as_mut_ptr();
+        // SAFETY: guaranteed by the caller; the block has 32 rows.
         unsafe {
             asm!(
                 "tilestored [{c} + {s}], tmm0", "tilestored [{c} + {s} + 64], tmm1",
                 "tilestored [{d} + {s}], tmm2", "tilestored [{d} + {s} + 64], tmm3",
-                c = in(reg) c, d = in(reg) c.byte_add(TILE_ROWS * stride), s = in(reg) stride,
+                c = in(reg) c, d = in(reg) c.byte_add(TILE_ROWS * Sums::STRIDE), s = in(reg) Sums::STRIDE,
                 options(nostack)
             );
         }

@@ -14,7 +14,7 @@ mod terms;
 mod tile;
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-pub(crate) use amx::{Begin, Sums, TileUnit};
+pub(crate) use amx::{Begin, EDGE, Sums, TileUnit};
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub(crate) use available::is_available;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]

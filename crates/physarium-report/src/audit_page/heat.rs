@@ -60,10 +60,16 @@ pub(crate) fn sparsity(tensors: &[Tensor]) -> Option<Heat> {
 /// The error of the outputs, if the journal states it.
 pub(crate) fn error(tensors: &[Tensor]) -> Option<Heat> {
     let value = |tensors: &[&Tensor]| {
-        let errors: Option<Vec<f64>> = tensors.iter().map(|tensor| tensor.output_error).collect();
-        let errors = errors?;
-        let mean = errors.iter().sum::<f64>() / errors.len() as f64;
-        Some((mean, format!("mean of {}", counted(errors.len(), "tensor"))))
+        let mean = |field: fn(&Tensor) -> Option<f64>| {
+            let errors: Option<Vec<f64>> = tensors.iter().map(|tensor| field(tensor)).collect();
+            errors.map(|errors| errors.iter().sum::<f64>() / errors.len() as f64)
+        };
+        let before = mean(|tensor| tensor.error_before_update);
+        let before = before.map_or(String::new(), |before| {
+            format!(", {} before remaining weights were updated", percent(before))
+        });
+        let says = format!("mean of {}{before}", counted(tensors.len(), "tensor"));
+        Some((mean(|tensor| tensor.output_error)?, says))
     };
     let caption = "Squared error of the outputs on the calibration text, in percent of the squared outputs of \
                    the original weights, as the journal states it.";

@@ -46,8 +46,10 @@ pub(crate) struct SolvedWeights {
 pub(crate) struct SolutionStats {
     /// Inputs that are always zero on the calibration text.
     pub dead_inputs: u64,
-    /// As [`Problem::output_error`](physarium_flow::activation::Problem::output_error).
+    /// Error of its outputs, as [`OutputErrors::after`](physarium_flow::activation::OutputErrors).
     pub output_error: f64,
+    /// As [`OutputErrors::before_update`](physarium_flow::activation::OutputErrors).
+    pub error_before_update: f64,
 }
 
 /// The place of a target's solved weights.
@@ -305,7 +307,11 @@ mod tests {
             .map(|(target, (weights, dead_inputs, output_error))| SolvedMap {
                 target,
                 map: map(target, weights),
-                stats: SolutionStats { dead_inputs: *dead_inputs, output_error: *output_error },
+                stats: SolutionStats {
+                    dead_inputs: *dead_inputs,
+                    output_error: *output_error,
+                    error_before_update: *output_error,
+                },
             })
             .collect();
         let both: Vec<&PlannedTensor> = targets.iter().collect();
@@ -365,7 +371,8 @@ mod tests {
                 Dense::F32(_) => Dtype::F32,
             };
             let target = target("q", dtype, [1, 2]);
-            let stats = SolutionStats { dead_inputs: 0, output_error: 0.0 };
+            let stats =
+                SolutionStats { dead_inputs: 0, output_error: 0.0, error_before_update: 0.0 };
             let map = SolvedMap { target: &target, map: map(&target, weights), stats };
             let mut files = LayerFiles::new(dir.path().to_owned(), RUN).expect("a directory");
             files.keep(3, &[map]).expect("written");

@@ -155,7 +155,7 @@ impl Sample {
         let width = self.width as f64;
         let work = SAMPLE_ROWS as f64 * width.powi(2);
         let error = timed(|| {
-            problem(SAMPLE_ROWS).output_error(compute, &weights);
+            problem(SAMPLE_ROWS).output_errors(compute, &weights);
         });
         let mut rates = Rates { weight: 0.0, product: error / work, factor: 0.0, inverse: 0.0 };
         match criterion {
@@ -168,7 +168,8 @@ impl Sample {
                     let network = network.expect("a positive definite sample");
                     let all = SAMPLE_ROWS;
                     let (weights, target) = (&weights[..], Target::Own);
-                    let projection = Projection { weights, target, output_costs: None };
+                    let projection =
+                        Projection { weights, target, target_share: 1.0, output_costs: None };
                     let solve = || drop(network.prune(compute, &projection, keep(all)));
                     (inverse, timed(solve), flow.products() as f64)
                 };

@@ -120,6 +120,10 @@ pub struct Processed {
     /// for methods that are not activation-aware.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_error: Option<f64>,
+    /// The same if the pruned weights were only set to zero and the others left as they were: what the update has
+    /// gained. Absent for methods that are not activation-aware and in journals of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_before_update: Option<f64>,
     /// Tiles of the projection; may be absent in a journal of another tool.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tiles: Option<Tiles>,

@@ -33,7 +33,7 @@ use super::{FlowNetwork, ROWS};
 use crate::activation::keep::Keep;
 use crate::activation::order::Order;
 use crate::activation::problem::{
-    Solution, Unsolved, dot, not_zero, relative_error, unless_stopped,
+    OutputErrors, Solution, Unsolved, dot, not_zero, output_errors, unless_stopped,
 };
 
 impl FlowNetwork {
@@ -70,18 +70,24 @@ impl FlowNetwork {
         Ok(Solution { weights, dead_inputs })
     }
 
-    /// The relative squared error of the outputs of `pruned` weights `[rows, cols]` for these inputs, as
-    /// [`Problem::output_error`](crate::activation::Problem::output_error) gives it.
+    /// The errors of the outputs of `pruned` weights `[rows, cols]` for these inputs, as
+    /// [`Problem::output_errors`](crate::activation::Problem::output_errors) gives them.
     ///
     /// # Panics
     /// If the lengths of the slices do not match.
-    pub fn output_error(&self, compute: &Compute, weights: &[f32], pruned: &[f32]) -> f64 {
+    pub fn output_errors(
+        &self,
+        compute: &Compute,
+        weights: &[f32],
+        pruned: &[f32],
+    ) -> OutputErrors {
         assert!(weights.len().is_multiple_of(self.cols), "weights: not rows of {}", self.cols);
         let unit = vec![1.0; weights.len() / self.cols];
-        relative_error([weights, pruned], |weights| {
+        output_errors([weights, pruned], |weights| {
             let flow = self.flow_of(weights, &unit);
             let mut product = vec![0.0; flow.len()];
-            self.gram.multiply(compute, &flow, Precision::Full, &mut product);
+            // The rounding of single flows has no share in the sum over all of them.
+            self.gram.multiply(compute, &flow, Precision::Coarse, &mut product);
             let damped = dot(&flow, &product);
             damped - self.damping * dot(weights, weights)
         })
@@ -99,13 +105,9 @@ impl FlowNetwork {
         let mut demand = vec![0.0; flow.len()];
         let weights = projection.weights;
         match projection.target {
-            Target::Own => {
-                compute.each_chunk(&mut demand, ROWS * cols, |block, demand| {
-                    let flow = &flow[block * ROWS * cols..][..demand.len()];
-                    self.gram.multiply(compute, flow, Precision::Full, demand);
-                });
-            }
+            Target::Own => {}
             Target::CrossGram(cross) => {
+                let compute = &compute.coarse();
                 compute.each_chunk(&mut demand, ROWS * cols, |block, demand| {
                     let weights = &weights[block * ROWS * cols..][..demand.len()];
                     let shape = [demand.len() / cols, cols, cols];
@@ -119,6 +121,15 @@ impl FlowNetwork {
                 demand.copy_from_slice(outputs);
                 self.scale_demand(weights, root_costs, &mut demand);
             }
+        }
+        let share = projection.target_share();
+        if share < 1.0 {
+            compute.each_chunk(&mut demand, ROWS * cols, |block, demand| {
+                let flow = &flow[block * ROWS * cols..][..demand.len()];
+                let mut own = vec![0.0; demand.len()];
+                self.gram.multiply(compute, flow, Precision::Full, &mut own);
+                demand.iter_mut().zip(own).for_each(|(b, own)| *b = share.mul_add(*b - own, own));
+            });
         }
         unless_stopped(compute)?;
         Ok(demand)
@@ -162,7 +173,7 @@ impl FlowNetwork {
                 }
                 let mut offered = vec![0.0; flow.len()];
                 let solver = &self.solvers[level];
-                solver.multiply(compute, &wanted, Precision::Full, &mut offered);
+                solver.multiply(compute, &wanted, parameters.precision(step), &mut offered);
                 flow.iter_mut().zip(&offered).for_each(|(refused, offered)| *refused += offered);
             });
         }

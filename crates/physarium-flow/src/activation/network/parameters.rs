@@ -2,6 +2,8 @@
 Parameters of the activation flow, and their values from step to step.
 */
 
+use physarium_kernels::Precision;
+
 /// Steps of the refit after which b − G q is recomputed; in between it is updated incrementally.
 pub(super) const RECOMPUTE: usize = 5;
 
@@ -42,6 +44,11 @@ impl ActivationFlow {
     /// ρ of each level.
     pub(super) fn couplings(&self) -> Vec<f32> {
         (0..self.levels).map(|level| between(self.coupling, level, self.levels)).collect()
+    }
+
+    /// The precision of a step's product. The later steps correct what rounding does to the flow in the earlier ones.
+    pub(super) fn precision(&self, step: usize) -> Precision {
+        if step < self.steps / 2 { Precision::Coarse } else { Precision::Full }
     }
 
     /// The level of a step.

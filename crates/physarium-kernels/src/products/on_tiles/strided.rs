@@ -35,9 +35,7 @@ pub(in crate::products) unsafe fn multiply(
         let (left_tiles, rest) = all.split_at_mut(tiles(rows));
         let (right_tiles, scratch) = rest.split_at_mut(tiles(cols));
         let left = Rows { values: left.data, stride: left.stride, width: depth };
-        for (band, tiles) in left_tiles.chunks_exact_mut(steps).enumerate() {
-            pack_left(part(left, rows, band, TILE_ROWS), tiles, scratch);
-        }
+        pack_rows(left, rows, left_tiles, scratch);
         for (band, tiles) in right_tiles.chunks_exact_mut(steps).enumerate() {
             pack_right(right, [depth, cols], band, (tiles, scratch));
         }
@@ -48,6 +46,59 @@ pub(in crate::products) unsafe fn multiply(
         // SAFETY: guaranteed by the caller; `out` was borrowed mutably.
         unsafe { product.run(out) };
     });
+}
+
+/// A right factor of several products: the transpose of rows.
+pub(in crate::products) struct TransposedTiles {
+    depth: usize,
+    tiles: Vec<Tile>,
+}
+
+impl TransposedTiles {
+    /// The transpose of `rows` `[cols, depth]`.
+    pub(in crate::products) fn new(compute: &Compute, rows: &[f32], depth: usize) -> Self {
+        let (cols, each) = (rows.len() / depth, depth.div_ceil(TILE_DEPTH));
+        let mut tiles = vec![Tile::ZERO; cols.div_ceil(EDGE) * 2 * PRODUCTS * each];
+        let right = Right::Transposed { data: rows, stride: depth };
+        compute.each_chunk(&mut tiles, PRODUCTS * each, |band, tiles| {
+            compute.with_tiles(2 * each, |scratch| {
+                pack_right(right, [depth, cols], band, (tiles, scratch));
+            });
+        });
+        TransposedTiles { depth, tiles }
+    }
+
+    /// The product of `left` `[rows, depth]` and the first `cols` columns, on the calling thread.
+    ///
+    /// # Safety
+    /// `out` has as many rows and columns, and no other thread accesses them.
+    pub(in crate::products) unsafe fn multiply(
+        &self,
+        compute: &Compute,
+        left: &[f32],
+        cols: usize,
+        out: Target,
+    ) {
+        let (rows, each) = (left.len() / self.depth, self.depth.div_ceil(TILE_DEPTH));
+        let steps = PRODUCTS * each;
+        let count = rows.div_ceil(EDGE) * 2 * steps;
+        compute.with_tiles(count + 2 * each, |all| {
+            let (tiles, scratch) = all.split_at_mut(count);
+            let left = Rows { values: left, stride: self.depth, width: self.depth };
+            pack_rows(left, rows, tiles, scratch);
+            let (left, right) = ((Terms::One, &*tiles), &self.tiles[..]);
+            let product = TileProduct { left, right, steps, rows: 0..rows, cols: 0..cols };
+            // SAFETY: guaranteed by the caller.
+            unsafe { product.run(out) };
+        });
+    }
+}
+
+/// Packs all bands of `count` rows. `scratch`: two tiles for every 32 of the depth.
+fn pack_rows(rows: Rows<'_>, count: usize, tiles: &mut [Tile], scratch: &mut [Tile]) {
+    for (band, tiles) in tiles.chunks_exact_mut(PRODUCTS * scratch.len() / 2).enumerate() {
+        pack_left(part(rows, count, band, TILE_ROWS), tiles, scratch);
+    }
 }
 
 /// Packs a band of 16 rows: high terms, low terms, high terms. `scratch`: two tiles for every 32 of the depth.

@@ -5,17 +5,23 @@ In: bands of 16 rows and bands of 16 columns, each a tile or two for every 32 el
 the product added to what is there.
 */
 
+use std::cell::RefCell;
 use std::ops::Range;
 
 use crate::blocked::{Target, Update};
+pub(super) use crate::tiles::EDGE;
 use crate::tiles::{Begin, Sums, TILE_ROWS, Terms, Tile, TileUnit};
 
 /// Number of steps over the depth after which sums are stored, so that columns stay in a cache.
-const STEPS: usize = 24;
+const STEPS: usize = 32;
 /// Most columns whose sums stay in a cache while the depth passes, of as many rows as tasks have.
 const COLS: usize = 256;
-/// Rows and columns of a block of sums. Factors have an even number of bands, of which the last may be padding.
-pub(super) const EDGE: usize = 2 * TILE_ROWS;
+
+thread_local! {
+    /// The sums of some columns, block after block. The rows of a result can be pages apart, and as many caches' ways: tiles
+    /// are loaded and stored faster here, and copied once.
+    static SUMS: RefCell<Vec<Sums>> = const { RefCell::new(Vec::new()) };
+}
 
 /// A product of some rows and some columns.
 pub(super) struct TileProduct<'a> {
@@ -46,29 +52,42 @@ impl TileProduct<'_> {
     /// `out` has the rows and columns, and no other thread accesses them.
     pub(super) unsafe fn run(&self, out: Target) {
         let unit = TileUnit::configure();
-        for col in (0..self.cols.len()).step_by(COLS) {
-            for first in (0..self.steps).step_by(STEPS) {
-                let begin = match out.update {
-                    Update::Replace if first == 0 => Begin::Zero,
-                    Update::Replace | Update::Add => Begin::FromSums,
+        let blocks = self.rows.len().div_ceil(EDGE) * COLS.min(self.cols.len()).div_ceil(EDGE);
+        SUMS.with_borrow_mut(|sums| {
+            sums.resize(sums.len().max(blocks), Sums::ZERO);
+            for first in (0..self.cols.len()).step_by(COLS) {
+                let cols = first..(first + COLS).min(self.cols.len());
+                let first = match out.update {
+                    Update::Replace => Begin::Zero,
+                    Update::Add => {
+                        // SAFETY: guaranteed by the caller.
+                        let load = |to: &mut [f32], at| unsafe {
+                            to.copy_from_slice(of(out, at, to.len()))
+                        };
+                        self.each_run(&cols, sums, load);
+                        Begin::FromSums
+                    }
                     Update::Subtract => unreachable!("tiles only add"),
                 };
-                let steps = first..(first + STEPS).min(self.steps);
-                let part = Part { cols: col..(col + COLS).min(self.cols.len()), steps, begin };
+                for step in (0..self.steps).step_by(STEPS) {
+                    let begin = if step == 0 { first } else { Begin::FromSums };
+                    let steps = step..(step + STEPS).min(self.steps);
+                    self.add_part(&unit, &Part { cols: cols.clone(), steps, begin }, sums);
+                }
                 // SAFETY: guaranteed by the caller.
-                unsafe { self.add_part(&unit, &part, out) };
+                let store =
+                    |from: &mut [f32], at| unsafe { of(out, at, from.len()).copy_from_slice(from) };
+                self.each_run(&cols, sums, store);
             }
-        }
+        });
     }
 
-    /// Adds the products over the steps of a part.
-    ///
-    /// # Safety
-    /// As [`TileProduct::run`].
-    unsafe fn add_part(&self, unit: &TileUnit, part: &Part, out: Target) {
+    /// Adds the products over the steps of a part to the sums.
+    fn add_part(&self, unit: &TileUnit, part: &Part, sums: &mut [Sums]) {
         let Part { cols, steps, begin } = part;
         let (terms, left) = self.left;
         let each = terms.count();
+        let mut blocks = sums.iter_mut();
         // A pair of bands of columns stays in the first-level cache while all rows pass.
         for col in cols.clone().step_by(EDGE) {
             let right = [0, 1].map(|next| {
@@ -80,54 +99,38 @@ impl TileProduct<'_> {
                     let band = (row / TILE_ROWS + next) * self.steps;
                     &left[(band + steps.start) * each..(band + steps.end) * each]
                 });
-                let sum = |sums: Sums<'_>| unit.block((terms, left), right, sums, *begin);
-                // SAFETY: guaranteed by the caller.
-                unsafe { self.with_sums(out, [row, col], sum) };
+                let block = blocks.next().expect("a block for each 32 rows and columns");
+                unit.block((terms, left), right, block, *begin);
             }
         }
     }
 
-    /// Calls `work` with the block of the result at `row` and `col` of this product.
-    ///
-    /// # Safety
-    /// As [`TileProduct::run`].
-    unsafe fn with_sums(&self, out: Target, [row, col]: [usize; 2], work: impl FnOnce(Sums<'_>)) {
-        let size = [EDGE.min(self.rows.len() - row), EDGE.min(self.cols.len() - col)];
-        let at = (self.rows.start + row) * out.stride + self.cols.start + col;
-        // SAFETY: this row and column are within the result.
-        let begin = unsafe { out.begin.add(at) };
-        if size == [EDGE; 2] {
-            // SAFETY: a whole block is within the result, and only this thread accesses it.
-            work(unsafe { Sums::new(begin, out.stride) });
-        } else {
-            // SAFETY: `size` rows and columns are within the result, and only this thread accesses them.
-            unsafe { with_copy(begin, out.stride, size, work) };
+    /// Calls `copy` with each part of a row of a block of sums that is part of the result, and its row and column there.
+    fn each_run(
+        &self,
+        cols: &Range<usize>,
+        sums: &mut [Sums],
+        copy: impl Fn(&mut [f32], [usize; 2]),
+    ) {
+        let rows = self.rows.len();
+        let mut blocks = sums.iter_mut();
+        for col in cols.clone().step_by(EDGE) {
+            for row in (0..rows).step_by(EDGE) {
+                let block = blocks.next().expect("a block for each 32 rows and columns");
+                for (values, row) in block.0.iter_mut().zip(row..rows) {
+                    let values = &mut values[..EDGE.min(cols.end - col)];
+                    copy(values, [self.rows.start + row, self.cols.start + col]);
+                }
+            }
         }
     }
 }
 
-/// Calls `work` with a 32 × 32 copy of a block that has fewer rows or columns, and stores the result.
+/// `len` numbers of a result from a row and column on.
 ///
 /// # Safety
-/// `size` rows and columns at `begin`, `stride` floats apart, can be read and written, and no other thread accesses
-/// them.
-unsafe fn with_copy(
-    begin: *mut f32,
-    stride: usize,
-    [rows, cols]: [usize; 2],
-    work: impl FnOnce(Sums<'_>),
-) {
-    let mut whole = [0.0; EDGE * EDGE];
-    for row in 0..rows {
-        // SAFETY: guaranteed by the caller.
-        let from = unsafe { std::slice::from_raw_parts(begin.add(row * stride), cols) };
-        whole[row * EDGE..row * EDGE + cols].copy_from_slice(from);
-    }
-    // SAFETY: `whole` has 32 rows of 32.
-    work(unsafe { Sums::new(whole.as_mut_ptr(), EDGE) });
-    for row in 0..rows {
-        // SAFETY: guaranteed by the caller.
-        let to = unsafe { std::slice::from_raw_parts_mut(begin.add(row * stride), cols) };
-        to.copy_from_slice(&whole[row * EDGE..row * EDGE + cols]);
-    }
+/// They are within the result, and nothing else accesses them while they are borrowed.
+unsafe fn of<'a>(out: Target, [row, col]: [usize; 2], len: usize) -> &'a mut [f32] {
+    // SAFETY: guaranteed by the caller.
+    unsafe { std::slice::from_raw_parts_mut(out.begin.add(row * out.stride + col), len) }
 }

@@ -29,7 +29,7 @@ const GRAM_TOKENS: u64 = 2048;
 const BLOCK_ROWS: u64 = 192;
 const FACTOR_EDGE: u64 = 128;
 /// Columns of a block of the activation flow's inverse.
-const INVERSE_EDGE: u64 = 128;
+const INVERSE_EDGE: u64 = 256;
 /// Queries whose scores are computed together.
 const QUERIES: u64 = 128;
 /// Stacks, small buffers, the widened weights and packed blocks of products, of each thread.
@@ -189,7 +189,9 @@ impl Footprint<'_> {
         let square = inputs * inputs * F32;
         let copy = if self.inverses() > 1 { square } else { 0 };
         let tiles = if self.on_tiles { square } else { 0 };
-        self.network(inputs) + tiles + copy + inputs * INVERSE_EDGE * 2 * F32
+        // A block's columns and what they explain; on tiles, the former in three terms.
+        let columns = INVERSE_EDGE * (2 * F32 + if self.on_tiles { 3 * BF16 } else { 0 });
+        self.network(inputs) + tiles + copy + inputs * columns
     }
 
     /// Inverses of an activation flow; none for other methods.
