@@ -63,12 +63,7 @@ impl Case {
     }
 
     fn projection(&self) -> Projection<'_> {
-        Projection {
-            weights: &self.weights,
-            target: Target::Own,
-            target_share: 1.0,
-            output_costs: None,
-        }
+        Projection { weights: &self.weights, target: Target::Own, output_costs: None }
     }
 
     /// Prunes a projection of its inputs.
@@ -225,9 +220,9 @@ fn a_share_of_the_target_is_between_the_own_outputs_and_the_target() {
     let (near, far) = (scaled(2.0), scaled(3.0));
     let compute = Compute::with_arithmetic(1, Arithmetic::F32).unwrap();
     let solve = |target, target_share| {
-        let projection = Projection { target, target_share, ..case.projection() };
-        let keep = Keep::AllBut(200);
-        case.activation_flow(&compute, &projection, keep, ActivationFlow::default()).weights
+        let projection = Projection { target, ..case.projection() };
+        let parameters = ActivationFlow { target_share, ..ActivationFlow::default() };
+        case.activation_flow(&compute, &projection, Keep::AllBut(200), parameters).weights
     };
     assert_eq!(solve(Target::CrossGram(&far), 0.0), solve(Target::Own, 1.0));
     let (all, half) = (solve(Target::CrossGram(&near), 1.0), solve(Target::CrossGram(&far), 0.5));

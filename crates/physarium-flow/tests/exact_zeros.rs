@@ -54,12 +54,8 @@ fn solve(method: &str, weights: &[f32], gram: &[f32], keep: Keep) -> Solution {
 fn activation_flow(compute: &Compute, problem: &Problem<'_>, keep: Keep) -> Solution {
     let gram = problem.inputs.gram.to_vec();
     let network = FlowNetwork::new(compute, gram, ActivationFlow::default()).unwrap();
-    let projection = Projection {
-        weights: problem.weights,
-        target: Target::Own,
-        target_share: 1.0,
-        output_costs: None,
-    };
+    let projection =
+        Projection { weights: problem.weights, target: Target::Own, output_costs: None };
     network.prune(compute, &projection, keep).unwrap()
 }
 

@@ -50,15 +50,17 @@ fn each_method_gives_what_its_equations_give_in_float64() {
     let inputs = Inputs { cols, gram: &gram };
     let own = Problem { weights: &weights, inputs };
     let (target, output_costs) = (Target::CrossGram(&cross), Some(&costs[..]));
-    let two_streams = Projection { weights: &weights, target, target_share: 1.0, output_costs };
+    let two_streams = Projection { weights: &weights, target, output_costs };
     let share = |share: f64| Keep::AllBut((share * weights.len() as f64).round() as usize);
     let pattern = Keep::Pattern { keep: 2, group: 4 };
+    let standard = ActivationFlow { target_share: 1.0, ..ActivationFlow::default() };
     let levels = ActivationFlow {
         steps: 15,
         coupling: [0.2, 0.8],
         levels: 3,
         exponent: [3.0, 48.0],
         refit_steps: 7,
+        target_share: 1.0,
     };
     // The steps of the flow are less precise in the other arithmetic and may choose another mask at the threshold.
     let compute = Compute::with_arithmetic(1, Arithmetic::F32).unwrap();
@@ -70,8 +72,8 @@ fn each_method_gives_what_its_equations_give_in_float64() {
         ("wanda", wanda(&compute, &own, share(0.5)).unwrap()),
         ("sparsegpt", sparsegpt(&compute, &own, share(0.5)).unwrap()),
         ("sparsegpt-2:4", sparsegpt(&compute, &own, pattern).unwrap()),
-        ("activation-flow", flow(ActivationFlow::default(), share(0.6))),
-        ("activation-flow-2:4", flow(ActivationFlow::default(), pattern)),
+        ("activation-flow", flow(standard, share(0.6))),
+        ("activation-flow-2:4", flow(standard, pattern)),
         ("activation-flow-levels", flow(levels, share(0.6))),
     ];
     for (name, found) in results {

@@ -37,7 +37,7 @@ const SOLVERS: [(&str, Solver); 4] = [
         let flow = ActivationFlow { steps: 4, refit_steps: 2, ..ActivationFlow::default() };
         let network = FlowNetwork::new(compute, problem.inputs.gram.to_vec(), flow)?;
         let (weights, target) = (problem.weights, Target::Own);
-        let projection = Projection { weights, target, target_share: 1.0, output_costs: None };
+        let projection = Projection { weights, target, output_costs: None };
         network.prune(compute, &projection, Keep::AllBut(ROWS * COLS / 2))
     }),
 ];

@@ -37,7 +37,7 @@ pub(crate) struct Found {
 impl Found {
     /// Counts of zero.
     fn none(pair: &Pair<'_>) -> Found {
-        let matrices = vec![Tally::default(); targets_views(pair).len()];
+        let matrices = vec![Tally::default(); target_views(pair).len()];
         Found { matrices, tiles: Vec::new(), differs: false, differing: 0, infinite: 0 }
     }
 
@@ -125,7 +125,7 @@ pub(crate) fn recount(
     let tasks = Tasks { count: chunks.len(), threads };
     let tiles: Vec<Vec<TileCounts>> = pairs
         .iter()
-        .map(|pair| targets_views(pair).iter().map(|view| TileCounts::new(view, edge)).collect())
+        .map(|pair| target_views(pair).iter().map(|view| TileCounts::new(view, edge)).collect())
         .collect();
     let parts = tasks.run(
         || Counter::new(pairs, &tiles),
@@ -192,7 +192,7 @@ fn chunks(pairs: &[Pair<'_>]) -> Vec<Chunk> {
 }
 
 /// The matrices of a target; none of another tensor.
-fn targets_views<'a>(pair: &Pair<'a>) -> &'a [MatrixView] {
+fn target_views<'a>(pair: &Pair<'a>) -> &'a [MatrixView] {
     if pair.planned.is_target() { &pair.planned.views } else { &[] }
 }
 

@@ -213,6 +213,8 @@ impl FlowSteps {
         in_range("flow.steps", self.steps, up_to(2, Self::MOST), "2 to 10000")?;
         in_range("flow.levels", self.levels, up_to(1, self.steps), "1 up to the steps")?;
         in_range("flow.refit_steps", self.refit_steps, up_to(0, Self::MOST), "at most 10000")?;
+        let share = |share| (0.0..=1.0).contains(&share);
+        in_range("flow.target_share", self.target_share, share, "a number of 0 to 1")?;
         for (key, values) in [("flow.coupling", self.coupling), ("flow.exponent", self.exponent)] {
             for value in values {
                 in_range(key, value, |v| (1e-3..=1e3).contains(&v), "numbers of 0.001 to 1000")?;

@@ -94,6 +94,14 @@ pub struct FlowSteps {
     pub exponent: [f64; 2],
     /// Steps that refit the remaining weights.
     pub refit_steps: u32,
+    /// How far a projection goes from its own outputs to those of the dense model. Records of earlier dynamics, which
+    /// went all the way, do not have it.
+    #[serde(default = "all_the_way")]
+    pub target_share: f64,
+}
+
+fn all_the_way() -> f64 {
+    1.0
 }
 
 /// Parameters of the magnitude flow.
@@ -252,7 +260,7 @@ mod tests {
 
     const CALIBRATION: &str = r#""calibration":{"text_sha256":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","tokens":8,"window":4,"seed":0}"#;
 
-    const FLOW: &str = r#""flow":{"steps":12,"coupling":[0.4,0.5],"levels":2,"exponent":[1.4,32.0],"refit_steps":6}"#;
+    const FLOW: &str = r#""flow":{"steps":12,"coupling":[0.4,0.5],"levels":2,"exponent":[1.4,32.0],"refit_steps":6,"target_share":0.6}"#;
 
     #[test]
     fn methods_are_written_as_in_schema_1() {

@@ -117,7 +117,7 @@ mod tests {
     const TENSOR: &str = r#"{"name":"magnitude","sparsity":0.5,"scope":"tensor"}"#;
     const WANDA: &str = r#"{"name":"wanda","sparsity":0.5,"calibration":{"text_sha256":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","tokens":8,"window":4,"seed":0}}"#;
 
-    const STEPS: &str = r#"{"name":"activation-flow","price":0.02,"calibration":{"text_sha256":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","tokens":8,"window":4,"seed":0},"flow":{"steps":12,"coupling":[0.4,0.5],"levels":2,"exponent":[1.4,32.0],"refit_steps":6}}"#;
+    const STEPS: &str = r#"{"name":"activation-flow","price":0.02,"calibration":{"text_sha256":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","tokens":8,"window":4,"seed":0},"flow":{"steps":12,"coupling":[0.4,0.5],"levels":2,"exponent":[1.4,32.0],"refit_steps":6,"target_share":0.6}}"#;
 
     fn read(method: &str, rest: &str) -> Result<Recipe, String> {
         from_json(format!(r#"{{"method":{method},{rest}}}"#).as_bytes())
@@ -162,7 +162,13 @@ mod tests {
             (STEPS, ":2,", ":13,", &["\"flow.levels\"", "found 13"]),
             (STEPS, "0.5]", "0.0]", &["\"flow.coupling\"", "found 0"]),
             (STEPS, "32.0", "1e9", &["\"flow.exponent\"", "found 1000000000"]),
-            (STEPS, ":6}", ":10001}", &["\"flow.refit_steps\"", "found 10001"]),
+            (
+                STEPS,
+                "\"target_share\":0.6",
+                "\"target_share\":1.5",
+                &["\"flow.target_share\"", "found 1.5"],
+            ),
+            (STEPS, ":6,", ":10001,", &["\"flow.refit_steps\"", "found 10001"]),
             (STEPS, ":6}", ":6,\"betta\":1}", &["betta", "unknown field"]),
             (WANDA, "}}", r#"},"scope":"model"}"#, &["\"scope\"", "not a key of method wanda"]),
         ] {

@@ -168,8 +168,7 @@ impl Sample {
                     let network = network.expect("a positive definite sample");
                     let all = SAMPLE_ROWS;
                     let (weights, target) = (&weights[..], Target::Own);
-                    let projection =
-                        Projection { weights, target, target_share: 1.0, output_costs: None };
+                    let projection = Projection { weights, target, output_costs: None };
                     let solve = || drop(network.prune(compute, &projection, keep(all)));
                     (inverse, timed(solve), flow.products() as f64)
                 };

@@ -3,6 +3,10 @@
 use physarium_checkpoint::FlowSteps;
 use physarium_flow::activation::ActivationFlow;
 
+/// How far the activation flow goes from a projection's own outputs to those of the dense model. Chosen by perplexity on text
+/// that was neither calibrated nor evaluated on (docs/ALGORITHM.md).
+const TARGET_SHARE: f64 = 0.6;
+
 /// How much computation the activation flow spends on the quality of the result. The recipe names what it comes to
 /// ([`Effort::steps`]).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -38,6 +42,7 @@ impl Effort {
                 levels: 1,
                 exponent: [2.0, 32.0],
                 refit_steps: 6,
+                target_share: TARGET_SHARE,
             },
             Effort::Standard => FlowSteps {
                 steps: 12,
@@ -45,6 +50,7 @@ impl Effort {
                 levels: 1,
                 exponent: [1.4, 32.0],
                 refit_steps: 12,
+                target_share: TARGET_SHARE,
             },
             Effort::Best => FlowSteps {
                 steps: 30,
@@ -52,6 +58,7 @@ impl Effort {
                 levels: 4,
                 exponent: [4.0, 64.0],
                 refit_steps: 20,
+                target_share: TARGET_SHARE,
             },
         }
     }
@@ -74,5 +81,6 @@ pub(crate) fn parameters(steps: Option<FlowSteps>) -> ActivationFlow {
         levels: steps.levels as usize,
         exponent: steps.exponent.map(|exponent| exponent as f32),
         refit_steps: steps.refit_steps as usize,
+        target_share: steps.target_share as f32,
     }
 }

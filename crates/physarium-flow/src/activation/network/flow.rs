@@ -122,7 +122,10 @@ impl FlowNetwork {
                 self.scale_demand(weights, root_costs, &mut demand);
             }
         }
-        let share = projection.target_share();
+        let share = match projection.target {
+            Target::Own => 0.0,
+            Target::CrossGram(_) | Target::Outputs(_) => self.parameters.target_share,
+        };
         if share < 1.0 {
             compute.each_chunk(&mut demand, ROWS * cols, |block, demand| {
                 let flow = &flow[block * ROWS * cols..][..demand.len()];

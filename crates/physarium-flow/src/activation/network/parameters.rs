@@ -20,6 +20,9 @@ pub struct ActivationFlow {
     pub exponent: [f32; 2],
     /// Steps of conjugate gradients that refit the remaining weights.
     pub refit_steps: usize,
+    /// How far a projection goes from its own outputs to its target's, from 0 to 1. The difference is an error that earlier
+    /// projections made; what the calibration text says about it holds less for other texts than the outputs themselves do.
+    pub target_share: f32,
 }
 
 impl Default for ActivationFlow {
@@ -31,6 +34,7 @@ impl Default for ActivationFlow {
             levels: 1,
             exponent: [1.4, 32.0],
             refit_steps: 12,
+            target_share: 0.6,
         }
     }
 }

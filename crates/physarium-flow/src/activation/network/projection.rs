@@ -19,9 +19,6 @@ pub struct Projection<'a> {
     pub weights: &'a [f32],
     /// What it is to reproduce.
     pub target: Target<'a>,
-    /// How far it is to go from its own outputs to those, from 0 to 1. The difference is an error that earlier projections
-    /// made; what the calibration text says about it holds less for other texts than the outputs themselves do.
-    pub target_share: f32,
     /// Fisher information of each output `[rows]`: the mean square of the loss gradient at the output, which
     /// is what a squared error of that output costs the model. Only ratios between outputs matter. With
     /// `None` all outputs cost the same.
@@ -39,17 +36,8 @@ impl Projection<'_> {
             Target::CrossGram(cross) => assert_eq!(cross.len(), cols * cols, "cross Gram matrix"),
             Target::Outputs(demand) => assert_eq!(demand.len(), self.weights.len(), "demand"),
         }
-        assert!((0.0..=1.0).contains(&self.target_share), "target share {}", self.target_share);
         let is_column = |costs: &[f32]| costs.len() == rows;
         assert!(self.output_costs.is_none_or(is_column), "output costs: not {rows}");
-    }
-
-    /// How much of the demand is the target's; the rest is that of its own outputs.
-    pub(super) fn target_share(&self) -> f32 {
-        match self.target {
-            Target::Own => 0.0,
-            Target::CrossGram(_) | Target::Outputs(_) => self.target_share,
-        }
     }
 
     /// Square roots of the output costs relative to their mean `[rows]`, with a lower bound: no output is free.

@@ -12,10 +12,6 @@ use crate::engine::solved::SolutionStats;
 use crate::error::{Error, Result};
 use crate::recipe::effort::parameters;
 
-/// How far the activation flow goes from a projection's own outputs to those of the dense model. Chosen by perplexity on text
-/// that was neither calibrated nor evaluated on (docs/ALGORITHM.md).
-const TARGET_SHARE: f32 = 0.6;
-
 /// The statistics of a stage, prepared for a method. The only place that distinguishes the activation-aware methods.
 pub(super) struct StageSolver<'a> {
     compute: &'a Compute,
@@ -129,8 +125,7 @@ impl<'a> StageSolver<'a> {
                     DenseMeans::Inputs(means) => Target::CrossGram(means),
                     DenseMeans::Outputs(means) => Target::Outputs(means),
                 };
-                let target_share = TARGET_SHARE;
-                let projection = Projection { weights, target, target_share, output_costs };
+                let projection = Projection { weights, target, output_costs };
                 network.prune(self.compute, &projection, keep)
             }
         }
