@@ -169,7 +169,7 @@ mod tests {
                 &["\"flow.target_share\"", "found 1.5"],
             ),
             (STEPS, ":6,", ":10001,", &["\"flow.refit_steps\"", "found 10001"]),
-            (STEPS, ":6}", ":6,\"betta\":1}", &["betta", "unknown field"]),
+            (STEPS, ":0.6}", ":0.6,\"betta\":1}", &["betta", "unknown field"]),
             (WANDA, "}}", r#"},"scope":"model"}"#, &["\"scope\"", "not a key of method wanda"]),
         ] {
             assert!(read(method, rest).is_ok(), "{method}");
