@@ -132,7 +132,10 @@ fn every_option_of_every_command_is_known_here() {
                 "out recipe target skip strict dry-run force restart follow-links threads memory {display}"
             ),
         ),
-        ("audit", format!("against from-journal claims report target skip threads {display}")),
+        (
+            "audit",
+            format!("against from-journal from-report claims report target skip threads {display}"),
+        ),
         ("verify", format!("against {display}")),
         (
             "eval",
@@ -155,6 +158,7 @@ fn every_option_of_every_command_is_known_here() {
             "prompt chat max-tokens temperature top-p seed threads arithmetic format quiet"
                 .to_owned(),
         ),
+        ("report", "out pictures quiet".to_owned()),
         ("demo", "demo out quiet".to_owned()),
     ] {
         let mut known: BTreeSet<String> = options.split_whitespace().map(str::to_owned).collect();
@@ -226,6 +230,8 @@ const PAIRS: &[(&str, &str)] = &[
     ("eval model --text heldout.txt --per-item o", "--per-item has no effect without --choices"),
     ("audit model --from-journal j --threads 2", "cannot be used with"),
     ("audit model --from-journal j --against model", "cannot be used with"),
+    ("audit --from-report r --against model", "cannot be used with"),
+    ("audit --from-report r --threads 2", "cannot be used with"),
     (
         "compare model --out o --text heldout.txt --methods magnitude,magnitude-flow --sparsity 0.5 \
          --calibration calibration.txt",

@@ -203,7 +203,8 @@ fn the_solution_approaches_the_dense_targets() {
     let cross: Vec<f32> = case.gram.iter().map(|sum| 2.0 * sum).collect();
     let projection = Projection { target: Target::CrossGram(&cross), ..case.projection() };
     let compute = Compute::new(1).unwrap();
-    let parameters = ActivationFlow { refit_steps: 60, ..ActivationFlow::default() };
+    let parameters =
+        ActivationFlow { refit_steps: 60, target_share: 1.0, ..ActivationFlow::default() };
     let solution = case.activation_flow(&compute, &projection, Keep::AllBut(1), parameters);
     // The damping leaves a small error.
     let doubled: Vec<f32> = case.weights.iter().map(|weight| 2.0 * weight).collect();

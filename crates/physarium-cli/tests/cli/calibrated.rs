@@ -158,8 +158,8 @@ fn methods_are_compared_in_one_table() {
     let json = fs::read_to_string(work.path("table/physarium.compare.json")).unwrap();
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["runs"].as_array().unwrap().len(), names.len() - 1);
-    // Pruned models are deleted without --keep; the two tables and the records of the rows remain.
-    assert_eq!(fs::read_dir(work.path("table")).unwrap().count(), 3);
+    // Pruned models are deleted without --keep; the two tables, the page and the records of the rows remain.
+    assert_eq!(fs::read_dir(work.path("table")).unwrap().count(), 4);
     let few = "--methods magnitude --sparsity 0.5 --keep";
     work.ok(&format!("compare demo --out kept --text text.txt --eval-window 256 {few}"));
     work.ok("verify kept/magnitude-0.5 --against demo");
