@@ -111,24 +111,35 @@ fn series_name(recipe: &Recipe) -> String {
     }
 }
 
-/// A value of each run by its sparsity, in a series for each kind of run.
+/// A point of each run that has one, in a series for each kind of run.
+fn series(
+    comparison: &ComparisonRecord,
+    drawn: Drawn,
+    point: impl Fn(&ComparedRun) -> Option<Point>,
+) -> Vec<Series> {
+    let mut all: Vec<Series> = Vec::new();
+    for run in &comparison.runs {
+        let Some(point) = point(run) else { continue };
+        let name = series_name(&run.recipe);
+        match all.iter_mut().find(|series| series.name == name) {
+            Some(series) => series.points.push(point),
+            None => all.push(Series { name, points: vec![point], drawn }),
+        }
+    }
+    all
+}
+
+/// A value of each run, with its standard error, by the run's sparsity.
 fn by_sparsity(
     comparison: &ComparisonRecord,
     value: impl Fn(&ComparedRun) -> Option<(f64, Option<f64>)>,
 ) -> Vec<Series> {
-    let mut all: Vec<Series> = Vec::new();
-    for run in &comparison.runs {
-        let Some((y, error)) = value(run) else { continue };
-        let name = series_name(&run.recipe);
+    series(comparison, Drawn::Joined, |run| {
+        let (y, error) = value(run)?;
         let error_text = error.map_or(String::new(), |error| format!(" ± {error:.4}"));
         let title = format!("{}: {y:.4}{error_text}", printable(&run.name));
-        let point = Point { x: 100.0 * zeros(run), y, error, title };
-        match all.iter_mut().find(|series| series.name == name) {
-            Some(series) => series.points.push(point),
-            None => all.push(Series { name, points: vec![point], drawn: Drawn::Joined }),
-        }
-    }
-    all
+        Some(Point { x: 100.0 * zeros(run), y, error, title })
+    })
 }
 
 /// The charts for which there are values, each with the name of its file.
@@ -154,8 +165,7 @@ fn charts(comparison: &ComparisonRecord) -> Vec<(&'static str, PointChart)> {
         Some((100.0 * dense.top1_agreement, dense.top1_stderr.map(|error| 100.0 * error)))
     });
     let chart = |name: &'static str, label: &str, y: &'static str, series: Vec<Series>| {
-        let drawn = || (name, chart_of(label, ["zeros, % of target", y], series.clone()));
-        (!series.is_empty()).then(drawn)
+        (!series.is_empty()).then(|| (name, chart_of(label, ["zeros, % of target", y], series)))
     };
     [
         chart(
@@ -200,19 +210,13 @@ fn ends(series: &[Series]) -> [f64; 2] {
 
 /// Packed size against perplexity, with the line of the runs that no other beats in both.
 fn by_size(comparison: &ComparisonRecord) -> Option<PointChart> {
-    let mut series: Vec<Series> = Vec::new();
-    for run in &comparison.runs {
-        let Some(weights) = run.pruned.weights else { continue };
+    let mut series = series(comparison, Drawn::Apart, |run| {
+        let weights = run.pruned.weights?;
         let (x, y) = (weights.packed as f64 / 1e6, run.evaluation.perplexity);
         let title =
             format!("{}: {} packed, perplexity {y:.3}", printable(&run.name), size(weights.packed));
-        let point = Point { x, y, error: None, title };
-        let name = series_name(&run.recipe);
-        match series.iter_mut().find(|series| series.name == name) {
-            Some(series) => series.points.push(point),
-            None => series.push(Series { name, points: vec![point], drawn: Drawn::Apart }),
-        }
-    }
+        Some(Point { x, y, error: None, title })
+    });
     let weights = comparison.runs.iter().find_map(|run| run.pruned.weights)?;
     if let Some(dense) = &comparison.dense {
         let (x, y) = (weights.dense as f64 / 1e6, dense.perplexity);
@@ -275,10 +279,6 @@ fn runs(comparison: &ComparisonRecord) -> Table {
         "memory",
         "weights packed",
     ];
-    let bytes = |bytes: Option<u64>| match bytes {
-        Some(bytes) => Cell { value: Some(bytes as f64), text: size(bytes) },
-        None => Cell::unknown(),
-    };
     let row = |run: &ComparedRun| {
         let (against, pruned) = (run.evaluation.against.as_ref(), &run.pruned);
         vec![
@@ -291,8 +291,8 @@ fn runs(comparison: &ComparisonRecord) -> Table {
             Cell::percent(against.map(|against| against.top1_agreement)),
             Cell::decimals(pruned.output_error, 4),
             Cell::decimals(pruned.prune_seconds, 1),
-            bytes(pruned.prune_peak_rss_bytes),
-            bytes(pruned.weights.map(|weights| weights.packed)),
+            Cell::bytes(pruned.prune_peak_rss_bytes),
+            Cell::bytes(pruned.weights.map(|weights| weights.packed)),
         ]
     };
     let dense = comparison.dense.as_ref().map(|dense| {

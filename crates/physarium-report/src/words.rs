@@ -40,6 +40,14 @@ impl Cell {
         }
     }
 
+    /// A size in bytes.
+    pub(crate) fn bytes(bytes: impl Into<Option<u64>>) -> Cell {
+        match bytes.into() {
+            Some(bytes) => Cell { value: Some(bytes as f64), text: size(bytes) },
+            None => Cell::unknown(),
+        }
+    }
+
     pub(crate) fn unknown() -> Cell {
         Cell { value: None, text: "–".to_owned() }
     }

@@ -21,7 +21,7 @@ function element(tag, text, properties) {
 }
 
 async function data() {
-  const packed = Uint8Array.from(atob(find("data").textContent.trim()), c => c.charCodeAt(0));
+  const packed = bytesOf(find("data").textContent.trim());
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
   return JSON.parse(await new Response(stream).text());
 }

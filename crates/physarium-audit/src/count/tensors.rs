@@ -21,7 +21,8 @@ impl Sources<'_> {
     fn tensor(&self, pair: &Pair<'_>, found: Option<&Found>) -> Tensor {
         let (info, named) = (&pair.planned.input, pair.planned.projection());
         let counted = found.map(Found::tally);
-        let stated = self.processed(&info.name).map(|done| {
+        let done = self.processed(&info.name);
+        let stated = done.map(|done| {
             let (pruned, already_zero) = (done.pruned, done.already_zero);
             Stated { pruned, already_zero }
         });
@@ -41,10 +42,8 @@ impl Sources<'_> {
             no_longer_zero: zeros.revived,
             sign_bit_zero: counted.map(|counted| counted.sign_bit_zeros),
             changed: counted.filter(|_| compared).map(|counted| counted.changed),
-            output_error: self.processed(&info.name).and_then(|done| done.output_error),
-            error_before_update: self
-                .processed(&info.name)
-                .and_then(|done| done.error_before_update),
+            output_error: done.and_then(|done| done.output_error),
+            error_before_update: done.and_then(|done| done.error_before_update),
             tile_map: match &pair.planned.views[..] {
                 [_] => found.and_then(|found| self.tile_map(pair, found, 0)),
                 _ => None,

@@ -287,6 +287,12 @@ impl Tensor {
         }
     }
 
+    /// The tile maps of its matrices, as far as their zeros were counted.
+    pub fn tile_maps(&self) -> impl Iterator<Item = &TileMap> {
+        let of_matrices = self.matrices.iter().filter_map(|matrix| matrix.tile_map.as_ref());
+        self.tile_map.iter().chain(of_matrices)
+    }
+
     /// The sparsity of each of its matrices; that of the tensor if its matrices are not known.
     pub(crate) fn sparsities(&self) -> Vec<f64> {
         if self.matrices.is_empty() {

@@ -19,6 +19,23 @@ pub enum Verdict {
     CannotBeJudged,
 }
 
+impl Verdict {
+    /// Whether the claim is false as stated.
+    pub fn is_false(self) -> bool {
+        matches!(self, Verdict::Wrong | Verdict::Denominator)
+    }
+
+    /// The verdict in words.
+    pub fn words(self) -> &'static str {
+        match self {
+            Verdict::Correct => "correct",
+            Verdict::Denominator => "wrong or missing denominator",
+            Verdict::Wrong => "wrong",
+            Verdict::CannotBeJudged => "cannot be judged",
+        }
+    }
+}
+
 /// A judged claim.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Judgement {

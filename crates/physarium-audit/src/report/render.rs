@@ -4,7 +4,6 @@ use physarium_checkpoint::{markdown as markdown_text, printable};
 
 use super::audit::{Audit, Base, Basis, Projection};
 use super::experts::expert_lines;
-use super::judgement::Verdict;
 use super::share::{Share, grouped};
 use super::summary::{SummaryRow, summary};
 use super::table::{aligned, markdown_row};
@@ -52,7 +51,7 @@ pub fn markdown(audit: &Audit) -> String {
         for claim in &audit.claims {
             let say = claim.should_say.as_ref().or(claim.reason.as_ref());
             let say = say.cloned().unwrap_or_default();
-            let verdict = verdict(claim.verdict).to_owned();
+            let verdict = claim.verdict.words().to_owned();
             out += &markdown_row(&[printable(&claim.id), printable(&claim.claimed), verdict, say]);
         }
     }
@@ -100,7 +99,7 @@ pub fn text(audit: &Audit) -> String {
     }
     for claim in &audit.claims {
         let (id, claimed) = (printable(&claim.id), printable(&claim.claimed));
-        out += &format!("claim {id}: {claimed} -> {}", verdict(claim.verdict));
+        out += &format!("claim {id}: {claimed} -> {}", claim.verdict.words());
         if let Some(say) = &claim.should_say {
             out += &format!("; should say {say}");
         }
@@ -131,15 +130,6 @@ fn basis(audit: &Audit) -> &'static str {
         (Basis::Bytes, Base::None) => {
             "the bytes of the checkpoint (pruned weights are unknown without --against)"
         }
-    }
-}
-
-fn verdict(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Correct => "correct",
-        Verdict::Denominator => "wrong or missing denominator",
-        Verdict::Wrong => "wrong",
-        Verdict::CannotBeJudged => "cannot be judged",
     }
 }
 

@@ -141,8 +141,7 @@ fn earlier(report: &Path) -> anyhow::Result<Audit> {
 
 /// Whether the numbers agree and every claim is correct. Anything false counts more than what cannot be judged.
 pub fn outcome(audit: &Audit) -> Outcome {
-    let is_false = |verdict| matches!(verdict, Verdict::Wrong | Verdict::Denominator);
-    let false_claim = audit.claims.iter().any(|claim| is_false(claim.verdict));
+    let false_claim = audit.claims.iter().any(|claim| claim.verdict.is_false());
     let unjudged = audit.claims.iter().any(|claim| claim.verdict == Verdict::CannotBeJudged);
     if !audit.denominator_correct || false_claim || audit.unrelated.is_some() {
         Outcome::False

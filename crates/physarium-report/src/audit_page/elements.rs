@@ -8,13 +8,6 @@ use crate::words::with_share;
 
 /// Model, target, processed, and what the processed weights are now.
 pub(super) fn elements(audit: &Audit) -> Flow {
-    let part = |class, name: &str, share: Share| Part {
-        class,
-        name: name.to_owned(),
-        elements: share.part,
-        says: with_share(&share),
-        parts: Vec::new(),
-    };
     let (model, target) = (audit.model.elements, audit.target.elements);
     let of_model = |elements| Share::new(elements, model, "model");
     let of_target = |elements| Share::new(elements, target, "target");
@@ -65,12 +58,17 @@ fn what_became(audit: &Audit, of_target: &dyn Fn(u64) -> Share) -> Vec<Part> {
         ],
         None => vec![("pruned", "zero", zero), ("kept", "not zero", elements - zero)],
     };
-    let part = |(class, name, elements): (&'static str, &str, u64)| Part {
+    let kinds = kinds.into_iter().filter(|(_, _, elements)| *elements > 0);
+    kinds.map(|(class, name, elements)| part(class, name, of_target(elements))).collect()
+}
+
+/// A part without parts of its own.
+fn part(class: &'static str, name: &str, share: Share) -> Part {
+    Part {
         class,
         name: name.to_owned(),
-        elements,
-        says: with_share(&of_target(elements)),
+        elements: share.part,
+        says: with_share(&share),
         parts: Vec::new(),
-    };
-    kinds.into_iter().filter(|(_, _, elements)| *elements > 0).map(part).collect()
+    }
 }

@@ -4,7 +4,7 @@ mod elements;
 mod heat;
 mod verdict;
 
-use physarium::audit::{Audit, Share, Verdict, grouped};
+use physarium::audit::{Audit, Share, Tensor, Verdict, grouped};
 use physarium::checkpoint::{printable, visible};
 use physarium::method_in_words;
 use serde::Serialize;
@@ -15,7 +15,7 @@ use verdict::{Summary, verdict};
 
 use crate::chart::{self, BINS, both, histogram};
 use crate::frame::{picture, render, safe};
-use crate::words::{Cell, Table, counted, percent, quoted, size};
+use crate::words::{Cell, Table, counted, percent, quoted};
 
 /// The page of an audit.
 pub fn audit_page(audit: &Audit) -> String {
@@ -41,7 +41,6 @@ struct Page {
     claims: Vec<Claim>,
     heats: Vec<Heat>,
     tiles: Option<Tiles>,
-    has_maps: bool,
     has_magnified: bool,
     projections: Table,
     tensors: usize,
@@ -68,7 +67,7 @@ struct Claim {
     sentence: String,
     claimed: String,
     class: &'static str,
-    verdict: &'static str,
+    verdict: String,
     should_say: Option<String>,
 }
 
@@ -94,22 +93,19 @@ impl Page {
     fn of(audit: &Audit) -> Page {
         let provenance = audit.provenance.as_ref();
         let name = provenance.map_or("checkpoint".to_owned(), |p| printable(&p.checkpoint));
-        let maps = audit.tensors.iter().any(|tensor| {
-            tensor.tile_map.is_some() || tensor.matrices.iter().any(|m| m.tile_map.is_some())
-        });
+        let elements = elements(audit);
         Page {
             title: format!("Audit of {name}"),
             against: provenance.and_then(|p| p.against.as_ref()).map(|name| printable(name)),
             verdict: verdict(audit),
             counts: counts(audit),
-            flow: safe(both(|width| chart::flow(&elements(audit), width))),
+            flow: safe(both(|width| chart::flow(&elements, width))),
             claims: claims(audit),
             heats: [heat::sparsity(&audit.tensors), heat::error(&audit.tensors)]
                 .into_iter()
                 .flatten()
                 .collect(),
             tiles: tiles(audit),
-            has_maps: maps,
             has_magnified: !audit.magnified.is_empty(),
             projections: projections(audit),
             tensors: audit.tensors.len(),
@@ -145,11 +141,10 @@ fn counts(audit: &Audit) -> Vec<Count> {
 
 fn claims(audit: &Audit) -> Vec<Claim> {
     let claim = |claim: &physarium::audit::Judgement| {
-        let (class, verdict) = match claim.verdict {
-            Verdict::Correct => ("good", "✓ correct"),
-            Verdict::Denominator => ("bad", "✗ wrong or missing denominator"),
-            Verdict::Wrong => ("bad", "✗ wrong"),
-            Verdict::CannotBeJudged => ("unknown", "? cannot be judged"),
+        let (class, mark) = match claim.verdict {
+            Verdict::Correct => ("good", "✓"),
+            Verdict::Denominator | Verdict::Wrong => ("bad", "✗"),
+            Verdict::CannotBeJudged => ("unknown", "?"),
         };
         Claim {
             id: printable(&claim.id),
@@ -157,7 +152,7 @@ fn claims(audit: &Audit) -> Vec<Claim> {
             sentence: printable(&claim.sentence),
             claimed: printable(&claim.claimed),
             class,
-            verdict,
+            verdict: format!("{mark} {}", claim.verdict.words()),
             should_say: claim
                 .should_say
                 .as_ref()
@@ -172,10 +167,7 @@ fn claims(audit: &Audit) -> Vec<Claim> {
 fn tiles(audit: &Audit) -> Option<Tiles> {
     let mut counts = [0; BINS];
     let mut edge = 0;
-    let maps = audit.tensors.iter().flat_map(|tensor| {
-        tensor.tile_map.iter().chain(tensor.matrices.iter().filter_map(|m| m.tile_map.as_ref()))
-    });
-    for map in maps {
+    for map in audit.tensors.iter().flat_map(Tensor::tile_maps) {
         edge = map.edge;
         for [zeros, all] in map.tiles().unwrap_or_default() {
             counts[((zeros * BINS as u64 / all) as usize).min(BINS - 1)] += 1;
@@ -274,7 +266,7 @@ fn origin(audit: &Audit) -> Origin {
     }
     commands.push(("count again", format!("physarium audit {dir} --against {original}")));
     let shard = |shard: &physarium::checkpoint::journal::ShardRecord| {
-        let bytes = Cell { value: Some(shard.size_bytes as f64), text: size(shard.size_bytes) };
+        let bytes = Cell::bytes(shard.size_bytes);
         let digests =
             [&shard.input_sha256, &shard.output_sha256].map(|d| Cell::text(&d.to_string()));
         [vec![Cell::text(&shard.name), bytes], digests.to_vec()].concat()

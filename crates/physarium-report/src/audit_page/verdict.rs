@@ -76,15 +76,14 @@ fn of_checks(audit: &Audit) -> Finding {
 
 /// `None` without claims.
 fn of_claims(audit: &Audit) -> Option<Finding> {
-    let with = |verdicts: &[Verdict]| {
-        audit.claims.iter().filter(|claim| verdicts.contains(&claim.verdict)).count()
-    };
-    let (all, correct) = (audit.claims.len(), with(&[Verdict::Correct]));
+    let with =
+        |is: fn(Verdict) -> bool| audit.claims.iter().filter(|claim| is(claim.verdict)).count();
+    let (all, correct) = (audit.claims.len(), with(|verdict| verdict == Verdict::Correct));
     let says = match correct == all {
         true => format!("All {} are correct.", counted(all, "claim")),
         false => format!("{correct} of {} are correct.", counted(all, "claim")),
     };
-    let finding = match with(&[Verdict::Wrong, Verdict::Denominator]) {
+    let finding = match with(Verdict::is_false) {
         0 if correct < all => Finding { class: "unknown", mark: "?", says },
         wrong => Finding::new(wrong == 0, says),
     };

@@ -148,7 +148,11 @@ impl Turn<'_> {
             None => self.prune(progress)?,
         };
         let (name, out) = (self.contender.name.clone(), known.out());
-        let run = PrunedRun { weights: Some(self.weight_bytes(&out)?), ..run };
+        let weights = match run.weights {
+            Some(weights) => weights,
+            None => self.weight_bytes(&out)?,
+        };
+        let run = PrunedRun { weights: Some(weights), ..run };
         let manifest = manifest_digest(&out)?;
         self.book.record(&name, &Stage::Pruned { manifest, run: run.clone() })?;
         let evaluation = self.evaluate(&out, progress)?;
