@@ -163,6 +163,7 @@ fn what_is_no_report_is_refused_by_name() {
     work.fails("report empty", "empty: expected physarium.audit.json");
     work.fails("report nowhere", "nowhere: cannot read");
     work.fails("report audit --out out/page.html", "inside a checkpoint");
+    work.fails("report audit --pictures out", "inside a checkpoint");
     work.fails("audit out --from-report audit", "cannot be used with");
     work.fails("audit", "required");
     assert!(!work.path("physarium.report.html").exists());

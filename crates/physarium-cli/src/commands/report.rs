@@ -44,6 +44,9 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         documents.extend(Document::read(path)?);
     }
     refuse_in_checkpoint(&arguments.out)?;
+    if let Some(dir) = &arguments.pictures {
+        refuse_in_checkpoint(&dir.join("chart.svg"))?;
+    }
     output::file(&arguments.out, &overview_page(&documents))?;
     let mut written = vec![arguments.out.clone()];
     if let Some(dir) = &arguments.pictures {
@@ -80,7 +83,7 @@ fn refuse_in_checkpoint(out: &Path) -> anyhow::Result<()> {
     };
     ensure!(
         Checkpoint::open(dir).is_err(),
-        "{}: the page would be inside a checkpoint, expected a place outside",
+        "{}: would be inside a checkpoint, expected a place outside",
         out.display()
     );
     Ok(())
