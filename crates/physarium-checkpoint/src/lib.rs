@@ -39,7 +39,7 @@ pub use plan::site::{Map, MatrixView, Orientation, Site};
 pub use plan::skip_reason::SkipReason;
 pub use plan::target_plan::{Action, PlannedTensor, TargetPlan};
 pub use publish::durable::{write_whole, write_whole_with};
-pub use publish::inputs::{Inputs, ShardInputs};
+pub use publish::inputs::{InputDigests, Inputs, ShardInputs};
 pub use publish::output::{NewDirectory, NewFile, NewInside};
 pub use publish::part_file::PartFile;
 pub use publish::place::occupant::Occupant;
@@ -50,6 +50,7 @@ pub use publish::sidecar::{Disposition, LinkPolicy, Purpose, Sidecar};
 pub use publish::solved_dir::SOLVED_DIR;
 pub use publish::space::Disk;
 pub use publish::staging::Staging;
+pub use publish::units::{Attempt, Published, Stopwatch, Took, UnitRecord, UnitsDir};
 pub use records::amounts::{NmPattern, Price, Sparsity};
 pub use records::method::{
     Amount, Calibration, Criterion, FlowRecipe, FlowSteps, Method, MethodMismatch, Needs, Scope,

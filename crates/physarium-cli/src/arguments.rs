@@ -87,7 +87,12 @@ pub struct ThreadsArgument {
 impl ThreadsArgument {
     /// The number of threads.
     pub fn count(self) -> usize {
-        self.threads.map_or(Options::default().threads, usize::from)
+        self.given().unwrap_or(Options::default().threads)
+    }
+
+    /// The number of threads, if one was given.
+    pub fn given(self) -> Option<usize> {
+        self.threads.map(usize::from)
     }
 }
 

@@ -13,7 +13,7 @@ use physarium::model::check_instructions;
 
 use crate::arguments::Display;
 use crate::commands::{
-    audit, compare, demo, eval, inspect, pack, prune, report, run, shell, verify,
+    audit, compare, demo, eval, inspect, pack, prune, report, run, shell, units, verify,
 };
 use crate::output::{self, Outcome};
 use crate::recipe::spelled;
@@ -40,6 +40,7 @@ Examples:
   physarium report reports table --out page.html           audits and tables in one page
   physarium pack models/pruned --out pruned.physpack       one file without zeros
   physarium run pruned.physpack --prompt TEXT              generate text
+  physarium plan models/llama --out models/pruned          the same run for several machines
 
 MODEL is a directory in Hugging Face layout: config.json and model.safetensors, or shards with
 model.safetensors.index.json. It is never written to. A target is a tensor that is pruned: by
@@ -59,6 +60,9 @@ enum Command {
     Pack(pack::PackArguments),
     Unpack(pack::UnpackArguments),
     Run(run::Arguments),
+    Plan(units::plan::Arguments),
+    Unit(units::unit::Arguments),
+    Finish(units::finish::Arguments),
     Demo(demo::Arguments),
     Completions(shell::CompletionArguments),
     Man(shell::ManArguments),
@@ -75,9 +79,12 @@ impl Command {
             Command::Compare(arguments) => Some(&arguments.display),
             Command::Pack(arguments) => Some(&arguments.display),
             Command::Unpack(arguments) => Some(&arguments.display),
+            Command::Unit(arguments) => Some(&arguments.display),
+            Command::Finish(arguments) => Some(&arguments.display),
             Command::Inspect(_)
             | Command::Report(_)
             | Command::Run(_)
+            | Command::Plan(_)
             | Command::Demo(_)
             | Command::Completions(_)
             | Command::Man(_) => None,
@@ -100,7 +107,9 @@ pub fn run() -> ExitCode {
         output::use_json_on_stderr();
     }
     let again = match cli.command {
-        Command::Prune(_) | Command::Compare(_) => "to resume",
+        Command::Prune(_) | Command::Compare(_) | Command::Unit(_) | Command::Finish(_) => {
+            "to resume"
+        }
         _ => "to start again",
     };
     match execute(cli.command) {
@@ -126,6 +135,9 @@ fn execute(command: Command) -> anyhow::Result<Outcome> {
         Command::Report(arguments) => report::run(arguments),
         Command::Pack(arguments) => pack::run(arguments),
         Command::Run(arguments) => run::run(arguments),
+        Command::Plan(arguments) => units::plan::run(arguments),
+        Command::Unit(arguments) => units::unit::run(arguments),
+        Command::Finish(arguments) => units::finish::run(arguments),
         Command::Unpack(arguments) => pack::run_unpack(arguments),
         Command::Demo(arguments) => demo::run(arguments),
         Command::Completions(arguments) => shell::completions(arguments, Cli::command()),

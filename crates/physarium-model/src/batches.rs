@@ -12,6 +12,27 @@ use physarium_kernels::{Buffer, Compute};
 /// Most tokens of a batch, unless one window has more: enough for products over tokens to be fast, and for a few threads.
 pub const BATCH_TOKENS: usize = 2048;
 
+/// Least tokens of a group of windows but the last, and most groups.
+const GROUP_TOKENS: usize = 8192;
+const MOST_GROUPS: usize = 8;
+
+/// The groups of windows over which statistics are summed apart, in order: whole batches. The sums of the groups are then
+/// added in this order, so that it does not matter where a group was computed.
+pub fn window_groups(windows: &[&[u32]]) -> Vec<Range<usize>> {
+    let all: usize = windows.iter().map(|window| window.len()).sum();
+    let wanted = GROUP_TOKENS.max(all.div_ceil(MOST_GROUPS));
+    let mut groups = Vec::new();
+    let (mut begin, mut tokens) = (0, 0);
+    for batch in batches(windows) {
+        tokens += windows[batch.clone()].iter().map(|window| window.len()).sum::<usize>();
+        if tokens >= wanted || batch.end == windows.len() {
+            groups.push(begin..batch.end);
+            (begin, tokens) = (batch.end, 0);
+        }
+    }
+    groups
+}
+
 /// Runs of consecutive windows, in order.
 pub(crate) fn batches(windows: &[&[u32]]) -> impl Iterator<Item = Range<usize>> {
     let mut begin = 0;
@@ -66,5 +87,25 @@ mod tests {
         let windows: Vec<&[u32]> = windows.iter().map(Vec::as_slice).collect();
         assert_eq!(batches(&windows).collect::<Vec<_>>(), [0..2, 2..3, 3..4, 4..5, 5..6]);
         assert_eq!(batches(&windows[..0]).count(), 0);
+    }
+
+    #[test]
+    fn groups_are_whole_batches_of_enough_tokens() {
+        let window = vec![0; 512];
+        let groups = |count: usize| window_groups(&vec![&window[..]; count]);
+        assert!(groups(0).is_empty());
+        assert_eq!(groups(3), [0..3]);
+        assert_eq!(groups(16), [0..16]);
+        assert_eq!(groups(17), [0..16, 16..17]);
+        assert_eq!(groups(64), [0..16, 16..32, 32..48, 48..64]);
+        let many = groups(1024);
+        assert_eq!(many.len(), MOST_GROUPS);
+        assert!(many.iter().all(|group| group.len() == 128));
+        // Batches are the same as without groups.
+        let windows: Vec<Vec<u32>> = (0..90).map(|i| vec![0; 100 + i * 7 % 600]).collect();
+        let windows: Vec<&[u32]> = windows.iter().map(Vec::as_slice).collect();
+        let ends: Vec<usize> = batches(&windows).map(|batch| batch.end).collect();
+        let groups = window_groups(&windows);
+        assert!(groups.len() > 1 && groups.iter().all(|group| ends.contains(&group.end)));
     }
 }

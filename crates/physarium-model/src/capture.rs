@@ -3,22 +3,16 @@ A walk through a model, stage by stage, that shows activations to a [`Capture`],
 
 Two residual streams are computed: the dense one with the original weights, and the pruned one with the
 weights replaced so far. In: a decoder and windows of tokens. Out: for each layer and each stage in forward
-order, the inputs of its maps in both streams. The windows of a batch are computed in parallel.
+order, the inputs of its maps in both streams ([`Passage`]).
 */
 
-use std::ops::Range;
-use std::sync::Arc;
-
-use physarium_kernels::{Buffer, vector};
-
-use crate::batches::{batches, each_window};
 use crate::decoder::Decoder;
 use crate::error::Error;
 use crate::layers::layer::Layer;
 use crate::layers::stages::Stage;
 use crate::layers::workspace::Workspace;
-use crate::open::shapes::StageKind;
-use crate::streams::{Stream, StreamPlace};
+use crate::passage::{Layers, Passage};
+use crate::streams::StreamPlace;
 
 /// What some windows are at a stage: rows of all their tokens.
 #[derive(Debug, Clone, Copy)]
@@ -60,6 +54,9 @@ pub trait Capture {
     /// # Errors
     /// Any error stops the walk.
     fn inputs(&mut self, stage: &Stage, shown: Shown<'_>) -> Result<(), Self::Error>;
+
+    /// Called after the last window of a group ([`window_groups`](crate::window_groups)).
+    fn finish_group(&mut self);
 
     /// Called after the last window of `stage`; may replace its maps.
     ///
@@ -109,8 +106,8 @@ impl Walk<'_> {
     /// Those of the decoder, of `capture`, and of the file of the streams.
     pub fn run<C: Capture>(&self, capture: &mut C) -> Result<(), C::Error> {
         let Walk { decoder, windows, workspace, streams, .. } = *self;
-        let (pruned, dense) = streams.begin(decoder, windows, capture.wants_dense())?;
-        let mut both = Both { pruned, dense, batches: batches(windows).collect() };
+        let streams = streams.begin(decoder, windows, capture.wants_dense())?;
+        let mut passage = Passage::new(windows, workspace, streams, self.pruned_inputs);
         for index in 0..decoder.config().layers() {
             let dense = decoder.layer(index)?;
             dense.prepare(workspace.compute());
@@ -119,7 +116,7 @@ impl Walk<'_> {
             let pruned = Layer::clone(&dense);
             let mut layers = Layers { pruned, dense: Some(dense) };
             for at in 0..layers.pruned.stages.len() {
-                self.stage(&mut layers, at, &mut both, capture)?;
+                self.stage(&mut layers, at, &mut passage, capture)?;
             }
             capture.finish_layer(index)?;
         }
@@ -131,10 +128,15 @@ impl Walk<'_> {
         &self,
         layers: &mut Layers,
         at: usize,
-        both: &mut Both,
+        passage: &mut Passage<'_>,
         capture: &mut C,
     ) -> Result<(), C::Error> {
-        let kept = self.show(layers, at, both, capture)?;
+        let mut kept = Vec::new();
+        for group in 0..passage.groups() {
+            let mut show = |stage: &Stage, shown: Shown<'_>| capture.inputs(stage, shown);
+            kept.extend(passage.show(layers, at, group, &mut show)?);
+            capture.finish_group();
+        }
         if at + 1 == layers.pruned.stages.len() {
             layers.dense = None;
         }
@@ -142,110 +144,8 @@ impl Walk<'_> {
         let kind = stage.kind;
         capture.finish(stage)?;
         if kind.adds_to_stream() {
-            self.advance_pruned(&layers.pruned, kind, both, kept)?;
+            passage.advance_pruned(&layers.pruned, kind, kept)?;
         }
         Ok(())
     }
-
-    /// Shows a stage, and carries the dense stream past it. Returns what is kept of the inputs, for each batch.
-    fn show<C: Capture>(
-        &self,
-        layers: &Layers,
-        at: usize,
-        both: &mut Both,
-        capture: &mut C,
-    ) -> Result<Vec<Buffer>, C::Error> {
-        let workspace = self.workspace;
-        let stage = &layers.pruned.stages[at];
-        let kind = stage.kind;
-        let mut kept = Vec::new();
-        let (mut x, mut of_dense, mut y) = <(Buffer, Buffer, Buffer)>::default();
-        for batch in &both.batches {
-            let mut dense = None;
-            if let (Some(stream), Some(layer)) = (&mut both.dense, &layers.dense) {
-                let hidden = stream.load(batch.clone())?;
-                inputs(layer, kind, workspace, (hidden, &mut of_dense));
-                let mut outputs = None;
-                if kind.adds_to_stream() {
-                    // The dense layer does not change, so its stream can advance immediately.
-                    advance(layer, kind, workspace, (&of_dense, &mut y, hidden));
-                    stream.store()?;
-                    outputs = (!layer.map_to_stream(kind).has_bias()).then_some(&y[..]);
-                }
-                dense = Some(ShownDense { inputs: &of_dense, outputs });
-            }
-            inputs(&layers.pruned, kind, workspace, (both.pruned.load(batch.clone())?, &mut x));
-            capture.inputs(stage, Shown { windows: batch.len(), pruned: &x, dense })?;
-            if kind.adds_to_stream() && self.pruned_inputs == PrunedInputs::Kept {
-                kept.push(std::mem::take(&mut x));
-            }
-        }
-        Ok(kept)
-    }
-
-    /// Carries the pruned stream past a stage. `kept`: the inputs of its map for each batch, unless they are computed
-    /// again.
-    fn advance_pruned(
-        &self,
-        layer: &Layer,
-        kind: StageKind,
-        both: &mut Both,
-        kept: Vec<Buffer>,
-    ) -> Result<(), Error> {
-        let workspace = self.workspace;
-        layer.prepare(workspace.compute());
-        let (mut x, mut y) = <(Buffer, Buffer)>::default();
-        let mut kept = kept.into_iter();
-        for batch in &both.batches {
-            let hidden = both.pruned.load(batch.clone())?;
-            match kept.next() {
-                Some(kept) => x = kept,
-                None => inputs(layer, kind, workspace, (hidden, &mut x)),
-            }
-            advance(layer, kind, workspace, (&x, &mut y, hidden));
-            both.pruned.store()?;
-        }
-        Ok(())
-    }
-}
-
-/// A layer of both models.
-struct Layers {
-    pruned: Layer,
-    /// Absent once the dense stream has passed its last stage.
-    dense: Option<Arc<Layer>>,
-}
-
-/// The two residual streams, and the batches in which they are computed.
-struct Both {
-    pruned: Stream,
-    dense: Option<Stream>,
-    batches: Vec<Range<usize>>,
-}
-
-/// Computes the inputs `x` `[tokens, inputs]` of a stage's maps for a batch of windows.
-fn inputs(
-    layer: &Layer,
-    kind: StageKind,
-    workspace: &Workspace<'_>,
-    (hidden, x): (&mut [Vec<f32>], &mut Buffer),
-) {
-    let widths = [layer.hidden(), layer.input_width(kind)];
-    each_window(workspace.compute(), hidden, (x, widths), |hidden, x| {
-        layer.inputs(kind, workspace, hidden, x);
-    });
-}
-
-/// Adds the outputs `y` of the stage's map, whose inputs are `x`, to the stream of a batch of windows.
-fn advance(
-    layer: &Layer,
-    kind: StageKind,
-    workspace: &Workspace<'_>,
-    (x, y, hidden): (&Buffer, &mut Buffer, &mut [Vec<f32>]),
-) {
-    let map = layer.map_to_stream(kind);
-    y.resize(x.len() / map.inputs() * map.outputs());
-    map.forward(workspace.compute(), x, y);
-    let widths = [layer.hidden(), layer.hidden()];
-    each_window(workspace.compute(), hidden, (y, widths), |hidden, y| vector::add(hidden, y));
 }

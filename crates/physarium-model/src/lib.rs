@@ -9,7 +9,8 @@ are read, used and dropped, so that memory holds one layer instead of the model;
 * [`Decoder`] opens a model (`open/`) and returns [`Layer`]s and the [`Head`] (`layers/`).
 * A [`Layer`] is a list of [`Stage`]s; a stage lists the maps that have the same inputs, each with its
   [`Site`](physarium_checkpoint::Site).
-* A [`Walk`] shows a [`Capture`] the activations of two models: the dense one and the one pruned so far.
+* A [`Walk`] shows a [`Capture`] the activations of two models: the dense one and the one pruned so far. A [`Passage`] does so
+  for one stage and some windows.
 * A [`GradientPass`] measures how much the predictions depend on each output of each map (`sensitivity/`).
 */
 #![deny(missing_docs)]
@@ -22,10 +23,11 @@ mod error;
 mod generation;
 mod layers;
 mod open;
+mod passage;
 mod sensitivity;
 mod streams;
 
-pub use batches::BATCH_TOKENS;
+pub use batches::{BATCH_TOKENS, window_groups};
 pub use capture::{Capture, PrunedInputs, Shown, ShownDense, Walk};
 pub use decoder::{Decoder, Residency};
 pub use error::Error;
@@ -39,6 +41,7 @@ pub use open::files::ModelFiles;
 pub use open::notes::Note;
 pub use open::rope::{Angles, Rope};
 pub use open::shapes::{MapShape, StageKind, StageShape};
+pub use passage::{Layers, Passage};
 pub use physarium_kernels::{
     Arithmetic, Buffer, Compute, ComputeError, Dense, Gram, Linear, NoSuchInstructions, VectorKind,
     add_cross, check_instructions, large_zeroed, release_memory, vector,

@@ -126,6 +126,17 @@ impl Stream {
         }
     }
 
+    /// The streams of all windows.
+    ///
+    /// # Panics
+    /// If they are in a file.
+    pub fn into_memory(self) -> Vec<Vec<f32>> {
+        match self {
+            Stream::Memory(all) => all,
+            Stream::File(_) => panic!("streams of one group are in memory"),
+        }
+    }
+
     /// Keeps what was changed in the windows that were loaded last.
     ///
     /// # Errors

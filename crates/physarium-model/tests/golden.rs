@@ -142,6 +142,8 @@ impl<F: FnMut(&Site) -> Option<Linear>> Capture for Seen<F> {
         Ok(())
     }
 
+    fn finish_group(&mut self) {}
+
     fn finish(&mut self, stage: &mut Stage) -> Result<(), Error> {
         for site in sites(stage) {
             if let Some(map) = (self.change)(&site) {

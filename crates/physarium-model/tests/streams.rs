@@ -45,6 +45,8 @@ impl<F: FnMut(usize)> Capture for Inputs<F> {
         Ok(())
     }
 
+    fn finish_group(&mut self) {}
+
     fn finish(&mut self, stage: &mut Stage) -> Result<(), Error> {
         let sites = stage.maps().iter().map(|(site, map)| (site.clone(), map.clone()));
         let of_o = |(site, _): &(Site, Linear)| site.map == Map::O;

@@ -80,6 +80,7 @@ mod recipe;
 mod records;
 mod surgery;
 mod tokenizer;
+mod units;
 
 pub use calibration::CalibrationText;
 pub use cancel::Cancel;
@@ -117,3 +118,4 @@ pub use recipe::options::{Allocation, CalibrationOptions, RecipeOptions};
 pub use recipe::table::Case;
 pub use surgery::{Options, Output, Strictness, Summary, Surgery};
 pub use tokenizer::BosRule;
+pub use units::{Cost, Ended as UnitEnded, Share, Unit, Work, WorkPlan, Worker, Workplace};

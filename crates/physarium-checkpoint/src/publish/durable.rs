@@ -50,7 +50,11 @@ pub fn write_whole_with<E: From<Error>>(
 }
 
 /// Makes a written file durable under its own name, or removes it.
-fn publish_part<E: From<Error>>(part: &Path, path: &Path, written: Result<(), E>) -> Result<(), E> {
+pub(super) fn publish_part<E: From<Error>>(
+    part: &Path,
+    path: &Path,
+    written: Result<(), E>,
+) -> Result<(), E> {
     let renamed = written.and_then(|()| Ok(sync_and_rename(part, path)?));
     if renamed.is_err() {
         // Best effort.

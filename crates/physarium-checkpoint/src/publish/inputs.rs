@@ -57,7 +57,7 @@ pub enum ShardInputs {
 
 /// The digests of what [`Inputs`] names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct InputDigests {
+pub struct InputDigests {
     /// For a user who opens the file.
     note: String,
     /// SHA-256 of files beside the shards, by name.
@@ -69,6 +69,9 @@ pub(super) struct InputDigests {
 
 impl InputDigests {
     /// Hashes the input. `on_bytes` is called with the number of bytes of shards hashed.
+    ///
+    /// # Errors
+    /// `Io`, and what `on_bytes` returns.
     pub fn of(
         checkpoint: &Checkpoint,
         inputs: &Inputs<'_>,
@@ -96,7 +99,7 @@ impl InputDigests {
     ///
     /// A run that was killed in its last steps has a manifest in place of the marker. Every part of its output is
     /// then finished, and nothing is made from calibration tokens any more.
-    pub fn of_unfinished(dir: &Path, wanted: &Inputs<'_>) -> Result<InputDigests> {
+    pub(super) fn of_unfinished(dir: &Path, wanted: &Inputs<'_>) -> Result<InputDigests> {
         let path = dir.join(UNFINISHED_NAME);
         if path.symlink_metadata().is_ok() || !dir.join(manifest::FILE_NAME).is_file() {
             let text = Source::open(&path)?.read_all(MAX_MARKER_BYTES)?;
@@ -120,7 +123,7 @@ impl InputDigests {
     }
 
     /// Fails on the first difference from what an unfinished output in `dir` was made from.
-    pub fn refuse_difference(&self, dir: &Path, theirs: &InputDigests) -> Result<()> {
+    pub(super) fn refuse_difference(&self, dir: &Path, theirs: &InputDigests) -> Result<()> {
         let differing = |theirs: &BTreeMap<String, Digest>, ours: &BTreeMap<String, Digest>| {
             let names = theirs.keys().chain(ours.keys());
             let differs = |name: &&String| theirs.get(*name) != ours.get(*name);
@@ -140,18 +143,38 @@ impl InputDigests {
         Err(Error::StagingMismatch { path: dir.to_owned(), what, theirs, ours })
     }
 
+    /// The digest of the calibration tokens, for an activation-aware method.
+    pub fn calibration_tokens(&self) -> Option<Digest> {
+        self.calibration_tokens
+    }
+
     /// The digest of a shard, if all of them were hashed.
     pub fn of_shard(&self, name: &str) -> Option<Digest> {
         self.shards.get(name).copied()
     }
 
     /// Fails if a file beside the shards, read again as `found`, is not what it was.
-    pub fn check_file(&self, path: &Path, name: &str, found: Digest) -> Result<()> {
+    pub(super) fn check_file(&self, path: &Path, name: &str, found: Digest) -> Result<()> {
         refuse_change(path, self.files.get(name).copied(), found)
     }
 
-    /// Fails if a shard, read again as `found`, is not what it was.
-    pub fn check_shard(&self, path: &Path, name: &str, found: Digest) -> Result<()> {
+    /// Fails if one of the files beside the shards is another now.
+    ///
+    /// # Errors
+    /// `InputChanged`; `Io`.
+    pub fn refuse_changed_files(&self, checkpoint: &Checkpoint) -> Result<()> {
+        self.files.iter().try_for_each(|(name, before)| {
+            let path = checkpoint.dir().join(name);
+            let now = Source::open(&path)?.sha256::<Error>(&mut |_| Ok(()))?;
+            refuse_change(&path, Some(*before), now)
+        })
+    }
+
+    /// Fails if a shard that was hashed, read again as `found`, is another one now.
+    ///
+    /// # Errors
+    /// `InputChanged`.
+    pub fn refuse_changed_shard(&self, path: &Path, name: &str, found: Digest) -> Result<()> {
         refuse_change(path, self.of_shard(name), found)
     }
 

@@ -12,3 +12,4 @@ pub(crate) mod sidecar;
 pub(crate) mod solved_dir;
 pub(crate) mod space;
 pub(crate) mod staging;
+pub(crate) mod units;

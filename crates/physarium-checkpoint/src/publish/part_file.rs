@@ -84,7 +84,13 @@ impl PartFile {
     }
 
     /// Makes the bytes durable, then renames the file to its own name and makes that durable.
-    pub(super) fn finish(mut self) -> Result<()> {
+    ///
+    /// # Errors
+    /// `Io`.
+    ///
+    /// # Panics
+    /// If fewer or more bytes were written than its size.
+    pub fn finish(mut self) -> Result<()> {
         assert_eq!(self.written, self.size_bytes, "{}: shard size", self.part.display());
         let failed = |e| Error::io(&self.part, "sync", e);
         if let Some(writeback) = self.writeback.take() {

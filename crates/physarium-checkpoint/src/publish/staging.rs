@@ -19,7 +19,9 @@ use std::fs;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use super::durable::{create_new, remove_file_if_exists, rename_to_new, sync_dir};
+use super::durable::{
+    create_new, part_name, publish_part, remove_file_if_exists, rename_to_new, sync_dir,
+};
 use super::inputs::{InputDigests, mark_unfinished};
 use super::part_file::PartFile;
 use super::place::lock::Lock;
@@ -164,8 +166,45 @@ impl Staging {
         part: PartFile,
         record: ShardRecord,
     ) -> Result<()> {
-        self.digests.check_shard(input, &record.name, record.input_sha256)?;
+        self.digests.refuse_changed_shard(input, &record.name, record.input_sha256)?;
         part.finish()?;
+        self.journal.append(&Record::Shard(record))?;
+        self.journal.sync()
+    }
+
+    /// Takes a durable shard from `path` on the same file system, where it stays, proves it by its digest and records it in
+    /// the journal with its tensors. `input` is the path of the input shard; `on_bytes` is called with the bytes hashed.
+    ///
+    /// # Errors
+    /// As [`Staging::finish_shard`]; `Record` if it is another file than `record` says; what `on_bytes` returns.
+    pub fn adopt_shard(
+        &mut self,
+        (path, input): (&Path, &Path),
+        tensors: &[TensorRecord],
+        record: ShardRecord,
+        on_bytes: &mut dyn FnMut(u64) -> Result<()>,
+    ) -> Result<()> {
+        let file = Source::open(path)?;
+        let found = file.sha256(on_bytes)?;
+        if (found, file.len()) != (record.output_sha256, record.size_bytes) {
+            return Err(Error::Record {
+                path: path.to_owned(),
+                what: "shard of a unit of work".to_owned(),
+                expected: format!("{} bytes, SHA-256 {}", record.size_bytes, record.output_sha256),
+                found: format!("{} bytes, SHA-256 {found}", file.len()),
+            });
+        }
+        self.digests.refuse_changed_shard(input, &record.name, record.input_sha256)?;
+        let part = part_name(&self.dir.join(&record.name));
+        remove_file_if_exists(&part)?;
+        // Not every file system has links.
+        if fs::hard_link(path, &part).is_err() {
+            fs::copy(path, &part).map_err(|e| Error::io(&part, "copy a shard to", e))?;
+        }
+        publish_part::<Error>(&part, &self.dir.join(&record.name), Ok(()))?;
+        for tensor in tensors {
+            self.journal.append(&Record::Tensor(tensor.clone()))?;
+        }
         self.journal.append(&Record::Shard(record))?;
         self.journal.sync()
     }

@@ -10,7 +10,7 @@ pub(crate) mod recipe;
 use serde::de::DeserializeOwned;
 
 /// Reads JSON. The error names the key that it is about.
-fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+pub(crate) fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let read =
         serde_path_to_error::deserialize(&mut json).map_err(|e| match e.path().to_string() {

@@ -10,4 +10,5 @@ pub mod prune;
 pub mod report;
 pub mod run;
 pub mod shell;
+pub mod units;
 pub mod verify;

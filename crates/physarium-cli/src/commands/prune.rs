@@ -137,7 +137,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
 }
 
 /// Prints what the user should know before the run.
-fn notes(surgery: &Surgery) {
+pub fn notes(surgery: &Surgery) {
     for warning in surgery.checkpoint.warnings() {
         output::note(&format!("note: {warning}"));
     }
@@ -339,7 +339,7 @@ pub fn counts(surgery: &Surgery, summary: &Summary) -> String {
 }
 
 /// Where the output is, and what to do with it.
-fn summary_text(summary: &Summary, model: &Path, out: &Path) -> String {
+pub fn summary_text(summary: &Summary, model: &Path, out: &Path) -> String {
     let (model, shown) = (model.display(), out.display());
     format!(
         "wrote {shown}: {} in {}\n\
@@ -351,12 +351,12 @@ fn summary_text(summary: &Summary, model: &Path, out: &Path) -> String {
 }
 
 /// What a run took.
-fn cost(elapsed: Duration) -> String {
+pub fn cost(elapsed: Duration) -> String {
     let memory = peak_resident_bytes().map(|bytes| format!(", peak memory {}", size(bytes)));
     format!("took {}{}\n", output::duration(elapsed), memory.unwrap_or_default())
 }
 
-fn summary_json(surgery: &Surgery, summary: &Summary, out: &Path) -> serde_json::Value {
+pub fn summary_json(surgery: &Surgery, summary: &Summary, out: &Path) -> serde_json::Value {
     let (totals, target) = (summary.totals, surgery.plan.target_elements());
     json!({
         "schema": "physarium.prune/1",

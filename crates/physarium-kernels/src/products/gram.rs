@@ -69,6 +69,41 @@ impl Gram {
         });
     }
 
+    /// Adds the sums of other tokens, on all threads.
+    ///
+    /// # Panics
+    /// If `other` has another width.
+    pub fn merge(&mut self, compute: &Compute, other: &Gram) {
+        assert_eq!(self.width, other.width, "features");
+        let width = self.width;
+        compute.each_chunk(&mut self.sums, width.max(1), |row, sums| {
+            let others = &other.sums[row * width + row..(row + 1) * width];
+            sums[row..].iter_mut().zip(others).for_each(|(sum, other)| *sum += other);
+        });
+    }
+
+    /// The half that is computed: of each row, the elements from the diagonal on. `[width · (width + 1) / 2]`.
+    pub fn upper(&self) -> Vec<f32> {
+        let rows = self.sums.chunks_exact(self.width.max(1)).enumerate();
+        rows.flat_map(|(row, sums)| &sums[row..]).copied().collect()
+    }
+
+    /// The sum with this half, as [`Gram::upper`] gives it; `None` if that has not the elements of `width` features.
+    pub fn from_upper(width: usize, upper: &[f32]) -> Option<Gram> {
+        let elements = width.checked_mul(width.checked_add(1)?)? / 2;
+        if upper.len() != elements {
+            return None;
+        }
+        let mut gram = Gram::new(width);
+        let mut rest = upper;
+        for row in 0..width {
+            let (sums, after) = rest.split_at(width - row);
+            gram.sums[row * width + row..(row + 1) * width].copy_from_slice(sums);
+            rest = after;
+        }
+        Some(gram)
+    }
+
     /// The whole matrix times `factor`: `[width, width]`, symmetric to the last bit.
     pub fn finish(self, compute: &Compute, factor: f32) -> Vec<f32> {
         let (width, mut sums) = (self.width, self.sums);

@@ -120,6 +120,17 @@ impl Layer {
         self.sites().find(|(other, _)| other == site).map(|(_, map)| map)
     }
 
+    /// Replaces the map at `site`.
+    ///
+    /// # Panics
+    /// As [`Stage::replace`].
+    #[track_caller]
+    pub fn replace(&mut self, site: &Site, map: Linear) {
+        let mut stages = self.stages.iter_mut();
+        let stage = stages.find(|stage| stage.maps.iter().any(|(other, _)| other == site));
+        stage.unwrap_or_else(|| panic!("no map at {site:?} in this layer")).replace(site, map);
+    }
+
     /// All maps in forward order, each with its site.
     pub(crate) fn sites(&self) -> impl Iterator<Item = &(Site, Linear)> {
         self.stages.iter().flat_map(|stage| &stage.maps)

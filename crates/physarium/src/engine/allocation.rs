@@ -15,9 +15,9 @@ use physarium_model::{Compute, Decoder, Linear, Sensitivity};
 use crate::error::Result;
 
 /// Targets by their place in the decoder, in data-flow order.
-pub(super) type TargetsBySite<'a> = BTreeMap<Site, &'a PlannedTensor>;
+pub(crate) type TargetsBySite<'a> = BTreeMap<Site, &'a PlannedTensor>;
 /// Number of zeros of each target.
-pub(super) type ZerosBySite = BTreeMap<Site, u64>;
+pub(crate) type ZerosBySite = BTreeMap<Site, u64>;
 
 /// How far the sparsity of a target may be from the model's.
 const REACH: f64 = 0.2;

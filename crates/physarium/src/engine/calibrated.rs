@@ -7,7 +7,9 @@ file of its layer ([`SolvedWeights`]). A resumed run reuses the files that are c
 [`StageSolver`] is the only place that distinguishes the activation-aware methods.
 */
 
+mod budget;
 mod footprint;
+mod layer_solver;
 mod narrow;
 mod stage_solver;
 mod statistics;
@@ -16,24 +18,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use physarium_checkpoint::{
-    Amount, Digest, Map, Method, Orientation, PlannedTensor, Recipe, Scope, Site, TargetPlan,
-    printable,
+    Digest, Map, Orientation, PlannedTensor, Recipe, Site, TargetPlan, printable,
 };
-use physarium_flow::activation::Keep;
 use physarium_model::{
-    Capture, Compute, Config, Decoder, Dense, GradientPass, Labelled, Labels, PrunedInputs,
-    Residency, Sensitivity, Shown, Stage, StreamPlace, Walk, Workspace,
+    Compute, Config, Decoder, GradientPass, Labelled, Labels, PrunedInputs, Residency, Sensitivity,
+    StreamPlace, Walk, Workspace,
 };
 
+pub(crate) use self::budget::Budget;
 pub(crate) use self::footprint::Footprint;
-use self::stage_solver::{StageSolver, Wanted};
-use self::statistics::StageSums;
-use super::allocation::{Allocation, TargetsBySite, ZerosBySite};
-use super::solved::{LayerFiles, STREAMS_NAME, SolvedMap, SolvedWeights};
+use self::layer_solver::LayerSolver;
+pub(crate) use self::stage_solver::{StageSolver, Wanted};
+pub(crate) use self::statistics::{DenseMeans, GroupSums, StageSums};
+pub(crate) use super::allocation::TargetsBySite;
+use super::solved::{LayerFiles, STREAMS_NAME, SolvedWeights};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::memory_limit::Streams;
-use crate::progress::{Event, Kept, Progress};
+use crate::progress::{Event, Progress};
 use crate::recipe::arithmetic::compute;
 
 /// Calibration tokens of the pass over gradients: enough for means over them, few enough that all their activations
@@ -109,43 +111,26 @@ impl Solving<'_> {
     pub fn run(&self, cancel: &Cancel, progress: &mut dyn Progress) -> Result<SolvedWeights> {
         let files = LayerFiles::new(self.dir.clone(), self.key)?;
         let decoder = Decoder::open(self.model, Residency::Streamed)?;
-        let targets = self.targets(decoder.config())?;
+        let targets = targets_by_site(self.plan, decoder.config())?;
         let compute = compute(self.threads, self.recipe.arithmetic)?.stopping_when(cancel.asked());
         let windows: Vec<&[u32]> = self.windows.iter().map(Vec::as_slice).collect();
         let longest = windows.iter().map(|window| window.len()).max().unwrap_or(0);
         // Activations are only summed over many tokens.
         let coarse = compute.coarse();
         let workspace = Workspace::new(&coarse, decoder.config(), longest);
-        let needs = self.recipe.needs();
-        let calibration = needs.calibration.expect("only activation-aware methods are solved");
         let mut watch = Watch { cancel, progress };
-        let sensitivities = match needs.gradients {
-            true => {
-                let labels = Labels::Drawn { seed: calibration.seed };
-                Some(self.sensitivities(&decoder, &workspace, labels, &mut watch)?)
-            }
-            false => None,
-        };
-        let allocation = || {
-            let sensitivities = sensitivities.as_ref();
-            let sensitivities = sensitivities.expect("a model-wide budget needs gradients");
-            Allocation::new(&decoder, &compute, &targets, sensitivities)
-        };
-        let zeros = self.zeros(&targets, allocation)?;
-        // Work that was stopped has meaningless results: this is asked wherever they are used.
-        cancel.check()?;
+        let budget = self.budget((&decoder, &targets), &compute, &workspace, &mut watch)?;
         let layers = decoder.config().layers();
         let steps = (layers * decoder.config().stages().len() * windows.len()) as u64;
         let begun = Event::LayersStarted { task: "calibrate", layers: layers as u64, steps };
         watch.progress.event(begun);
         let mut solver = LayerSolver {
-            method: self.recipe.method,
-            dense_stream: needs.dense_stream,
+            recipe: self.recipe,
             compute: &compute,
             targets,
-            zeros,
-            sensitivities,
+            budget,
             sums: StageSums::default(),
+            group: GroupSums::default(),
             kept: None,
             kept_layers: 0,
             is_resumed: false,
@@ -176,44 +161,30 @@ impl Solving<'_> {
         }
     }
 
-    /// Number of zeros of each target; empty for a pattern, which fixes them itself. `allocation` is called
-    /// for a model-wide budget only.
-    fn zeros(
-        &self,
-        targets: &TargetsBySite<'_>,
-        allocation: impl FnOnce() -> Result<Allocation>,
-    ) -> Result<ZerosBySite> {
-        Ok(match self.recipe.method.amount() {
-            Amount::Sparsity { sparsity, scope: Scope::Model } => {
-                allocation()?.by_sparsity(sparsity)
-            }
-            Amount::Sparsity { sparsity, .. } => {
-                let zeros = |target: &PlannedTensor| sparsity.count(target.input.elements);
-                targets.iter().map(|(site, target)| (site.clone(), zeros(target))).collect()
-            }
-            Amount::Price(price) => allocation()?.by_price(price),
-            Amount::Pattern(_) | Amount::Emergent => ZerosBySite::new(),
-        })
-    }
-
-    /// The targets by site.
+    /// How many weights of each target are pruned, and how much predictions depend on its outputs.
     ///
     /// # Errors
-    /// `Usage` for a target that the decoder does not have.
-    fn targets(&self, config: &Config) -> Result<TargetsBySite<'_>> {
-        let layers = config.layers() as u64;
-        let stages = config.stages();
-        let shapes = || stages.iter().flat_map(|stage| &stage.maps);
-        let mut targets = TargetsBySite::new();
-        for target in self.plan.targets() {
-            let site = map_site(self.plan, target)?;
-            let is_in_layer = shapes().any(|shape| shape.map == site.map);
-            if !is_in_layer || site.layer.is_none_or(|layer| layer >= layers) {
-                return Err(no_activations(target));
+    /// `Model` for weights that cannot be read; `Checkpoint` if the work was stopped.
+    pub fn budget(
+        &self,
+        (decoder, targets): (&Decoder, &TargetsBySite<'_>),
+        compute: &Compute,
+        workspace: &Workspace<'_>,
+        watch: &mut Watch<'_>,
+    ) -> Result<Budget> {
+        let needs = self.recipe.needs();
+        let calibration = needs.calibration.expect("only activation-aware methods are solved");
+        let sensitivities = match needs.gradients {
+            true => {
+                let labels = Labels::Drawn { seed: calibration.seed };
+                Some(self.sensitivities(decoder, workspace, labels, watch)?)
             }
-            targets.insert(site.clone(), target);
-        }
-        Ok(targets)
+            false => None,
+        };
+        let budget = Budget::new(self.recipe, (decoder, targets), compute, sensitivities)?;
+        // Work that was stopped has meaningless results: this is asked wherever they are used.
+        watch.cancel.check()?;
+        Ok(budget)
     }
 
     /// Measures how much the model's predictions depend on the outputs of each target, on windows spread over the
@@ -246,6 +217,29 @@ impl Solving<'_> {
     }
 }
 
+/// The targets by site.
+///
+/// # Errors
+/// `Usage` for a target that the decoder does not have.
+pub(crate) fn targets_by_site<'a>(
+    plan: &'a TargetPlan,
+    config: &Config,
+) -> Result<TargetsBySite<'a>> {
+    let layers = config.layers() as u64;
+    let stages = config.stages();
+    let shapes = || stages.iter().flat_map(|stage| &stage.maps);
+    let mut targets = TargetsBySite::new();
+    for target in plan.targets() {
+        let site = map_site(plan, target)?;
+        let is_in_layer = shapes().any(|shape| shape.map == site.map);
+        if !is_in_layer || site.layer.is_none_or(|layer| layer >= layers) {
+            return Err(no_activations(target));
+        }
+        targets.insert(site.clone(), target);
+    }
+    Ok(targets)
+}
+
 /// The windows of the pass over gradients, spread over all `windows`.
 fn gradient_windows(windows: &[Vec<u32>]) -> impl Iterator<Item = &[u32]> {
     let window = windows.first().map_or(1, |window| window.len());
@@ -254,9 +248,9 @@ fn gradient_windows(windows: &[Vec<u32>]) -> impl Iterator<Item = &[u32]> {
 }
 
 /// Cancellation and progress of a run.
-struct Watch<'a> {
-    cancel: &'a Cancel,
-    progress: &'a mut dyn Progress,
+pub(crate) struct Watch<'a> {
+    pub cancel: &'a Cancel,
+    pub progress: &'a mut dyn Progress,
 }
 
 /// The site of a target that is one map of a decoder layer.
@@ -279,150 +273,4 @@ fn no_activations(target: &PlannedTensor) -> Error {
          use a method that needs no calibration text",
         printable(&target.input.name)
     ))
-}
-
-/// Collects statistics and solves targets stage by stage, and writes a file per layer.
-struct LayerSolver<'a> {
-    method: Method,
-    dense_stream: bool,
-    compute: &'a Compute,
-    targets: TargetsBySite<'a>,
-    zeros: ZerosBySite,
-    /// How much predictions depend on outputs, for methods that use gradients.
-    sensitivities: Option<BTreeMap<Site, Sensitivity>>,
-    sums: StageSums,
-    /// Solved weights of the current layer, if an interrupted run left its file.
-    kept: Option<BTreeMap<Site, Dense>>,
-    /// Layers taken from an interrupted run that the user has not been told of.
-    kept_layers: usize,
-    /// Whether a layer was taken from an interrupted run.
-    is_resumed: bool,
-    dead_inputs: DeadInputs,
-    /// Layers of the decoder.
-    layers: usize,
-    /// Maps of the current layer that this run has solved.
-    solved: Vec<SolvedMap<'a>>,
-    files: LayerFiles,
-    watch: Watch<'a>,
-}
-
-impl Capture for LayerSolver<'_> {
-    type Error = Error;
-
-    fn wants_dense(&self) -> bool {
-        self.dense_stream
-    }
-
-    fn begin_layer(&mut self, layer: usize) -> Result<()> {
-        let targets = || self.targets.iter().filter(|(site, _)| site.layer == Some(layer as u64));
-        let tensors: Vec<&PlannedTensor> = targets().map(|(_, target)| *target).collect();
-        let kept = self.files.take(layer, &tensors)?;
-        self.kept = kept.map(|kept| targets().map(|(site, _)| site.clone()).zip(kept).collect());
-        if self.kept.is_none() {
-            self.tell_kept_layers();
-            return Ok(());
-        }
-        (self.kept_layers, self.is_resumed) = (self.kept_layers + 1, true);
-        tensors.iter().try_for_each(|target| {
-            self.refuse_dead(target, self.files.stats_of(&target.input.name).dead_inputs)
-        })
-    }
-
-    fn inputs(&mut self, stage: &Stage, shown: Shown<'_>) -> Result<()> {
-        self.watch.cancel.check()?;
-        let wanted = stage.maps().iter().any(|(site, _)| self.targets.contains_key(site));
-        if self.kept.is_none() && wanted {
-            let width = stage.maps()[0].1.inputs();
-            self.sums.add(self.compute, width, shown);
-        }
-        (0..shown.windows).for_each(|_| self.watch.progress.event(Event::LayerStep));
-        Ok(())
-    }
-
-    fn finish(&mut self, stage: &mut Stage) -> Result<()> {
-        let statistics = std::mem::take(&mut self.sums).mean(self.compute);
-        self.watch.cancel.check()?;
-        // Before any target of the stage is solved.
-        let dead = statistics.inputs().dead() as u64;
-        let of_stage = stage.maps().iter().filter_map(|(site, _)| self.targets.get(site));
-        of_stage.copied().try_for_each(|target| self.refuse_dead(target, dead))?;
-        let sites: Vec<Site> = stage.maps().iter().map(|(site, _)| site.clone()).collect();
-        // Prepared for the first target that no earlier run has solved.
-        let (mut solver, mut statistics) = (None, Some(statistics));
-        for (index, site) in sites.iter().enumerate() {
-            let Some(target) = self.targets.get(site).copied() else { continue };
-            let map = &stage.maps()[index].1;
-            let map = if let Some(kept) = &mut self.kept {
-                map.with_weights(kept.remove(site).expect("a kept layer has all targets"))
-            } else {
-                let solver = match &mut solver {
-                    Some(solver) => solver,
-                    none => {
-                        let criterion = self.method.criterion();
-                        let statistics = statistics.take().expect("prepared once");
-                        none.insert(StageSolver::new(self.compute, criterion, statistics, target)?)
-                    }
-                };
-                let (weights, stats) = solver.solve(Wanted {
-                    target,
-                    weights: &map.weights(),
-                    keep: self.keep(site),
-                    output_costs: self.output_costs(site),
-                })?;
-                let map = map.with_weights(weights);
-                self.solved.push(SolvedMap { target, map: map.clone(), stats });
-                map
-            };
-            stage.replace(site, map);
-        }
-        Ok(())
-    }
-
-    fn finish_layer(&mut self, layer: usize) -> Result<()> {
-        let (kept, solved) = (self.kept.take(), std::mem::take(&mut self.solved));
-        self.watch.cancel.check()?;
-        if kept.is_none() && !solved.is_empty() {
-            self.files.keep(layer, &solved)?;
-        }
-        Ok(())
-    }
-}
-
-impl<'a> LayerSolver<'a> {
-    /// Fails if `dead` inputs of a target are always zero and that is to be refused.
-    fn refuse_dead(&self, target: &PlannedTensor, dead: u64) -> Result<()> {
-        if dead == 0 || self.dead_inputs == DeadInputs::Count {
-            return Ok(());
-        }
-        let (tensor, inputs) = (target.input.name.clone(), target.views[0].cols);
-        Err(Error::DeadInputs { tensor, dead, inputs, resumed: self.is_resumed })
-    }
-
-    /// Reports the layers that were taken from an interrupted run.
-    fn tell_kept_layers(&mut self) {
-        let count = std::mem::take(&mut self.kept_layers);
-        if count > 0 {
-            self.watch.progress.event(Event::Resumed {
-                kept: Kept::Layers,
-                count,
-                of: self.layers,
-            });
-        }
-    }
-
-    /// Which weights of a target the amount keeps.
-    fn keep(&self, site: &Site) -> Keep {
-        match self.method.amount() {
-            Amount::Pattern(pattern) => {
-                Keep::Pattern { keep: pattern.keep(), group: pattern.group() }
-            }
-            _ => Keep::AllBut(self.zeros[site] as usize),
-        }
-    }
-
-    /// How much predictions depend on each output of a target, for methods that use gradients.
-    fn output_costs(&self, site: &Site) -> Option<Vec<f32>> {
-        let costs = &self.sensitivities.as_ref()?[site].outputs;
-        Some(costs.iter().map(|cost| *cost as f32).collect())
-    }
 }

@@ -24,11 +24,14 @@ mod solved;
 mod tiles;
 mod treatment;
 
-pub(crate) use calibrated::{DeadInputs, Footprint, GRADIENT_TOKENS, Solving};
+pub(crate) use calibrated::{
+    Budget, DeadInputs, DenseMeans, Footprint, GRADIENT_TOKENS, GroupSums, Solving, StageSolver,
+    StageSums, TargetsBySite, Wanted, Watch, targets_by_site,
+};
 pub use memory::MemoryPlan;
 pub(crate) use pipeline::{ShardRun, TensorDone};
 pub use prepared::check_recipe;
-pub(crate) use prepared::{Engine, Preparation};
+pub(crate) use prepared::{Engine, Found, ModelCuts, ModelSearch, Preparation};
 pub(crate) use solve::TileSolver;
-pub(crate) use solved::SolvedWeights;
+pub(crate) use solved::{SolvedMap, SolvedWeights, Stored, write_solved};
 pub(crate) use treatment::Done;

@@ -1,6 +1,6 @@
 //! The part of a run that all shards share: the recipe's rule, ready to be applied.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use physarium_checkpoint::{
     Amount, Checkpoint, Criterion, MatrixView, NmPattern, NonFinite, PlannedTensor, Recipe, Scope,
@@ -23,8 +23,8 @@ enum Rule {
     Tiles { edge: u64, rule: TileRule },
     /// Each matrix is pruned to this sparsity.
     Matrix(Sparsity),
-    /// One threshold over the model was found: the cut of each matrix of a target, by the target's name.
-    Model(HashMap<String, Vec<Cut>>),
+    /// One threshold over the model was found.
+    Model(ModelCuts),
     /// Each group of consecutive inputs is pruned to this pattern.
     Pattern(NmPattern),
     /// An activation-aware method has solved the targets.
@@ -47,12 +47,23 @@ pub(crate) struct Engine<'a> {
 /// What an engine is prepared from.
 pub(crate) struct Preparation<'a> {
     pub checkpoint: &'a Checkpoint,
-    pub plan: &'a TargetPlan,
     pub recipe: &'a Recipe,
     pub memory: MemoryPlan,
-    /// The targets as an activation-aware method has solved them.
-    pub solved: Option<SolvedWeights>,
+    pub found: Found,
 }
+
+/// What was found out about all targets before the shards are written.
+pub(crate) enum Found {
+    /// Nothing: each tile, matrix or group is decided by itself.
+    Nothing,
+    /// The cuts of one threshold over the model.
+    Cuts(ModelCuts),
+    /// The targets as an activation-aware method has solved them.
+    Solved(SolvedWeights),
+}
+
+/// The cut of each matrix of a target, by the target's name.
+pub(crate) type ModelCuts = BTreeMap<String, Vec<Cut>>;
 
 /// Checks the block size and the flow parameters of a recipe.
 ///
@@ -78,15 +89,16 @@ pub fn check_recipe(recipe: &Recipe) -> Result<()> {
 }
 
 impl<'a> Engine<'a> {
-    /// Prepares a run. For a sparsity of the whole model, this reads all targets.
+    /// Prepares a run.
     ///
     /// # Errors
-    /// `Usage` for a number out of range; `Checkpoint` for targets that cannot be read.
+    /// `Usage` for a number out of range.
     pub fn prepare(preparation: Preparation<'a>, cancel: &'a Cancel) -> Result<Engine<'a>> {
-        let Preparation { checkpoint, plan, recipe, memory, solved } = preparation;
+        let Preparation { checkpoint, recipe, memory, found } = preparation;
         check_recipe(recipe)?;
-        let rule = match (solved, recipe.method.criterion(), recipe.method.amount()) {
-            (Some(solved), ..) => Rule::Solved(solved),
+        let rule = match (found, recipe.method.criterion(), recipe.method.amount()) {
+            (Found::Solved(solved), ..) => Rule::Solved(solved),
+            (Found::Cuts(cuts), ..) => Rule::Model(cuts),
             (_, Criterion::MagnitudeFlow { block_size, flow }, _) => {
                 Rule::Tiles { edge: block_size, rule: TileRule::flow(flow).map_err(Error::Usage)? }
             }
@@ -95,13 +107,10 @@ impl<'a> Engine<'a> {
                     Rule::Tiles { edge: block_size, rule: TileRule::Exact(sparsity) }
                 }
                 Scope::Tensor => Rule::Matrix(sparsity),
-                Scope::Model => {
-                    let search = ModelSearch { checkpoint, plan, threads: memory.workers, cancel };
-                    Rule::Model(search.cuts(sparsity)?)
-                }
+                Scope::Model => unreachable!("the cuts of a threshold over the model are found"),
             },
             (_, Criterion::Magnitude, Amount::Pattern(pattern)) => Rule::Pattern(pattern),
-            (None, criterion, amount) => {
+            (_, criterion, amount) => {
                 unreachable!("{} with {amount} has solved weights", criterion.name())
             }
         };
@@ -174,16 +183,19 @@ impl<'a> Engine<'a> {
 }
 
 /// The search for one threshold over all targets.
-struct ModelSearch<'a> {
-    checkpoint: &'a Checkpoint,
-    plan: &'a TargetPlan,
-    threads: usize,
-    cancel: &'a Cancel,
+pub(crate) struct ModelSearch<'a> {
+    pub checkpoint: &'a Checkpoint,
+    pub plan: &'a TargetPlan,
+    pub threads: usize,
+    pub cancel: &'a Cancel,
 }
 
 impl ModelSearch<'_> {
-    /// The cuts of the matrices of each target, by its name. Ties are pruned in the order of the names.
-    fn cuts(&self, sparsity: Sparsity) -> Result<HashMap<String, Vec<Cut>>> {
+    /// The cuts at which `sparsity` of all targets is pruned. Ties are pruned in the order of the names. Reads all targets.
+    ///
+    /// # Errors
+    /// `Checkpoint` for targets that cannot be read.
+    pub fn cuts(&self, sparsity: Sparsity) -> Result<ModelCuts> {
         let mut tensors: Vec<&PlannedTensor> = self.plan.targets().collect();
         tensors.sort_by(|a, b| a.input.name.cmp(&b.input.name));
         let target = |tensor: &PlannedTensor, view: &MatrixView| {

@@ -36,7 +36,8 @@ const STATS: &str = "stats";
 const BLAKE3: &str = "blake3";
 const KEY: &str = "key";
 
-/// Solved weights of all targets.
+/// Solved weights of targets.
+#[derive(Default)]
 pub(crate) struct SolvedWeights {
     tensors: HashMap<String, SolvedTensor>,
 }
@@ -68,10 +69,21 @@ impl SolvedWeights {
     pub fn of(&self, tensor: &str) -> &SolvedTensor {
         &self.tensors[tensor]
     }
+
+    /// Remembers the places of solved weights, and returns these.
+    pub fn remember(&mut self, stored: Stored) -> Vec<Dense> {
+        let Stored { tensors, stats, weights, file } = stored;
+        let file = Arc::new(file);
+        for (info, stats) in tensors.into_iter().zip(stats) {
+            let (file, begin) = (Arc::clone(&file), info.begin);
+            self.tensors.insert(info.name, SolvedTensor { file, begin, stats });
+        }
+        weights
+    }
 }
 
 /// A target with its solved weights, which it shares with the model's layer.
-pub(super) struct SolvedMap<'a> {
+pub(crate) struct SolvedMap<'a> {
     pub target: &'a PlannedTensor,
     pub map: Linear,
     pub stats: SolutionStats,
@@ -82,7 +94,7 @@ pub(super) struct LayerFiles {
     dir: PathBuf,
     /// Digest of everything that layers are solved from.
     key: Digest,
-    tensors: HashMap<String, SolvedTensor>,
+    solved: SolvedWeights,
 }
 
 /// The metadata in the header of a layer's file.
@@ -108,21 +120,72 @@ impl LayerFiles {
     pub fn new(dir: PathBuf, key: Digest) -> Result<LayerFiles> {
         fs::create_dir_all(&dir).map_err(|e| CheckpointError::io(&dir, "create", e))?;
         ScratchFile::remove_left(&dir.join(STREAMS_NAME))?;
-        Ok(LayerFiles { dir, key, tensors: HashMap::new() })
+        Ok(LayerFiles { dir, key, solved: SolvedWeights::default() })
     }
 
-    /// The solved weights of a layer's targets, if an interrupted run left a complete file. `targets` and the
-    /// result are in data-flow order. A file that is incomplete or damaged, of another key, or that holds other
-    /// tensors or a weight that is not finite, counts as none.
+    /// The solved weights of a layer's targets, if an interrupted run left a complete file.
     ///
     /// # Errors
     /// `Checkpoint` if the file cannot be read.
     pub fn take(&mut self, layer: usize, targets: &[&PlannedTensor]) -> Result<Option<Vec<Dense>>> {
+        let Some(stored) = Stored::read(&self.path(layer), self.key, targets)? else {
+            return Ok(None);
+        };
+        Ok(Some(self.solved.remember(stored)))
+    }
+
+    /// Writes the file of a layer and makes it durable. `maps` are in data-flow order.
+    ///
+    /// # Errors
+    /// `Checkpoint` if it cannot be written.
+    pub fn keep(&mut self, layer: usize, maps: &[SolvedMap<'_>]) -> Result<()> {
         let path = self.path(layer);
+        write_whole_with(&path, |part| write_solved(part, self.key, maps))?;
+        let shard = Shard::open(&path)?;
+        let targets: Vec<&PlannedTensor> = maps.iter().map(|map| map.target).collect();
+        let tensors = find(&shard, &targets).expect("the file holds what was written to it");
+        let tensors = tensors.into_iter().cloned().collect();
+        let stats = maps.iter().map(|map| map.stats).collect();
+        let file = shard.reopen()?;
+        self.solved.remember(Stored { tensors, stats, weights: Vec::new(), file });
+        Ok(())
+    }
+
+    /// The figures of a target that was taken or kept.
+    pub fn stats_of(&self, tensor: &str) -> SolutionStats {
+        self.solved.of(tensor).stats
+    }
+
+    /// The solved weights of all layers that were taken or kept.
+    pub fn finish(self) -> SolvedWeights {
+        self.solved
+    }
+
+    fn path(&self, layer: usize) -> PathBuf {
+        self.dir.join(format!("layer-{layer:05}.safetensors"))
+    }
+}
+
+/// A file of solved weights that is what it says.
+pub(crate) struct Stored {
+    tensors: Vec<TensorInfo>,
+    stats: Vec<SolutionStats>,
+    /// As many, or none if they are not needed.
+    weights: Vec<Dense>,
+    file: Source,
+}
+
+impl Stored {
+    /// Reads a file of solved weights. `targets` and the weights are in data-flow order. A file that is missing, incomplete
+    /// or damaged, of another key, or that holds other tensors or a weight that is not finite, counts as none.
+    ///
+    /// # Errors
+    /// `Checkpoint` if the file cannot be read.
+    pub fn read(path: &Path, key: Digest, targets: &[&PlannedTensor]) -> Result<Option<Stored>> {
         if path.symlink_metadata().is_err() {
             return Ok(None);
         }
-        let shard = match Shard::open(&path) {
+        let shard = match Shard::open(path) {
             Ok(shard) => shard,
             Err(CheckpointError::Malformed(_)) => return Ok(None),
             Err(e) => return Err(e.into()),
@@ -132,7 +195,7 @@ impl LayerFiles {
         else {
             return Ok(None);
         };
-        if metadata.key != self.key {
+        if metadata.key != key {
             return Ok(None);
         }
         let mut digest = Blake3::default();
@@ -143,7 +206,7 @@ impl LayerFiles {
             digest.update(&bytes);
             weights.push(dense_of(&bytes, info.dtype));
         }
-        digest.update(&self.key.0);
+        digest.update(&key.0);
         digest.update(metadata.stats.as_bytes());
         if digest.finish() != metadata.blake3 || !weights.iter().all(is_finite) {
             return Ok(None);
@@ -152,51 +215,16 @@ impl LayerFiles {
             serde_json::from_str(&metadata.stats).unwrap_or_default();
         let stats: Option<Vec<_>> = stored.iter().map(|i| stats.get(&i.name).copied()).collect();
         let Some(stats) = stats else { return Ok(None) };
-        self.remember(&stored, &stats, file);
-        Ok(Some(weights))
-    }
-
-    /// Writes the file of a layer and makes it durable. `maps` are in data-flow order.
-    ///
-    /// # Errors
-    /// `Checkpoint` if it cannot be written.
-    pub fn keep(&mut self, layer: usize, maps: &[SolvedMap<'_>]) -> Result<()> {
-        let path = self.path(layer);
-        write_whole_with(&path, |part| write(part, self.key, maps))?;
-        let shard = Shard::open(&path)?;
-        let targets: Vec<&PlannedTensor> = maps.iter().map(|map| map.target).collect();
-        let stored = find(&shard, &targets).expect("the file holds what was written to it");
-        let stats: Vec<_> = maps.iter().map(|map| map.stats).collect();
-        self.remember(&stored, &stats, shard.reopen()?);
-        Ok(())
-    }
-
-    /// The figures of a target that was taken or kept.
-    pub fn stats_of(&self, tensor: &str) -> SolutionStats {
-        self.tensors[tensor].stats
-    }
-
-    /// The solved weights of all layers that were taken or kept.
-    pub fn finish(self) -> SolvedWeights {
-        SolvedWeights { tensors: self.tensors }
-    }
-
-    fn path(&self, layer: usize) -> PathBuf {
-        self.dir.join(format!("layer-{layer:05}.safetensors"))
-    }
-
-    /// Remembers the place of a layer's solved weights.
-    fn remember(&mut self, stored: &[&TensorInfo], stats: &[SolutionStats], file: Source) {
-        let file = Arc::new(file);
-        for (info, stats) in stored.iter().zip(stats) {
-            let (file, begin, stats) = (Arc::clone(&file), info.begin, *stats);
-            self.tensors.insert(info.name.clone(), SolvedTensor { file, begin, stats });
-        }
+        let tensors = stored.into_iter().cloned().collect();
+        Ok(Some(Stored { tensors, stats, weights, file }))
     }
 }
 
-/// Writes the file of a layer; the caller makes it durable.
-fn write(path: &Path, key: Digest, maps: &[SolvedMap<'_>]) -> Result<()> {
+/// Writes a file of solved weights; the caller makes it durable.
+///
+/// # Errors
+/// `Checkpoint` if it cannot be written.
+pub(crate) fn write_solved(path: &Path, key: Digest, maps: &[SolvedMap<'_>]) -> Result<()> {
     let stats: BTreeMap<&str, SolutionStats> =
         maps.iter().map(|map| (map.target.input.name.as_str(), map.stats)).collect();
     let failed = |e: io::Error| CheckpointError::io(path, "write", e);

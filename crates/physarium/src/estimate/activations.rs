@@ -12,7 +12,7 @@ use physarium_checkpoint::{Criterion, Recipe, TargetPlan};
 use physarium_flow::activation::{
     ActivationFlow, FlowNetwork, Inputs, Keep, Problem, Projection, Target, sparsegpt, wanda,
 };
-use physarium_model::{Compute, Decoder, Gram, PrunedInputs, Workspace, add_cross};
+use physarium_model::{Compute, Decoder, Gram, PrunedInputs, StageShape, Workspace, add_cross};
 
 use crate::cancel::Cancel;
 use crate::engine::GRADIENT_TOKENS;
@@ -41,47 +41,88 @@ pub(crate) struct CalibratedRun<'a> {
     pub cancel: &'a Cancel,
 }
 
-/// Time of a run.
-///
-/// # Errors
-/// `Model` for a layer that cannot be read; `Checkpoint` if the run is cancelled.
-pub(crate) fn of_activations(run: &CalibratedRun<'_>) -> Result<Duration> {
-    let compute = compute(run.threads, run.recipe.arithmetic)?.stopping_when(run.cancel.asked());
-    let needs = run.recipe.needs();
-    let config = run.decoder.config();
-    let layers = config.layers() as f64;
-    let tokens: usize = run.windows.iter().map(Vec::len).sum();
-    // The inputs of o and down are most of a layer.
-    let pruned = match run.pruned_inputs {
-        PrunedInputs::Kept => 1.0,
-        PrunedInputs::ComputedTwice => 1.7,
-    };
-    let streams = if needs.dense_stream { 1.0 + pruned } else { pruned };
-    let gradients = if needs.gradients { GRADIENT_PASSES } else { 0.0 };
-    let gradient_tokens = tokens.min(GRADIENT_TOKENS) as f64;
-    let passes = tokens as f64 * streams + gradient_tokens * gradients;
-    let mut seconds = layers * passes * seconds_per_token(run, &compute.coarse())?;
-    let sample = Sample::new(config.hidden.min(SAMPLE_WIDTH));
-    let sums = sample.sums(&compute);
-    let rates = sample.solver(&compute, run.recipe.method.criterion());
-    for stage in config.stages() {
+/// What a second of a run's work says about all of it.
+pub(crate) struct Measured {
+    /// Seconds of a token in a layer.
+    token: f64,
+    sums: Sums,
+    rates: Rates,
+}
+
+impl Measured {
+    /// Measures.
+    ///
+    /// # Errors
+    /// `Model` for a layer that cannot be read; `Checkpoint` if the run is cancelled.
+    pub fn of(run: &CalibratedRun<'_>) -> Result<Measured> {
+        let compute =
+            compute(run.threads, run.recipe.arithmetic)?.stopping_when(run.cancel.asked());
+        let token = seconds_per_token(run, &compute.coarse())?;
+        let sample = Sample::new(run.decoder.config().hidden.min(SAMPLE_WIDTH));
+        let sums = sample.sums(&compute);
+        let rates = sample.solver(&compute, run.recipe.method.criterion());
+        run.cancel.check()?;
+        Ok(Measured { token, sums, rates })
+    }
+
+    /// Time of the whole run.
+    pub fn whole(&self, run: &CalibratedRun<'_>) -> Duration {
+        let dense_stream = run.recipe.needs().dense_stream;
+        let config = run.decoder.config();
+        let layers = config.layers() as f64;
+        let tokens: usize = run.windows.iter().map(Vec::len).sum();
+        // The inputs of o and down are most of a layer.
+        let pruned = match run.pruned_inputs {
+            PrunedInputs::Kept => 1.0,
+            PrunedInputs::ComputedTwice => 1.7,
+        };
+        let streams = if dense_stream { 1.0 + pruned } else { pruned };
+        let mut seconds = layers * self.pass(tokens as f64 * streams);
+        if run.recipe.needs().gradients {
+            seconds += self.gradients(config.layers(), tokens);
+        }
+        for stage in config.stages() {
+            seconds +=
+                layers * (self.sums(&stage, dense_stream, tokens) + self.inverse(stage.inputs()));
+        }
+        for (_, view) in run.plan.matrices() {
+            seconds += self.solution(view.rows as f64, view.cols as f64);
+        }
+        Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
+    }
+
+    /// Seconds that tokens take through a layer.
+    pub fn pass(&self, tokens: f64) -> f64 {
+        tokens * self.token
+    }
+
+    /// Seconds of the pass over gradients.
+    pub fn gradients(&self, layers: usize, tokens: usize) -> f64 {
+        GRADIENT_PASSES * layers as f64 * self.pass(tokens.min(GRADIENT_TOKENS) as f64)
+    }
+
+    /// Seconds of the sums over tokens at a stage.
+    pub fn sums(&self, stage: &StageShape, dense_stream: bool, tokens: usize) -> f64 {
         let inputs = stage.inputs() as f64;
         // What the sums of the dense stream have for each input.
-        let others = match needs.dense_stream {
+        let others = match dense_stream {
             true if stage.kind.adds_to_stream() => stage.maps[0].outputs as f64,
             true => inputs,
             false => 0.0,
         };
-        let sums = inputs * (inputs * sums.gram + others * sums.cross);
-        seconds += layers * (tokens as f64 * sums + rates.inverse * inputs.powi(3));
+        tokens as f64 * inputs * (inputs * self.sums.gram + others * self.sums.cross)
     }
-    for (_, view) in run.plan.matrices() {
-        let (rows, cols) = (view.rows as f64, view.cols as f64);
-        seconds +=
-            rows * cols * (rates.product * cols + rates.weight) + rates.factor * cols.powi(3);
+
+    /// Seconds of what the targets of a stage share.
+    pub fn inverse(&self, inputs: usize) -> f64 {
+        self.rates.inverse * (inputs as f64).powi(3)
     }
-    run.cancel.check()?;
-    Ok(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
+
+    /// Seconds of the solution of a target.
+    pub fn solution(&self, rows: f64, cols: f64) -> f64 {
+        let Rates { weight, product, factor, .. } = self.rates;
+        rows * cols * (product * cols + weight) + factor * cols.powi(3)
+    }
 }
 
 /// Seconds that one token takes through the first layer.

@@ -3,5 +3,5 @@
 mod activations;
 mod weights;
 
-pub(crate) use activations::{CalibratedRun, of_activations};
+pub(crate) use activations::{CalibratedRun, Measured};
 pub(crate) use weights::of_weights;

@@ -14,9 +14,9 @@ use std::time::Duration;
 use physarium_checkpoint::journal::Totals;
 use physarium_checkpoint::manifest::{self, FileEntry, LeftOut};
 use physarium_checkpoint::{
-    Amount, Arithmetic, Checkpoint, Disposition, Dtype, Found, Inputs, Orientation, PlannedTensor,
-    Purpose, Recipe, SOLVED_DIR, Scope, Shard, ShardInputs, Sidecar, Staging, StagingRequest,
-    TargetPlan, config_json,
+    Amount, Arithmetic, Checkpoint, Disposition, Dtype, Found as FoundOutput, Inputs, LinkPolicy,
+    Orientation, PlannedTensor, Purpose, Recipe, SOLVED_DIR, Scope, Shard, ShardInputs, Sidecar,
+    Staging, StagingRequest, TargetPlan, config_json,
 };
 use physarium_model::{Decoder, Residency, release_memory};
 
@@ -24,11 +24,11 @@ use crate::calibration::{self, CalibrationText};
 use crate::cancel::Cancel;
 use crate::card::Card;
 use crate::engine::{
-    DeadInputs, Engine, Footprint, MemoryPlan, Preparation, ShardRun, SolvedWeights, Solving,
-    check_recipe,
+    DeadInputs, Engine, Footprint, Found, MemoryPlan, ModelCuts, ModelSearch, Preparation,
+    ShardRun, SolvedWeights, Solving, check_recipe,
 };
 use crate::error::{Error, Result};
-use crate::estimate::{self, CalibratedRun};
+use crate::estimate::{self, CalibratedRun, Measured};
 use crate::memory_limit::Allowed;
 use crate::progress::{Event, Kept, Progress};
 use crate::recipe::arithmetic::{self, with_arithmetic};
@@ -55,8 +55,9 @@ pub struct Surgery {
     pub memory: MemoryPlan,
     /// What the user should know about the decoder of an activation-aware method, once it is calibrated.
     pub notes: Vec<String>,
-    allowed: Allowed,
-    strictness: Strictness,
+    pub(crate) allowed: Allowed,
+    pub(crate) strictness: Strictness,
+    pub(crate) links: LinkPolicy,
     /// Windows of calibration tokens, for an activation-aware method.
     windows: Option<Vec<Vec<u32>>>,
 }
@@ -103,6 +104,7 @@ impl Surgery {
             notes: Vec::new(),
             allowed,
             strictness,
+            links: options.links,
             windows,
         })
     }
@@ -142,22 +144,56 @@ impl Surgery {
             Some(windows) => windows,
             None => text.windows(decoder.files(), &calibration)?,
         };
+        self.with_windows(&decoder, windows)
+    }
+
+    /// Supplies the windows of the calibration text.
+    ///
+    /// # Errors
+    /// `NoMemory` if the run needs more than its options allow; `Model` for faults in the weights' headers.
+    pub(crate) fn with_windows(&mut self, decoder: &Decoder, windows: Vec<Vec<u32>>) -> Result<()> {
         // What tokenizing has freed is used again, so that it does not count.
         release_memory();
+        let footprint = self.footprint(decoder, &windows)?;
+        let memory = self.memory.with(&footprint, self.allowed);
+        memory.check(self.allowed)?;
+        self.memory = memory;
+        self.windows = Some(windows);
+        self.notes = decoder.notes().iter().map(ToString::to_string).collect();
+        Ok(())
+    }
+
+    /// Takes the windows of a calibration text as they are.
+    pub(crate) fn take_windows(&mut self, windows: Vec<Vec<u32>>) {
+        self.windows = Some(windows);
+    }
+
+    /// Fails if this many resident bytes are more than the run's options allow.
+    ///
+    /// # Errors
+    /// `NoMemory`.
+    pub(crate) fn check_memory(&self, resident_bytes: u64) -> Result<()> {
+        MemoryPlan { resident_bytes, ..self.memory }.check(self.allowed)
+    }
+
+    /// What an activation-aware method needs of memory.
+    ///
+    /// # Errors
+    /// `Model` for faults in the weights' headers.
+    pub(crate) fn footprint<'a>(
+        &'a self,
+        decoder: &'a Decoder,
+        windows: &'a [Vec<u32>],
+    ) -> Result<Footprint<'a>> {
         let dtype = decoder.dtype()?;
-        let footprint = Footprint {
+        Ok(Footprint {
             config: decoder.config(),
-            windows: &windows,
+            windows,
             recipe: &self.recipe,
             threads: self.memory.threads,
             element_bytes: dtype.bits() / 8,
             on_tiles: dtype == Dtype::BF16 && self.recipe.arithmetic == Some(Arithmetic::Bf16x2),
-        };
-        self.memory = self.memory.with(&footprint, self.allowed);
-        self.memory.check(self.allowed)?;
-        self.windows = Some(windows);
-        self.notes = decoder.notes().iter().map(ToString::to_string).collect();
-        Ok(())
+        })
     }
 
     /// Most resident bytes that the run's options allow; `None` for no limit.
@@ -186,8 +222,8 @@ impl Surgery {
     ///
     /// # Errors
     /// `Checkpoint` for a place that it would refuse.
-    pub fn look_at_output(&self, output: Output<'_>) -> Result<Found> {
-        Ok(Found::for_run(output.dir, self.checkpoint.dir(), output.overwrite)?)
+    pub fn look_at_output(&self, output: Output<'_>) -> Result<FoundOutput> {
+        Ok(FoundOutput::for_run(output.dir, self.checkpoint.dir(), output.overwrite)?)
     }
 
     /// How long the run would take, from about a second of its work. `None` for a magnitude method with a sparsity of
@@ -198,40 +234,68 @@ impl Surgery {
     /// calibration text; `Interrupted` when `cancel` is raised.
     pub fn estimate(&self, cancel: &Cancel) -> Result<Option<Duration>> {
         if self.recipe.needs().calibration.is_some() {
-            let run = CalibratedRun {
-                decoder: &Decoder::open(self.checkpoint.dir(), Residency::Streamed)?,
-                plan: &self.plan,
-                recipe: &self.recipe,
-                windows: self.windows()?,
-                threads: self.memory.threads,
-                pruned_inputs: self.memory.pruned_inputs,
-                cancel,
-            };
-            return Ok(Some(estimate::of_activations(&run)?));
+            let decoder = Decoder::open(self.checkpoint.dir(), Residency::Streamed)?;
+            let run = self.calibrated_run(&decoder, cancel)?;
+            return Ok(Some(Measured::of(&run)?.whole(&run)));
         }
         if self.is_over_model() {
             return Ok(None);
         }
-        let engine = Engine::prepare(self.preparation(None), cancel)?;
+        let engine = Engine::prepare(self.preparation(Found::Nothing), cancel)?;
         let shards = self.checkpoint.shards();
         let bytes = shards.iter().map(Shard::size_bytes).sum();
         let targets = self.plan.targets().map(|target| (&shards[target.shard], target));
         Ok(Some(estimate::of_weights(&engine, targets, bytes, self.memory.threads)?))
     }
 
-    /// Whether one threshold over all targets decides what is pruned.
-    fn is_over_model(&self) -> bool {
-        matches!(self.recipe.method.amount(), Amount::Sparsity { scope: Scope::Model, .. })
-    }
-
-    fn preparation(&self, solved: Option<SolvedWeights>) -> Preparation<'_> {
-        Preparation {
-            checkpoint: &self.checkpoint,
+    /// The run of an activation-aware method, to be estimated.
+    ///
+    /// # Errors
+    /// `Usage` without a calibration text.
+    pub(crate) fn calibrated_run<'a>(
+        &'a self,
+        decoder: &'a Decoder,
+        cancel: &'a Cancel,
+    ) -> Result<CalibratedRun<'a>> {
+        Ok(CalibratedRun {
+            decoder,
             plan: &self.plan,
             recipe: &self.recipe,
+            windows: self.windows()?,
+            threads: self.memory.threads,
+            pruned_inputs: self.memory.pruned_inputs,
+            cancel,
+        })
+    }
+
+    /// Whether one threshold over all targets decides what is pruned.
+    pub(crate) fn is_over_model(&self) -> bool {
+        self.recipe.needs().calibration.is_none()
+            && matches!(self.recipe.method.amount(), Amount::Sparsity { scope: Scope::Model, .. })
+    }
+
+    pub(crate) fn preparation(&self, found: Found) -> Preparation<'_> {
+        Preparation {
+            checkpoint: &self.checkpoint,
+            recipe: &self.recipe,
             memory: self.memory,
-            solved,
+            found,
         }
+    }
+
+    /// The cuts of one threshold over the model.
+    ///
+    /// # Errors
+    /// `Checkpoint` for targets that cannot be read.
+    ///
+    /// # Panics
+    /// If the recipe has none.
+    pub(crate) fn model_cuts(&self, cancel: &Cancel) -> Result<ModelCuts> {
+        let Amount::Sparsity { sparsity, .. } = self.recipe.method.amount() else {
+            panic!("a threshold over the model is by sparsity");
+        };
+        let (checkpoint, plan, threads) = (&self.checkpoint, &self.plan, self.memory.workers);
+        ModelSearch { checkpoint, plan, threads, cancel }.cuts(sparsity)
     }
 
     /// Prunes into `output.dir`, which appears only once complete.
@@ -297,11 +361,15 @@ impl Surgery {
         if first == shards.len() {
             return Ok(records);
         }
-        let solved = self.solve(staging, cancel, progress)?;
-        if self.is_over_model() && solved.is_none() {
+        let found = if self.recipe.needs().calibration.is_some() {
+            Found::Solved(self.solve(staging, cancel, progress)?)
+        } else if self.is_over_model() {
             progress.event(Event::Step("finding the model-wide threshold"));
-        }
-        let engine = Engine::prepare(self.preparation(solved), cancel)?;
+            Found::Cuts(self.model_cuts(cancel)?)
+        } else {
+            Found::Nothing
+        };
+        let engine = Engine::prepare(self.preparation(found), cancel)?;
         let bytes = shards[first..].iter().map(Shard::size_bytes).sum();
         let tensors = shards[first..].iter().map(|shard| shard.tensors.len() as u64).sum();
         progress.event(Event::Started { task: "prune", bytes, tensors });
@@ -312,16 +380,13 @@ impl Surgery {
         Ok(records)
     }
 
-    /// Solves all targets if the method is activation-aware.
+    /// Solves all targets with an activation-aware method.
     fn solve(
         &self,
         staging: &Staging,
         cancel: &Cancel,
         progress: &mut dyn Progress,
-    ) -> Result<Option<SolvedWeights>> {
-        if self.recipe.needs().calibration.is_none() {
-            return Ok(None);
-        }
+    ) -> Result<SolvedWeights> {
         let solving = Solving {
             model: self.checkpoint.dir(),
             plan: &self.plan,
@@ -337,12 +402,12 @@ impl Surgery {
                 Strictness::Refuse => DeadInputs::Refuse,
             },
         };
-        Ok(Some(solving.run(cancel, progress)?))
+        solving.run(cancel, progress)
     }
 
     /// What the output depends on beside the recipe and the headers. With activations, and with one threshold for
     /// the model, each shard of the output depends on all of the input.
-    fn inputs(&self) -> Inputs<'_> {
+    pub(crate) fn inputs(&self) -> Inputs<'_> {
         let calibrated = self.recipe.needs().calibration.is_some();
         Inputs {
             files: if calibrated { &TOKENIZER_FILES } else { &[] },
@@ -358,13 +423,13 @@ impl Surgery {
     ///
     /// # Errors
     /// `Usage` if there was none.
-    fn windows(&self) -> Result<&[Vec<u32>]> {
+    pub(crate) fn windows(&self) -> Result<&[Vec<u32>]> {
         let missing = || Error::Usage("this method needs a calibration text".to_owned());
         self.windows.as_deref().ok_or_else(missing)
     }
 
     /// The plan's tensors of one shard; consecutive, as the plan is in file order.
-    fn tensors_of(&self, shard: usize) -> &[PlannedTensor] {
+    pub(crate) fn tensors_of(&self, shard: usize) -> &[PlannedTensor] {
         let tensors = &self.plan.tensors;
         let begin = tensors.partition_point(|tensor| tensor.shard < shard);
         let end = tensors.partition_point(|tensor| tensor.shard <= shard);
@@ -372,7 +437,12 @@ impl Surgery {
     }
 
     /// Copies the other files, writes the card and the manifest, and makes the output appear.
-    fn publish(&self, staging: Staging, records: &Records, cancel: &Cancel) -> Result<Summary> {
+    pub(crate) fn publish(
+        &self,
+        staging: Staging,
+        records: &Records,
+        cancel: &Cancel,
+    ) -> Result<Summary> {
         // Before files are copied: the input may have a directory of the same name.
         staging.remove_solved()?;
         let mut other_files = OtherFiles::default();
@@ -415,7 +485,7 @@ impl Surgery {
 }
 
 /// What stopped a run, with the directory that a cancelled one leaves.
-fn resumable(e: Error, staging: &Path) -> Error {
+pub(crate) fn resumable(e: Error, staging: &Path) -> Error {
     match e {
         Error::Checkpoint(physarium_checkpoint::Error::Interrupted) => {
             Error::Interrupted { staging: staging.to_owned() }

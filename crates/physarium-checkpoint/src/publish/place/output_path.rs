@@ -113,6 +113,11 @@ impl OutputPath {
         self.parent.join(format!(".{}.physarium-partial", self.name))
     }
 
+    /// Where units of work leave their results.
+    pub fn units(&self) -> PathBuf {
+        self.parent.join(format!(".{}.physarium-units", self.name))
+    }
+
     /// Where it is unpacked: another path than [`staging`](Self::staging), where a run that can be resumed may be.
     pub fn unpacking(&self) -> PathBuf {
         self.parent.join(format!(".{}.physarium-unpacking", self.name))

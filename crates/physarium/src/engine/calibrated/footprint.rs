@@ -7,7 +7,7 @@ A test compares the sum with the peak of runs; benchmarks/README.md does so for 
 */
 
 use physarium_checkpoint::{Criterion, Recipe};
-use physarium_model::{BATCH_TOKENS, Config, MapShape, PrunedInputs, StageShape};
+use physarium_model::{BATCH_TOKENS, Config, MapShape, PrunedInputs, StageShape, window_groups};
 
 use super::gradient_windows;
 use crate::memory_limit::Streams;
@@ -75,12 +75,41 @@ impl Footprint<'_> {
     pub fn bytes(&self, streams: Streams, pruned_inputs: PrunedInputs) -> u64 {
         let needs = self.recipe.needs();
         let gradients = if needs.gradients { self.gradients(streams) } else { 0 };
-        let arrays = gradients.max(self.solving(streams, pruned_inputs));
+        self.whole(gradients.max(self.solving(streams, pruned_inputs)))
+    }
+
+    /// Most resident bytes of a process with these arrays.
+    fn whole(&self, arrays: u64) -> u64 {
         // What the allocator keeps between arrays that are freed: up to one part in six, measured (benchmarks/README.md).
         let kept = arrays / 6;
         let before = peak::resident_bytes().unwrap_or(0);
         let most = before + arrays + kept + REST + self.threads() * PER_THREAD;
         most.max(peak::peak_resident_bytes().unwrap_or(0))
+    }
+
+    /// The same of a unit of work that measures gradients.
+    pub fn budget_unit(&self) -> u64 {
+        self.whole(self.gradients(Streams::Memory(0)))
+    }
+
+    /// The same of a unit of work that carries these windows to a stage, and sums their statistics there.
+    pub fn statistics_unit(&self, stage: &StageShape) -> u64 {
+        let (shown, summing, sums) = self.summing(stage);
+        // The sums, and the half of them that is written.
+        let sums = sums + sums / 2;
+        let split = self.concurrent() * (self.buffers() + self.split(self.widest()));
+        self.whole(2 * self.walked() + 2 * self.layer() + sums + shown + summing + split)
+    }
+
+    /// The same of a unit of work that solves a target of a stage from the sums of all groups.
+    pub fn solve_unit(&self, stage: &StageShape, map: &MapShape) -> u64 {
+        let (_, _, sums) = self.summing(stage);
+        let inverse = match self.inverses() {
+            0 => 0,
+            _ => self.making_network(stage.inputs() as u64),
+        };
+        let reading = sums + sums / 2;
+        self.whole(self.layer() + sums + reading.max(self.solution(map)).max(inverse))
     }
 
     /// The pass over gradients (`physarium_model::GradientPass`).
@@ -131,33 +160,18 @@ impl Footprint<'_> {
             false => self.split(self.widest()),
         } + (concurrent - 1) * self.split(self.widest());
         let stages = self.config.stages();
-        let stage = |stage| self.stage(stage, self.both(), pruned_inputs);
+        let stage = |stage| self.stage(stage, pruned_inputs);
         let stage = stages.iter().map(stage).max().unwrap_or(0);
         residual + concurrent * self.buffers() + split + stage
     }
 
     /// Most that a stage has: while statistics are summed, while a target is solved, or while its outputs are added.
-    fn stage(&self, stage: &StageShape, streams: u64, pruned_inputs: PrunedInputs) -> u64 {
+    fn stage(&self, stage: &StageShape, pruned_inputs: PrunedInputs) -> u64 {
         let inputs = stage.inputs() as u64;
-        let adds = stage.kind.adds_to_stream();
-        let outputs = if adds { stage.maps[0].outputs as u64 } else { 0 };
-        let of_dense = match streams {
-            1 => 0,
-            _ if adds => outputs,
-            _ => inputs,
-        };
-        let sums = (inputs + of_dense) * inputs * F32;
+        let (shown, summing, sums) = self.summing(stage);
         let kept = match pruned_inputs {
-            PrunedInputs::Kept if adds => self.tokens() * inputs * F32,
+            PrunedInputs::Kept if stage.kind.adds_to_stream() => self.tokens() * inputs * F32,
             PrunedInputs::Kept | PrunedInputs::ComputedTwice => 0,
-        };
-        let shown = self.batch() * (streams * inputs + outputs) * F32;
-        // Tiles of activations, of both factors, and those transposed by each thread (`kernels/products/on_tiles/gram.rs`).
-        let packed = BF16 * self.batch().min(GRAM_TOKENS).next_multiple_of(TILE);
-        let summing = match (self.on_tiles, streams) {
-            (false, _) => 0,
-            (true, 1) => packed * (inputs + self.threads() * ROWS),
-            (true, _) => packed * (inputs + inputs.max(of_dense) + self.threads() * ROWS),
         };
         let solving = stage.maps.iter().map(|map| self.solution(map)).max().unwrap_or(0);
         let solving = match self.inverses() {
@@ -169,7 +183,30 @@ impl Footprint<'_> {
             stage.maps.iter().map(|map| self.weights(map.outputs as u64, map.inputs as u64)).sum();
         let is_last = self.config.stages().last().is_some_and(|last| last.kind == stage.kind);
         let layers = if is_last { self.layer() + solved } else { 2 * self.layer() };
-        layers + kept + sums + (shown + summing).max(solving)
+        // Beside the sums of a group, those of the groups before it.
+        let before = if self.groups() > 1 { sums } else { 0 };
+        layers + kept + sums + (before + shown + summing).max(solving)
+    }
+
+    /// What the sums of a stage need: activations of a batch, what they are packed into, and the sums.
+    fn summing(&self, stage: &StageShape) -> (u64, u64, u64) {
+        let (streams, inputs) = (self.both(), stage.inputs() as u64);
+        let adds = stage.kind.adds_to_stream();
+        let outputs = if adds { stage.maps[0].outputs as u64 } else { 0 };
+        let of_dense = match streams {
+            1 => 0,
+            _ if adds => outputs,
+            _ => inputs,
+        };
+        let shown = self.batch() * (streams * inputs + outputs) * F32;
+        // Tiles of activations, of both factors, and those transposed by each thread (`kernels/products/on_tiles/gram.rs`).
+        let packed = BF16 * self.batch().min(GRAM_TOKENS).next_multiple_of(TILE);
+        let summing = match (self.on_tiles, streams) {
+            (false, _) => 0,
+            (true, 1) => packed * (inputs + self.threads() * ROWS),
+            (true, _) => packed * (inputs + inputs.max(of_dense) + self.threads() * ROWS),
+        };
+        (shown, summing, (inputs + of_dense) * inputs * F32)
     }
 
     /// A matrix `[inputs, inputs]` with which rows are multiplied: float32, or two terms (`kernels/products/symmetric.rs`).
@@ -275,6 +312,12 @@ impl Footprint<'_> {
     /// Most tokens of a batch of windows.
     fn batch(&self) -> u64 {
         self.window().max(self.tokens().min(BATCH_TOKENS as u64))
+    }
+
+    /// Groups of windows whose sums are added.
+    fn groups(&self) -> usize {
+        let windows: Vec<&[u32]> = self.windows.iter().map(Vec::as_slice).collect();
+        window_groups(&windows).len()
     }
 
     /// Windows that are computed in parallel.

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::recipe::effort::parameters;
 
 /// The statistics of a stage, prepared for a method. The only place that distinguishes the activation-aware methods.
-pub(super) struct StageSolver<'a> {
+pub(crate) struct StageSolver<'a> {
     compute: &'a Compute,
     prepared: Prepared,
 }
@@ -26,12 +26,12 @@ enum Prepared {
 }
 
 /// One target of the stage.
-pub(super) struct Wanted<'a> {
+pub(crate) struct Wanted<'a> {
     pub target: &'a PlannedTensor,
     pub weights: &'a Dense,
     pub keep: Keep,
     /// How much predictions depend on each output, for methods that use it.
-    pub output_costs: Option<Vec<f32>>,
+    pub output_costs: Option<&'a [f32]>,
 }
 
 impl<'a> StageSolver<'a> {
@@ -76,7 +76,7 @@ impl<'a> StageSolver<'a> {
         if wide.iter().any(|weight| !weight.is_finite()) {
             return Err(unsolvable(target, "expected finite weights, found NaN or infinite ones"));
         }
-        let solution = self.solution(&wide, keep, output_costs.as_deref());
+        let solution = self.solution(&wide, keep, output_costs);
         let solution = solution.map_err(|why| unsolved(target, why))?;
         let weights =
             narrow(&solution.weights, weights).map_err(|found| unsolvable(target, &found))?;

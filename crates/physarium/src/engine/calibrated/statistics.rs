@@ -3,18 +3,21 @@
 use physarium_flow::activation::Inputs;
 use physarium_model::{Compute, Gram, Shown, add_cross};
 
-/// Sums over the inputs of a stage's maps.
+/// Sums that one task merges.
+const MERGED: usize = 1 << 16;
+
+/// Sums over the inputs of a stage's maps, of a group of windows.
 #[derive(Default)]
-pub(super) struct StageSums {
-    tokens: usize,
+pub(crate) struct GroupSums {
+    pub tokens: usize,
     /// XᵀX `[inputs, inputs]` of the pruned stream; absent before the first window.
-    gram: Option<Gram>,
-    dense: DenseMeans,
+    pub gram: Option<Gram>,
+    pub dense: DenseMeans,
 }
 
 /// What the dense model says about the outputs that the maps are to have: sums over tokens, then means.
 #[derive(Default)]
-pub(super) enum DenseMeans {
+pub(crate) enum DenseMeans {
     /// Nothing: the method does not use the dense stream.
     #[default]
     Unused,
@@ -25,8 +28,12 @@ pub(super) enum DenseMeans {
     Outputs(Vec<f32>),
 }
 
+/// Sums over the inputs of a stage's maps, of the groups of windows so far. They are added in the order of the groups.
+#[derive(Default)]
+pub(crate) struct StageSums(Option<GroupSums>);
+
 /// Means over the tokens at a stage.
-pub(super) struct Statistics {
+pub(crate) struct Statistics {
     /// Number of inputs.
     width: usize,
     /// XᵀX ÷ tokens `[inputs, inputs]`; empty if there are no sums.
@@ -34,7 +41,7 @@ pub(super) struct Statistics {
     pub dense: DenseMeans,
 }
 
-impl StageSums {
+impl GroupSums {
     /// Adds the inputs of some windows to maps of `width` inputs.
     pub fn add(&mut self, compute: &Compute, width: usize, shown: Shown<'_>) {
         let Shown { pruned, dense, .. } = shown;
@@ -58,14 +65,48 @@ impl StageSums {
         add_cross(compute, [rows, pruned], tokens, sums);
     }
 
+    /// Adds the sums of the group that follows.
+    fn merge(&mut self, compute: &Compute, next: GroupSums) {
+        self.tokens += next.tokens;
+        match (&mut self.gram, next.gram) {
+            (Some(gram), Some(next)) => gram.merge(compute, &next),
+            (gram @ None, next) => *gram = next,
+            (Some(_), None) => {}
+        }
+        match (&mut self.dense, next.dense) {
+            (DenseMeans::Inputs(sums), DenseMeans::Inputs(next))
+            | (DenseMeans::Outputs(sums), DenseMeans::Outputs(next)) => {
+                assert_eq!(sums.len(), next.len(), "sums of one stage");
+                compute.each_chunk(sums, MERGED, |chunk, sums| {
+                    let next = &next[chunk * MERGED..][..sums.len()];
+                    sums.iter_mut().zip(next).for_each(|(sum, next)| *sum += next);
+                });
+            }
+            (dense @ DenseMeans::Unused, next) => *dense = next,
+            (_, DenseMeans::Unused) => {}
+            _ => unreachable!("a stage has outputs for all windows or for none"),
+        }
+    }
+}
+
+impl StageSums {
+    /// Adds the sums of the next group.
+    pub fn add(&mut self, compute: &Compute, group: GroupSums) {
+        match &mut self.0 {
+            Some(sums) => sums.merge(compute, group),
+            none => *none = Some(group),
+        }
+    }
+
     /// The means over all tokens.
-    pub fn mean(mut self, compute: &Compute) -> Statistics {
-        let part = 1.0 / self.tokens.max(1) as f32;
-        if let DenseMeans::Inputs(sums) | DenseMeans::Outputs(sums) = &mut self.dense {
+    pub fn mean(self, compute: &Compute) -> Statistics {
+        let GroupSums { tokens, gram, mut dense } = self.0.unwrap_or_default();
+        let part = 1.0 / tokens.max(1) as f32;
+        if let DenseMeans::Inputs(sums) | DenseMeans::Outputs(sums) = &mut dense {
             sums.iter_mut().for_each(|sum| *sum *= part);
         }
-        let gram = self.gram.map_or_else(Vec::new, |gram| gram.finish(compute, part));
-        Statistics { width: gram.len().isqrt(), gram, dense: self.dense }
+        let gram = gram.map_or_else(Vec::new, |gram| gram.finish(compute, part));
+        Statistics { width: gram.len().isqrt(), gram, dense }
     }
 }
 

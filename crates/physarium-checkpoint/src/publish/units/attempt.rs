@@ -1,0 +1,130 @@
+//! An attempt at a unit of work.
+
+use std::fs;
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::record::{self, UnitRecord};
+use super::{is_taken, sync_both};
+use crate::error::{Error, Result};
+use crate::open::source::Source;
+use crate::publish::durable::{create_new, sync_dir};
+use crate::publish::part_file::PartFile;
+use crate::records::manifest::FileEntry;
+
+/// A directory in which a unit is worked on. Dropping it removes it.
+#[derive(Debug)]
+pub struct Attempt {
+    dir: PathBuf,
+    /// Where it appears.
+    done: PathBuf,
+}
+
+/// Whose result a unit has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Published {
+    /// That of this attempt.
+    First,
+    /// That of another attempt, with the same digests.
+    Duplicate,
+}
+
+impl Attempt {
+    pub(super) fn begin(attempts: &Path, unit: &str, done: PathBuf) -> Result<Attempt> {
+        Ok(Attempt { dir: create_new_dir(&attempts.join(unit))?, done })
+    }
+
+    /// Where a file of the unit is written.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// Creates the file of a shard of exactly `size_bytes`.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn create_shard(&self, name: &str, size_bytes: u64) -> Result<PartFile> {
+        PartFile::create(&self.dir, name, size_bytes)
+    }
+
+    /// A file that was written to [`Attempt::path`], made durable, with its digest.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn entry(&self, name: &str) -> Result<FileEntry> {
+        let path = self.path(name);
+        let file = fs::File::open(&path).map_err(|e| Error::io(&path, "open", e))?;
+        file.sync_all().map_err(|e| Error::io(&path, "sync", e))?;
+        let file = Source::open(&path)?;
+        let sha256 = file.sha256::<Error>(&mut |_| Ok(()))?;
+        Ok(FileEntry { path: name.to_owned(), size_bytes: file.len(), sha256 })
+    }
+
+    /// Makes the unit's directory durable, and lets it appear unless another attempt was first.
+    ///
+    /// # Errors
+    /// `Record` if another attempt was first and its result is another one; `Io`.
+    pub fn publish(self, record: &UnitRecord) -> Result<Published> {
+        let path = self.path(record::FILE_NAME);
+        let mut file = create_new(&path)?;
+        file.write_all(record.encode().as_bytes()).map_err(|e| Error::io(&path, "write", e))?;
+        file.sync_all().map_err(|e| Error::io(&path, "sync", e))?;
+        sync_dir(&self.dir)?;
+        match fs::rename(&self.dir, &self.done) {
+            Ok(()) => {
+                sync_both(self.done.parent().expect("a directory of units"))?;
+                Ok(Published::First)
+            }
+            Err(e) if is_taken(&e) => self.compare(record).map(|()| Published::Duplicate),
+            Err(e) => Err(Error::io(&self.done, "publish the unit", e)),
+        }
+    }
+
+    /// Fails unless the attempt that was first has the same result.
+    fn compare(&self, ours: &UnitRecord) -> Result<()> {
+        let theirs = UnitRecord::read(&self.done)?;
+        if theirs.as_ref().is_some_and(|theirs| theirs.is_same_result(ours)) {
+            return Ok(());
+        }
+        let digests = |record: Option<&UnitRecord>| match record {
+            None => "no record".to_owned(),
+            Some(record) => {
+                let files =
+                    record.files.iter().map(|file| format!("{} {}", file.path, file.sha256));
+                format!("{} (made on {})", files.collect::<Vec<_>>().join(", "), record.took.host)
+            }
+        };
+        Err(Error::Record {
+            path: self.done.clone(),
+            what: "two attempts at a unit of work have different results".to_owned(),
+            expected: digests(Some(ours)),
+            found: digests(theirs.as_ref()),
+        })
+    }
+}
+
+/// Creates a directory of a new name that begins with that of `path`.
+pub(super) fn create_new_dir(path: &Path) -> Result<PathBuf> {
+    let mut name = path.as_os_str().to_owned();
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    name.push(format!(".{}-", std::process::id()));
+    for number in since.as_nanos().. {
+        let mut dir = name.clone();
+        dir.push(format!("{number:x}"));
+        // Processes of any host: `mkdir` takes a name once.
+        match fs::create_dir(&dir) {
+            Ok(()) => return Ok(dir.into()),
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(Error::io(Path::new(&dir), "create the directory", e)),
+        }
+    }
+    unreachable!("a name is free")
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        // Best effort: what is left is removed with all units. Once published, it is not there any more.
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}

@@ -1,0 +1,146 @@
+/*!
+The results of units of work, shared by several hosts on one file system.
+
+A directory `.OUT.physarium-units` beside the output holds, for each unit that is done, a directory `done/UNIT` with its
+files and a record. A unit is worked on in `attempts/`, under a name of its own, and appears as a whole by one `rename`
+of its directory, which fails if another attempt was first. So any number of hosts may run the same unit, and only
+atomic rename is needed: no locks, no inodes, no flags.
+*/
+
+mod attempt;
+mod record;
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+pub use attempt::{Attempt, Published};
+pub use record::{Stopwatch, Took, UnitRecord};
+
+use super::durable::{remove_file_if_exists, sync_dir};
+use super::place::output_path::OutputPath;
+use super::place::working;
+use crate::error::{Error, Result};
+use crate::open::source::Source;
+use crate::open::unfinished::is_unfinished;
+use crate::records::manifest::FileEntry;
+
+/// Units that are done, and attempts.
+const DONE: &str = "done";
+const ATTEMPTS: &str = "attempts";
+
+/// The directory of the units of one output.
+#[derive(Debug, Clone)]
+pub struct UnitsDir {
+    dir: PathBuf,
+}
+
+impl UnitsDir {
+    /// The directory beside the output `out` of the checkpoint in `input`. Nothing is created.
+    ///
+    /// # Errors
+    /// `Output` for a path that no run would write to, or something else of the directory's name; `Io`.
+    pub fn beside(out: &Path, input: &Path) -> Result<UnitsDir> {
+        let dir = OutputPath::check(out, input)?.units();
+        working::refuse_foreign(&dir)?;
+        Ok(UnitsDir { dir })
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The record of a unit that is done; `None` if it is not.
+    ///
+    /// # Errors
+    /// `Record` for one that physarium did not write; `Io`.
+    pub fn record(&self, unit: &str) -> Result<Option<UnitRecord>> {
+        UnitRecord::read(&self.done(unit))
+    }
+
+    /// A file of a unit that is done.
+    pub fn file(&self, unit: &str, name: &str) -> PathBuf {
+        self.done(unit).join(name)
+    }
+
+    /// A file of a unit that is done, proven by the digest in its record.
+    ///
+    /// # Errors
+    /// `Record` if the unit is not done, has no such file, or has another one than its record says; `Io`.
+    pub fn proven(&self, unit: &str, name: &str) -> Result<Source> {
+        let path = self.file(unit, name);
+        let fault = |expected: String, found: String| {
+            let what = "file of a unit of work".to_owned();
+            Error::Record { path: path.clone(), what, expected, found }
+        };
+        let record = self.record(unit)?;
+        let entry: Option<FileEntry> =
+            record.and_then(|record| record.files.into_iter().find(|file| file.path == name));
+        let Some(entry) = entry else {
+            return Err(fault("one that the unit's record names".to_owned(), "none".to_owned()));
+        };
+        let file = Source::open(&path)?;
+        let found = file.sha256::<Error>(&mut |_| Ok(()))?;
+        if found != entry.sha256 {
+            return Err(fault(format!("SHA-256 {}", entry.sha256), found.to_string()));
+        }
+        Ok(file)
+    }
+
+    /// Begins an attempt at a unit.
+    ///
+    /// # Errors
+    /// `Output` for something else of the directory's name; `Io`.
+    pub fn begin(&self, unit: &str) -> Result<Attempt> {
+        if !is_unfinished(&self.dir) {
+            self.create()?;
+        }
+        Attempt::begin(&self.dir.join(ATTEMPTS), unit, self.done(unit))
+    }
+
+    /// Creates the directory unless another process does: with its marker in one step.
+    fn create(&self) -> Result<()> {
+        let new = attempt::create_new_dir(&self.dir)?;
+        for dir in [ATTEMPTS, DONE].map(|name| new.join(name)) {
+            fs::create_dir(&dir).map_err(|e| Error::io(&dir, "create the directory", e))?;
+        }
+        working::mark(&new)?;
+        match fs::rename(&new, &self.dir) {
+            Err(e) if is_taken(&e) => working::remove(&new),
+            Err(e) => Err(Error::io(&self.dir, "create the directory", e)),
+            Ok(()) => self.dir.parent().map_or(Ok(()), sync_dir),
+        }
+    }
+
+    /// Removes a file of a unit that is done and that no unit needs any more. It need not exist.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn remove_file(&self, unit: &str, name: &str) -> Result<()> {
+        remove_file_if_exists(&self.file(unit, name))
+    }
+
+    /// Removes everything, once the output is published.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn remove(&self) -> Result<()> {
+        working::remove(&self.dir)
+    }
+
+    fn done(&self, unit: &str) -> PathBuf {
+        self.dir.join(DONE).join(unit)
+    }
+}
+
+/// Whether a directory could not be renamed because another has the name.
+fn is_taken(e: &std::io::Error) -> bool {
+    matches!(e.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists)
+}
+
+/// Makes the names in a directory, and in the one above, durable.
+fn sync_both(dir: &Path) -> Result<()> {
+    sync_dir(dir)?;
+    dir.parent().map_or(Ok(()), sync_dir)
+}

@@ -1,0 +1,66 @@
+//! `physarium finish`: publishes the output of a plan whose units are done.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::Args;
+use physarium::checkpoint::{Overwrite, Resume};
+use physarium::{Output, peak_resident_bytes};
+use serde_json::json;
+
+use super::workplace;
+use crate::arguments::{Display, Format, MemoryArgument, OUTPUT, ThreadsArgument};
+use crate::commands::prune;
+use crate::output::{self, Outcome};
+use crate::{signals, terminal};
+
+/// Publish the output of a plan whose units are done
+///
+/// Every shard is hashed again. The output is byte for byte that of `physarium prune` with the same options. What the units have
+/// left beside it is removed. Run the same command again if it was interrupted.
+#[derive(Args)]
+pub struct Arguments {
+    /// A plan, as `physarium plan` printed it
+    plan: PathBuf,
+    /// Replace an earlier physarium output once the new one is complete
+    #[arg(long, help_heading = OUTPUT)]
+    force: bool,
+    /// Discard an interrupted `prune` or `finish` of the same output instead of resuming it
+    #[arg(long, help_heading = OUTPUT)]
+    restart: bool,
+    #[command(flatten)]
+    threads: ThreadsArgument,
+    #[command(flatten)]
+    memory: MemoryArgument,
+    #[command(flatten)]
+    pub display: Display,
+}
+
+/// Publishes.
+pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
+    let began = Instant::now();
+    let threads = arguments.threads.given();
+    let place = workplace(&arguments.plan, threads, arguments.memory.limit())?;
+    let cancel = signals::cancel_on_signal()?;
+    let mut progress = terminal::progress(arguments.display.style());
+    let out = &place.plan().out;
+    let overwrite = if arguments.force { Overwrite::Replace } else { Overwrite::Refuse };
+    let resume = if arguments.restart { Resume::Restart } else { Resume::Continue };
+    let output = Output { dir: out, overwrite, resume };
+    let summary = place.finish(output, &cancel, &mut *progress)?;
+    drop(progress);
+    let surgery = place.surgery();
+    match arguments.display.format() {
+        Format::Json => {
+            let mut json = prune::summary_json(surgery, &summary, out);
+            json["seconds"] = json!(began.elapsed().as_secs_f64());
+            json["peak_rss_bytes"] = json!(peak_resident_bytes());
+            output::json(&json)?;
+        }
+        Format::Text => {
+            let text = prune::counts(surgery, &summary) + &prune::cost(began.elapsed());
+            output::text(&(text + &prune::summary_text(&summary, &place.plan().model, out)))?;
+        }
+    }
+    Ok(Outcome::True)
+}

@@ -1,0 +1,165 @@
+//! `physarium plan`: a run as a list of units of work.
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use physarium::checkpoint::{LinkPolicy, write_whole};
+use physarium::{Options, Strictness, Surgery, WorkPlan};
+
+use super::{kubernetes, slurm};
+use crate::arguments::{DISPLAY, MemoryArgument, OUTPUT, SELECTION, ThreadsArgument};
+use crate::commands::prune;
+use crate::output::{self, Outcome, counted, size};
+use crate::recipe::RecipeArguments;
+use crate::signals;
+use crate::terminal::{self, Style};
+
+/// Print a run as a list of units of work, for several processes or machines
+///
+/// The plan is JSON: each unit with its id, the units that it needs, and what it is expected to take. `physarium unit PLAN ID`
+/// runs one; `physarium unit PLAN --worker 0/4` runs a quarter of them as they become ready. Any number of
+/// processes on any number of hosts can do so, in any order that the needs allow, and the same unit twice; only a shared file
+/// system is needed. `physarium finish PLAN` then publishes the output, byte for byte that of `physarium prune`.
+///
+/// The paths of the model and of the output in the plan are absolute: they must be the same on every host.
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Arguments {
+    /// Checkpoint directory; never written to
+    model: PathBuf,
+    /// Output directory; what units exchange is in .DIR.physarium-units beside it
+    #[arg(long, value_name = "DIR", help_heading = OUTPUT)]
+    out: PathBuf,
+    #[command(flatten)]
+    recipe: RecipeArguments,
+    /// Fail instead of warning on unprunable targets and on inputs that are zero in calibration
+    #[arg(long, help_heading = SELECTION)]
+    strict: bool,
+    /// Copy files that links out of the checkpoint point to, instead of leaving them out
+    #[arg(long, help_heading = OUTPUT)]
+    follow_links: bool,
+    /// Write the plan to this file instead of stdout
+    #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
+    plan: Option<PathBuf>,
+    /// Also print a job that runs the plan's units and publishes the output
+    #[arg(long, value_enum, requires = "plan", help_heading = OUTPUT)]
+    template: Option<Template>,
+    /// Processes that the job of --template runs at once
+    #[arg(long, value_name = "N", default_value = "4", requires = "template", help_heading = OUTPUT)]
+    workers: NonZeroUsize,
+    #[command(flatten)]
+    threads: ThreadsArgument,
+    #[command(flatten)]
+    memory: MemoryArgument,
+    /// Only errors on stderr: no progress, no notes
+    #[arg(short, long, help_heading = DISPLAY)]
+    quiet: bool,
+}
+
+/// Who runs the units.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Template {
+    /// A script that submits an array of workers, and a job that publishes the output
+    Slurm,
+    /// An Indexed Job of workers, and a Job that publishes the output
+    Kubernetes,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  physarium plan models/llama --out models/half --method wanda --sparsity 0.5 > plan.json
+  physarium plan models/llama --out models/half --method activation-flow --sparsity 0.5 \\
+      --calibration text.txt --plan plan.json --template slurm --workers 8 > job.sh
+  physarium unit plan.json --worker 0/2 & physarium unit plan.json --worker 1/2 & wait
+  physarium finish plan.json";
+
+/// Plans.
+pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
+    let options = Options {
+        threads: arguments.threads.count(),
+        strictness: if arguments.strict { Strictness::Refuse } else { Strictness::Skip },
+        links: if arguments.follow_links { LinkPolicy::Follow } else { LinkPolicy::LeaveOut },
+        memory: arguments.memory.limit(),
+    };
+    let (recipe, text) = arguments.recipe.recipe(&arguments.model)?;
+    let mut surgery = Surgery::plan(&arguments.model, recipe, options)?;
+    if let Some(text) = &text {
+        surgery.calibrate(text)?;
+    }
+    if !arguments.quiet {
+        prune::notes(&surgery);
+        arguments.recipe.note(&surgery.recipe);
+    }
+    let cancel = signals::cancel_on_signal()?;
+    let style = if arguments.quiet { Style::None } else { Style::Auto };
+    let mut progress = terminal::progress(style);
+    let plan = WorkPlan::new(&surgery, &arguments.out, &cancel, &mut *progress)?;
+    drop(progress);
+    match &arguments.plan {
+        Some(path) => write_whole(path, plan.encode().as_bytes())?,
+        None => output::text(&plan.encode())?,
+    }
+    if !arguments.quiet {
+        output::note(&sentence(&plan));
+    }
+    if let (Some(template), Some(path)) = (arguments.template, &arguments.plan) {
+        let job =
+            Job { plan: &plan, path: &std::path::absolute(path)?, workers: arguments.workers };
+        output::text(&match template {
+            Template::Slurm => slurm::script(&job),
+            Template::Kubernetes => kubernetes::manifest(&job),
+        })?;
+    }
+    Ok(Outcome::True)
+}
+
+/// What a template says.
+pub(super) struct Job<'a> {
+    pub plan: &'a WorkPlan,
+    /// The plan's file.
+    pub path: &'a Path,
+    pub workers: NonZeroUsize,
+}
+
+impl Job<'_> {
+    /// Most memory that a unit takes, in MiB.
+    pub fn mebibytes(&self) -> u64 {
+        let most = self.plan.units.iter().map(|unit| unit.cost.memory_bytes).max().unwrap_or(0);
+        // What the page cache of files that are read and written needs besides.
+        (most + most / 4).div_ceil(1 << 20).max(256)
+    }
+
+    /// The directory that holds the plan, the model and the output.
+    pub fn mount(&self) -> String {
+        let (model, out) = (&self.plan.model, &self.plan.out);
+        let holds = |dir: &&Path| model.starts_with(dir) && out.starts_with(dir);
+        let dir = self.path.ancestors().skip(1).find(holds).unwrap_or(Path::new("/"));
+        dir.to_string_lossy().into_owned()
+    }
+
+    /// Seconds of the longest way through the units.
+    pub fn seconds(&self) -> f64 {
+        let waves = self.plan.waves();
+        let mut of_wave = vec![0.0f64; waves.iter().max().map_or(0, |last| last + 1)];
+        for (unit, wave) in self.plan.units.iter().zip(waves) {
+            of_wave[wave] = of_wave[wave].max(unit.cost.seconds);
+        }
+        of_wave.iter().sum()
+    }
+}
+
+/// The plan in a sentence.
+fn sentence(plan: &WorkPlan) -> String {
+    let seconds: f64 = plan.units.iter().map(|unit| unit.cost.seconds).sum();
+    let waves = plan.waves().into_iter().max().map_or(0, |last| last + 1);
+    let memory = plan.units.iter().map(|unit| unit.cost.memory_bytes).max().unwrap_or(0);
+    format!(
+        "note: {} of about {} together on {} each, in {} one after another; at most {} of memory for a unit",
+        counted(plan.units.len() as u64, "unit"),
+        output::duration(std::time::Duration::from_secs_f64(seconds)),
+        counted(plan.cpus as u64, "processor"),
+        counted(waves as u64, "step"),
+        size(memory),
+    )
+}

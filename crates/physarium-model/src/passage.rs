@@ -1,0 +1,177 @@
+/*!
+Windows on their way through the stages of a model.
+
+Two residual streams are carried: the dense one with the original weights, and the pruned one with the weights replaced
+so far. In: the streams of some windows before a stage. Out: the inputs of the stage's maps in both streams, then the
+streams after it. The windows of a batch are computed in parallel.
+
+A [`Walk`](crate::Walk) carries all windows through all layers. A unit of work carries one group of windows past one stage.
+*/
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use physarium_kernels::{Buffer, vector};
+
+use crate::batches::{batches, each_window, window_groups};
+use crate::capture::{PrunedInputs, Shown, ShownDense};
+use crate::error::Error;
+use crate::layers::layer::Layer;
+use crate::layers::stages::Stage;
+use crate::layers::workspace::Workspace;
+use crate::open::shapes::StageKind;
+use crate::streams::Stream;
+
+/// A layer of both models.
+#[derive(Debug)]
+pub struct Layers {
+    /// With the weights replaced so far.
+    pub pruned: Layer,
+    /// With the original weights. Absent if the dense stream is not carried, or has passed the layer.
+    pub dense: Option<Arc<Layer>>,
+}
+
+/// The residual streams of some windows, and the batches in which they are computed.
+pub struct Passage<'a> {
+    workspace: &'a Workspace<'a>,
+    pruned: Stream,
+    dense: Option<Stream>,
+    /// The batches of each group.
+    groups: Vec<Vec<Range<usize>>>,
+    pruned_inputs: PrunedInputs,
+}
+
+impl<'a> Passage<'a> {
+    /// Windows with their streams before a stage.
+    pub(crate) fn new(
+        windows: &[&[u32]],
+        workspace: &'a Workspace<'a>,
+        (pruned, dense): (Stream, Option<Stream>),
+        pruned_inputs: PrunedInputs,
+    ) -> Passage<'a> {
+        let batches = |group: &Range<usize>| {
+            let of_group = batches(&windows[group.clone()]);
+            of_group.map(|batch| batch.start + group.start..batch.end + group.start).collect()
+        };
+        let groups = window_groups(windows).iter().map(batches).collect();
+        Passage { workspace, pruned, dense, groups, pruned_inputs }
+    }
+
+    /// The windows of one group with their streams in memory, `[tokens, hidden]` for each window.
+    pub fn of_group(
+        windows: &[&[u32]],
+        workspace: &'a Workspace<'a>,
+        (pruned, dense): (Vec<Vec<f32>>, Option<Vec<Vec<f32>>>),
+    ) -> Passage<'a> {
+        let groups = vec![batches(windows).collect()];
+        let (pruned, dense) = (Stream::Memory(pruned), dense.map(Stream::Memory));
+        Passage { workspace, pruned, dense, groups, pruned_inputs: PrunedInputs::ComputedTwice }
+    }
+
+    /// The streams in memory, the pruned one first.
+    ///
+    /// # Panics
+    /// If they are in a file.
+    pub fn into_streams(self) -> (Vec<Vec<f32>>, Option<Vec<Vec<f32>>>) {
+        (self.pruned.into_memory(), self.dense.map(Stream::into_memory))
+    }
+
+    /// Number of groups of windows.
+    pub(crate) fn groups(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// Calls `show` with the inputs of the stage at `at`, batch by batch of a group, and carries the dense stream past the
+    /// stage. Returns what is kept of the inputs of the pruned stream, for each batch.
+    ///
+    /// # Errors
+    /// Those of `show`, and of the file of the streams.
+    pub fn show<E: From<Error>>(
+        &mut self,
+        layers: &Layers,
+        at: usize,
+        group: usize,
+        show: &mut impl FnMut(&Stage, Shown<'_>) -> Result<(), E>,
+    ) -> Result<Vec<Buffer>, E> {
+        let workspace = self.workspace;
+        let stage = &layers.pruned.stages[at];
+        let kind = stage.kind;
+        let mut kept = Vec::new();
+        let (mut x, mut of_dense, mut y) = <(Buffer, Buffer, Buffer)>::default();
+        for batch in &self.groups[group] {
+            let mut dense = None;
+            if let (Some(stream), Some(layer)) = (&mut self.dense, &layers.dense) {
+                let hidden = stream.load(batch.clone())?;
+                inputs(layer, kind, workspace, (hidden, &mut of_dense));
+                let mut outputs = None;
+                if kind.adds_to_stream() {
+                    // The dense layer does not change, so its stream can advance immediately.
+                    advance(layer, kind, workspace, (&of_dense, &mut y, hidden));
+                    stream.store()?;
+                    outputs = (!layer.map_to_stream(kind).has_bias()).then_some(&y[..]);
+                }
+                dense = Some(ShownDense { inputs: &of_dense, outputs });
+            }
+            inputs(&layers.pruned, kind, workspace, (self.pruned.load(batch.clone())?, &mut x));
+            show(stage, Shown { windows: batch.len(), pruned: &x, dense })?;
+            if kind.adds_to_stream() && self.pruned_inputs == PrunedInputs::Kept {
+                kept.push(std::mem::take(&mut x));
+            }
+        }
+        Ok(kept)
+    }
+
+    /// Carries the pruned stream past a stage. `kept`: the inputs of its map for each batch, or nothing to compute them
+    /// again; the results are the same.
+    ///
+    /// # Errors
+    /// Those of the file of the streams.
+    pub fn advance_pruned(
+        &mut self,
+        layer: &Layer,
+        kind: StageKind,
+        kept: Vec<Buffer>,
+    ) -> Result<(), Error> {
+        let workspace = self.workspace;
+        layer.prepare(workspace.compute());
+        let (mut x, mut y) = <(Buffer, Buffer)>::default();
+        let mut kept = kept.into_iter();
+        for batch in self.groups.iter().flatten() {
+            let hidden = self.pruned.load(batch.clone())?;
+            match kept.next() {
+                Some(kept) => x = kept,
+                None => inputs(layer, kind, workspace, (hidden, &mut x)),
+            }
+            advance(layer, kind, workspace, (&x, &mut y, hidden));
+            self.pruned.store()?;
+        }
+        Ok(())
+    }
+}
+
+/// Computes the inputs `x` `[tokens, inputs]` of a stage's maps for a batch of windows.
+fn inputs(
+    layer: &Layer,
+    kind: StageKind,
+    workspace: &Workspace<'_>,
+    (hidden, x): (&mut [Vec<f32>], &mut Buffer),
+) {
+    let widths = [layer.hidden(), layer.input_width(kind)];
+    each_window(workspace.compute(), hidden, (x, widths), |hidden, x| {
+        layer.inputs(kind, workspace, hidden, x);
+    });
+}
+
+/// Adds the outputs `y` of the stage's map, whose inputs are `x`, to the stream of a batch of windows.
+fn advance(
+    layer: &Layer,
+    kind: StageKind,
+    workspace: &Workspace<'_>,
+    (x, y, hidden): (&Buffer, &mut Buffer, &mut [Vec<f32>]),
+) {
+    let map = layer.map_to_stream(kind);
+    y.resize(x.len() / map.inputs() * map.outputs());
+    map.forward(workspace.compute(), x, y);
+    let widths = [layer.hidden(), layer.hidden()];
+    each_window(workspace.compute(), hidden, (y, widths), |hidden, y| vector::add(hidden, y));
+}

@@ -1,0 +1,28 @@
+/*!
+A run as units of work, for several processes on several hosts that share a file system.
+
+In: a planned [`Surgery`](crate::Surgery). Out: a [`WorkPlan`], a list of units with what each needs; a [`Workplace`], which
+runs one unit or all that it finds ready; and in the end the output, byte for byte that of
+[`Surgery::prune`](crate::Surgery::prune), which does the same work in one process.
+
+* `plan` is the list as a file, `listing` makes it, `cost` estimates its units.
+* `workplace` opens a plan, checks that everything is as it was, and runs units; `worker` chooses which.
+* `weights` are the units that read weights only, `calibrated` those of activation-aware methods, which exchange `arrays`.
+* `finish` publishes the output.
+
+Which unit runs where is for Ray, Slurm, Kubernetes or a shell loop to say.
+*/
+
+mod arrays;
+mod calibrated;
+mod cost;
+mod finish;
+mod listing;
+mod plan;
+mod weights;
+mod worker;
+mod workplace;
+
+pub use plan::{Cost, Unit, Work, WorkPlan};
+pub use worker::{Share, Worker};
+pub use workplace::{Ended, Workplace};
