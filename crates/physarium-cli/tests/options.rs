@@ -159,10 +159,17 @@ fn every_option_of_every_command_is_known_here() {
                 .to_owned(),
         ),
         ("report", "out pictures quiet".to_owned()),
+        (
+            "plan",
+            "out recipe target skip strict follow-links plan template workers threads quiet"
+                .to_owned(),
+        ),
+        ("unit", format!("worker take-over-after threads memory {display}")),
+        ("finish", format!("wait force restart threads memory {display}")),
         ("demo", "demo out quiet".to_owned()),
     ] {
         let mut known: BTreeSet<String> = options.split_whitespace().map(str::to_owned).collect();
-        if command == "prune" {
+        if command == "prune" || command == "plan" {
             known.extend(RecipeOption::ALL.map(|option| spelled(option)[2..].to_owned()));
         }
         let mut found = listed(command);
@@ -214,6 +221,12 @@ const PAIRS: &[(&str, &str)] = &[
     ),
     ("prune model --out o --recipe r.toml --skip *.k_proj.weight", "cannot be used with"),
     ("prune model --out o --quiet --progress json", "cannot be used with"),
+    ("plan model --out o --template slurm", "--plan <FILE>"),
+    ("plan model --out o --workers 3", "--template <TEMPLATE>"),
+    ("unit plan.json shard-00001 --worker 0/2", "cannot be used with"),
+    ("unit plan.json shard-00001 --take-over-after 3", "--worker <I/N>"),
+    ("unit plan.json --worker 2/2", "expected a number below N"),
+    ("unit plan.json", "the following required arguments were not provided"),
     ("inspect model --tensors --format json", "--tensors has no effect with --format json"),
     ("run model --prompt a --top-p 0.5", "--top-p has no effect without --temperature above 0"),
     ("run model --prompt a --seed 5", "--seed has no effect without --temperature above 0"),

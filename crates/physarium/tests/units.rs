@@ -180,7 +180,8 @@ fn a_unit_that_is_not_ready_or_not_in_the_plan_is_refused() {
         assert!(error.to_string().contains(what), "{error}");
     };
     refused(run(&place, "shard-00001").unwrap_err(), "shard-00001 needs layer-00000-");
-    let last = "layer-00000-o-proj-solve needs layer-00000-o-statistics-0, expected that to be done";
+    let last =
+        "layer-00000-o-proj-solve needs layer-00000-o-statistics-0, expected that to be done";
     refused(run(&place, "layer-00000-o-proj-solve").unwrap_err(), last);
     refused(run(&place, "../../x").unwrap_err(), "not a unit of this plan");
     refused(finish(&place).unwrap_err(), "units are not done, expected all, the first is layer-");
@@ -251,7 +252,10 @@ fn a_damaged_file_between_units_is_found() {
     *bytes.last_mut().unwrap() ^= 1;
     fs::write(&sums, bytes).unwrap();
     let error = run(&place, "layer-00000-q-proj-solve").unwrap_err().to_string();
-    assert!(error.contains("sums.safetensors: file of a unit of work, expected SHA-256"), "{error}");
+    assert!(
+        error.contains("sums.safetensors: file of a unit of work, expected SHA-256"),
+        "{error}"
+    );
     fs::remove_dir_all(sums.parent().unwrap()).unwrap();
     run(&place, "layer-00000-qkv-statistics-1").unwrap();
     run(&place, "layer-00000-q-proj-solve").unwrap();
@@ -329,9 +333,7 @@ fn a_cancelled_finish_is_resumed() {
     let dir = tempfile::tempdir().unwrap();
     let (whole, out) = (dir.path().join("whole"), dir.path().join("out"));
     let options = options(MethodName::Magnitude);
-    surgery(&demo(), &options)
-        .prune(Output::new(&whole), &Cancel::default(), &mut Silent)
-        .unwrap();
+    surgery(&demo(), &options).prune(Output::new(&whole), &Cancel::default(), &mut Silent).unwrap();
     let place = open(&plan(&demo(), &options, &out)).unwrap();
     for unit in &place.plan().units {
         run(&place, &unit.id).unwrap();

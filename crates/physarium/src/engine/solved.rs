@@ -3,9 +3,9 @@ Files of solved weights, one for each layer. A file is durable once its layer is
 loses at most one layer.
 
 A file is in the safetensors format. It holds the layer's targets under their own names, in their own dtypes and
-shapes. Its metadata holds `key`, a digest of everything that the layer was solved from ([`Staging::key`]), `stats`, a
-JSON object with the [`SolutionStats`] of each target, and `blake3`, the digest of the targets' bytes in data-flow order,
-then of `key` and `stats`.
+shapes. Its metadata is one JSON object (of several entries, the order would not be the same each time). That holds `key`, a
+digest of everything that the layer was solved from ([`Staging::key`]), `stats`, JSON with the [`SolutionStats`] of
+each target, and `blake3`, the digest of the targets' bytes in data-flow order, then of `key` and `stats`.
 
 [`Staging::key`]: physarium_checkpoint::Staging::key
 */
@@ -31,10 +31,8 @@ use crate::error::Result;
 pub(super) const STREAMS_NAME: &str = "streams.f32";
 /// Bytes of a header's length field.
 const LENGTH_BYTES: usize = 8;
-/// Keys of the metadata.
-const STATS: &str = "stats";
-const BLAKE3: &str = "blake3";
-const KEY: &str = "key";
+/// The entry of the metadata.
+const SOLVED: &str = "solved";
 
 /// Solved weights of targets.
 #[derive(Default)]
@@ -97,14 +95,19 @@ pub(super) struct LayerFiles {
     solved: SolvedWeights,
 }
 
-/// The metadata in the header of a layer's file.
+/// The header of a layer's file.
 #[derive(Deserialize)]
 struct Header {
     #[serde(rename = "__metadata__")]
-    metadata: FileMetadata,
+    metadata: Entries,
 }
 
 #[derive(Deserialize)]
+struct Entries {
+    solved: String,
+}
+
+#[derive(Serialize, Deserialize)]
 struct FileMetadata {
     key: Digest,
     stats: String,
@@ -241,8 +244,9 @@ pub(crate) fn write_solved(path: &Path, key: Digest, maps: &[SolvedMap<'_>]) -> 
     }
     digest.update(&key.0);
     digest.update(stats.as_bytes());
-    let metadata = [(KEY, key.to_string()), (STATS, stats), (BLAKE3, digest.finish().to_string())];
-    let metadata = metadata.map(|(key, value)| (key.to_owned(), value)).into();
+    let metadata = FileMetadata { key, stats, blake3: digest.finish() };
+    let metadata = serde_json::to_string(&metadata).map_err(|e| failed(e.into()))?;
+    let metadata = [(SOLVED.to_owned(), metadata)].into();
     safetensors::serialize_to_file(views, Some(metadata), path)
         .map_err(|e| failed(io::Error::other(e)).into())
 }
@@ -265,7 +269,7 @@ fn metadata(shard: &Shard, file: &Source) -> Result<Option<FileMetadata>> {
     let mut header = vec![0; shard.data_begin as usize];
     file.read_exact_at(&mut header, 0)?;
     let header: Option<Header> = serde_json::from_slice(&header[LENGTH_BYTES..]).ok();
-    Ok(header.map(|header| header.metadata))
+    Ok(header.and_then(|header| serde_json::from_str(&header.metadata.solved).ok()))
 }
 
 fn stored_form(weights: &Dense) -> (safetensors::Dtype, &[u8]) {

@@ -3,6 +3,7 @@
 use physarium_checkpoint::{Staging, StagingRequest};
 
 use super::listing::shard_id;
+use super::worker::WAIT;
 use super::workplace::Workplace;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
@@ -45,6 +46,22 @@ impl Workplace {
         self.dir.remove()?;
         progress.event(Event::Finished);
         Ok(summary)
+    }
+
+    /// Waits until all units are done.
+    ///
+    /// # Errors
+    /// `Checkpoint` if that cannot be found out, and if `cancel` is raised.
+    pub fn wait(&self, cancel: &Cancel) -> Result<()> {
+        let mut left = self.plan.units.iter().peekable();
+        while let Some(unit) = left.peek() {
+            cancel.check()?;
+            match self.is_done(unit)? {
+                true => drop(left.next()),
+                false => std::thread::sleep(WAIT),
+            }
+        }
+        Ok(())
     }
 
     /// Takes over the shards of all units.

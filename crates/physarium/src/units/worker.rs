@@ -8,8 +8,8 @@ use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::progress::{Event, Progress};
 
-/// How long to wait before looking again for a unit that is ready.
-const WAIT: Duration = Duration::from_millis(500);
+/// How long to wait before looking again what is done.
+pub(super) const WAIT: Duration = Duration::from_millis(500);
 
 /// Which part of the units a process runs: number `index` of `count`, from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

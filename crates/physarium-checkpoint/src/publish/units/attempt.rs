@@ -32,7 +32,17 @@ pub enum Published {
 
 impl Attempt {
     pub(super) fn begin(attempts: &Path, unit: &str, done: PathBuf) -> Result<Attempt> {
-        Ok(Attempt { dir: create_new_dir(&attempts.join(unit))?, done })
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut number = since.as_nanos();
+        loop {
+            // Processes of any host: `mkdir` takes a name once.
+            let dir = attempts.join(format!("{unit}.{}-{number:x}", std::process::id()));
+            match fs::create_dir(&dir) {
+                Ok(()) => return Ok(Attempt { dir, done }),
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => number += 1,
+                Err(e) => return Err(Error::io(&dir, "create the directory", e)),
+            }
+        }
     }
 
     /// Where a file of the unit is written.
@@ -102,24 +112,6 @@ impl Attempt {
             found: digests(theirs.as_ref()),
         })
     }
-}
-
-/// Creates a directory of a new name that begins with that of `path`.
-pub(super) fn create_new_dir(path: &Path) -> Result<PathBuf> {
-    let mut name = path.as_os_str().to_owned();
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    name.push(format!(".{}-", std::process::id()));
-    for number in since.as_nanos().. {
-        let mut dir = name.clone();
-        dir.push(format!("{number:x}"));
-        // Processes of any host: `mkdir` takes a name once.
-        match fs::create_dir(&dir) {
-            Ok(()) => return Ok(dir.into()),
-            Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
-            Err(e) => return Err(Error::io(Path::new(&dir), "create the directory", e)),
-        }
-    }
-    unreachable!("a name is free")
 }
 
 impl Drop for Attempt {

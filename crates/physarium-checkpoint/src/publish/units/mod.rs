@@ -22,7 +22,6 @@ use super::place::output_path::OutputPath;
 use super::place::working;
 use crate::error::{Error, Result};
 use crate::open::source::Source;
-use crate::open::unfinished::is_unfinished;
 use crate::records::manifest::FileEntry;
 
 /// Units that are done, and attempts.
@@ -93,24 +92,25 @@ impl UnitsDir {
     /// # Errors
     /// `Output` for something else of the directory's name; `Io`.
     pub fn begin(&self, unit: &str) -> Result<Attempt> {
-        if !is_unfinished(&self.dir) {
+        if !self.dir.join(DONE).is_dir() {
             self.create()?;
         }
         Attempt::begin(&self.dir.join(ATTEMPTS), unit, self.done(unit))
     }
 
-    /// Creates the directory unless another process does: with its marker in one step.
+    /// Creates the directory, as several processes may at the same time: until it has its marker, it is empty.
     fn create(&self) -> Result<()> {
-        let new = attempt::create_new_dir(&self.dir)?;
-        for dir in [ATTEMPTS, DONE].map(|name| new.join(name)) {
-            fs::create_dir(&dir).map_err(|e| Error::io(&dir, "create the directory", e))?;
-        }
-        working::mark(&new)?;
-        match fs::rename(&new, &self.dir) {
-            Err(e) if is_taken(&e) => working::remove(&new),
-            Err(e) => Err(Error::io(&self.dir, "create the directory", e)),
-            Ok(()) => self.dir.parent().map_or(Ok(()), sync_dir),
-        }
+        let create = |dir: &Path| match fs::create_dir(dir) {
+            Err(e) if e.kind() != ErrorKind::AlreadyExists => {
+                Err(Error::io(dir, "create the directory", e))
+            }
+            _ => Ok(()),
+        };
+        create(&self.dir)?;
+        working::mark(&self.dir)?;
+        create(&self.dir.join(ATTEMPTS))?;
+        create(&self.dir.join(DONE))?;
+        sync_both(&self.dir)
     }
 
     /// Removes a file of a unit that is done and that no unit needs any more. It need not exist.

@@ -9,7 +9,7 @@ use physarium::{Output, peak_resident_bytes};
 use serde_json::json;
 
 use super::workplace;
-use crate::arguments::{Display, Format, MemoryArgument, OUTPUT, ThreadsArgument};
+use crate::arguments::{Display, Format, INPUT, MemoryArgument, OUTPUT, ThreadsArgument};
 use crate::commands::prune;
 use crate::output::{self, Outcome};
 use crate::{signals, terminal};
@@ -22,6 +22,9 @@ use crate::{signals, terminal};
 pub struct Arguments {
     /// A plan, as `physarium plan` printed it
     plan: PathBuf,
+    /// Wait until all units are done instead of failing if some are not
+    #[arg(long, help_heading = INPUT)]
+    wait: bool,
     /// Replace an earlier physarium output once the new one is complete
     #[arg(long, help_heading = OUTPUT)]
     force: bool,
@@ -43,6 +46,9 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     let place = workplace(&arguments.plan, threads, arguments.memory.limit())?;
     let cancel = signals::cancel_on_signal()?;
     let mut progress = terminal::progress(arguments.display.style());
+    if arguments.wait {
+        place.wait(&cancel)?;
+    }
     let out = &place.plan().out;
     let overwrite = if arguments.force { Overwrite::Replace } else { Overwrite::Refuse };
     let resume = if arguments.restart { Resume::Restart } else { Resume::Continue };

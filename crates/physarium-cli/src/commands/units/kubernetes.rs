@@ -9,15 +9,15 @@ const IMAGE: &str = "physarium:latest";
 /// An Indexed Job of workers, and a Job that publishes the output; YAML.
 pub(super) fn manifest(job: &Job<'_>) -> String {
     let workers = job.workers;
-    let worker =
-        pod(job, &["unit", "$(PLAN)", "--worker", &format!("$(JOB_COMPLETION_INDEX)/{workers}")]);
-    let finish = pod(job, &["finish", "$(PLAN)"]);
+    let index = format!("$(JOB_COMPLETION_INDEX)/{workers}");
+    let worker = pod(job, &["unit", "$(PLAN)", "--worker", &index, "--quiet"]);
+    let finish = pod(job, &["finish", "$(PLAN)", "--wait", "--quiet"]);
     let mount = job.mount();
     format!(
         "# Runs the units of a plan with {workers} workers, then publishes the output.\n\
          # Replace the image {IMAGE} and the claim {CLAIM}: a volume that all nodes can write (ReadWriteMany), mounted\n\
          # at {mount}, so that the paths in the plan are the same. A worker whose node fails is started again, and\n\
-         # goes on with what is not done. `finish` fails, and is tried again, until all units are done.\n\
+         # goes on with what is not done.\n\
          apiVersion: batch/v1\n\
          kind: Job\n\
          metadata:\n  name: physarium-units\n\
@@ -27,7 +27,7 @@ pub(super) fn manifest(job: &Job<'_>) -> String {
          apiVersion: batch/v1\n\
          kind: Job\n\
          metadata:\n  name: physarium-finish\n\
-         spec:\n  backoffLimit: 100\n  template:\n{finish}",
+         spec:\n  backoffLimit: 10\n  template:\n{finish}",
     )
 }
 

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use physarium::checkpoint::{LinkPolicy, write_whole};
-use physarium::{Options, Strictness, Surgery, WorkPlan};
+use physarium::{MemoryLimit, Options, Strictness, Surgery, WorkPlan};
 
 use super::{kubernetes, slurm};
-use crate::arguments::{DISPLAY, MemoryArgument, OUTPUT, SELECTION, ThreadsArgument};
+use crate::arguments::{DISPLAY, OUTPUT, SELECTION};
 use crate::commands::prune;
 use crate::output::{self, Outcome, counted, size};
 use crate::recipe::RecipeArguments;
@@ -48,10 +48,14 @@ pub struct Arguments {
     /// Processes that the job of --template runs at once
     #[arg(long, value_name = "N", default_value = "4", requires = "template", help_heading = OUTPUT)]
     workers: NonZeroUsize,
-    #[command(flatten)]
-    threads: ThreadsArgument,
-    #[command(flatten)]
-    memory: MemoryArgument,
+    /// Processors for each unit; any number gives the same result [default: all of this machine]
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = clap::value_parser!(u16).range(1..=1024),
+        help_heading = DISPLAY
+    )]
+    threads: Option<u16>,
     /// Only errors on stderr: no progress, no notes
     #[arg(short, long, help_heading = DISPLAY)]
     quiet: bool,
@@ -77,10 +81,11 @@ Examples:
 /// Plans.
 pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     let options = Options {
-        threads: arguments.threads.count(),
+        threads: arguments.threads.map_or(Options::default().threads, usize::from),
         strictness: if arguments.strict { Strictness::Refuse } else { Strictness::Skip },
         links: if arguments.follow_links { LinkPolicy::Follow } else { LinkPolicy::LeaveOut },
-        memory: arguments.memory.limit(),
+        // The units run elsewhere.
+        memory: MemoryLimit::Bytes(u64::MAX),
     };
     let (recipe, text) = arguments.recipe.recipe(&arguments.model)?;
     let mut surgery = Surgery::plan(&arguments.model, recipe, options)?;

@@ -22,9 +22,11 @@ program="${{PHYSARIUM:-physarium}}"
 workers=$(sbatch --parsable --job-name=physarium --array=0-{last} --requeue --open-mode=append \
     --cpus-per-task={cpus} --mem={memory}M --output={log} \
     --wrap "exec $(printf %q "$program") unit $(printf %q "$plan") --worker \$SLURM_ARRAY_TASK_ID/{workers} --quiet")
-sbatch --parsable --job-name=physarium-finish --dependency="afterok:${{workers%%;*}}" --requeue --open-mode=append \
+finish=$(sbatch --parsable --job-name=physarium-finish --dependency="afterok:${{workers%%;*}}" --requeue --open-mode=append \
     --cpus-per-task={cpus} --mem={memory}M --output={finish_log} \
-    --wrap "exec $(printf %q "$program") finish $(printf %q "$plan") --quiet"
+    --wrap "exec $(printf %q "$program") finish $(printf %q "$plan") --quiet")
+echo "workers $workers"
+echo "finish $finish"
 "#,
         hours = crate::output::duration(std::time::Duration::from_secs_f64(job.seconds())),
     )
