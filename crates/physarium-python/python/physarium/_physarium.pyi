@@ -1,0 +1,16 @@
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+def program(arguments: Sequence[str]) -> int: ...
+def call(
+    arguments: Sequence[str], listener: Callable[[str], object] | None = None
+) -> tuple[int, str]: ...
+def prune_matrix(
+    weights: NDArray[np.float32],
+    gram: NDArray[np.float32] | None,
+    arguments: Sequence[str],
+    threads: int | None = None,
+) -> NDArray[np.float32]: ...
+def provoke_panic(message: str) -> None: ...
