@@ -57,8 +57,10 @@ impl Call {
     /// # Errors
     /// For arguments that are not the command's, and for what stops it.
     pub fn run(self) -> Result<Answer, Failure> {
-        let Call { arguments, cancel, mut listener } = self;
-        let cli = parse::<Cli>(arguments.into_iter().chain(["--format=json".into()]))?;
+        let Call { mut arguments, cancel, mut listener } = self;
+        // Before what may follow `--`.
+        arguments.insert(1.min(arguments.len()), "--format=json".into());
+        let cli = parse::<Cli>(arguments)?;
         let spelled: Listener = Box::new(move |event| match event["text"].as_str() {
             Some(text) => {
                 let mut event = event.clone();
@@ -142,6 +144,10 @@ impl From<clap::Error> for Failure {
             let message = format!("{argument} cannot be combined with {}", named(&prior));
             return usage(message, Fault::default());
         }
+        if error.kind() == clap::error::ErrorKind::UnknownArgument {
+            let message = format!("{argument} is no option of this command");
+            return usage(message, Fault::default());
+        }
         let Some(value) = text(ContextKind::InvalidValue) else {
             return usage(format!("{argument} is needed"), Fault::default());
         };
@@ -215,6 +221,7 @@ mod tests {
         let both = ["audit", "--against=m", "--from-journal=j", "m"];
         assert_eq!(failure(&both), "against cannot be combined with from_journal");
         assert_eq!(failure(&["prune", "m"]), "out is needed");
+        assert_eq!(failure(&["verify", "--out=o"]), "out is no option of this command");
         assert_eq!(failure(&["eval", "--text=", "m"]), "text: expected a value, found none");
     }
 }

@@ -65,6 +65,9 @@ class tqdm:
     def __call__(self, event: Event) -> None:
         """Shows an event."""
         if event["event"] == "started":
+            # Tasks follow each other: the one before is done.
+            if self._bar is not None and self._bar.total is not None:
+                self._bar.update(self._bar.total - self._bar.n)
             self.close()
             self._bar = self._begin(event)
         elif event["event"] in ("progress", "finished") and self._bar is not None:
