@@ -14,6 +14,7 @@ use physarium::checkpoint::{ErrorKind, Fault};
 use physarium::{Cancel, Error, RecipeOptions};
 use serde_json::Value;
 
+use crate::arguments::ThreadsArgument;
 use crate::host::Host;
 use crate::program::{self, Cli};
 use crate::recipe::RecipeArguments;
@@ -76,19 +77,22 @@ impl Call {
     }
 }
 
-/// Options of a recipe, for a matrix in memory.
+/// Options for a matrix in memory.
 #[derive(Parser)]
-struct RecipeCli {
+struct MatrixCli {
     #[command(flatten)]
     recipe: RecipeArguments,
+    #[command(flatten)]
+    threads: ThreadsArgument,
 }
 
-/// The options of a recipe in arguments.
+/// The options of a recipe, and the number of threads, in arguments.
 ///
 /// # Errors
-/// For arguments that are not options of a recipe.
-pub fn recipe_options(arguments: Vec<OsString>) -> Result<RecipeOptions, Failure> {
-    Ok(parse::<RecipeCli>(arguments)?.recipe.options())
+/// For other arguments.
+pub fn matrix_options(arguments: Vec<OsString>) -> Result<(RecipeOptions, usize), Failure> {
+    let MatrixCli { recipe, threads } = parse(arguments)?;
+    Ok((recipe.options(), threads.count()))
 }
 
 fn parse<P: Parser>(arguments: impl IntoIterator<Item = OsString>) -> Result<P, Failure> {
@@ -152,15 +156,29 @@ impl From<clap::Error> for Failure {
             return usage(format!("{argument} is needed"), Fault::default());
         };
         let valid = text(ContextKind::ValidValue).filter(|valid| !valid.is_empty());
-        let (expected, found) = match (valid, std::error::Error::source(&error)) {
+        let why = std::error::Error::source(&error).map(ToString::to_string);
+        let (expected, found) = match (valid, &why) {
             (Some(valid), _) => (format!("one of {valid}"), format!("'{value}'")),
-            (None, Some(why)) => (why.to_string(), format!("'{value}'")),
+            (None, Some(why)) => match wanted(why, &argument) {
+                Some((expected, found)) => (expected, found.unwrap_or(format!("'{value}'"))),
+                None => return usage(format!("{argument}: {why}"), Fault::default()),
+            },
             (None, None) => ("a value".to_owned(), "none".to_owned()),
         };
-        let expected = expected.strip_prefix("expected ").unwrap_or(&expected);
         let message = format!("{argument}: expected {expected}, found {found}");
-        usage(message, Fault::default().with(expected, &found))
+        usage(message, Fault::default().with(&expected, &found))
     }
+}
+
+/// What a parser's error expected of an argument, and what it found, as far as it says so: `expected A, found B` or
+/// `NAME must be A, found B`.
+fn wanted(why: &str, argument: &str) -> Option<(String, Option<String>)> {
+    let (said, found) = match why.split_once(", found ") {
+        Some((said, found)) => (said, Some(found.to_owned())),
+        None => (why, None),
+    };
+    let must_be = said.strip_prefix(argument).and_then(|rest| rest.strip_prefix(" must be "));
+    Some((said.strip_prefix("expected ").or(must_be)?.to_owned(), found))
 }
 
 /// An argument as clap shows it, `--block-size <N>` or `<MODEL>`, by its name.
@@ -222,6 +240,10 @@ mod tests {
         assert_eq!(failure(&both), "against cannot be combined with from_journal");
         assert_eq!(failure(&["prune", "m"]), "out is needed");
         assert_eq!(failure(&["verify", "--out=o"]), "out is no option of this command");
+        let sparsity = failure(&["prune", "--out=o", "--sparsity=-1", "m"]);
+        assert_eq!(sparsity, "sparsity: expected between 0 and 1, found -1");
+        let threads = failure(&["audit", "--threads=0", "m"]);
+        assert_eq!(threads, "threads: 0 is not in 1..=1024");
         assert_eq!(failure(&["eval", "--text=", "m"]), "text: expected a value, found none");
     }
 }

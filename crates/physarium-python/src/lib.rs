@@ -12,8 +12,8 @@ use std::ffi::OsString;
 use std::panic::catch_unwind;
 
 use numpy::{PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray2, PyUntypedArrayMethods};
-use physarium::{MatrixRequest, Options, prune_matrix as prune};
-use physarium_cli::embedded::{Call, recipe_options};
+use physarium::{MatrixRequest, prune_matrix as prune};
+use physarium_cli::embedded::{Call, matrix_options};
 use pyo3::prelude::*;
 
 use work::{Events, Work};
@@ -55,22 +55,19 @@ fn result_of(answer: &physarium_cli::embedded::Answer) -> String {
 
 /// Prunes float32 weights `[out_features, in_features]` into a new array, by the options in `arguments`.
 #[pyfunction]
-#[pyo3(signature = (weights, gram, arguments, threads=None))]
 fn prune_matrix<'py>(
     py: Python<'py>,
     weights: PyReadonlyArray2<'py, f32>,
     gram: Option<PyReadonlyArray2<'py, f32>>,
     arguments: Vec<OsString>,
-    threads: Option<usize>,
 ) -> PyResult<Bound<'py, PyArray2<f32>>> {
     // Copies: other threads of Python may write to the arrays while no lock is held.
     let shape = [weights.shape()[0], weights.shape()[1]];
     let weights = weights.as_array().iter().copied().collect::<Vec<f32>>();
     let gram = gram.map(|gram| gram.as_array().iter().copied().collect::<Vec<f32>>());
     let pruned = Work { py, listener: None, result: |_: &_| None }.run(|cancel, _| {
-        let options = recipe_options(arguments)?;
+        let (options, threads) = matrix_options(arguments)?;
         let gram = gram.as_deref();
-        let threads = threads.unwrap_or(Options::default().threads);
         let request = MatrixRequest { weights: &weights, shape, gram, options: &options, threads };
         Ok(prune(&request, &cancel)?)
     })?;

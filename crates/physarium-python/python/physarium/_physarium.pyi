@@ -11,6 +11,5 @@ def prune_matrix(
     weights: NDArray[np.float32],
     gram: NDArray[np.float32] | None,
     arguments: Sequence[str],
-    threads: int | None = None,
 ) -> NDArray[np.float32]: ...
 def provoke_panic(message: str) -> None: ...

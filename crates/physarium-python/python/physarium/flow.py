@@ -59,6 +59,7 @@ def prune_matrix(
         "inflow": inflow,
         "allow_nonfinite": allow_nonfinite,
         "arithmetic": arithmetic,
+        "threads": threads,
     }
     weights = _matrix("weights", w)
     if gram is not None:
@@ -66,7 +67,7 @@ def prune_matrix(
         inputs = weights.shape[1]
         if gram.shape != (inputs, inputs):
             raise _wrong("gram", f"the shape ({inputs}, {inputs})", str(gram.shape))
-    return _physarium.prune_matrix(weights, gram, arguments(options), threads)
+    return _physarium.prune_matrix(weights, gram, arguments(options))
 
 
 def _matrix(name: str, given: Any) -> NDArray[np.float32]:
