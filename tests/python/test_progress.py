@@ -79,11 +79,11 @@ def test_other_threads_run_while_a_call_works(model: Path, tmp_path: Path) -> No
 
     other = threading.Thread(target=tick)
     other.start()
-    pruned = physarium.prune(model, tmp_path / "out", **CALIBRATED)
+    physarium.prune(model, tmp_path / "out", **CALIBRATED)
     done.set()
     other.join()
     # With the lock held it would be one or two.
-    assert ticks > 50 * pruned.seconds, (ticks, pruned.seconds)
+    assert ticks > 20
 
 
 def test_calls_run_side_by_side(model: Path, tmp_path: Path) -> None:
@@ -144,13 +144,19 @@ def test_ctrl_c_stops_a_run_that_is_then_resumed(model: Path, tmp_path: Path) ->
     assert shards(tmp_path / "out") == shards(tmp_path / "whole")
 
 
-def test_ctrl_c_keeps_a_part_of_an_evaluation(model: Path, text: Path) -> None:
+# Tokens that an evaluation scores at once, at most.
+BATCH = 8192
+
+
+def test_ctrl_c_keeps_a_part_of_an_evaluation(model: Path, text: Path, tmp_path: Path) -> None:
     def listen(event: physarium.progress.Event) -> None:
-        if event["event"] == "progress":
+        if event["event"] == "progress" and event["tokens"] > BATCH:
             signal.raise_signal(signal.SIGINT)
 
+    long = tmp_path / "long.txt"
+    long.write_text(text.read_text() * 8)
     with pytest.raises(KeyboardInterrupt) as caught:
-        physarium.evaluate(model, text=text, window=16, threads=1, progress=listen)
+        physarium.evaluate(model, text=long, window=256, threads=1, progress=listen)
     cause = caught.value.__cause__
     assert isinstance(cause, physarium.Interrupted)
     assert cause.result is not None and cause.result["partial"] and cause.result["windows"] > 0
