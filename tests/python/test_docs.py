@@ -17,6 +17,8 @@ def test_the_examples_run_as_they_are_printed(
 ) -> None:
     text = (root / page).read_text()
     found = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    # What other programs do with an output is not tested here.
+    found = [block for block in found if "transformers" not in block]
     assert len(found) == blocks
     shutil.copytree(root / "demo", tmp_path / "demo")
     ended = subprocess.run(
