@@ -25,6 +25,13 @@ const MAX_WHEEL: u64 = 15_000_000;
 /// What the wheel is built with, and what it is tested with; exact versions.
 const BUILD_PACKAGES: &str = "tests/python/build-requirements.txt";
 const TEST_PACKAGES: &str = "tests/python/requirements.txt";
+/// The tests: types of the package for its oldest Python, its stub against the module, types of its use, and its runs.
+const MODULES: [&[&str]; 4] = [
+    &["mypy", "--strict", "--python-version=3.10", "--package", "physarium"],
+    &["mypy.stubtest", "physarium._physarium"],
+    &["mypy", "--strict", "tests/python"],
+    &["pytest", "--quiet", "-p", "no:cacheprovider", "tests/python"],
+];
 /// What pip says if it cannot reach PyPI.
 const UNREACHABLE: [&str; 6] = [
     "NewConnectionError",
@@ -141,17 +148,12 @@ impl Package {
 
     /// Runs mypy and pytest.
     fn test(&self, fresh: &Path) -> anyhow::Result<()> {
-        let python = || Command::new(fresh.join("bin/python"));
-        let mut mypy = python();
-        mypy.args(["-m", "mypy", "--strict", "--package", "physarium"]);
-        self.step("mypy --strict --package physarium", mypy)?;
-        let mut mypy = python();
-        mypy.args(["-m", "mypy", "--strict", "tests/python"]);
-        self.step("mypy --strict tests/python", mypy)?;
-        let mut pytest = python();
-        pytest.args(["-m", "pytest", "--quiet", "-p", "no:cacheprovider", "tests/python"]);
-        pytest.env("MPLBACKEND", "Agg");
-        self.step("pytest tests/python", pytest)
+        for module in MODULES {
+            let mut python = Command::new(fresh.join("bin/python"));
+            python.arg("-m").args(module).env("MPLBACKEND", "Agg");
+            self.step(&module.join(" "), python)?;
+        }
+        Ok(())
     }
 
     fn step(&self, what: &str, mut command: Command) -> anyhow::Result<()> {

@@ -58,7 +58,8 @@ impl<'py, R> Work<'py, R> {
         let (send, events) = unbounded();
         thread::scope(|scope| {
             let token = cancel.clone();
-            let thread = thread::Builder::new().stack_size(STACK_BYTES);
+            let thread =
+                thread::Builder::new().name("physarium".to_owned()).stack_size(STACK_BYTES);
             let worker = thread.spawn_scoped(scope, move || work(token, Events(send)));
             let worker = worker.map_err(|e| exceptions::of_failure(py, &no_thread(&e)))?;
             let mut raised = None;

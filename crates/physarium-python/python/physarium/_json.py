@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 import types
@@ -49,6 +50,8 @@ def _encoded(value: Any) -> Any:
         return value.to_dict()
     if isinstance(value, tuple):
         return [_encoded(item) for item in value]
+    if isinstance(value, dict):
+        return copy.deepcopy(value)
     # NaN is null in JSON.
     return None if isinstance(value, float) and math.isnan(value) else value
 
@@ -63,6 +66,7 @@ def _decoded(kind: Any, value: Any) -> Any:
         return tuple(_decoded(item, each) for each in value)
     if kind is float:
         return math.nan if value is None else float(value)
-    if isinstance(kind, type) and issubclass(kind, Json):
+    # Before Python 3.11, dict[str, Any] is a type too.
+    if origin is None and isinstance(kind, type) and issubclass(kind, Json):
         return kind.from_dict(value)
     return value

@@ -3,6 +3,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+__all__ = ["call", "program", "provoke_panic", "prune_matrix"]
+
 def program(arguments: Sequence[str]) -> int: ...
 def call(
     arguments: Sequence[str], listener: Callable[[str], object] | None = None
