@@ -1,12 +1,14 @@
-//! The project's own commands: `cargo xtask ci`, `layers`, `browser`, `bench`, `fuzz`, `pictures`.
+//! The project's own commands: `cargo xtask ci`, `layers`, `browser`, `bench`, `fuzz`, `pictures`, `python`.
 #![allow(clippy::print_stdout, reason = "a program that prints its result")]
 
 mod bench;
 mod browser;
 mod ci;
+mod external;
 mod fuzz;
 mod layers;
 mod pictures;
+mod python;
 
 use clap::{Parser, Subcommand};
 
@@ -32,6 +34,8 @@ enum Command {
     Fuzz(fuzz::Fuzz),
     /// Make the pictures of the documentation anew
     Pictures,
+    /// Build the wheel of the Python package and test it; skipped without python3 or PyPI
+    Python,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -42,5 +46,6 @@ fn main() -> anyhow::Result<()> {
         Command::Bench(bench) => bench::run(bench),
         Command::Fuzz(fuzz) => fuzz.run(),
         Command::Pictures => pictures::run(),
+        Command::Python => python::run(),
     }
 }

@@ -14,6 +14,7 @@ lists what is checked and what is guaranteed.
 
 mod error;
 mod escape;
+mod fault;
 mod natural;
 mod open;
 mod plan;
@@ -23,6 +24,7 @@ mod threads;
 
 pub use error::{Error, ErrorKind, Malformed};
 pub use escape::{excerpt, json_visible, markdown, printable, printable_path, visible};
+pub use fault::Fault;
 pub use natural::sorted_naturally;
 pub use open::checkpoint::{Checkpoint, Layout, Shard, Warning};
 pub use open::config::config_json;

@@ -1,15 +1,7 @@
-//! The program `physarium`: arguments in, exit code out. The library `physarium` does the work.
-
-mod arguments;
-mod commands;
-mod output;
-mod program;
-mod recipe;
-mod signals;
-mod terminal;
+//! The program `physarium`.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    program::run()
+    ExitCode::from(physarium_cli::run(std::env::args_os()))
 }

@@ -15,6 +15,8 @@ use physarium::audit::grouped;
 use physarium::checkpoint::{json_visible, printable_path, visible, write_whole};
 use serde::Serialize;
 
+use crate::host;
+
 /// How a command ended that met no error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -48,7 +50,7 @@ pub fn use_json_on_stderr() {
 
 /// Writes a line to stderr: as it is, or as a JSON object.
 pub fn note(line: &str) {
-    match JSON_ON_STDERR.load(Ordering::Relaxed) {
+    match host::is_present() || JSON_ON_STDERR.load(Ordering::Relaxed) {
         false => stderr_line(line),
         true => {
             let (event, text) = match line.split_once(": ") {
@@ -60,8 +62,11 @@ pub fn note(line: &str) {
     }
 }
 
-/// Writes an event of the progress to stderr.
+/// Writes an event of the progress to stderr, or tells the host.
 pub fn event_line(event: &serde_json::Value) {
+    if host::tell(event) {
+        return;
+    }
     stderr_line(&json_visible(event.to_string()));
 }
 
@@ -84,9 +89,9 @@ pub fn with_notes(mut object: serde_json::Value, notes: &[String]) -> serde_json
     object
 }
 
-/// Writes one JSON object to stdout.
+/// Writes one JSON object to stdout, or gives it to the host.
 pub fn json(value: &impl Serialize) -> anyhow::Result<()> {
-    text(&json_text(value)?)
+    host::give(json_text(value)?).map_or(Ok(()), |json| text(&json))
 }
 
 /// A value as JSON in lines, with all control characters escaped, those above U+007F too.

@@ -5,7 +5,7 @@ stdout carries results only; progress, notes and errors go to stderr. Exit codes
 failed, 2 error, 130 and 143 interrupted.
 */
 
-use std::process::ExitCode;
+use std::ffi::OsString;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use physarium::Error;
@@ -23,9 +23,9 @@ use crate::terminal::Style;
 /// Prune language models with a Physarum-inspired algorithm and verify the result
 #[derive(Parser)]
 #[command(name = "physarium", version, after_help = EXAMPLES, max_term_width = 100)]
-struct Cli {
+pub struct Cli {
     #[command(subcommand)]
-    command: Command,
+    pub command: Command,
 }
 
 const EXAMPLES: &str = "\
@@ -49,7 +49,7 @@ default the q/k/v/o and gate/up/down weights of the decoder.
 Exit codes: 0 success, 1 a check failed, 2 error, 130 or 143 interrupted (rerun `prune` or `compare` to resume).";
 
 #[derive(Subcommand)]
-enum Command {
+pub enum Command {
     Inspect(inspect::Arguments),
     Prune(prune::Arguments),
     Audit(audit::Arguments),
@@ -92,15 +92,15 @@ impl Command {
     }
 }
 
-/// Runs the program.
-pub fn run() -> ExitCode {
-    let cli = match Cli::try_parse() {
+/// Runs the program with its arguments, the first of which is its name. Returns its exit code.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
+    let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         // Help and version go to stdout with 0; a bad command line to stderr with 2.
         Err(e) => {
             let code = if e.use_stderr() { 2 } else { 0 };
             let _ = e.print();
-            return ExitCode::from(code);
+            return code;
         }
     };
     if cli.command.display().is_some_and(|display| display.style() == Style::Json) {
@@ -113,16 +113,23 @@ pub fn run() -> ExitCode {
         _ => "to start again",
     };
     match execute(cli.command) {
-        Ok(Outcome::True) => ExitCode::SUCCESS,
-        Ok(Outcome::False) => ExitCode::from(1),
-        Ok(Outcome::Undecided | Outcome::Failed) => ExitCode::from(2),
-        Ok(Outcome::Partial) => ExitCode::from(128 + signals::caught()),
+        Ok(outcome) => code(outcome),
         Err(e) => fail(&e, again),
     }
 }
 
+/// The exit code of a command that met no error.
+pub fn code(outcome: Outcome) -> u8 {
+    match outcome {
+        Outcome::True => 0,
+        Outcome::False => 1,
+        Outcome::Undecided | Outcome::Failed => 2,
+        Outcome::Partial => 128 + signals::caught(),
+    }
+}
+
 /// Runs a command.
-fn execute(command: Command) -> anyhow::Result<Outcome> {
+pub fn execute(command: Command) -> anyhow::Result<Outcome> {
     // Tests choose an instruction set; one that the processor does not have must not pass for the one it has.
     check_instructions()?;
     match command {
@@ -146,22 +153,22 @@ fn execute(command: Command) -> anyhow::Result<Outcome> {
 }
 
 /// Reports an error. `again` is the purpose of the same command after an interrupt.
-fn fail(error: &anyhow::Error, again: &str) -> ExitCode {
+fn fail(error: &anyhow::Error, again: &str) -> u8 {
     // The reader of stdout has closed it: `physarium inspect MODEL | head` is no failure.
     let pipe = error.downcast_ref::<std::io::Error>();
     if pipe.is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe) {
-        return ExitCode::SUCCESS;
+        return 0;
     }
     if is_interrupt(error) {
         output::note(&format!("{error:#}\n{again}: {}", signals::command_line()));
-        return ExitCode::from(128 + signals::caught());
+        return 128 + signals::caught();
     }
     output::note(&format!("error: {}", chain(error)));
-    ExitCode::from(2)
+    2
 }
 
 /// An error with its causes, without those that its own text contains.
-fn chain(error: &anyhow::Error) -> String {
+pub fn chain(error: &anyhow::Error) -> String {
     if let Some(Error::Recipe(fault)) = error.downcast_ref::<Error>() {
         return fault.message(spelled);
     }

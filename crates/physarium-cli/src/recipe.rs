@@ -259,7 +259,8 @@ impl RecipeArguments {
         }
     }
 
-    fn options(&self) -> RecipeOptions {
+    /// The options as the library takes them.
+    pub fn options(&self) -> RecipeOptions {
         let SelectionArguments { target, skip } = self.selection.clone();
         RecipeOptions {
             method: self.method.map(MethodName::from).unwrap_or_default(),
@@ -305,7 +306,7 @@ impl RecipeArguments {
         } else {
             let bytes = Source::open(path)?.read_all(MAX_RECIPE)?;
             toml::from_slice(&bytes)
-                .map_err(|e| anyhow::anyhow!("{}", excerpt(&e.to_string())))
+                .map_err(|e| Error::Usage(excerpt(&e.to_string())))
                 .with_context(|| format!("{}: not a valid recipe", path.display()))?
         };
         check_recipe(&recipe).with_context(|| format!("{}: not a valid recipe", path.display()))?;

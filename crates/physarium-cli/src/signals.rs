@@ -9,11 +9,16 @@ use physarium::{Cancel, Event, Progress};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
+use crate::host;
+
 /// Number of the signal that was caught, for the exit code.
 static CAUGHT: OnceLock<Arc<AtomicUsize>> = OnceLock::new();
 
-/// A token that the first signal raises; the second signal ends the process.
+/// A token that the first signal raises; the second signal ends the process. With a host, its token.
 pub fn cancel_on_signal() -> anyhow::Result<Cancel> {
+    if let Some(cancel) = host::cancel() {
+        return Ok(cancel);
+    }
     let raised = Arc::new(AtomicBool::new(false));
     let caught = CAUGHT.get_or_init(|| Arc::new(AtomicUsize::new(0)));
     for signal in [SIGINT, SIGTERM] {
@@ -31,8 +36,11 @@ pub fn cancel_on_signal() -> anyhow::Result<Cancel> {
 pub struct Reading(Arc<AtomicBool>);
 
 impl Reading {
-    /// Begins, before any other handler is installed.
+    /// Begins, before any other handler is installed. Signals are a host's own.
     pub fn begin() -> anyhow::Result<Reading> {
+        if host::is_present() {
+            return Ok(Reading(Arc::default()));
+        }
         let reading = Arc::new(AtomicBool::new(true));
         for signal in [SIGINT, SIGTERM] {
             flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&reading))

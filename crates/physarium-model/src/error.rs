@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use physarium_checkpoint::{ErrorKind, printable, printable_path};
+use physarium_checkpoint::{ErrorKind, Fault, printable, printable_path};
 
 /// Result of this crate's functions.
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
@@ -43,6 +43,19 @@ pub enum Error {
 }
 
 impl Error {
+    /// The parts of this error.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Error::Checkpoint(e) => e.fault(),
+            Error::Unsupported { file, found, supported, .. } => {
+                Fault::in_file(file).with(format!("one of: {supported}"), found)
+            }
+            Error::Token { token, vocabulary } => {
+                Fault::default().with(format!("a token below {vocabulary}"), token)
+            }
+        }
+    }
+
     /// The reason behind exit code 2.
     pub fn kind(&self) -> ErrorKind {
         match self {

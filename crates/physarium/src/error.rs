@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use physarium_checkpoint::{ErrorKind, printable, printable_path};
+use physarium_checkpoint::{ErrorKind, Fault, printable, printable_path};
 
 use crate::memory_limit::MemoryLimit;
 use crate::recipe::error::RecipeError;
@@ -75,6 +75,16 @@ pub enum Error {
         /// Tokens that it had processed.
         tokens: usize,
     },
+    /// A matrix that was given in memory cannot be used.
+    #[error("{what}: expected {expected}, found {found}")]
+    Matrix {
+        /// The matrix: `weights` or `gram`.
+        what: &'static str,
+        /// What was expected.
+        expected: String,
+        /// What was found.
+        found: String,
+    },
     /// The run was cancelled before it had a result; there is nothing to resume.
     #[error("interrupted before there was a result")]
     Stopped,
@@ -127,7 +137,7 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Error::Checkpoint(e) => e.kind(),
-            Error::NonFinite { .. } => ErrorKind::Input,
+            Error::NonFinite { .. } | Error::Matrix { .. } => ErrorKind::Input,
             Error::Model(e) => e.kind(),
             Error::Unsolvable { .. } | Error::DeadInputs { .. } | Error::NonFiniteLogits { .. } => {
                 ErrorKind::Input
@@ -137,6 +147,36 @@ impl Error {
             Error::Usage(_) | Error::Recipe(_) => ErrorKind::Usage,
             Error::Transposed { .. } => ErrorKind::Unsupported,
             Error::Interrupted { .. } => ErrorKind::Interrupted,
+        }
+    }
+
+    /// The parts of this error.
+    pub fn fault(&self) -> Fault {
+        let in_tensor = |tensor: &str| Fault::default().with_tensor(tensor);
+        match self {
+            Error::Checkpoint(e) => e.fault(),
+            Error::Model(e) => e.fault(),
+            Error::NonFinite { file, tensor, count, .. } => {
+                let found = format!("{count} NaN or infinite weights");
+                Fault::in_file(file).with_tensor(tensor).with("finite weights", found)
+            }
+            Error::Unsolvable { tensor, .. } => in_tensor(tensor),
+            Error::DeadInputs { tensor, dead, inputs, .. } => in_tensor(tensor)
+                .with("no inputs that are always zero", format!("{dead} of {inputs} inputs")),
+            Error::NonFiniteLogits { model, .. } => {
+                Fault::in_file(model).with("finite logits", "NaN")
+            }
+            Error::Matrix { what, expected, found } => in_tensor(what).with(expected, found),
+            Error::NoMemory { least, limit_bytes, .. } => {
+                Fault::default().with(format!("{least} bytes"), format!("{limit_bytes} bytes"))
+            }
+            Error::Transposed { file, tensor, found } => {
+                Fault::in_file(file).with_tensor(tensor).with("[out_features, in_features]", found)
+            }
+            Error::Interrupted { staging } => Fault::in_file(staging),
+            Error::Compute(_) | Error::Stopped | Error::Usage(_) | Error::Recipe(_) => {
+                Fault::default()
+            }
         }
     }
 }

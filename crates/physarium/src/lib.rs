@@ -72,6 +72,7 @@ mod estimate;
 mod eval;
 mod free_memory;
 mod generate;
+mod matrix;
 mod memory_limit;
 mod peak;
 mod progress;
@@ -99,6 +100,7 @@ pub use eval::{
     Against, EvalRequest, Evaluation, Protocol, TextUsed, TokenComparison, TokenScore, evaluate,
 };
 pub use generate::{GenerateRequest, Generated, Prompt, Sampling, Stopped, generate};
+pub use matrix::{MatrixRequest, prune_matrix};
 pub use memory_limit::{MemoryLimit, Streams};
 pub use peak::peak_resident_bytes;
 #[doc(inline)]

@@ -13,7 +13,7 @@ mod prune;
 mod run;
 mod solve;
 
-pub use run::{build_physarium, printed};
+pub use run::{build_physarium, printed, target_dir};
 
 use clap::Subcommand;
 

@@ -9,17 +9,21 @@ says so; it is an error instead if the environment has `CI` and `PHYSARIUM_BROWS
 mod made_up;
 mod pages;
 
-use std::env;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, bail, ensure};
 
 use crate::bench::build_physarium;
+use crate::external::{Optional, on_path};
 
 /// Names of Chromium, the first that is on PATH is used.
 const CHROMIUM: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
+const SKIPPABLE: Optional = Optional {
+    tests: "browser tests",
+    untested: "The HTML reports are",
+    variable: "PHYSARIUM_BROWSER",
+};
 /// Where the tests are, from the root of the workspace.
 const TESTS: &str = "tests/browser";
 /// Installs exactly what the lock file says. No package has a script that is needed.
@@ -62,13 +66,13 @@ impl Browser {
     pub fn run(&self) -> anyhow::Result<()> {
         let tools = match Tools::find() {
             Ok(tools) => tools,
-            Err(missing) => return skip(&missing),
+            Err(missing) => return SKIPPABLE.skip(&missing),
         };
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize()?;
         let tests = root.join(TESTS);
         println!("== browser: npm {}", INSTALL.join(" "));
         if let Some(unreachable) = tools.install(&tests)? {
-            return skip(&unreachable);
+            return SKIPPABLE.skip(&unreachable);
         }
         let program = match &self.physarium {
             Some(program) => program.clone(),
@@ -130,27 +134,4 @@ impl Tools {
             None => bail!("npm {}: {said}", INSTALL.join(" ")),
         }
     }
-}
-
-/// The path of an executable file in a directory of PATH.
-fn on_path(name: &str) -> Option<PathBuf> {
-    let is_executable = |path: &PathBuf| {
-        path.metadata().is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
-    };
-    let directories = env::var_os("PATH")?;
-    env::split_paths(&directories).map(|directory| directory.join(name)).find(is_executable)
-}
-
-/// Says loudly that nothing is tested.
-///
-/// # Errors
-/// If the environment requires the tests.
-fn skip(why: &str) -> anyhow::Result<()> {
-    let required = env::var_os("PHYSARIUM_BROWSER").is_some_and(|value| value == "required");
-    if required && env::var_os("CI").is_some() {
-        bail!("browser tests: {why}; PHYSARIUM_BROWSER=required");
-    }
-    let line = "*".repeat(80);
-    println!("{line}\nSKIPPED: browser tests: {why}\nThe HTML reports are NOT tested.\n{line}");
-    Ok(())
 }

@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use cargo_metadata::{DependencyKind, Metadata, Package};
 
 /// Edges that are allowed between crates of the workspace.
-const ALLOWED: [(&str, &[&str]); 11] = [
+const ALLOWED: [(&str, &[&str]); 12] = [
     ("physarium-checkpoint", &[]),
     ("physarium-flow", &["physarium-kernels"]),
     ("physarium-kernels", &[]),
@@ -26,6 +26,7 @@ const ALLOWED: [(&str, &[&str]); 11] = [
     ),
     ("physarium-report", &["physarium"]),
     ("physarium-cli", &["physarium", "physarium-report"]),
+    ("physarium-python", &["physarium", "physarium-cli"]),
     ("xtask", &["physarium-fixtures", "physarium-flow", "physarium-kernels", "physarium-model"]),
 ];
 /// The crate that any other may use in tests.

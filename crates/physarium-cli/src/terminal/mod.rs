@@ -10,6 +10,7 @@ use clap::ValueEnum;
 use physarium::audit::Step;
 use physarium::{Cancel, Event, Progress, Silent};
 
+use crate::host;
 use bar::Bar;
 use lines::{Lines, Shape};
 
@@ -28,8 +29,11 @@ pub enum Style {
     None,
 }
 
-/// What shows the progress of a command.
+/// What shows the progress of a command. A host is told in JSON.
 pub fn progress(style: Style) -> Box<dyn Progress> {
+    if host::is_present() {
+        return Box::new(Lines::new(Shape::Json));
+    }
     match style {
         Style::Auto if std::io::stderr().is_terminal() => Box::new(Bar::new()),
         Style::Auto | Style::Plain => Box::new(Lines::new(Shape::Plain)),

@@ -145,6 +145,8 @@ pub enum NoEffect {
     RecipeFile,
     /// The recipe comes from a file, which says it.
     SaidByFile,
+    /// It needs a whole model, and there is one matrix.
+    OneMatrix,
 }
 
 /// Options that cannot be combined into a recipe.
@@ -202,6 +204,9 @@ impl RecipeError {
                         format!(
                             "{option} has no effect: the recipe's method does not use calibration"
                         )
+                    }
+                    NoEffect::OneMatrix => {
+                        format!("{option} has no effect on one matrix: it needs a whole model")
                     }
                     NoEffect::SaidByFile => {
                         format!("{option} has no effect with --recipe, which decides it")

@@ -4,7 +4,6 @@ mod choices;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::ensure;
 use clap::{ArgGroup, Args};
 use physarium::audit::grouped;
 use physarium::checkpoint::printable;
@@ -110,7 +109,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
 
 impl Arguments {
     /// Refuses options of a text without one, and of items without any.
-    fn refuse_options_without_effect(&self) -> anyhow::Result<()> {
+    fn refuse_options_without_effect(&self) -> Result<(), Error> {
         let of_text = [
             ("--field", self.field.is_some()),
             ("--window", self.window.is_some()),
@@ -119,11 +118,14 @@ impl Arguments {
             ("--per-token", self.per_token.is_some()),
         ];
         for (option, _) in of_text.iter().filter(|(_, given)| *given) {
-            ensure!(self.text.is_some(), "{option} has no effect without --text");
+            if self.text.is_none() {
+                return Err(Error::Usage(format!("{option} has no effect without --text")));
+            }
         }
-        let idle = self.per_item.is_some() && self.choices.is_none();
-        ensure!(!idle, "--per-item has no effect without --choices");
-        Ok(())
+        match self.per_item.is_some() && self.choices.is_none() {
+            true => Err(Error::Usage("--per-item has no effect without --choices".to_owned())),
+            false => Ok(()),
+        }
     }
 
     /// Measures what was asked for. The items are checked before the text is scored.
