@@ -2,6 +2,7 @@
 
 mod arguments;
 mod commands;
+mod model;
 mod output;
 mod program;
 mod recipe;

@@ -42,7 +42,8 @@ Examples:
   physarium run pruned.physpack --prompt TEXT              generate text
 
 MODEL is a directory in Hugging Face layout: config.json and model.safetensors, or shards with
-model.safetensors.index.json. It is never written to. A target is a tensor that is pruned: by
+model.safetensors.index.json; or the id ORG/NAME[@REVISION] of a model that `hf download` has put
+into the hub cache. It is never written to. A target is a tensor that is pruned: by
 default the q/k/v/o and gate/up/down weights of the decoder.
 
 Exit codes: 0 success, 1 a check failed, 2 error, 130 or 143 interrupted (rerun `prune` or `compare` to resume).";

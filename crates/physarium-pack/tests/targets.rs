@@ -51,6 +51,7 @@ fn manifest_of(target: &str, skip: &[&str]) -> String {
             non_finite: NonFinite::Refuse,
             arithmetic: None,
         },
+        source: None,
         totals: Totals::default(),
         shards: Vec::new(),
         files: Vec::new(),

@@ -154,6 +154,7 @@ impl Stacks {
             schema: manifest::SCHEMA.to_owned(),
             tool: run.tool,
             recipe: run.recipe,
+            source: None,
             totals,
             shards: shards.collect(),
             files: files.to_vec(),

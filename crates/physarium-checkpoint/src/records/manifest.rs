@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::open::digest::{Blake3, Digest};
+use crate::open::hub::snapshot::HubSource;
 use crate::open::source::Source;
 use crate::records::from_json;
 use crate::records::journal::{ShardRecord, TensorRecord, Totals};
@@ -36,6 +37,9 @@ pub struct Manifest {
     pub tool: String,
     /// What determined the output's bytes.
     pub recipe: Recipe,
+    /// Where the input is on the hub; absent if it is no snapshot of a hub cache.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<HubSource>,
     /// Sums over all tensors.
     pub totals: Totals,
     /// The shards, with digests of input and output.

@@ -248,6 +248,7 @@ impl Work {
                 schema: manifest::SCHEMA.to_owned(),
                 tool: self.tool.to_owned(),
                 recipe: self.recipe(),
+                source: None,
                 totals,
                 shards,
                 files,

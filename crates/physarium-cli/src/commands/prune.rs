@@ -16,6 +16,7 @@ use physarium::{
 use serde_json::json;
 
 use crate::arguments::{Display, Format, MemoryArgument, OUTPUT, SELECTION, ThreadsArgument};
+use crate::model::{Model, RevisionArgument, refuse_in_cache};
 use crate::output::{self, Outcome, counted, size};
 use crate::recipe::RecipeArguments;
 use crate::{signals, terminal};
@@ -38,8 +39,10 @@ use crate::{signals, terminal};
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// Checkpoint directory; never written to
+    /// Checkpoint directory or hub id; never written to
     model: PathBuf,
+    #[command(flatten)]
+    revision: RevisionArgument,
     /// Output directory
     #[arg(long, value_name = "DIR", help_heading = OUTPUT)]
     out: PathBuf,
@@ -87,8 +90,11 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         links: if arguments.follow_links { LinkPolicy::Follow } else { LinkPolicy::LeaveOut },
         memory: arguments.memory.limit(),
     };
-    let (recipe, text) = arguments.recipe.recipe(&arguments.model)?;
-    let mut surgery = Surgery::plan(&arguments.model, recipe, options)?;
+    refuse_in_cache(&arguments.out)?;
+    let Model { path, source, shown } = arguments.revision.find(&arguments.model)?;
+    let (recipe, text) = arguments.recipe.recipe(&path)?;
+    let mut surgery = Surgery::plan(&path, recipe, options)?;
+    surgery.source = source;
     if let Some(text) = &text {
         surgery.calibrate(text)?;
     }
@@ -129,7 +135,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         }
         Format::Text => {
             let text = counts(&surgery, &summary) + &cost(began.elapsed());
-            let next = summary_text(&summary, &arguments.model, &arguments.out);
+            let next = summary_text(&summary, &shown, &arguments.out);
             output::text(&(text + &next))?;
         }
     }
@@ -339,8 +345,8 @@ pub fn counts(surgery: &Surgery, summary: &Summary) -> String {
 }
 
 /// Where the output is, and what to do with it.
-fn summary_text(summary: &Summary, model: &Path, out: &Path) -> String {
-    let (model, shown) = (model.display(), out.display());
+fn summary_text(summary: &Summary, model: &str, out: &Path) -> String {
+    let shown = out.display();
     format!(
         "wrote {shown}: {} in {}\n\
          next: physarium audit {shown} --against {model}\n      \

@@ -14,9 +14,9 @@ use std::time::Duration;
 use physarium_checkpoint::journal::Totals;
 use physarium_checkpoint::manifest::{self, FileEntry, LeftOut};
 use physarium_checkpoint::{
-    Amount, Arithmetic, Checkpoint, Disposition, Dtype, Found, Inputs, Orientation, PlannedTensor,
-    Purpose, Recipe, SOLVED_DIR, Scope, Shard, ShardInputs, Sidecar, Staging, StagingRequest,
-    TargetPlan, config_json,
+    Amount, Arithmetic, Checkpoint, Disposition, Dtype, Found, HubSource, Inputs, Orientation,
+    PlannedTensor, Purpose, Recipe, SOLVED_DIR, Scope, Shard, ShardInputs, Sidecar, Staging,
+    StagingRequest, TargetPlan, config_json,
 };
 use physarium_model::{Decoder, Residency, release_memory};
 
@@ -47,6 +47,8 @@ pub struct Surgery {
     pub checkpoint: Checkpoint,
     /// The decision for every tensor.
     pub plan: TargetPlan,
+    /// Where the input is on the hub, for the manifest: what its path says, if it is a snapshot of a hub cache.
+    pub source: Option<HubSource>,
     /// Everything that decides the output's bytes.
     pub recipe: Recipe,
     /// Files beside the shards.
@@ -95,6 +97,7 @@ impl Surgery {
         }
         let strictness = options.strictness;
         Ok(Surgery {
+            source: HubSource::of_snapshot(model),
             checkpoint,
             plan,
             recipe,
@@ -375,7 +378,7 @@ impl Surgery {
     fn publish(&self, staging: Staging, records: &Records, cancel: &Cancel) -> Result<Summary> {
         // Before files are copied: the input may have a directory of the same name.
         staging.remove_solved()?;
-        let mut other_files = OtherFiles::default();
+        let mut other_files = OtherFiles { source: self.source.clone(), ..OtherFiles::default() };
         for sidecar in &self.sidecars {
             match sidecar.disposition {
                 Disposition::Copy => {
