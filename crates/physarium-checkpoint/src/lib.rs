@@ -58,5 +58,5 @@ pub use records::method::{
     Amount, Calibration, Criterion, FlowRecipe, FlowSteps, Method, MethodMismatch, Needs, Scope,
 };
 pub use records::recipe::{Arithmetic, NonFinite, Recipe};
-pub use records::{journal, manifest};
+pub use records::{journal, manifest, readme};
 pub use threads::{Tasks, start_thread};

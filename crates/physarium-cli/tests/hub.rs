@@ -6,6 +6,8 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
+use physarium::checkpoint::Sha256;
+use physarium::checkpoint::manifest::Manifest;
 use serde_json::{Value, json};
 
 const COMMIT: &str = "12fd25f77366fa6b3b4b768ec3050bf629380bac";
@@ -195,4 +197,104 @@ fn a_directory_wins_and_what_is_missing_is_said() {
     fs::create_dir_all(work.path("org/name")).unwrap();
     work.fails("inspect org/name", "org/name: no checkpoint here");
     assert!(!work.path("out").exists());
+}
+
+const README: &str = "---\nlicense: apache-2.0\nlanguage:\n- en\ntags: [chat]\nmodel-index: [{name: x}]\n---\n\n# A model\n\nText.\n";
+
+#[test]
+fn a_card_in_the_readme_keeps_the_licence_and_the_text_and_is_verified() {
+    let work = Work::new();
+    let readme = work.snapshot("org--name").join("README.md");
+    let _ = fs::remove_file(&readme);
+    fs::write(&readme, README).unwrap();
+    work.ok("prune org/name --out plain");
+    assert_eq!(fs::read_to_string(work.path("plain/README.md")).unwrap(), README);
+    assert!(work.ok("prune org/name --out out --card --dry-run").contains("head of README.md"));
+    work.ok("prune org/name --out out --card");
+    let text = |name: &str| fs::read_to_string(work.path(name)).unwrap();
+    let card = text("out/physarium.card.md");
+    assert_eq!(card, text("plain/physarium.card.md"));
+    assert_eq!(text("out/README.md"), format!("{card}\n# A model\n\nText.\n"));
+    let metadata = "---\nbase_model: org/name\nbase_model_relation: finetune\nlanguage:\n- en\nlicense: \
+                    apache-2.0\ntags:\n- chat\n- physarium\n- pruned\n- sparse\n---\n";
+    assert!(card.starts_with(metadata), "{card}");
+    for needle in [
+        "https://huggingface.co/org/name/tree/12fd25f77366fa6b3b4b768ec3050bf629380bac",
+        "| mlp.down_proj |",
+        "% of projection |",
+        "physarium verify DIR --against org/name@12fd25f77366\n",
+        "not repeated here: model-index.\n",
+    ] {
+        assert!(card.contains(needle), "no {needle} in {card}");
+    }
+    assert_eq!(work.manifest("out")["rewritten"], json!(["README.md"]));
+    assert!(work.manifest("plain").get("rewritten").is_none());
+    let verified = work.ok("verify out --against org/name");
+    assert!(verified.contains("nothing else differs but README.md, which has the model card"));
+    assert_eq!(work.json("verify plain --against org/name")["rewritten"], json!([]));
+    let audited = work.ok("audit out --against org/name");
+    assert!(audited.contains("rewritten with the model card, by the manifest: README.md"));
+}
+
+#[test]
+fn a_rewritten_readme_is_the_card_and_the_inputs_text_and_nothing_else() {
+    let work = Work::new();
+    let model = demo("model");
+    let readme = work.path("hf/README.md");
+    fs::write(&readme, "no metadata\n").unwrap();
+    symlink(&readme, work.snapshot("org--name").join("README.md")).unwrap();
+    // It is beyond a link, so that it does not go with the weights; verify knows both cases.
+    for options in ["--card", "--card --follow-links --force"] {
+        work.ok(&format!("prune org/name --out out {options}"));
+        assert_eq!(work.json("verify out --against org/name")["verified"], true, "{options}");
+    }
+    // A manifest that declares a README with other words, or another file as rewritten.
+    let forged = |change: &dyn Fn(&mut Manifest), needle: &str| {
+        let path = work.path("out/physarium.manifest.json");
+        let text = fs::read(&path).unwrap();
+        let mut manifest = Manifest::read(&path).unwrap();
+        change(&mut manifest);
+        fs::write(&path, manifest.encode()).unwrap();
+        let ran = work.run("verify out --against org/name");
+        assert!(ran.code == 1 && ran.stdout.contains(needle), "{needle}: {}", ran.stdout);
+        fs::write(&path, text).unwrap();
+    };
+    forged(
+        &|m| m.rewritten.push("config.json".to_owned()),
+        "expected README.md only, found config",
+    );
+    forged(&|m| m.rewritten.clear(), "README.md: ");
+    let text = fs::read_to_string(work.path("out/README.md")).unwrap() + "Best model ever.\n";
+    fs::write(work.path("out/README.md"), &text).unwrap();
+    let entry = |m: &mut Manifest| {
+        let entry = m.files.iter_mut().find(|entry| entry.path == "README.md").unwrap();
+        (entry.size_bytes, entry.sha256) = (text.len() as u64, Sha256::of(text.as_bytes()));
+    };
+    forged(&entry, "README.md: is neither the input's, nor the card and the text of the input's");
+    // Without a README in the input, it is the card; a directory's id is not known.
+    let _ = fs::remove_dir_all(work.path("out"));
+    work.ok(&format!("prune {} --out out --card", model.display()));
+    let card = fs::read_to_string(work.path("out/physarium.card.md")).unwrap();
+    assert_eq!(fs::read_to_string(work.path("out/README.md")).unwrap(), card);
+    assert!(card.starts_with("---\n# base_model: ORG/NAME\n"), "{card}");
+    assert!(card.contains("its id on the hub goes into `base_model`"), "{card}");
+    assert_eq!(work.json(&format!("verify out --against {}", model.display()))["verified"], true);
+}
+
+#[test]
+fn metadata_that_cannot_be_read_is_left_out_with_a_note() {
+    let work = Work::new();
+    let readme = work.snapshot("org--name").join("README.md");
+    let _ = fs::remove_file(&readme);
+    fs::write(&readme, "---\nlicense: &a mit\ntags: [x]\n---\nText.\n").unwrap();
+    let ran = work.run("prune org/name --out out --card");
+    let note = "README.md: `license` is not in the model card: its value is not a text";
+    assert!(ran.code == 0 && ran.stderr.contains(note), "{}", ran.stderr);
+    let card = fs::read_to_string(work.path("out/README.md")).unwrap();
+    assert!(card.contains(note) && !card.contains("license:") && card.contains("- x\n"), "{card}");
+    fs::write(&readme, vec![b'a'; (1 << 20) + 1]).unwrap();
+    let ran = work.run("prune org/name --out large --card");
+    assert!(ran.code == 2 && ran.stderr.contains("README.md: file is too large"), "{}", ran.stderr);
+    let ran = work.run("prune org/name --out large");
+    assert!(ran.code == 0 && ran.stderr.contains("over 1048576 bytes"), "{}", ran.stderr);
 }

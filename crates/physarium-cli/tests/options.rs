@@ -129,7 +129,7 @@ fn every_option_of_every_command_is_known_here() {
         (
             "prune",
             format!(
-                "revision out recipe target skip strict dry-run force restart follow-links threads memory {display}"
+                "revision out recipe target skip strict dry-run force restart follow-links card threads memory {display}"
             ),
         ),
         (

@@ -55,6 +55,7 @@ fn manifest_of(target: &str, skip: &[&str]) -> String {
         totals: Totals::default(),
         shards: Vec::new(),
         files: Vec::new(),
+        rewritten: Vec::new(),
         left_out: Vec::new(),
         tensors: Vec::new(),
         check: String::new(),

@@ -115,5 +115,5 @@ pub use recipe::effort::Effort;
 pub use recipe::error::{MethodName, NoEffect, RecipeError, RecipeOption, ScopeName};
 pub use recipe::options::{Allocation, CalibrationOptions, RecipeOptions};
 pub use recipe::table::Case;
-pub use surgery::{Options, Output, Strictness, Summary, Surgery};
+pub use surgery::{CardPlace, Options, Output, Strictness, Summary, Surgery};
 pub use tokenizer::BosRule;

@@ -46,7 +46,10 @@ pub(crate) struct Records {
 /// Files of the output beside its shards, and where the input's are from.
 #[derive(Default)]
 pub(crate) struct OtherFiles {
-    pub copied: Vec<FileEntry>,
+    /// All files beside the shards.
+    pub files: Vec<FileEntry>,
+    /// Those that are rewritten instead of copied.
+    pub rewritten: Vec<String>,
     pub left_out: Vec<LeftOut>,
     /// Where the input is on the hub.
     pub source: Option<HubSource>,
@@ -71,7 +74,8 @@ impl Records {
             source: other_files.source,
             totals,
             shards: self.shards.clone(),
-            files: other_files.copied,
+            files: other_files.files,
+            rewritten: other_files.rewritten,
             left_out: other_files.left_out,
             tensors: self.tensors.iter().filter_map(TensorEntry::of).collect(),
             check: String::new(),

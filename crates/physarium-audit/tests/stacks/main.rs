@@ -158,6 +158,7 @@ impl Stacks {
             totals,
             shards: shards.collect(),
             files: files.to_vec(),
+            rewritten: Vec::new(),
             left_out: Vec::new(),
             tensors: tensors.iter().map(|r| manifest::TensorEntry::of(r).unwrap()).collect(),
             check: String::new(),

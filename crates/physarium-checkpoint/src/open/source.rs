@@ -193,8 +193,8 @@ impl FileIdentity {
 
 fn broken_link(path: &Path, why: &std::io::Error) -> Error {
     let expected = "a regular file or a link to one";
-    let dir = path.parent().and_then(incomplete_hint);
-    let hint = dir.unwrap_or_else(|| {
+    let incomplete = path.parent().and_then(incomplete_hint);
+    let hint = incomplete.unwrap_or_else(|| {
         "an incomplete download leaves such links in a hub cache: fetch it again".to_owned()
     });
     Malformed::new(path, "broken link", expected, why.to_string()).with_hint(hint).into()

@@ -46,6 +46,9 @@ pub struct Manifest {
     pub shards: Vec<ShardRecord>,
     /// All other files, including the journal.
     pub files: Vec<FileEntry>,
+    /// Those of `files` that are rewritten instead of copied: README.md by `--card`, or none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rewritten: Vec<String>,
     /// Files of the input that are not in the output.
     pub left_out: Vec<LeftOut>,
     /// Every tensor, with the digest of its bytes in the output.

@@ -252,6 +252,7 @@ impl Work {
                 totals,
                 shards,
                 files,
+                rewritten: Vec::new(),
                 left_out,
                 tensors: tensors.iter().filter_map(TensorEntry::of).collect(),
                 check: String::new(),

@@ -11,7 +11,8 @@ use physarium::checkpoint::{
 };
 use physarium::model::PrunedInputs;
 use physarium::{
-    Options, Output, Streams, Strictness, Summary, Surgery, method_in_words, peak_resident_bytes,
+    CardPlace, Options, Output, Streams, Strictness, Summary, Surgery, method_in_words,
+    peak_resident_bytes,
 };
 use serde_json::json;
 
@@ -63,6 +64,9 @@ pub struct Arguments {
     /// Copy files that links out of the checkpoint point to, instead of leaving them out
     #[arg(long, help_heading = OUTPUT)]
     follow_links: bool,
+    /// Put the model card with its metadata at the head of README.md; without, README.md is copied
+    #[arg(long, help_heading = OUTPUT)]
+    card: bool,
     #[command(flatten)]
     threads: ThreadsArgument,
     #[command(flatten)]
@@ -95,6 +99,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     let (recipe, text) = arguments.recipe.recipe(&path)?;
     let mut surgery = Surgery::plan(&path, recipe, options)?;
     surgery.source = source;
+    surgery.card = if arguments.card { CardPlace::InReadme } else { CardPlace::Beside };
     if let Some(text) = &text {
         surgery.calibrate(text)?;
     }
@@ -112,13 +117,16 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         match arguments.display.format() {
             Format::Json => {
                 let mut json = dry_run_json(&surgery, time);
+                json["rewrites_readme"] = json!(surgery.card == CardPlace::InReadme);
                 json["replaces"] = json!(found.output == Occupant::Finished);
                 json["unfinished"] = json!(found.unfinished.as_ref().map(|_| fate(resume)));
                 output::json(&output::with_notes(json, &surgery.notes))?;
             }
             Format::Text => {
                 let text = dry_run_text(&surgery, time, &arguments.out);
-                output::text(&(text + &would_happen(&found, &output) + "nothing was written\n"))?;
+                let card = card_text(&surgery);
+                let happens = would_happen(&found, &output);
+                output::text(&(text + card + &happens + "nothing was written\n"))?;
             }
         }
         return Ok(Outcome::True);
@@ -254,6 +262,14 @@ fn dry_run_text(surgery: &Surgery, time: Option<Duration>, out: &Path) -> String
         out.display(),
         size(resident_bytes),
     )
+}
+
+/// What a run would do with README.md.
+fn card_text(surgery: &Surgery) -> &'static str {
+    match surgery.card {
+        CardPlace::Beside => "",
+        CardPlace::InReadme => "would put the model card at the head of README.md\n",
+    }
 }
 
 /// What a run would do with what is at its output's place.

@@ -97,7 +97,8 @@ pub fn outcome(result: &Verification) -> Outcome {
 
 /// The verification for a terminal.
 pub fn as_text(result: &Verification) -> String {
-    let Verification { unrelated, findings, files, tensors, bytes, pruned, refitted } = result;
+    let Verification { unrelated, findings, files, tensors, bytes, pruned, refitted, rewritten } =
+        result;
     let refits = match refitted {
         0 => String::new(),
         n => format!(" and {} updated to compensate, all in targets", grouped(*n)),
@@ -111,13 +112,17 @@ pub fn as_text(result: &Verification) -> String {
     }
     if findings.is_empty() {
         return format!(
-            "verified: {}, {}, {} bytes compared; {} weights pruned{}, nothing else differs; counts and \
-             digests match journal and manifest\n",
+            "verified: {}, {}, {} bytes compared; {} weights pruned{}, nothing else differs{}; counts \
+             and digests match journal and manifest\n",
             counted(*files, "file"),
             counted(*tensors, "tensor"),
             grouped(*bytes),
             grouped(*pruned),
             refits,
+            match rewritten.as_slice() {
+                [] => String::new(),
+                names => format!(" but {}, which has the model card", names.join(", ")),
+            },
         );
     }
     let mut text = format!("NOT verified: {}\n", counted(findings.len() as u64, "difference"));
@@ -144,6 +149,7 @@ fn as_json(result: &Verification) -> serde_json::Value {
         "bytes": result.bytes,
         "pruned": result.pruned,
         "refitted": result.refitted,
+        "rewritten": result.rewritten,
         "unrelated": result.unrelated,
         "findings": findings,
     })

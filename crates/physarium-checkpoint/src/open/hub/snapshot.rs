@@ -44,7 +44,7 @@ impl HubSource {
 
     /// The id with the first digits of the commit, which are enough to find it in the cache.
     pub fn short(&self) -> String {
-        format!("{}@{}", self.hub, &self.commit[..self.commit.len().min(12)])
+        format!("{}@{}", self.hub, self.commit.get(..12).unwrap_or(&self.commit))
     }
 
     /// The command that completes the snapshot.
