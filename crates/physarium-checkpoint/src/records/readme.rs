@@ -76,7 +76,8 @@ mod tests {
     #[test]
     fn a_card_is_before_the_text() {
         let with = |readme: &str| {
-            String::from_utf8(Readme::of(readme.as_bytes()).with_card(b"card\n")).unwrap()
+            let bytes = Readme::of(readme.as_bytes()).with_card(b"card\n");
+            String::from_utf8(bytes).expect("both are UTF-8")
         };
         assert_eq!(with("---\na: b\n---\n\n# T\n"), "card\n\n# T\n");
         assert_eq!(with("---\na: b\n---\n"), "card\n");

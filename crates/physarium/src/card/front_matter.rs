@@ -272,8 +272,8 @@ mod tests {
         for (value, why) in [
             ("license: &anchor mit", "not a text"),
             ("license: *alias", "not a text"),
-            ("license: |\n  mit", "not a text"),
-            ("license: >-\n  mit", "not a text"),
+            ("license: |\n  mit", "on several lines"),
+            ("license: >-\n  mit", "on several lines"),
             ("license: {a: b}", "not a text"),
             ("license: a: b", "not a text"),
             ("license:\n  name: mit", "not a text"),
