@@ -13,7 +13,7 @@ use physarium_checkpoint::{Checkpoint, Encoded, Selection, TargetPlan, encoded_p
 use crate::count::compare::Tally;
 use crate::count::coverage::projections;
 use crate::count::journal_checks::read_journal;
-use crate::count::notes::{checkpoint_notes, comparison_notes, encoded_note};
+use crate::count::notes::{checkpoint_notes, comparison_notes, encoded_note, rewritten_note};
 use crate::count::pairs::{Pair, pair_up};
 use crate::count::recount::{Found, recount};
 use crate::count::relation::{swapped, unrelated};
@@ -80,6 +80,7 @@ pub fn audit(
         notes.push(reason.clone());
     }
     notes.extend(encoded_note(&encoded, plan.targets().count() as u64));
+    notes.extend(rewritten_note(request.dir));
     let sides = original.as_ref().map(|original| [&checkpoint, original]);
     let comparison =
         sides.map(|sides| compare(&pairs, found.as_deref(), sides)).unwrap_or_default();

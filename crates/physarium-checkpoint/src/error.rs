@@ -1,5 +1,6 @@
 //! Errors of reading and writing checkpoints. Each names the file, and the tensor if the fault is in one.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -45,7 +46,7 @@ pub struct Malformed {
     /// Where in the file, in bytes from its start.
     pub offset: Option<u64>,
     /// What the user can do about it.
-    pub hint: Option<&'static str>,
+    pub hint: Option<Cow<'static, str>>,
 }
 
 impl Malformed {
@@ -84,8 +85,8 @@ impl Malformed {
 
     /// Adds a line that says what the user can do.
     #[must_use]
-    pub fn with_hint(mut self, hint: &'static str) -> Self {
-        self.hint = Some(hint);
+    pub fn with_hint(mut self, hint: impl Into<Cow<'static, str>>) -> Self {
+        self.hint = Some(hint.into());
         self
     }
 }
@@ -100,7 +101,7 @@ impl fmt::Display for Malformed {
         if let Some(offset) = self.offset {
             write!(f, " (byte offset {offset})")?;
         }
-        if let Some(hint) = self.hint {
+        if let Some(hint) = &self.hint {
             write!(f, "\nhint: {hint}")?;
         }
         Ok(())

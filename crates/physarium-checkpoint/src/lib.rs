@@ -32,6 +32,9 @@ pub use open::digest::{Blake3, Digest, Sha256};
 pub use open::dtype::Dtype;
 pub use open::enclosed::{EnclosedFiles, EnclosedShard, check_enclosed};
 pub use open::header::TensorInfo;
+pub use open::hub::cache::{FoundModel, HubCache, ModelName};
+pub use open::hub::id::HubId;
+pub use open::hub::snapshot::HubSource;
 pub use open::source::{FileIdentity, Source};
 pub use plan::encoded::{DECODE_HINT, Encoded, encoded_projections};
 pub use plan::language_model::LeftAlone;
@@ -58,5 +61,5 @@ pub use records::method::{
     Amount, Calibration, Criterion, FlowRecipe, FlowSteps, Method, MethodMismatch, Needs, Scope,
 };
 pub use records::recipe::{Arithmetic, NonFinite, Recipe};
-pub use records::{journal, manifest};
+pub use records::{journal, manifest, readme};
 pub use threads::{Tasks, start_thread};

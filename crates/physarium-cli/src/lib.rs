@@ -10,6 +10,7 @@ mod arguments;
 mod commands;
 pub mod embedded;
 mod host;
+mod model;
 mod output;
 mod program;
 mod recipe;

@@ -43,7 +43,8 @@ Examples:
   physarium plan models/llama --out models/pruned          the same run for several machines
 
 MODEL is a directory in Hugging Face layout: config.json and model.safetensors, or shards with
-model.safetensors.index.json. It is never written to. A target is a tensor that is pruned: by
+model.safetensors.index.json; or the id ORG/NAME[@REVISION] of a model that `hf download` has put
+into the hub cache. It is never written to. A target is a tensor that is pruned: by
 default the q/k/v/o and gate/up/down weights of the decoder.
 
 Exit codes: 0 success, 1 a check failed, 2 error, 130 or 143 interrupted (rerun `prune` or `compare` to resume).";
@@ -79,12 +80,12 @@ impl Command {
             Command::Compare(arguments) => Some(&arguments.display),
             Command::Pack(arguments) => Some(&arguments.display),
             Command::Unpack(arguments) => Some(&arguments.display),
+            Command::Plan(arguments) => Some(&arguments.display),
             Command::Unit(arguments) => Some(&arguments.display),
             Command::Finish(arguments) => Some(&arguments.display),
             Command::Inspect(_)
             | Command::Report(_)
             | Command::Run(_)
-            | Command::Plan(_)
             | Command::Demo(_)
             | Command::Completions(_)
             | Command::Man(_) => None,

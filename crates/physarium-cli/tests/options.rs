@@ -125,44 +125,48 @@ fn listed(command: &str) -> BTreeSet<String> {
 fn every_option_of_every_command_is_known_here() {
     let display = "format progress quiet";
     for (command, options) in [
-        ("inspect", "target skip tensors format".to_owned()),
+        ("inspect", "revision target skip tensors format".to_owned()),
         (
             "prune",
             format!(
-                "out recipe target skip strict dry-run force restart follow-links threads memory {display}"
+                "revision out recipe target skip strict dry-run force restart follow-links card threads memory {display}"
             ),
         ),
         (
             "audit",
-            format!("against from-journal from-report claims report target skip threads {display}"),
+            format!(
+                "against from-journal from-report revision claims report target skip threads {display}"
+            ),
         ),
-        ("verify", format!("against {display}")),
+        ("verify", format!("against revision {display}")),
         (
             "eval",
             format!(
-                "text choices field window stride limit against per-token per-item threads \
+                "text choices field window stride limit against revision per-token per-item threads \
                  arithmetic {display}"
             ),
         ),
         (
             "compare",
             format!(
-                "out keep restart methods sparsity pattern allocation effort target skip calibration \
+                "revision out keep restart methods sparsity pattern allocation effort target skip calibration \
                      calibration-tokens window seed text eval-window limit threads memory arithmetic {display}"
             ),
         ),
-        ("pack", format!("out force follow-links {display}")),
+        ("pack", format!("revision out force follow-links {display}")),
         ("unpack", format!("out {display}")),
         (
             "run",
-            "prompt chat max-tokens temperature top-p seed threads arithmetic format quiet"
+            "revision prompt chat max-tokens temperature top-p seed threads arithmetic format quiet"
                 .to_owned(),
         ),
         ("report", "out pictures quiet".to_owned()),
         (
             "plan",
-            "out recipe target skip strict follow-links plan template workers threads quiet"
-                .to_owned(),
+            format!(
+                "revision out recipe target skip strict follow-links card plan template workers \
+                 threads {display}"
+            ),
         ),
         ("unit", format!("worker take-over-after threads memory {display}")),
         ("finish", format!("wait force restart threads memory {display}")),
@@ -241,6 +245,9 @@ const PAIRS: &[(&str, &str)] = &[
     ("eval model --choices c --limit 64", "--limit has no effect without --text"),
     ("eval model --choices c --per-token o", "--per-token has no effect without --text"),
     ("eval model --text heldout.txt --per-item o", "--per-item has no effect without --choices"),
+    ("inspect model --revision main", "--revision has no effect"),
+    ("run model --prompt a --revision main", "--revision has no effect"),
+    ("audit --from-report r --revision main", "cannot be used with"),
     ("audit model --from-journal j --threads 2", "cannot be used with"),
     ("audit model --from-journal j --against model", "cannot be used with"),
     ("audit --from-report r --against model", "cannot be used with"),

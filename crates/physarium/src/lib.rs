@@ -118,6 +118,6 @@ pub use recipe::effort::Effort;
 pub use recipe::error::{MethodName, NoEffect, RecipeError, RecipeOption, ScopeName};
 pub use recipe::options::{Allocation, CalibrationOptions, RecipeOptions};
 pub use recipe::table::Case;
-pub use surgery::{Options, Output, Strictness, Summary, Surgery};
+pub use surgery::{CardPlace, Options, Output, Strictness, Summary, Surgery};
 pub use tokenizer::BosRule;
 pub use units::{Cost, Ended as UnitEnded, Share, Unit, Work, WorkPlan, Worker, Workplace};

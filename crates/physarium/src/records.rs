@@ -10,7 +10,9 @@ use physarium_checkpoint::journal::{
     Tiles, Totals,
 };
 use physarium_checkpoint::manifest::{self, FileEntry, LeftOut, Manifest, TensorEntry};
-use physarium_checkpoint::{Action, Checkpoint, FinishedShard, MatrixView, Recipe, Shard};
+use physarium_checkpoint::{
+    Action, Checkpoint, FinishedShard, HubSource, MatrixView, Recipe, Shard,
+};
 
 use crate::engine::{Done, Engine, TensorDone};
 
@@ -41,11 +43,16 @@ pub(crate) struct Records {
     pub tensors: Vec<TensorRecord>,
 }
 
-/// Files of the output beside its shards.
+/// Files of the output beside its shards, and where the input's are from.
 #[derive(Default)]
 pub(crate) struct OtherFiles {
-    pub copied: Vec<FileEntry>,
+    /// All files beside the shards.
+    pub files: Vec<FileEntry>,
+    /// Those that are rewritten instead of copied.
+    pub rewritten: Vec<String>,
     pub left_out: Vec<LeftOut>,
+    /// Where the input is on the hub.
+    pub source: Option<HubSource>,
 }
 
 impl Records {
@@ -64,9 +71,11 @@ impl Records {
             schema: manifest::SCHEMA.to_owned(),
             tool: TOOL.to_owned(),
             recipe: recipe.clone(),
+            source: other_files.source,
             totals,
             shards: self.shards.clone(),
-            files: other_files.copied,
+            files: other_files.files,
+            rewritten: other_files.rewritten,
             left_out: other_files.left_out,
             tensors: self.tensors.iter().filter_map(TensorEntry::of).collect(),
             check: String::new(),

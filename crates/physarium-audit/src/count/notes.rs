@@ -2,7 +2,9 @@
 //! kind, with the number of tensors and the first names.
 
 use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
 
+use physarium_checkpoint::manifest::{self, Manifest};
 use physarium_checkpoint::{Checkpoint, Encoded, Warning, printable, sorted_naturally};
 
 use super::pairs::{Mismatch, Pair};
@@ -34,6 +36,14 @@ pub(crate) fn checkpoint_notes(checkpoint: &Checkpoint) -> Vec<String> {
         )),
     }
     notes
+}
+
+/// The files that are not the original's, as the manifest says, if there is one that can be read.
+pub(crate) fn rewritten_note(dir: &Path) -> Option<String> {
+    let manifest = Manifest::read(&dir.join(manifest::FILE_NAME)).ok()?;
+    let rewritten: Vec<&str> = manifest.rewritten.iter().map(String::as_str).collect();
+    (!rewritten.is_empty())
+        .then(|| format!("rewritten with the model card, by the manifest: {}", names(&rewritten)))
 }
 
 /// The projections that cannot be counted; `counted` is the number of target tensors.

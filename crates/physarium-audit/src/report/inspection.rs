@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 
 use physarium_checkpoint::{
-    Checkpoint, Dtype, Encoded, Layout, PlannedTensor, Shard, TargetPlan, encoded_projections,
-    printable, sorted_naturally,
+    Checkpoint, Dtype, Encoded, HubSource, Layout, PlannedTensor, Shard, TargetPlan,
+    encoded_projections, printable, sorted_naturally,
 };
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +25,9 @@ const SHOWN_KINDS: usize = 24;
 pub struct Inspection {
     /// `physarium.inspect/1`.
     pub schema: String,
+    /// Where the checkpoint is on the hub; `None` if it is no snapshot of a hub cache.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<HubSource>,
     /// The weight files with their sizes.
     pub shards: Vec<ShardSize>,
     /// The whole checkpoint.
@@ -152,6 +155,7 @@ pub fn inspect(checkpoint: &Checkpoint, plan: &TargetPlan) -> Inspection {
     };
     Inspection {
         schema: SCHEMA.to_owned(),
+        source: HubSource::of_snapshot(checkpoint.dir()),
         shards: checkpoint.shards().iter().map(shard).collect(),
         dtypes: dtypes(plan),
         projections: sums.into_iter().map(project).collect(),
@@ -188,7 +192,11 @@ pub enum Listing {
 impl Inspection {
     /// The inspection for a terminal.
     pub fn text(&self, layout: Layout, listing: Listing) -> String {
-        let mut out = self.files(layout);
+        let mut out = String::new();
+        if let Some(source) = &self.source {
+            out += &format!("{} at commit {}\n", source.hub, source.commit);
+        }
+        out += &self.files(layout);
         out += &aligned(self.rows().into_iter());
         let reasons = self.skipped_by_kind();
         if !reasons.is_empty() {

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use physarium_checkpoint::Recipe;
 use physarium_checkpoint::journal::{Journal, ShardRecord};
+use physarium_checkpoint::{HubSource, Recipe};
 use serde::{Deserialize, Serialize};
 
 /// What was audited, and what the journal states about its making.
@@ -11,11 +11,18 @@ use serde::{Deserialize, Serialize};
 pub struct Provenance {
     /// Program and version that audited.
     pub audited_by: String,
-    /// Last component of the checkpoint's path.
+    /// Last component of the checkpoint's path; of a snapshot of a hub cache, `org/name@` and the commit's first 12
+    /// digits.
     pub checkpoint: String,
-    /// Last component of the original's path; `None` without one.
+    /// Where the checkpoint is on the hub; `None` if it is no snapshot of a hub cache.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<HubSource>,
+    /// The same of the original; `None` without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub against: Option<String>,
+    /// Where the original is on the hub; `None` as above.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub against_source: Option<HubSource>,
     /// Program and version that pruned, by the journal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pruned_by: Option<String>,
@@ -32,8 +39,10 @@ impl Provenance {
     pub(crate) fn of(dir: &Path, against: Option<&Path>, journal: Option<&Journal>) -> Provenance {
         Provenance {
             audited_by: concat!("physarium ", env!("CARGO_PKG_VERSION")).to_owned(),
-            checkpoint: last_component(dir),
-            against: against.map(last_component),
+            checkpoint: name_of(dir),
+            source: HubSource::of_snapshot(dir),
+            against: against.map(name_of),
+            against_source: against.and_then(HubSource::of_snapshot),
             pruned_by: journal.map(|journal| journal.run.tool.clone()),
             recipe: journal.map(|journal| journal.run.recipe.clone()),
             shards: journal.map_or_else(Vec::new, |journal| journal.shards.clone()),
@@ -42,7 +51,10 @@ impl Provenance {
 }
 
 /// The whole path of somebody's machine is nobody else's business.
-fn last_component(path: &Path) -> String {
+fn name_of(path: &Path) -> String {
+    if let Some(source) = HubSource::of_snapshot(path) {
+        return source.short();
+    }
     let real = std::fs::canonicalize(path);
     let path = real.as_deref().unwrap_or(path);
     path.file_name()

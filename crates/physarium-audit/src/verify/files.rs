@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 
 use physarium_checkpoint::{
     Checkpoint, Digest, Disposition, LinkPolicy, Purpose, Sha256, Sidecar, Source, journal,
-    manifest,
+    manifest, readme,
 };
 
 use super::findings::Verification;
 use super::own::open_output;
+use super::readme::Rewritten;
 use super::records::Records;
 use crate::error::{Error, Result};
 
@@ -60,6 +61,8 @@ impl Files<'_> {
 
     /// Verifies that the files have the input's bytes and the manifest's digests.
     pub fn verify_contents(&self, result: &mut Verification) -> Result<()> {
+        let (checkpoint, out, paths) = (self.checkpoint, self.out, self.records.rewritten());
+        let rewritten = Rewritten { checkpoint, out, paths };
         let mut listed = BTreeSet::new();
         for entry in self.records.files() {
             if !listed.insert(PathBuf::from(&entry.path)) {
@@ -71,7 +74,7 @@ impl Files<'_> {
                 result.report(&entry.path, None, what);
             }
             let is_record = [journal::FILE_NAME, manifest::CARD_NAME].contains(&&*entry.path);
-            let digest = if is_record {
+            let digest = if is_record || rewritten.has(&entry.path) {
                 there.sha256::<Error>(&mut |_| Ok(()))?
             } else {
                 compare_with_input(self.checkpoint, Path::new(&entry.path), &there, result)?
@@ -84,7 +87,10 @@ impl Files<'_> {
         if !listed.contains(Path::new(journal::FILE_NAME)) {
             self.report_unlisted(journal::FILE_NAME, result);
         }
-        for path in copied_files(self.checkpoint)?.filter(|path| !listed.contains(path)) {
+        let copied: Vec<PathBuf> = copied_files(self.checkpoint)?.collect();
+        let has_readme = copied.iter().any(|path| path == Path::new(readme::FILE_NAME));
+        rewritten.verify(has_readme, result);
+        for path in copied.into_iter().filter(|path| !listed.contains(path)) {
             let name = path.to_string_lossy();
             self.report_unlisted(&name, result);
             if let Some(there) = open_output(self.out, &name, result) {

@@ -42,6 +42,8 @@ pub struct Verification {
     pub pruned: u64,
     /// Nonzero weights that differ from the input, after a method that refits.
     pub refitted: u64,
+    /// Files that are not the input's, as the manifest says: README.md, if it has the model card.
+    pub rewritten: Vec<String>,
 }
 
 impl Verification {

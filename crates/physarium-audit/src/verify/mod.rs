@@ -15,6 +15,7 @@ mod files;
 pub(crate) mod findings;
 mod kinship;
 mod own;
+mod readme;
 mod records;
 mod seen;
 mod shard;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Component, Path};
 
-use physarium_checkpoint::{Source, printable};
+use physarium_checkpoint::{HubSource, Source, printable};
 
 use super::findings::Verification;
 
@@ -16,7 +16,9 @@ pub(super) fn leads_out(out: &Path, name: &str) -> Option<String> {
     }
     let resolved = [out, &out.join(name)].map(fs::canonicalize);
     let [Ok(root), Ok(target)] = resolved else { return None };
-    let elsewhere = !target.starts_with(root);
+    // A downloaded output's files are links into the blobs of its hub cache.
+    let is_blob = HubSource::blobs_of(out).is_some_and(|blobs| target.starts_with(blobs));
+    let elsewhere = !target.starts_with(root) && !is_blob;
     elsewhere
         .then(|| format!("link out of the output, to {}", printable(&target.to_string_lossy())))
 }

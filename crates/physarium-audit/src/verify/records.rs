@@ -52,6 +52,11 @@ impl Records {
         self.manifest.iter().flat_map(|manifest| &manifest.files)
     }
 
+    /// Files of the manifest that are not copies of the input's.
+    pub fn rewritten(&self) -> &[String] {
+        self.manifest.as_ref().map_or(&[], |manifest| &manifest.rewritten)
+    }
+
     pub fn has_manifest(&self) -> bool {
         self.manifest.is_some()
     }

@@ -13,6 +13,7 @@ use crate::error::{Error, Malformed, Result};
 use crate::escape::printable;
 use crate::open::digest::Digest;
 use crate::open::header::{Header, MAX_HEADER_BYTES, MAX_TENSORS, TensorInfo};
+use crate::open::hub::snapshot::incomplete_hint;
 use crate::open::index::{INDEX_NAME, Index};
 use crate::open::source::{FileIdentity, Source};
 use crate::open::tied::{is_head, says_tied};
@@ -270,8 +271,10 @@ fn not_opened(dir: &Path, e: std::io::Error) -> Error {
     if e.kind() != std::io::ErrorKind::NotFound {
         return Error::io(dir, "open the checkpoint", e);
     }
-    let hint = "a model of the hub is fetched by: hf download ORG/NAME --local-dir DIR";
-    Malformed::new(dir, "cannot open the checkpoint", "a local directory", "nothing there")
+    let hint =
+        "a model of the hub is fetched by `hf download ORG/NAME`, and then given as ORG/NAME";
+    let expected = "a directory, or the id of a model of the hub";
+    Malformed::new(dir, "cannot open the checkpoint", expected, "nothing there")
         .with_hint(hint)
         .into()
 }
@@ -296,6 +299,9 @@ fn no_weights(dir: &Path) -> Result<Malformed> {
     };
     let expected = format!("{SINGLE_NAME} or {INDEX_NAME}");
     let fault = Malformed::new(dir, "no checkpoint here", expected, shown);
+    if let (true, Some(hint)) = (found.is_empty(), incomplete_hint(dir)) {
+        return Ok(fault.with_hint(hint));
+    }
     let is_adapter = |name: &String| name.starts_with(ADAPTER_WEIGHTS);
     Ok(if !found.is_empty() && found.iter().all(is_adapter) {
         fault.with_hint("an adapter is no model: merge it into its base model first, with peft")
@@ -336,7 +342,11 @@ fn refuse_missing_shards(dir: &Path, index_path: &Path, names: &[&String]) -> Re
         more => format!(" and {more} more"),
     };
     let found = format!("{} missing: {}{more}", missing.len(), names.join(", "));
-    Err(Malformed::new(index_path, "shards are missing", expected, found).into())
+    let fault = Malformed::new(index_path, "shards are missing", expected, found);
+    Err(match incomplete_hint(dir) {
+        Some(hint) => fault.with_hint(hint).into(),
+        None => fault.into(),
+    })
 }
 
 /// Fails if an index names another file than `model.safetensors`, beside which it is. It may name nothing but that

@@ -6,6 +6,7 @@ pub(crate) mod digest;
 pub(crate) mod dtype;
 pub(crate) mod enclosed;
 pub(crate) mod header;
+pub(crate) mod hub;
 pub(crate) mod index;
 mod json;
 pub(crate) mod source;

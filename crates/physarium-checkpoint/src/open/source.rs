@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::digest::{Digest, Sha256};
+use super::hub::snapshot::incomplete_hint;
 use crate::error::{Error, Malformed, Result};
 
 /// Bytes that [`Source::read_pieces`] reads at once; a multiple of every element size.
@@ -192,9 +193,11 @@ impl FileIdentity {
 
 fn broken_link(path: &Path, why: &std::io::Error) -> Error {
     let expected = "a regular file or a link to one";
-    Malformed::new(path, "broken link", expected, why.to_string())
-        .with_hint("an incomplete download leaves such links in a hub cache: fetch it again")
-        .into()
+    let incomplete = path.parent().and_then(incomplete_hint);
+    let hint = incomplete.unwrap_or_else(|| {
+        "an incomplete download leaves such links in a hub cache: fetch it again".to_owned()
+    });
+    Malformed::new(path, "broken link", expected, why.to_string()).with_hint(hint).into()
 }
 
 fn not_regular(path: &Path, meta: &std::fs::Metadata) -> Error {

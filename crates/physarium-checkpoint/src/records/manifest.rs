@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::open::digest::{Blake3, Digest};
+use crate::open::hub::snapshot::HubSource;
 use crate::open::source::Source;
 use crate::records::from_json;
 use crate::records::journal::{ShardRecord, TensorRecord, Totals};
@@ -36,12 +37,18 @@ pub struct Manifest {
     pub tool: String,
     /// What determined the output's bytes.
     pub recipe: Recipe,
+    /// Where the input is on the hub; absent if it is no snapshot of a hub cache.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<HubSource>,
     /// Sums over all tensors.
     pub totals: Totals,
     /// The shards, with digests of input and output.
     pub shards: Vec<ShardRecord>,
     /// All other files, including the journal.
     pub files: Vec<FileEntry>,
+    /// Those of `files` that are rewritten instead of copied: README.md by `--card`, or none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rewritten: Vec<String>,
     /// Files of the input that are not in the output.
     pub left_out: Vec<LeftOut>,
     /// Every tensor, with the digest of its bytes in the output.

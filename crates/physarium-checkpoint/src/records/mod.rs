@@ -1,10 +1,11 @@
-//! Records of a run: recipe, journal, manifest.
+//! Records of a run: recipe, journal, manifest, and the README that it rewrites.
 
 pub(crate) mod amounts;
 mod form;
 pub mod journal;
 pub mod manifest;
 pub(crate) mod method;
+pub mod readme;
 pub(crate) mod recipe;
 
 use serde::de::DeserializeOwned;

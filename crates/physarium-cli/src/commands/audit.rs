@@ -10,6 +10,7 @@ use physarium::checkpoint::{DECODE_HINT, Selection};
 use physarium_report::{Content, Document, audit_page};
 
 use crate::arguments::{Display, Format, INPUT, OUTPUT, SelectionArguments, ThreadsArgument};
+use crate::model::{Model, RevisionArgument, refuse_in_cache};
 use crate::output::{self, Outcome, counted};
 use crate::{signals, terminal};
 
@@ -24,7 +25,7 @@ use crate::{signals, terminal};
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// Checkpoint directory to audit
+    /// Checkpoint directory or hub id to audit
     #[arg(required_unless_present = "from_report")]
     dir: Option<PathBuf>,
     /// Original checkpoint; tells pruned weights from those that were zero before
@@ -35,8 +36,11 @@ pub struct Arguments {
     from_journal: Option<PathBuf>,
     /// Read an earlier audit back from its page or its JSON, without the model
     #[arg(long, value_name = "FILE", help_heading = INPUT,
-          conflicts_with_all = ["dir", "against", "from_journal", "threads", "target", "skip"])]
+          conflicts_with_all =
+              ["dir", "against", "from_journal", "revision", "threads", "target", "skip"])]
     from_report: Option<PathBuf>,
+    #[command(flatten)]
+    revision: RevisionArgument,
     /// Judge the claims in this TOML file (docs/FORMATS.md)
     #[arg(long, value_name = "FILE", help_heading = INPUT)]
     claims: Option<PathBuf>,
@@ -102,22 +106,29 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
 impl Arguments {
     /// Counts in a checkpoint.
     fn count(&self, dir: &Path) -> anyhow::Result<Audit> {
+        let (Model { path, source, .. }, against) =
+            self.revision.find_both(dir, self.against.as_deref())?;
         if let Some(report) = &self.report {
-            refuse_inside(report, dir)?;
+            refuse_inside(report, &path)?;
+            refuse_in_cache(report)?;
         }
         let SelectionArguments { target, skip } = self.selection.clone();
         let named = !target.is_empty() || !skip.is_empty();
         let request = AuditRequest {
-            dir,
-            against: self.against.as_deref(),
+            dir: &path,
+            against: against.as_ref().map(|model| &*model.path),
             evidence: self.from_journal.clone().map_or(Evidence::Bytes, Evidence::Journal),
             selection: named.then_some(Selection { target, skip }),
             threads: self.threads.count(),
         };
         let cancel = signals::cancel_on_signal()?;
         let mut progress = terminal::progress(self.display.style());
-        let result = audit(&request, &mut terminal::steps("audit", &mut *progress, &cancel))?;
+        let mut result = audit(&request, &mut terminal::steps("audit", &mut *progress, &cancel))?;
         progress.event(Event::Finished);
+        if let Some(provenance) = &mut result.provenance {
+            provenance.source = source;
+            provenance.against_source = against.and_then(|model| model.source);
+        }
         Ok(result)
     }
 }

@@ -9,6 +9,7 @@ use physarium::checkpoint::{Checkpoint, Selection, TargetPlan};
 
 use crate::arguments::{DISPLAY, Format, FormatArgument, SelectionArguments};
 use crate::commands::prune;
+use crate::model::{Model, RevisionArgument};
 use crate::output::{self, Outcome};
 
 /// List tensors, targets, and why other tensors are skipped
@@ -18,8 +19,10 @@ use crate::output::{self, Outcome};
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// Checkpoint directory
+    /// Checkpoint directory or hub id
     model: PathBuf,
+    #[command(flatten)]
+    revision: RevisionArgument,
     #[command(flatten)]
     selection: SelectionArguments,
     /// List every tensor, as target or with the reason for skipping it; JSON always does
@@ -32,6 +35,7 @@ pub struct Arguments {
 const EXAMPLES: &str = "\
 Examples:
   physarium inspect models/llama
+  physarium inspect Qwen/Qwen2.5-0.5B                # in the hub cache; `hf download` fetches it
   physarium inspect models/llama --tensors --skip '*.k_proj.weight'";
 
 /// Inspects.
@@ -40,10 +44,12 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         !(arguments.tensors && arguments.result.format == Format::Json),
         "--tensors has no effect with --format json, which always lists every tensor"
     );
-    let checkpoint = Checkpoint::open(&arguments.model)?;
+    let Model { path, source, .. } = arguments.revision.find(&arguments.model)?;
+    let checkpoint = Checkpoint::open(&path)?;
     let SelectionArguments { target, skip } = arguments.selection;
     let plan = TargetPlan::new(&checkpoint, &Selection { target, skip })?;
-    let inspection = inspect(&checkpoint, &plan);
+    let mut inspection = inspect(&checkpoint, &plan);
+    inspection.source = source;
     prune::note_left_alone(&plan);
     match arguments.result.format {
         Format::Json => output::json(&inspection)?,

@@ -10,6 +10,7 @@ use physarium::{Cancel, Event, Progress};
 use serde_json::json;
 
 use crate::arguments::{Display, Format, OUTPUT};
+use crate::model::{RevisionArgument, refuse_in_cache};
 use crate::output::{self, Outcome, counted, size};
 use crate::{signals, terminal};
 
@@ -21,8 +22,10 @@ use crate::{signals, terminal};
 #[derive(Args)]
 #[command(after_help = PACK_EXAMPLES)]
 pub struct PackArguments {
-    /// Checkpoint directory, usually an output of `physarium prune`
+    /// Checkpoint directory, usually an output of `physarium prune`, or hub id
     dir: PathBuf,
+    #[command(flatten)]
+    revision: RevisionArgument,
     /// Packed file, usually NAME.physpack
     #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     out: PathBuf,
@@ -75,10 +78,12 @@ pub struct Packing<'a> {
 
 /// Packs.
 pub fn run(arguments: PackArguments) -> anyhow::Result<Outcome> {
+    refuse_in_cache(&arguments.out)?;
+    let model = arguments.revision.find(&arguments.dir)?;
     let cancel = signals::cancel_on_signal()?;
     let mut progress = terminal::progress(arguments.display.style());
     let packing = Packing {
-        dir: &arguments.dir,
+        dir: &model.path,
         out: &arguments.out,
         overwrite: if arguments.force { Overwrite::Replace } else { Overwrite::Refuse },
         links: if arguments.follow_links { LinkPolicy::Follow } else { LinkPolicy::LeaveOut },
@@ -121,6 +126,7 @@ impl Packing<'_> {
 
 /// Unpacks.
 pub fn run_unpack(arguments: UnpackArguments) -> anyhow::Result<Outcome> {
+    refuse_in_cache(&arguments.out)?;
     let cancel = signals::cancel_on_signal()?;
     let mut progress = terminal::progress(arguments.display.style());
     let packed = Packed::open(&arguments.file)?;

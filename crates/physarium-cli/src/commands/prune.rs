@@ -11,11 +11,13 @@ use physarium::checkpoint::{
 };
 use physarium::model::PrunedInputs;
 use physarium::{
-    Options, Output, Streams, Strictness, Summary, Surgery, method_in_words, peak_resident_bytes,
+    CardPlace, Options, Output, Streams, Strictness, Summary, Surgery, method_in_words,
+    peak_resident_bytes,
 };
 use serde_json::json;
 
 use crate::arguments::{Display, Format, MemoryArgument, OUTPUT, SELECTION, ThreadsArgument};
+use crate::model::{Model, RevisionArgument, refuse_in_cache};
 use crate::output::{self, Outcome, counted, size};
 use crate::recipe::RecipeArguments;
 use crate::{signals, terminal};
@@ -38,8 +40,10 @@ use crate::{signals, terminal};
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// Checkpoint directory; never written to
+    /// Checkpoint directory or hub id; never written to
     model: PathBuf,
+    #[command(flatten)]
+    revision: RevisionArgument,
     /// Output directory
     #[arg(long, value_name = "DIR", help_heading = OUTPUT)]
     out: PathBuf,
@@ -60,6 +64,9 @@ pub struct Arguments {
     /// Copy files that links out of the checkpoint point to, instead of leaving them out
     #[arg(long, help_heading = OUTPUT)]
     follow_links: bool,
+    /// Put the model card with its metadata at the head of README.md; without, README.md is copied
+    #[arg(long, help_heading = OUTPUT)]
+    card: bool,
     #[command(flatten)]
     threads: ThreadsArgument,
     #[command(flatten)]
@@ -87,8 +94,12 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         links: if arguments.follow_links { LinkPolicy::Follow } else { LinkPolicy::LeaveOut },
         memory: arguments.memory.limit(),
     };
-    let (recipe, text) = arguments.recipe.recipe(&arguments.model)?;
-    let mut surgery = Surgery::plan(&arguments.model, recipe, options)?;
+    refuse_in_cache(&arguments.out)?;
+    let Model { path, source, shown } = arguments.revision.find(&arguments.model)?;
+    let (recipe, text) = arguments.recipe.recipe(&path)?;
+    let mut surgery = Surgery::plan(&path, recipe, options)?;
+    surgery.source = source;
+    surgery.card = if arguments.card { CardPlace::InReadme } else { CardPlace::Beside };
     if let Some(text) = &text {
         surgery.calibrate(text)?;
     }
@@ -106,13 +117,16 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         match arguments.display.format() {
             Format::Json => {
                 let mut json = dry_run_json(&surgery, time);
+                json["rewrites_readme"] = json!(surgery.card == CardPlace::InReadme);
                 json["replaces"] = json!(found.output == Occupant::Finished);
                 json["unfinished"] = json!(found.unfinished.as_ref().map(|_| fate(resume)));
                 output::json(&output::with_notes(json, &surgery.notes))?;
             }
             Format::Text => {
                 let text = dry_run_text(&surgery, time, &arguments.out);
-                output::text(&(text + &would_happen(&found, &output) + "nothing was written\n"))?;
+                let card = card_text(&surgery);
+                let happens = would_happen(&found, &output);
+                output::text(&(text + card + &happens + "nothing was written\n"))?;
             }
         }
         return Ok(Outcome::True);
@@ -129,7 +143,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         }
         Format::Text => {
             let text = counts(&surgery, &summary) + &cost(began.elapsed());
-            let next = summary_text(&summary, &arguments.model, &arguments.out);
+            let next = summary_text(&summary, &shown, &arguments.out);
             output::text(&(text + &next))?;
         }
     }
@@ -250,6 +264,14 @@ fn dry_run_text(surgery: &Surgery, time: Option<Duration>, out: &Path) -> String
     )
 }
 
+/// What a run would do with README.md.
+fn card_text(surgery: &Surgery) -> &'static str {
+    match surgery.card {
+        CardPlace::Beside => "",
+        CardPlace::InReadme => "would put the model card at the head of README.md\n",
+    }
+}
+
 /// What a run would do with what is at its output's place.
 fn would_happen(found: &Found, output: &Output<'_>) -> String {
     let mut text = String::new();
@@ -339,8 +361,8 @@ pub fn counts(surgery: &Surgery, summary: &Summary) -> String {
 }
 
 /// Where the output is, and what to do with it.
-pub fn summary_text(summary: &Summary, model: &Path, out: &Path) -> String {
-    let (model, shown) = (model.display(), out.display());
+pub fn summary_text(summary: &Summary, model: &str, out: &Path) -> String {
+    let shown = out.display();
     format!(
         "wrote {shown}: {} in {}\n\
          next: physarium audit {shown} --against {model}\n      \

@@ -8,6 +8,7 @@ use physarium::checkpoint::Checkpoint;
 use physarium_report::{Document, overview_page};
 
 use crate::arguments::{DISPLAY, OUTPUT};
+use crate::model::refuse_in_cache;
 use crate::output::{self, Outcome};
 
 /// Show audits, comparisons and evaluations side by side in one HTML page
@@ -44,8 +45,10 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         documents.extend(Document::read(path)?);
     }
     refuse_in_checkpoint(&arguments.out)?;
+    refuse_in_cache(&arguments.out)?;
     if let Some(dir) = &arguments.pictures {
         refuse_in_checkpoint(&dir.join("chart.svg"))?;
+        refuse_in_cache(dir)?;
     }
     output::file(&arguments.out, &overview_page(&documents))?;
     let mut written = vec![arguments.out.clone()];

@@ -13,6 +13,7 @@ use serde_json::json;
 use crate::arguments::{
     ArithmeticArgument, DISPLAY, Format, FormatArgument, GENERATION, ThreadsArgument,
 };
+use crate::model::RevisionArgument;
 use crate::output::{self, Outcome, size};
 use crate::signals::{self, Reading};
 
@@ -23,8 +24,10 @@ use crate::signals::{self, Reading};
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// Checkpoint directory or packed file (Llama, Mistral, Qwen2 or Qwen3, with tokenizer.json)
+    /// Checkpoint directory, packed file or hub id (Llama, Mistral, Qwen2 or Qwen3, with tokenizer.json)
     model: PathBuf,
+    #[command(flatten)]
+    revision: RevisionArgument,
     /// Prompt [default: stdin, without its final newline]
     #[arg(long, value_name = "TEXT", help_heading = GENERATION)]
     prompt: Option<String>,
@@ -78,6 +81,7 @@ const MAX_PROMPT: u64 = 64 << 20;
 /// Generates text.
 pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     let sampling = arguments.sampling()?;
+    let model = arguments.revision.find(&arguments.model)?;
     let reading = Reading::begin()?;
     let cancel = signals::cancel_on_signal()?;
     let text = match &arguments.prompt {
@@ -85,7 +89,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         None => read_stdin()?,
     };
     let request = GenerateRequest {
-        model: &arguments.model,
+        model: &model.path,
         prompt: if arguments.chat { Prompt::Chat(&text) } else { Prompt::Text(&text) },
         max_tokens: arguments.max_tokens as usize,
         sampling,

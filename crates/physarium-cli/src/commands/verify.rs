@@ -9,6 +9,7 @@ use physarium::checkpoint::manifest;
 use serde_json::json;
 
 use crate::arguments::{Display, Format, INPUT};
+use crate::model::RevisionArgument;
 use crate::output::{self, Outcome, counted};
 use crate::{signals, terminal};
 
@@ -22,14 +23,16 @@ use crate::{signals, terminal};
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// Output directory of `physarium prune`
+    /// Output directory of `physarium prune`, or its hub id
     dir: PathBuf,
-    /// Original checkpoint directory
+    /// Original checkpoint directory or hub id
     #[arg(long, value_name = "MODEL", help_heading = INPUT, required_unless_present = "old_order")]
     against: Option<PathBuf>,
     // The order of earlier releases: MODEL DIR.
     #[arg(hide = true, conflicts_with = "against")]
     old_order: Option<PathBuf>,
+    #[command(flatten)]
+    revision: RevisionArgument,
     #[command(flatten)]
     pub display: Display,
 }
@@ -64,11 +67,12 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     if is_old_order {
         note("note: `verify MODEL DIR` is the old order; write `verify DIR --against MODEL`");
     }
+    let [out, model] = arguments.revision.find_pair(out, model)?;
     let cancel = signals::cancel_on_signal()?;
     let mut progress = terminal::progress(arguments.display.style());
     let result = {
         let mut steps = terminal::steps("verify", &mut *progress, &cancel);
-        verify(model, out, &mut steps)?
+        verify(&model.path, &out.path, &mut steps)?
     };
     progress.event(Event::Finished);
     drop(progress);
@@ -77,8 +81,8 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         Format::Text => output::text(&as_text(&result))?,
     }
     let is_output = |dir: &Path| dir.join(manifest::FILE_NAME).is_file();
-    if is_output(model) && !is_output(out) {
-        let (model, out) = (model.display(), out.display());
+    if is_output(&model.path) && !is_output(&out.path) {
+        let (model, out) = (model.shown, out.shown);
         note(&format!(
             "note: the directories look swapped: physarium verify {model} --against {out}"
         ));
@@ -93,7 +97,8 @@ pub fn outcome(result: &Verification) -> Outcome {
 
 /// The verification for a terminal.
 pub fn as_text(result: &Verification) -> String {
-    let Verification { unrelated, findings, files, tensors, bytes, pruned, refitted } = result;
+    let Verification { unrelated, findings, files, tensors, bytes, pruned, refitted, rewritten } =
+        result;
     let refits = match refitted {
         0 => String::new(),
         n => format!(" and {} updated to compensate, all in targets", grouped(*n)),
@@ -107,13 +112,17 @@ pub fn as_text(result: &Verification) -> String {
     }
     if findings.is_empty() {
         return format!(
-            "verified: {}, {}, {} bytes compared; {} weights pruned{}, nothing else differs; counts and \
-             digests match journal and manifest\n",
+            "verified: {}, {}, {} bytes compared; {} weights pruned{}, nothing else differs{}; counts \
+             and digests match journal and manifest\n",
             counted(*files, "file"),
             counted(*tensors, "tensor"),
             grouped(*bytes),
             grouped(*pruned),
             refits,
+            match rewritten.as_slice() {
+                [] => String::new(),
+                names => format!(" but {}, which has the model card", names.join(", ")),
+            },
         );
     }
     let mut text = format!("NOT verified: {}\n", counted(findings.len() as u64, "difference"));
@@ -140,6 +149,7 @@ fn as_json(result: &Verification) -> serde_json::Value {
         "bytes": result.bytes,
         "pruned": result.pruned,
         "refitted": result.refitted,
+        "rewritten": result.rewritten,
         "unrelated": result.unrelated,
         "findings": findings,
     })

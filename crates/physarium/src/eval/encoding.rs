@@ -45,7 +45,7 @@ pub(super) fn refuse_table(path: &Path) -> Result<()> {
 /// `Malformed` for compressed and binary files, and other encodings.
 pub(super) fn decode(path: &Path, bytes: Vec<u8>) -> Result<String> {
     if let Some((_, name, hint)) = FORMATS.iter().find(|(begin, ..)| bytes.starts_with(begin)) {
-        return Err(Malformed::new(path, "text", EXPECTED, *name).with_hint(hint).into());
+        return Err(Malformed::new(path, "text", EXPECTED, *name).with_hint(*hint).into());
     }
     let at_byte = |at: usize, byte: u8| {
         let found = format!("byte {byte:#04x}");

@@ -5,6 +5,7 @@ In: a checkpoint directory and a [`Recipe`]. Out: a new directory with the prune
 manifest. The engine (`engine`) prunes the shards; `physarium_checkpoint` makes the output durable.
 */
 
+mod model_card;
 mod request;
 mod shard_writer;
 
@@ -12,17 +13,17 @@ use std::path::Path;
 use std::time::Duration;
 
 use physarium_checkpoint::journal::Totals;
-use physarium_checkpoint::manifest::{self, FileEntry, LeftOut};
+use physarium_checkpoint::manifest::{FileEntry, LeftOut};
 use physarium_checkpoint::{
-    Amount, Arithmetic, Checkpoint, Disposition, Dtype, Found as FoundOutput, Inputs, LinkPolicy,
-    Orientation, PlannedTensor, Purpose, Recipe, SOLVED_DIR, Scope, Shard, ShardInputs, Sidecar,
-    Staging, StagingRequest, TargetPlan, config_json,
+    Amount, Arithmetic, Checkpoint, Disposition, Dtype, Found as FoundOutput, HubSource, Inputs,
+    LinkPolicy, Orientation, PlannedTensor, Purpose, Recipe, SOLVED_DIR, Scope, Shard, ShardInputs,
+    Sidecar, Staging, StagingRequest, TargetPlan,
 };
 use physarium_model::{Decoder, Residency, release_memory};
 
 use crate::calibration::{self, CalibrationText};
 use crate::cancel::Cancel;
-use crate::card::Card;
+use crate::card::FrontMatter;
 use crate::engine::{
     DeadInputs, Engine, Footprint, Found, MemoryPlan, ModelCuts, ModelSearch, Preparation,
     ShardRun, SolvedWeights, Solving, check_recipe,
@@ -32,8 +33,10 @@ use crate::estimate::{self, CalibratedRun, Measured};
 use crate::memory_limit::Allowed;
 use crate::progress::{Event, Kept, Progress};
 use crate::recipe::arithmetic::{self, with_arithmetic};
-use crate::records::{OtherFiles, Records, TOOL, run_record};
+use crate::records::{OtherFiles, Records, run_record};
 use crate::tokenizer::TOKENIZER_FILES;
+pub use model_card::CardPlace;
+use model_card::ModelCard;
 pub use request::{Options, Output, Strictness, Summary};
 use shard_writer::ShardWriter;
 
@@ -47,17 +50,24 @@ pub struct Surgery {
     pub checkpoint: Checkpoint,
     /// The decision for every tensor.
     pub plan: TargetPlan,
+    /// Where the input is on the hub, for the manifest: what its path says, if it is a snapshot of a hub cache.
+    pub source: Option<HubSource>,
+    /// Where the model card goes.
+    pub card: CardPlace,
     /// Everything that decides the output's bytes.
     pub recipe: Recipe,
     /// Files beside the shards.
     pub sidecars: Vec<Sidecar>,
     /// Threads and memory.
     pub memory: MemoryPlan,
-    /// What the user should know about the decoder of an activation-aware method, once it is calibrated.
+    /// What the user should know about metadata that the model card cannot keep and, once it is calibrated, about the
+    /// decoder of an activation-aware method.
     pub notes: Vec<String>,
     pub(crate) allowed: Allowed,
     pub(crate) strictness: Strictness,
     pub(crate) links: LinkPolicy,
+    /// Metadata of the input's README.md.
+    front_matter: FrontMatter,
     /// Windows of calibration tokens, for an activation-aware method.
     windows: Option<Vec<Vec<u32>>>,
 }
@@ -89,6 +99,7 @@ impl Surgery {
         let within = (options.threads.max(1), allowed);
         let memory = MemoryPlan::new(&checkpoint, &plan, &recipe, within);
         let windows = None;
+        let front_matter = model_card::front_matter(&checkpoint, &sidecars)?;
         match needs.calibration {
             Some(_) => Solving::check(&plan)?,
             // That of an activation-aware method is known once it is calibrated.
@@ -96,15 +107,18 @@ impl Surgery {
         }
         let strictness = options.strictness;
         Ok(Surgery {
+            source: HubSource::of_snapshot(model),
+            card: CardPlace::default(),
             checkpoint,
             plan,
             recipe,
             sidecars,
             memory,
-            notes: Vec::new(),
+            notes: front_matter.notes.clone(),
             allowed,
             strictness,
             links: options.links,
+            front_matter,
             windows,
         })
     }
@@ -144,23 +158,24 @@ impl Surgery {
             Some(windows) => windows,
             None => text.windows(decoder.files(), &calibration)?,
         };
-        self.with_windows(&decoder, windows)
-    }
-
-    /// Supplies the windows of the calibration text.
-    ///
-    /// # Errors
-    /// `NoMemory` if the run needs more than its options allow; `Model` for faults in the weights' headers.
-    pub(crate) fn with_windows(&mut self, decoder: &Decoder, windows: Vec<Vec<u32>>) -> Result<()> {
         // What tokenizing has freed is used again, so that it does not count.
         release_memory();
-        let footprint = self.footprint(decoder, &windows)?;
+        let footprint = self.footprint(&decoder, &windows)?;
         let memory = self.memory.with(&footprint, self.allowed);
         memory.check(self.allowed)?;
         self.memory = memory;
         self.windows = Some(windows);
-        self.notes = decoder.notes().iter().map(ToString::to_string).collect();
+        self.notes = self.front_matter.notes.clone();
+        self.notes.extend(decoder.notes().iter().map(ToString::to_string));
         Ok(())
+    }
+
+    /// Fails if the input's README.md cannot have the model card that is to be there.
+    ///
+    /// # Errors
+    /// `Checkpoint`.
+    pub(crate) fn check_card(&self) -> Result<()> {
+        self.model_card().check()
     }
 
     /// Takes the windows of a calibration text as they are.
@@ -221,8 +236,9 @@ impl Surgery {
     /// What [`Surgery::prune`] would find at its output's place. Writes nothing.
     ///
     /// # Errors
-    /// `Checkpoint` for a place that it would refuse.
+    /// `Checkpoint` for a place that it would refuse, or a README.md that cannot have the model card.
     pub fn look_at_output(&self, output: Output<'_>) -> Result<FoundOutput> {
+        self.model_card().check()?;
         Ok(FoundOutput::for_run(output.dir, self.checkpoint.dir(), output.overwrite)?)
     }
 
@@ -311,6 +327,7 @@ impl Surgery {
         progress: &mut dyn Progress,
     ) -> Result<Summary> {
         let Output { dir, overwrite, resume } = output;
+        self.model_card().check()?;
         let inputs = self.inputs();
         if inputs.shards == ShardInputs::All {
             progress.event(Event::Step("hashing the input"));
@@ -436,6 +453,17 @@ impl Surgery {
         &tensors[begin..end]
     }
 
+    fn model_card(&self) -> ModelCard<'_> {
+        ModelCard {
+            place: self.card,
+            checkpoint: &self.checkpoint,
+            sidecars: &self.sidecars,
+            recipe: &self.recipe,
+            source: self.source.as_ref(),
+            base: &self.front_matter,
+        }
+    }
+
     /// Copies the other files, writes the card and the manifest, and makes the output appear.
     pub(crate) fn publish(
         &self,
@@ -445,13 +473,15 @@ impl Surgery {
     ) -> Result<Summary> {
         // Before files are copied: the input may have a directory of the same name.
         staging.remove_solved()?;
-        let mut other_files = OtherFiles::default();
+        let mut other_files = OtherFiles { source: self.source.clone(), ..OtherFiles::default() };
+        let card = self.model_card();
         for sidecar in &self.sidecars {
             match sidecar.disposition {
+                Disposition::Copy if card.rewrites(&sidecar.path) => {}
                 Disposition::Copy => {
                     let (dir, path) = (self.checkpoint.dir(), &sidecar.path);
                     let copied = staging.copy_sidecar(dir, path, &mut |_| cancel.check())?;
-                    other_files.copied.push(copied);
+                    other_files.files.push(copied);
                 }
                 Disposition::LeftOut(reason) => other_files.left_out.push(LeftOut {
                     path: sidecar.path.to_string_lossy().into_owned(),
@@ -460,18 +490,9 @@ impl Surgery {
             }
         }
         let totals = Totals::of(&records.tensors);
-        let (recipe, shards) = (&self.recipe, &records.shards[..]);
-        let card = Card {
-            config: &config_json(self.checkpoint.dir()),
-            tool: TOOL,
-            recipe,
-            totals,
-            shards,
-        };
-        let card = staging.write_file(manifest::CARD_NAME, card.text().as_bytes())?;
-        other_files.copied.push(card);
+        card.write(&staging, records, &mut other_files)?;
         staging.publish(totals, |journal: FileEntry| {
-            other_files.copied.push(journal);
+            other_files.files.push(journal);
             records.manifest(&self.recipe, totals, other_files)
         })?;
         Ok(Summary {

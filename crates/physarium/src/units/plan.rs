@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use physarium_checkpoint::journal::RunRecord;
 use physarium_checkpoint::{
-    Digest, Error as CheckpointError, InputDigests, LinkPolicy, Source, printable,
+    Digest, Error as CheckpointError, HubSource, InputDigests, LinkPolicy, Source, UnitsDir,
+    printable,
 };
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +14,7 @@ use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::progress::{Event, Progress};
 use crate::records::run_record;
-use crate::surgery::{Strictness, Surgery};
+use crate::surgery::{CardPlace, Strictness, Surgery};
 
 /// Schema of the plan.
 const SCHEMA: &str = "physarium.units/1";
@@ -33,6 +34,10 @@ pub struct WorkPlan {
     pub(super) strict: bool,
     /// Whether files that links out of the checkpoint point to are copied.
     pub(super) follow_links: bool,
+    /// Where the input is on the hub, for the manifest.
+    pub(super) source: Option<HubSource>,
+    /// Whether the model card goes to the head of README.md.
+    pub(super) card: bool,
     /// Processors for each unit.
     pub cpus: usize,
     /// A digest of everything that decides the output.
@@ -113,7 +118,8 @@ impl WorkPlan {
         cancel: &Cancel,
         progress: &mut dyn Progress,
     ) -> Result<WorkPlan> {
-        physarium_checkpoint::UnitsDir::beside(out, surgery.checkpoint.dir())?;
+        surgery.check_card()?;
+        UnitsDir::beside(out, surgery.checkpoint.dir())?;
         let absolute = |path: &Path| {
             let io = |e| CheckpointError::io(path, "resolve", e);
             path.canonicalize().map_err(io)
@@ -135,6 +141,8 @@ impl WorkPlan {
             out,
             strict: surgery.strictness == Strictness::Refuse,
             follow_links: surgery.links == LinkPolicy::Follow,
+            source: surgery.source.clone(),
+            card: surgery.card == CardPlace::InReadme,
             cpus: surgery.memory.workers.max(surgery.memory.threads),
             key: input.key(&run),
             run,

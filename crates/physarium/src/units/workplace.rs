@@ -21,7 +21,7 @@ use crate::memory_limit::MemoryLimit;
 use crate::peak::peak_resident_bytes;
 use crate::progress::Progress;
 use crate::records::run_record;
-use crate::surgery::{Options, Strictness, Surgery};
+use crate::surgery::{CardPlace, Options, Strictness, Surgery};
 
 /// A plan whose inputs are as they were, and the place of its units.
 pub struct Workplace {
@@ -67,6 +67,8 @@ impl Workplace {
         let links = if plan.follow_links { LinkPolicy::Follow } else { LinkPolicy::LeaveOut };
         let options = Options { threads, strictness, links, memory };
         let mut surgery = Surgery::plan(&plan.model, plan.run.recipe.clone(), options)?;
+        surgery.source = plan.source.clone();
+        surgery.card = if plan.card { CardPlace::InReadme } else { CardPlace::Beside };
         refuse_other_headers(&plan, &surgery, path)?;
         plan.input.refuse_changed_files(&surgery.checkpoint)?;
         if surgery.recipe.needs().calibration.is_some() {

@@ -2,7 +2,7 @@
 The path of an output: checked before anything is written, and locked while it is written.
 
 The parent directory must exist. The output must not be the input, inside it or around it (by resolved path, and by
-device and inode because of bind mounts), and must not be a link.
+device and inode because of bind mounts), nor in the hub cache that the input is in, and must not be a link.
 */
 
 use std::fs;
@@ -13,6 +13,8 @@ use super::lock::{Lock, identity};
 use super::occupant::Occupant;
 use crate::error::{Error, Result};
 use crate::escape::printable;
+use crate::open::hub::cache::inside_cache;
+use crate::open::hub::snapshot::cache_of;
 use crate::publish::request::Overwrite;
 
 /// What a run would find at the path of its output and beside it.
@@ -172,7 +174,10 @@ impl OutputPath {
         if real_input.ancestors().skip(1).any(|above| same(above, &real_out)) {
             return fault("input is inside the output");
         }
-        Ok(())
+        match cache_of(&real_input) {
+            Some(cache) if real_out.starts_with(&cache) => Err(inside_cache(out, &cache)),
+            _ => Ok(()),
+        }
     }
 
     /// Takes the lock of this output; if it is held, the error names the holder.

@@ -18,6 +18,7 @@ use crate::arguments::{
     ArithmeticArgument, Display, EVALUATION, Format, METHOD, MemoryArgument, OUTPUT,
     SelectionArguments, ThreadsArgument,
 };
+use crate::model::{RevisionArgument, refuse_in_cache};
 use crate::output::{self, Outcome, counted};
 use crate::recipe::{AllocationChoice, CalibrationArguments, EffortChoice, MethodChoice};
 use crate::{signals, terminal};
@@ -30,8 +31,10 @@ use crate::{signals, terminal};
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// Checkpoint directory of the dense model; never written to
+    /// Checkpoint directory or hub id of the dense model; never written to
     model: PathBuf,
+    #[command(flatten)]
+    revision: RevisionArgument,
     /// Output directory for the table; each pruned model is there while it is evaluated
     #[arg(long, value_name = "DIR", help_heading = OUTPUT)]
     out: PathBuf,
@@ -93,9 +96,11 @@ Examples:
       --methods wanda,sparsegpt,activation-flow --sparsity 0.5,0.7 --pattern 2:4";
 
 /// Compares.
-pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
+pub fn run(mut arguments: Arguments) -> anyhow::Result<Outcome> {
     arguments.refuse_idle_options()?;
     refuse_pruned_model(&arguments.out)?;
+    refuse_in_cache(&arguments.out)?;
+    arguments.model = arguments.revision.find(&arguments.model)?.path;
     let (text, calibration) = arguments.calibration()?;
     let contenders = arguments.contenders(calibration)?;
     let threads = arguments.threads.count();

@@ -15,6 +15,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::arguments::{ArithmeticArgument, Display, EVALUATION, Format, OUTPUT, ThreadsArgument};
+use crate::model::{RevisionArgument, refuse_in_cache};
 use crate::output::{self, Outcome};
 use crate::signals::{self, Reading, UntilScoring};
 use crate::terminal;
@@ -33,7 +34,7 @@ use crate::terminal;
 #[command(after_help = EXAMPLES)]
 #[command(group(ArgGroup::new("data").args(["text", "choices"]).required(true).multiple(true)))]
 pub struct Arguments {
-    /// Checkpoint directory or packed file (Llama, Mistral, Qwen2 or Qwen3, with tokenizer.json)
+    /// Checkpoint directory, packed file or hub id (Llama, Mistral, Qwen2 or Qwen3, with tokenizer.json)
     model: PathBuf,
     /// Text to measure perplexity on: plain UTF-8, or documents in JSON (JSON Lines, array)
     #[arg(long, value_name = "FILE", help_heading = EVALUATION)]
@@ -56,6 +57,8 @@ pub struct Arguments {
     /// Second model to compare with, usually the dense one
     #[arg(long, value_name = "MODEL", help_heading = EVALUATION)]
     against: Option<PathBuf>,
+    #[command(flatten)]
+    revision: RevisionArgument,
     /// Write every scored token with its negative log-likelihood to this file (JSON Lines)
     #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     per_token: Option<PathBuf>,
@@ -83,8 +86,14 @@ fn tokens() -> clap::builder::RangedU64ValueParser<u64> {
 }
 
 /// Evaluates.
-pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
+pub fn run(mut arguments: Arguments) -> anyhow::Result<Outcome> {
     arguments.refuse_options_without_effect()?;
+    let (model, against) =
+        arguments.revision.find_both(&arguments.model, arguments.against.as_deref())?;
+    (arguments.model, arguments.against) = (model.path, against.map(|model| model.path));
+    for out in arguments.per_token.iter().chain(&arguments.per_item) {
+        refuse_in_cache(out)?;
+    }
     let reading = Reading::begin()?;
     let cancel = signals::cancel_on_signal()?;
     let mut progress = terminal::progress(arguments.display.style());

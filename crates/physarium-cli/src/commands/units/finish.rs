@@ -65,7 +65,10 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         }
         Format::Text => {
             let text = prune::counts(surgery, &summary) + &prune::cost(began.elapsed());
-            output::text(&(text + &prune::summary_text(&summary, &place.plan().model, out)))?;
+            output::text(
+                &(text
+                    + &prune::summary_text(&summary, &place.plan().model.to_string_lossy(), out)),
+            )?;
         }
     }
     Ok(Outcome::True)

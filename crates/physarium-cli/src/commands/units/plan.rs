@@ -2,18 +2,21 @@
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use physarium::checkpoint::{LinkPolicy, write_whole};
-use physarium::{MemoryLimit, Options, Strictness, Surgery, WorkPlan};
+use physarium::{CardPlace, MemoryLimit, Options, Strictness, Surgery, WorkPlan};
+use serde_json::json;
 
 use super::{kubernetes, slurm};
-use crate::arguments::{DISPLAY, OUTPUT, SELECTION};
+use crate::arguments::{DISPLAY, Display, Format, OUTPUT, SELECTION};
 use crate::commands::prune;
+use crate::model::{Model, RevisionArgument, refuse_in_cache};
 use crate::output::{self, Outcome, counted, size};
 use crate::recipe::RecipeArguments;
 use crate::signals;
-use crate::terminal::{self, Style};
+use crate::terminal;
 
 /// Print a run as a list of units of work, for several processes or machines
 ///
@@ -26,8 +29,10 @@ use crate::terminal::{self, Style};
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// Checkpoint directory; never written to
+    /// Checkpoint directory or hub id; never written to
     model: PathBuf,
+    #[command(flatten)]
+    revision: RevisionArgument,
     /// Output directory; what units exchange is in .DIR.physarium-units beside it
     #[arg(long, value_name = "DIR", help_heading = OUTPUT)]
     out: PathBuf,
@@ -39,6 +44,9 @@ pub struct Arguments {
     /// Copy files that links out of the checkpoint point to, instead of leaving them out
     #[arg(long, help_heading = OUTPUT)]
     follow_links: bool,
+    /// Put the model card with its metadata at the head of README.md; without, README.md is copied
+    #[arg(long, help_heading = OUTPUT)]
+    card: bool,
     /// Write the plan to this file instead of stdout
     #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     plan: Option<PathBuf>,
@@ -56,9 +64,8 @@ pub struct Arguments {
         help_heading = DISPLAY
     )]
     threads: Option<u16>,
-    /// Only errors on stderr: no progress, no notes
-    #[arg(short, long, help_heading = DISPLAY)]
-    quiet: bool,
+    #[command(flatten)]
+    pub display: Display,
 }
 
 /// Who runs the units.
@@ -87,34 +94,50 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         // The units run elsewhere.
         memory: MemoryLimit::Bytes(u64::MAX),
     };
-    let (recipe, text) = arguments.recipe.recipe(&arguments.model)?;
-    let mut surgery = Surgery::plan(&arguments.model, recipe, options)?;
+    refuse_in_cache(&arguments.out)?;
+    let Model { path, source, .. } = arguments.revision.find(&arguments.model)?;
+    let (recipe, text) = arguments.recipe.recipe(&path)?;
+    let mut surgery = Surgery::plan(&path, recipe, options)?;
+    surgery.source = source;
+    surgery.card = if arguments.card { CardPlace::InReadme } else { CardPlace::Beside };
     if let Some(text) = &text {
         surgery.calibrate(text)?;
     }
-    if !arguments.quiet {
+    if !arguments.display.quiet {
         prune::notes(&surgery);
         arguments.recipe.note(&surgery.recipe);
     }
     let cancel = signals::cancel_on_signal()?;
-    let style = if arguments.quiet { Style::None } else { Style::Auto };
-    let mut progress = terminal::progress(style);
+    let mut progress = terminal::progress(arguments.display.style());
     let plan = WorkPlan::new(&surgery, &arguments.out, &cancel, &mut *progress)?;
     drop(progress);
-    match &arguments.plan {
-        Some(path) => write_whole(path, plan.encode().as_bytes())?,
-        None => output::text(&plan.encode())?,
-    }
-    if !arguments.quiet {
-        output::note(&sentence(&plan));
-    }
-    if let (Some(template), Some(path)) = (arguments.template, &arguments.plan) {
-        let job =
-            Job { plan: &plan, path: &std::path::absolute(path)?, workers: arguments.workers };
-        output::text(&match template {
-            Template::Slurm => slurm::script(&job),
-            Template::Kubernetes => kubernetes::manifest(&job),
-        })?;
+    let Some(path) = &arguments.plan else {
+        output::text(&plan.encode())?;
+        if !arguments.display.quiet {
+            output::note(&format!("note: {}", sentence(&plan)));
+        }
+        return Ok(Outcome::True);
+    };
+    write_whole(path, plan.encode().as_bytes())?;
+    let job = Job { plan: &plan, path: &std::path::absolute(path)?, workers: arguments.workers };
+    let job = arguments.template.map(|template| match template {
+        Template::Slurm => slurm::script(&job),
+        Template::Kubernetes => kubernetes::manifest(&job),
+    });
+    match (arguments.display.format(), job) {
+        (Format::Json, job) => output::json(&json!({
+            "schema": "physarium.planned/1",
+            "plan": path.to_string_lossy(),
+            "units": plan.units.len(),
+            "steps": steps(&plan),
+            "seconds": seconds(&plan),
+            "memory_bytes": memory(&plan),
+            "job": job,
+        }))?,
+        (Format::Text, Some(job)) => output::text(&job)?,
+        (Format::Text, None) => {
+            output::text(&format!("wrote {}: {}\n", path.display(), sentence(&plan)))?;
+        }
     }
     Ok(Outcome::True)
 }
@@ -130,7 +153,7 @@ pub(super) struct Job<'a> {
 impl Job<'_> {
     /// Most memory that a unit takes, in MiB.
     pub fn mebibytes(&self) -> u64 {
-        let most = self.plan.units.iter().map(|unit| unit.cost.memory_bytes).max().unwrap_or(0);
+        let most = memory(self.plan);
         // What the page cache of files that are read and written needs besides.
         (most + most / 4).div_ceil(1 << 20).max(256)
     }
@@ -156,15 +179,27 @@ impl Job<'_> {
 
 /// The plan in a sentence.
 fn sentence(plan: &WorkPlan) -> String {
-    let seconds: f64 = plan.units.iter().map(|unit| unit.cost.seconds).sum();
-    let waves = plan.waves().into_iter().max().map_or(0, |last| last + 1);
-    let memory = plan.units.iter().map(|unit| unit.cost.memory_bytes).max().unwrap_or(0);
     format!(
-        "note: {} of about {} together on {} each, in {} one after another; at most {} of memory for a unit",
+        "{} of about {} together on {} each, in {} one after another; at most {} of memory for a unit",
         counted(plan.units.len() as u64, "unit"),
-        output::duration(std::time::Duration::from_secs_f64(seconds)),
+        output::duration(Duration::from_secs_f64(seconds(plan))),
         counted(plan.cpus as u64, "processor"),
-        counted(waves as u64, "step"),
-        size(memory),
+        counted(steps(plan) as u64, "step"),
+        size(memory(plan)),
     )
+}
+
+/// Seconds of all units together.
+fn seconds(plan: &WorkPlan) -> f64 {
+    plan.units.iter().map(|unit| unit.cost.seconds).sum()
+}
+
+/// Number of units in the longest chain of units that need each other.
+fn steps(plan: &WorkPlan) -> usize {
+    plan.waves().into_iter().max().map_or(0, |last| last + 1)
+}
+
+/// Most memory of a unit in bytes.
+fn memory(plan: &WorkPlan) -> u64 {
+    plan.units.iter().map(|unit| unit.cost.memory_bytes).max().unwrap_or(0)
 }
