@@ -3,7 +3,7 @@
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 use physarium::checkpoint::Arithmetic;
-use physarium::{MemoryLimit, Options};
+use physarium::{MemoryLimit, Options, Share};
 
 use crate::terminal;
 
@@ -110,6 +110,13 @@ impl MemoryArgument {
     pub fn limit(self) -> MemoryLimit {
         self.memory.unwrap_or_default()
     }
+}
+
+/// A share of the work as it is typed.
+pub fn share(text: &str) -> Result<Share, &'static str> {
+    let numbers = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
+    let share = numbers.and_then(|(index, count)| Share::new(index, count));
+    share.ok_or("expected a number below N, and N: 0/4 to 3/4")
 }
 
 /// A size of memory as it is typed.

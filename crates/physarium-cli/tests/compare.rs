@@ -148,6 +148,27 @@ fn a_comparison_killed_in_its_second_row_ends_with_the_same_table() {
 }
 
 #[test]
+fn workers_share_the_rows_of_a_table() {
+    let work = Work::new();
+    let whole = work.run(&COMPARE.replace("--out table", "--out whole"));
+    assert_eq!(whole.code, Some(0), "{}", whole.stderr);
+    let worker = |share: &str| work.spawn(&format!("{COMPARE} --worker {share}"));
+    let workers: Vec<Child> = ["0/2", "1/2"].map(worker).into();
+    for (child, own) in workers.into_iter().zip([&[0, 2][..], &[1]]) {
+        let ran = end(child, String::new());
+        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+        assert_eq!(names(&ran.stdout), own.iter().map(|row| ROWS[*row]).collect::<Vec<_>>());
+    }
+    assert!(!work.path("table/physarium.compare.md").exists());
+    let together = work.run(COMPARE);
+    assert_eq!(together.code, Some(0), "{}", together.stderr);
+    assert_eq!(together.stderr.matches(": kept").count(), 3, "{}", together.stderr);
+    assert_eq!(numbers(&together.stdout), numbers(&whole.stdout));
+    let held: Vec<_> = work.contents("table").into_iter().map(|(path, _)| path).collect();
+    assert!(!held.iter().any(|path| path.to_string_lossy().ends_with(".states")), "{held:?}");
+}
+
+#[test]
 fn the_numbers_are_those_of_eval() {
     let work = Work::new();
     let ran = work.run(&format!("{COMPARE} --keep --format json"));

@@ -11,7 +11,7 @@ use physarium::checkpoint::{LinkPolicy, Overwrite, Resume, Sparsity};
 use physarium::{
     Begun, CalibrationText, Cancel, ComparisonRequest, Contender, Ended, Error, EvalRequest,
     GenerateRequest, Generated, MethodName, Options, Output, Outputs, Progress, Prompt,
-    RecipeOptions, Sampling, Surgery, evaluate, generate,
+    RecipeOptions, Sampling, Share, Surgery, evaluate, generate,
 };
 
 use crate::arguments::{DISPLAY, INPUT, OUTPUT};
@@ -144,6 +144,7 @@ fn compare_methods(
         tables: &[],
         outputs: Outputs::Keep,
         begun: Begun::Discard,
+        share: Share::ALL,
         options: Options::default(),
     };
     let comparison = physarium::compare(&request, cancel, progress, |_| {})?;

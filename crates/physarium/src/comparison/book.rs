@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 use super::result::{ComparedRun, PrunedRun};
 use crate::error::Result;
+use crate::units::Share;
 
 /// Name of the directory of records.
 pub(super) const DIR_NAME: &str = ".physarium-compare";
@@ -47,6 +48,7 @@ pub(super) struct Book {
     dir: PathBuf,
     whole_key: Value,
     key: Digest,
+    share: Share,
     _lock: File,
 }
 
@@ -110,14 +112,14 @@ impl Book {
     /// Begins or resumes the records of the comparison with this key, in `dir`, which is created if it is missing.
     ///
     /// # Errors
-    /// `Locked` while another process compares in `dir`; `Io`.
-    pub(super) fn open(dir: &Path, key: &Value) -> Result<Book> {
+    /// `Locked` while another process compares in `dir`, or the same share of its rows; `Io`.
+    pub(super) fn open(dir: &Path, key: &Value, share: Share) -> Result<Book> {
         let records = dir.join(DIR_NAME);
         fs::create_dir_all(&records).map_err(|e| Fault::io(&records, "create", e))?;
-        let lock = lock(&records.join("lock"))?;
+        let lock = lock(&records.join(format!("lock{}", share.suffix())))?;
         let body = json!({"schema": SCHEMA, "key": key});
         let digest = digest(key);
-        let book = Book { dir: records, whole_key: key.clone(), key: digest, _lock: lock };
+        let book = Book { dir: records, whole_key: key.clone(), key: digest, share, _lock: lock };
         if read_key(&book.dir).as_ref() != Some(key) {
             book.write_sealed(KEY_NAME, &body)?;
         }
@@ -157,7 +159,7 @@ impl Book {
 
     /// The file for the dense model's last states.
     pub(super) fn states_path(&self) -> PathBuf {
-        self.dir.join("dense.states")
+        self.dir.join(format!("dense{}.states", self.share.suffix()))
     }
 
     fn write_of_key(&self, name: &str, value: &impl Serialize) -> Result<()> {

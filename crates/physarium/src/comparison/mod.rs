@@ -5,7 +5,8 @@ In: a dense model, recipes, a calibration text and an evaluation text. Out: for 
 model measured against the dense one, or why it could not be. Everything is checked before the first row
 (`prepared`); the dense model is evaluated once (`dense`); rows run one after the other, exactly as
 [`Surgery::prune`](crate::Surgery::prune) and [`evaluate`](crate::evaluate) run by themselves (`row`). What is done is
-on record (`book`), so that a comparison that was killed or cancelled is resumed by the same call.
+on record (`book`), so that a comparison that was killed or cancelled is resumed by the same call. Several processes can
+share the rows: each has the records of its own.
 */
 
 mod book;
@@ -30,7 +31,7 @@ use book::{Book, Stage};
 use prepared::Prepared;
 use row::{Known, Turn, measured_before};
 
-/// Prunes and measures each contender. Calls `changed` with all rows so far after each of them.
+/// Prunes and measures each contender of the request's share. Calls `changed` with all rows so far after each of them.
 ///
 /// A row that fails does not stop the others. If `cancel` is raised, it returns the rows that it has. Outputs of
 /// contenders, and files of `request.tables`, that this comparison did not make are refused, never replaced.
@@ -50,7 +51,7 @@ pub fn compare(
     if prepared.discards {
         discard(request.dir)?;
     }
-    let book = Book::open(request.dir, &prepared.key)?;
+    let book = Book::open(request.dir, &prepared.key, request.share)?;
     let mut comparison =
         Comparison { dense: dense::evaluated(&book), rows: Vec::new(), ended: Ended::Unfinished };
     let mut session = Session { request, prepared: &prepared, book: &book, cancel };
@@ -84,7 +85,9 @@ impl Session<'_> {
         changed: &mut dyn FnMut(&Comparison),
     ) -> Result<()> {
         let (contenders, mut states) = (self.request.contenders, None);
-        for (index, contender) in contenders.iter().enumerate() {
+        let own =
+            contenders.iter().enumerate().filter(|(index, _)| self.request.share.takes(*index));
+        for (index, contender) in own {
             self.cancel.check()?;
             let (number, of) = (index + 1, contenders.len());
             let known = self.known(contender);

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::calibration::CalibrationText;
 use crate::eval::EvalRequest;
 use crate::surgery::Options;
+use crate::units::Share;
 
 /// A recipe that takes part in a comparison.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -55,6 +56,8 @@ pub struct ComparisonRequest<'a> {
     pub outputs: Outputs,
     /// What to do with a comparison that was begun in `dir`.
     pub begun: Begun,
+    /// The rows that this process makes. Once all shares are made, a call with all of them returns the table.
+    pub share: Share,
     /// Options of the pruning runs.
     pub options: Options,
 }

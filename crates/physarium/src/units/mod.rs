@@ -19,10 +19,12 @@ mod cost;
 mod finish;
 mod listing;
 mod plan;
+mod share;
 mod weights;
 mod worker;
 mod workplace;
 
 pub use plan::{Cost, Unit, Work, WorkPlan};
-pub use worker::{Share, Worker};
+pub use share::Share;
+pub use worker::Worker;
 pub use workplace::{Ended, Workplace};

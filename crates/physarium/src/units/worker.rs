@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::plan::Unit;
+use super::share::Share;
 use super::workplace::Workplace;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
@@ -10,20 +11,6 @@ use crate::progress::{Event, Progress};
 
 /// How long to wait before looking again what is done.
 pub(super) const WAIT: Duration = Duration::from_millis(500);
-
-/// Which part of the units a process runs: number `index` of `count`, from 0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Share {
-    index: usize,
-    count: usize,
-}
-
-impl Share {
-    /// A share; `None` if there is no such one.
-    pub fn new(index: usize, count: usize) -> Option<Share> {
-        (index < count).then_some(Share { index, count })
-    }
-}
 
 /// A process that runs the units of its share as soon as they are ready.
 #[derive(Debug, Clone, Copy)]
@@ -80,7 +67,7 @@ impl Worker {
         let mut is_own = |wave: usize| {
             let number: &mut usize = dealt.entry(wave).or_default();
             *number += 1;
-            (*number - 1) % self.share.count == self.share.index
+            self.share.takes(*number - 1)
         };
         place.plan().waves().into_iter().map(&mut is_own).collect()
     }

@@ -11,12 +11,12 @@ use physarium::checkpoint::{Calibration, NmPattern, Sparsity};
 use physarium::{
     Allocation, Begun, CalibrationText, Case, Comparison, ComparisonRequest, Contender, Effort,
     Ended, Error, EvalRequest, FailedRun, MethodName, NoEffect, Options, Outputs, RecipeError,
-    RecipeOption, RecipeOptions, compare,
+    RecipeOption, RecipeOptions, Share, compare,
 };
 
 use crate::arguments::{
     ArithmeticArgument, Display, EVALUATION, Format, METHOD, MemoryArgument, OUTPUT,
-    SelectionArguments, ThreadsArgument,
+    SelectionArguments, ThreadsArgument, share,
 };
 use crate::model::{RevisionArgument, refuse_in_cache};
 use crate::output::{self, Outcome, counted};
@@ -44,6 +44,15 @@ pub struct Arguments {
     /// Discard an interrupted or another comparison in OUT, with the models that it wrote
     #[arg(long, help_heading = OUTPUT)]
     restart: bool,
+    /// Make every N-th row only, from number I on, and no table; without, the same command then prints the table
+    #[arg(
+        long,
+        value_name = "I/N",
+        value_parser = share,
+        conflicts_with = "restart",
+        help_heading = OUTPUT
+    )]
+    worker: Option<Share>,
     /// Pruning methods, comma-separated
     #[arg(
         long,
@@ -122,13 +131,16 @@ pub fn run(mut arguments: Arguments) -> anyhow::Result<Outcome> {
         tables: &table::FILES,
         outputs: if arguments.keep { Outputs::Keep } else { Outputs::Discard },
         begun: if arguments.restart { Begun::Discard } else { Begun::Resume },
+        share: arguments.worker.unwrap_or(Share::ALL),
         options: Options { threads, memory: arguments.memory.limit(), ..Options::default() },
     };
     let cancel = signals::cancel_on_signal()?;
     let mut progress = terminal::progress(arguments.display.style());
     let mut written = Ok(());
     let comparison = compare(&request, &cancel, &mut *progress, |comparison| {
-        written = table::write(&arguments.out, comparison);
+        if arguments.worker.is_none() {
+            written = table::write(&arguments.out, comparison);
+        }
     })?;
     drop(progress);
     // Of the last call: it has written all rows.

@@ -8,7 +8,7 @@ use physarium::{Share, UnitEnded, Worker, peak_resident_bytes};
 use serde_json::json;
 
 use super::workplace;
-use crate::arguments::{Display, Format, INPUT, MemoryArgument, ThreadsArgument};
+use crate::arguments::{Display, Format, INPUT, MemoryArgument, ThreadsArgument, share};
 use crate::output::{self, Outcome, counted, size};
 use crate::{signals, terminal};
 
@@ -49,13 +49,6 @@ const EXAMPLES: &str = "\
 Examples:
   physarium unit plan.json shard-00001
   physarium unit plan.json --worker 0/4";
-
-/// A worker's share as it is typed.
-fn share(text: &str) -> Result<Share, &'static str> {
-    let numbers = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
-    let share = numbers.and_then(|(index, count)| Share::new(index, count));
-    share.ok_or("expected a number below N, and N: 0/4 to 3/4")
-}
 
 /// Runs.
 pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
