@@ -149,7 +149,7 @@ fn every_option_of_every_command_is_known_here() {
         (
             "compare",
             format!(
-                "revision out keep restart methods sparsity pattern allocation effort target skip calibration \
+                "revision out keep restart worker methods sparsity pattern allocation effort target skip calibration \
                      calibration-tokens window seed text eval-window limit threads memory arithmetic {display}"
             ),
         ),
@@ -225,10 +225,14 @@ const PAIRS: &[(&str, &str)] = &[
     ),
     ("prune model --out o --recipe r.toml --skip *.k_proj.weight", "cannot be used with"),
     ("prune model --out o --quiet --progress json", "cannot be used with"),
+    (
+        "compare model --out o --text heldout.txt --sparsity 0.5 --worker 0/2 --restart",
+        "cannot be used with",
+    ),
     ("plan model --out o --template slurm", "--plan <FILE>"),
     ("plan model --out o --workers 3", "--template <TEMPLATE>"),
     ("unit plan.json shard-00001 --worker 0/2", "cannot be used with"),
-    ("unit plan.json shard-00001 --take-over-after 3", "--worker <I/N>"),
+    ("unit plan.json shard-00001 --take-over-after 3", "cannot be used with"),
     ("unit plan.json --worker 2/2", "expected a number below N"),
     ("unit plan.json", "the following required arguments were not provided"),
     ("inspect model --tensors --format json", "--tensors has no effect with --format json"),

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use physarium_checkpoint::manifest::FileEntry;
 use physarium_checkpoint::{
-    Attempt, Error as CheckpointError, LinkPolicy, Published, Stopwatch, UnitRecord, UnitsDir,
-    printable,
+    Attempt, Error as CheckpointError, ErrorKind, LinkPolicy, Published, Stopwatch, UnitRecord,
+    UnitsDir, printable,
 };
 use physarium_model::{Decoder, Residency};
 use serde_json::Value;
@@ -37,8 +37,8 @@ pub enum Ended {
     Done,
     /// It was done before.
     Before,
-    /// Another process did the same meanwhile, with the same result.
-    Duplicate,
+    /// Another process did it meanwhile. A result of this call was the same.
+    Elsewhere,
 }
 
 /// What a unit has written, and what there is to say of it.
@@ -127,7 +127,13 @@ impl Workplace {
         }
         let stopwatch = Stopwatch::start();
         let attempt = self.dir.begin(&unit.id)?;
-        let made = self.make(unit, &attempt, cancel, progress)?;
+        let made = match self.make(unit, &attempt, cancel, progress) {
+            // What the unit needs may be gone once it is done.
+            Err(e) if e.kind() != ErrorKind::Interrupted && self.is_done(unit)? => {
+                return Ok(Ended::Elsewhere);
+            }
+            made => made?,
+        };
         let took = stopwatch.took(peak_resident_bytes());
         let mut record = UnitRecord::new(&unit.id, self.plan.key, made.did, took);
         record.files.extend(made.shard);
@@ -138,7 +144,7 @@ impl Workplace {
         self.remove_used(unit)?;
         Ok(match published {
             Published::First => Ended::Done,
-            Published::Duplicate => Ended::Duplicate,
+            Published::Duplicate => Ended::Elsewhere,
         })
     }
 

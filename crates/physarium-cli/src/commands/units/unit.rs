@@ -33,7 +33,7 @@ pub struct Arguments {
         long,
         value_name = "SECONDS",
         default_value_t = 600,
-        requires = "worker",
+        conflicts_with = "id",
         help_heading = INPUT
     )]
     take_over_after: u64,
@@ -94,6 +94,6 @@ fn in_words(ended: UnitEnded) -> &'static str {
     match ended {
         UnitEnded::Done => "done",
         UnitEnded::Before => "done before",
-        UnitEnded::Duplicate => "done by another process meanwhile, with the same result",
+        UnitEnded::Elsewhere => "done by another process meanwhile",
     }
 }
