@@ -28,7 +28,7 @@ mod sensitivity;
 mod streams;
 
 pub use batches::{BATCH_TOKENS, window_groups};
-pub use capture::{Capture, PrunedInputs, Shown, ShownDense, Walk};
+pub use capture::{Capture, Walk};
 pub use decoder::{Decoder, Residency};
 pub use error::Error;
 pub use generation::Generation;
@@ -41,7 +41,7 @@ pub use open::files::ModelFiles;
 pub use open::notes::Note;
 pub use open::rope::{Angles, Rope};
 pub use open::shapes::{MapShape, StageKind, StageShape};
-pub use passage::{Layers, Passage};
+pub use passage::{Layers, Passage, PrunedInputs, Shown, ShownDense};
 pub use physarium_kernels::{
     Arithmetic, Buffer, Compute, ComputeError, Dense, Gram, Linear, NoSuchInstructions, VectorKind,
     add_cross, check_instructions, large_zeroed, release_memory, vector,

@@ -14,13 +14,43 @@ use std::sync::Arc;
 use physarium_kernels::{Buffer, vector};
 
 use crate::batches::{batches, each_window, window_groups};
-use crate::capture::{PrunedInputs, Shown, ShownDense};
 use crate::error::Error;
 use crate::layers::layer::Layer;
 use crate::layers::stages::Stage;
 use crate::layers::workspace::Workspace;
 use crate::open::shapes::StageKind;
 use crate::streams::Stream;
+
+/// What some windows are at a stage: rows of all their tokens.
+#[derive(Debug, Clone, Copy)]
+pub struct Shown<'a> {
+    /// Number of windows.
+    pub windows: usize,
+    /// The inputs of the stage's maps in the pruned stream, in which all earlier stages are finished, `[tokens, inputs]`.
+    pub pruned: &'a [f32],
+    /// The same of the dense model, if the capture needs it.
+    pub dense: Option<ShownDense<'a>>,
+}
+
+/// What some windows are at a stage of the dense model.
+#[derive(Debug, Clone, Copy)]
+pub struct ShownDense<'a> {
+    /// The inputs of the stage's maps, `[tokens, inputs]`.
+    pub inputs: &'a [f32],
+    /// The outputs of the stage's only map, `[tokens, outputs]`, where the walk computes them: at stages that add to the
+    /// residual stream, unless the map has a bias.
+    pub outputs: Option<&'a [f32]>,
+}
+
+/// What becomes of the inputs of `o` and `down` in the pruned stream, which are needed before and after these maps are
+/// replaced. The results are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PrunedInputs {
+    /// Those of all windows are kept in memory.
+    Kept,
+    /// They are computed twice.
+    ComputedTwice,
+}
 
 /// A layer of both models.
 #[derive(Debug)]

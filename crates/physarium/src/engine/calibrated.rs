@@ -13,6 +13,7 @@ mod layer_solver;
 mod narrow;
 mod stage_solver;
 mod statistics;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -27,9 +28,11 @@ use physarium_model::{
 
 pub(crate) use self::budget::Budget;
 pub(crate) use self::footprint::Footprint;
+pub(crate) use self::layer_solver::DeadInputs;
 use self::layer_solver::LayerSolver;
 pub(crate) use self::stage_solver::{StageSolver, Wanted};
 pub(crate) use self::statistics::{DenseMeans, GroupSums, StageSums};
+pub(crate) use self::watch::Watch;
 pub(crate) use super::allocation::TargetsBySite;
 use super::solved::{LayerFiles, STREAMS_NAME, SolvedWeights};
 use crate::cancel::Cancel;
@@ -41,15 +44,6 @@ use crate::recipe::arithmetic::compute;
 /// Calibration tokens of the pass over gradients: enough for means over them, few enough that all their activations
 /// fit in memory.
 pub(crate) const GRADIENT_TOKENS: usize = 8192;
-
-/// What to do with inputs that are always zero on the calibration text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum DeadInputs {
-    /// Count them.
-    Count,
-    /// Stop at the first target that has some.
-    Refuse,
-}
 
 /// The targets to solve, and what they are solved with.
 pub(crate) struct Solving<'a> {
@@ -245,12 +239,6 @@ fn gradient_windows(windows: &[Vec<u32>]) -> impl Iterator<Item = &[u32]> {
     let window = windows.first().map_or(1, |window| window.len());
     let count = (GRADIENT_TOKENS / window).clamp(1, windows.len().max(1));
     (0..count.min(windows.len())).map(move |index| &windows[index * windows.len() / count][..])
-}
-
-/// Cancellation and progress of a run.
-pub(crate) struct Watch<'a> {
-    pub cancel: &'a Cancel,
-    pub progress: &'a mut dyn Progress,
 }
 
 /// The site of a target that is one map of a decoder layer.

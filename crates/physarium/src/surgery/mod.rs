@@ -5,19 +5,19 @@ In: a checkpoint directory and a [`Recipe`]. Out: a new directory with the prune
 manifest. The engine (`engine`) prunes the shards; `physarium_checkpoint` makes the output durable.
 */
 
+mod expected;
 mod model_card;
 mod request;
 mod shard_writer;
 
 use std::path::Path;
-use std::time::Duration;
 
 use physarium_checkpoint::journal::Totals;
 use physarium_checkpoint::manifest::{FileEntry, LeftOut};
 use physarium_checkpoint::{
-    Amount, Arithmetic, Checkpoint, Disposition, Dtype, Found as FoundOutput, HubSource, Inputs,
-    LinkPolicy, Orientation, PlannedTensor, Purpose, Recipe, SOLVED_DIR, Scope, Shard, ShardInputs,
-    Sidecar, Staging, StagingRequest, TargetPlan,
+    Amount, Checkpoint, Disposition, Found as FoundOutput, HubSource, Inputs, LinkPolicy,
+    Orientation, PlannedTensor, Purpose, Recipe, SOLVED_DIR, Scope, Shard, ShardInputs, Sidecar,
+    Staging, StagingRequest, TargetPlan,
 };
 use physarium_model::{Decoder, Residency, release_memory};
 
@@ -25,11 +25,10 @@ use crate::calibration::{self, CalibrationText};
 use crate::cancel::Cancel;
 use crate::card::FrontMatter;
 use crate::engine::{
-    DeadInputs, Engine, Footprint, Found, MemoryPlan, ModelCuts, ModelSearch, Preparation,
-    ShardRun, SolvedWeights, Solving, check_recipe,
+    DeadInputs, Engine, Found, MemoryPlan, ModelCuts, ModelSearch, Preparation, ShardRun,
+    SolvedWeights, Solving, check_recipe,
 };
 use crate::error::{Error, Result};
-use crate::estimate::{self, CalibratedRun, Measured};
 use crate::memory_limit::Allowed;
 use crate::progress::{Event, Kept, Progress};
 use crate::recipe::arithmetic::{self, with_arithmetic};
@@ -183,54 +182,9 @@ impl Surgery {
         self.windows = Some(windows);
     }
 
-    /// Fails if this many resident bytes are more than the run's options allow.
-    ///
-    /// # Errors
-    /// `NoMemory`.
-    pub(crate) fn check_memory(&self, resident_bytes: u64) -> Result<()> {
-        MemoryPlan { resident_bytes, ..self.memory }.check(self.allowed)
-    }
-
-    /// What an activation-aware method needs of memory.
-    ///
-    /// # Errors
-    /// `Model` for faults in the weights' headers.
-    pub(crate) fn footprint<'a>(
-        &'a self,
-        decoder: &'a Decoder,
-        windows: &'a [Vec<u32>],
-    ) -> Result<Footprint<'a>> {
-        let dtype = decoder.dtype()?;
-        Ok(Footprint {
-            config: decoder.config(),
-            windows,
-            recipe: &self.recipe,
-            threads: self.memory.threads,
-            element_bytes: dtype.bits() / 8,
-            on_tiles: dtype == Dtype::BF16 && self.recipe.arithmetic == Some(Arithmetic::Bf16x2),
-        })
-    }
-
     /// Most resident bytes that the run's options allow; `None` for no limit.
     pub fn memory_limit(&self) -> Option<u64> {
         self.allowed.bytes
-    }
-
-    /// Bytes that the output will take, at most.
-    pub fn output_bytes(&self) -> u64 {
-        let shards: u64 = self.checkpoint.shards().iter().map(Shard::size_bytes).sum();
-        let sidecars: u64 = self.sidecars.iter().map(|sidecar| sidecar.size_bytes).sum();
-        shards + sidecars + self.plan.tensors.len() as u64 * RECORD_BYTES
-    }
-
-    /// Bytes that an activation-aware method takes beside the output until that is complete: every target once more, and
-    /// the scratch file, if there is one.
-    pub fn solved_bytes(&self) -> u64 {
-        if self.recipe.needs().calibration.is_none() {
-            return 0;
-        }
-        let target = |target: &PlannedTensor| target.input.size_bytes() + RECORD_BYTES;
-        self.plan.targets().map(target).sum::<u64>() + self.memory.scratch_bytes()
     }
 
     /// What [`Surgery::prune`] would find at its output's place. Writes nothing.
@@ -240,48 +194,6 @@ impl Surgery {
     pub fn look_at_output(&self, output: Output<'_>) -> Result<FoundOutput> {
         self.model_card().check()?;
         Ok(FoundOutput::for_run(output.dir, self.checkpoint.dir(), output.overwrite)?)
-    }
-
-    /// How long the run would take, from about a second of its work. `None` for a magnitude method with a sparsity of
-    /// the whole model, which reads all targets before it writes.
-    ///
-    /// # Errors
-    /// `Checkpoint` and `Model` for weights that cannot be read; `Usage` for an activation-aware method without a
-    /// calibration text; `Interrupted` when `cancel` is raised.
-    pub fn estimate(&self, cancel: &Cancel) -> Result<Option<Duration>> {
-        if self.recipe.needs().calibration.is_some() {
-            let decoder = Decoder::open(self.checkpoint.dir(), Residency::Streamed)?;
-            let run = self.calibrated_run(&decoder, cancel)?;
-            return Ok(Some(Measured::of(&run)?.whole(&run)));
-        }
-        if self.is_over_model() {
-            return Ok(None);
-        }
-        let engine = Engine::prepare(self.preparation(Found::Nothing), cancel)?;
-        let shards = self.checkpoint.shards();
-        let bytes = shards.iter().map(Shard::size_bytes).sum();
-        let targets = self.plan.targets().map(|target| (&shards[target.shard], target));
-        Ok(Some(estimate::of_weights(&engine, targets, bytes, self.memory.threads)?))
-    }
-
-    /// The run of an activation-aware method, to be estimated.
-    ///
-    /// # Errors
-    /// `Usage` without a calibration text.
-    pub(crate) fn calibrated_run<'a>(
-        &'a self,
-        decoder: &'a Decoder,
-        cancel: &'a Cancel,
-    ) -> Result<CalibratedRun<'a>> {
-        Ok(CalibratedRun {
-            decoder,
-            plan: &self.plan,
-            recipe: &self.recipe,
-            windows: self.windows()?,
-            threads: self.memory.threads,
-            pruned_inputs: self.memory.pruned_inputs,
-            cancel,
-        })
     }
 
     /// Whether one threshold over all targets decides what is pruned.

@@ -6,6 +6,8 @@ that has been solved since, and sums the inputs of its own stage. A unit that so
 order of the groups.
 */
 
+mod arrays;
+
 use std::collections::BTreeMap;
 
 use physarium_checkpoint::{Amount, Attempt, PlannedTensor, Site};
@@ -14,7 +16,7 @@ use physarium_model::{
 };
 use serde_json::json;
 
-use super::arrays::{self, Array, Arrays};
+use self::arrays::{Array, Arrays};
 use super::listing::{BUDGET, statistics_id};
 use super::weights::SOLVED;
 use super::workplace::{Made, Workplace};

@@ -5,26 +5,28 @@ In: a planned [`Surgery`](crate::Surgery). Out: a [`WorkPlan`], a list of units 
 runs one unit or all that it finds ready; and in the end the output, byte for byte that of
 [`Surgery::prune`](crate::Surgery::prune), which does the same work in one process.
 
-* `plan` is the list as a file, `listing` makes it, `cost` estimates its units.
-* `workplace` opens a plan, checks that everything is as it was, and runs units; `worker` chooses which.
-* `weights` are the units that read weights only, `calibrated` those of activation-aware methods, which exchange `arrays`.
+* `plan` is the list as a file, `planning` makes it of a `listing` of units and what they `cost`.
+* `workplace` opens a plan, and checks that everything is as it was; `run` does a unit, `worker` chooses which, as its `share`.
+* `weights` are the units that read weights only, `calibrated` those of activation-aware methods.
 * `finish` publishes the output.
 
 Which unit runs where is for Ray, Slurm, Kubernetes or a shell loop to say.
 */
 
-mod arrays;
 mod calibrated;
 mod cost;
 mod finish;
 mod listing;
 mod plan;
+mod planning;
+mod run;
 mod share;
 mod weights;
 mod worker;
 mod workplace;
 
 pub use plan::{Cost, Unit, Work, WorkPlan};
+pub use run::Ended;
 pub use share::Share;
 pub use worker::Worker;
-pub use workplace::{Ended, Workplace};
+pub use workplace::Workplace;

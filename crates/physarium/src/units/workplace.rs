@@ -3,23 +3,15 @@
 use std::path::Path;
 
 use physarium_checkpoint::manifest::FileEntry;
-use physarium_checkpoint::{
-    Attempt, Error as CheckpointError, ErrorKind, LinkPolicy, Published, Stopwatch, UnitRecord,
-    UnitsDir, printable,
-};
-use physarium_model::{Decoder, Residency};
+use physarium_checkpoint::{Error as CheckpointError, LinkPolicy, UnitRecord, UnitsDir};
 use serde_json::Value;
 
-use super::calibrated::Calibrated;
 use super::cost::Costs;
 use super::listing;
-use super::plan::{Unit, Work, WorkPlan};
+use super::plan::{Unit, WorkPlan};
 use crate::calibration;
-use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::memory_limit::MemoryLimit;
-use crate::peak::peak_resident_bytes;
-use crate::progress::Progress;
 use crate::records::run_record;
 use crate::surgery::{CardPlace, Options, Strictness, Surgery};
 
@@ -28,17 +20,6 @@ pub struct Workplace {
     pub(super) plan: WorkPlan,
     pub(super) surgery: Surgery,
     pub(super) dir: UnitsDir,
-}
-
-/// How a call to run a unit ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
-    /// The unit is done by this call.
-    Done,
-    /// It was done before.
-    Before,
-    /// Another process did it meanwhile. A result of this call was the same.
-    Elsewhere,
 }
 
 /// What a unit has written, and what there is to say of it.
@@ -105,76 +86,6 @@ impl Workplace {
     /// `Checkpoint` if that cannot be found out.
     pub fn is_done(&self, unit: &Unit) -> Result<bool> {
         Ok(self.record(unit)?.is_some())
-    }
-
-    /// Runs a unit, unless it is done. Several processes may run the same one.
-    ///
-    /// # Errors
-    /// `Usage` for an id that the plan does not have, and for a unit that needs one which is not done; `NoMemory`; `Checkpoint`
-    /// for another attempt with another result, and if `cancel` is raised; otherwise as [`Surgery::prune`]. The unit can
-    /// then be run again.
-    pub fn run(&self, id: &str, cancel: &Cancel, progress: &mut dyn Progress) -> Result<Ended> {
-        let unit = self.plan.unit(id).ok_or_else(|| {
-            let (id, units) = (printable(id), self.plan.units.len());
-            Error::Usage(format!("{id}: not a unit of this plan, expected one of its {units}"))
-        })?;
-        if self.is_done(unit)? {
-            return Ok(Ended::Before);
-        }
-        if let Some(needed) = self.missing(unit)? {
-            let needed = format!("{id} needs {needed}, expected that to be done, found no result");
-            return Err(Error::Usage(needed));
-        }
-        let stopwatch = Stopwatch::start();
-        let attempt = self.dir.begin(&unit.id)?;
-        let made = match self.make(unit, &attempt, cancel, progress) {
-            // What the unit needs may be gone once it is done.
-            Err(e) if e.kind() != ErrorKind::Interrupted && self.is_done(unit)? => {
-                return Ok(Ended::Elsewhere);
-            }
-            made => made?,
-        };
-        let took = stopwatch.took(peak_resident_bytes());
-        let mut record = UnitRecord::new(&unit.id, self.plan.key, made.did, took);
-        record.files.extend(made.shard);
-        for name in &made.files {
-            record.files.push(attempt.entry(name)?);
-        }
-        let published = attempt.publish(&record)?;
-        self.remove_used(unit)?;
-        Ok(match published {
-            Published::First => Ended::Done,
-            Published::Duplicate => Ended::Elsewhere,
-        })
-    }
-
-    fn make(
-        &self,
-        unit: &Unit,
-        attempt: &Attempt,
-        cancel: &Cancel,
-        progress: &mut dyn Progress,
-    ) -> Result<Made> {
-        let calibrated = || Calibrated::new(self, cancel);
-        match &unit.work {
-            Work::Threshold => self.threshold(attempt, cancel),
-            Work::Shard { shard } => self.shard(shard, attempt, cancel, progress),
-            Work::Budget => calibrated()?.budget(attempt, progress),
-            Work::Statistics { layer, stage, group } => {
-                calibrated()?.statistics((*layer, *stage, *group), attempt, progress)
-            }
-            Work::Solve { tensor } => calibrated()?.solve(tensor, attempt),
-        }
-    }
-
-    /// Removes what no unit needs any more once this one is done.
-    fn remove_used(&self, unit: &Unit) -> Result<()> {
-        let Work::Statistics { layer, stage, group } = &unit.work else { return Ok(()) };
-        let decoder = Decoder::open(&self.plan.model, Residency::Streamed)?;
-        let stages = decoder.config().stages();
-        super::calibrated::used(&stages, (*layer, *stage, *group))
-            .into_iter()
-            .try_for_each(|(id, name)| Ok(self.dir.remove_file(&id, name)?))
     }
 
     /// The first unit that one needs and that is not done.

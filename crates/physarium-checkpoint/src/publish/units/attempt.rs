@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::record::{self, UnitRecord};
-use super::{is_taken, sync_both};
 use crate::error::{Error, Result};
 use crate::open::source::Source;
 use crate::publish::durable::{create_new, sync_dir};
@@ -119,4 +118,15 @@ impl Drop for Attempt {
         // Best effort: what is left is removed with all units. Once published, it is not there any more.
         let _ = fs::remove_dir_all(&self.dir);
     }
+}
+
+/// Whether a directory could not be renamed because another has the name.
+fn is_taken(e: &std::io::Error) -> bool {
+    matches!(e.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists)
+}
+
+/// Makes the names in a directory, and in the one above, durable.
+pub(super) fn sync_both(dir: &Path) -> Result<()> {
+    sync_dir(dir)?;
+    dir.parent().map_or(Ok(()), sync_dir)
 }

@@ -14,10 +14,11 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use attempt::sync_both;
 pub use attempt::{Attempt, Published};
 pub use record::{Stopwatch, Took, UnitRecord};
 
-use super::durable::{remove_file_if_exists, sync_dir};
+use super::durable::remove_file_if_exists;
 use super::place::output_path::OutputPath;
 use super::place::working;
 use crate::error::{Error, Result};
@@ -132,15 +133,4 @@ impl UnitsDir {
     fn done(&self, unit: &str) -> PathBuf {
         self.dir.join(DONE).join(unit)
     }
-}
-
-/// Whether a directory could not be renamed because another has the name.
-fn is_taken(e: &std::io::Error) -> bool {
-    matches!(e.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists)
-}
-
-/// Makes the names in a directory, and in the one above, durable.
-fn sync_both(dir: &Path) -> Result<()> {
-    sync_dir(dir)?;
-    dir.parent().map_or(Ok(()), sync_dir)
 }

@@ -1,6 +1,6 @@
 //! A plan as jobs of Kubernetes.
 
-use super::plan::Job;
+use super::job::Job;
 
 /// The claim and the image that a user replaces.
 const CLAIM: &str = "models";

@@ -1,6 +1,7 @@
 //! `physarium plan`, `unit` and `finish`: one run as units of work for several processes.
 
 pub mod finish;
+mod job;
 mod kubernetes;
 pub mod plan;
 mod slurm;

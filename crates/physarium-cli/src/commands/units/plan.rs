@@ -1,7 +1,7 @@
 //! `physarium plan`: a run as a list of units of work.
 
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -9,6 +9,7 @@ use physarium::checkpoint::{LinkPolicy, write_whole};
 use physarium::{CardPlace, MemoryLimit, Options, Strictness, Surgery, WorkPlan};
 use serde_json::json;
 
+use super::job::{Job, memory};
 use super::{kubernetes, slurm};
 use crate::arguments::{DISPLAY, Display, Format, OUTPUT, SELECTION};
 use crate::commands::prune;
@@ -142,41 +143,6 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     Ok(Outcome::True)
 }
 
-/// What a template says.
-pub(super) struct Job<'a> {
-    pub plan: &'a WorkPlan,
-    /// The plan's file.
-    pub path: &'a Path,
-    pub workers: NonZeroUsize,
-}
-
-impl Job<'_> {
-    /// Most memory that a unit takes, in MiB.
-    pub fn mebibytes(&self) -> u64 {
-        let most = memory(self.plan);
-        // What the page cache of files that are read and written needs besides.
-        (most + most / 4).div_ceil(1 << 20).max(256)
-    }
-
-    /// The directory that holds the plan, the model and the output.
-    pub fn mount(&self) -> String {
-        let (model, out) = (&self.plan.model, &self.plan.out);
-        let holds = |dir: &&Path| model.starts_with(dir) && out.starts_with(dir);
-        let dir = self.path.ancestors().skip(1).find(holds).unwrap_or(Path::new("/"));
-        dir.to_string_lossy().into_owned()
-    }
-
-    /// Seconds of the longest way through the units.
-    pub fn seconds(&self) -> f64 {
-        let waves = self.plan.waves();
-        let mut of_wave = vec![0.0f64; waves.iter().max().map_or(0, |last| last + 1)];
-        for (unit, wave) in self.plan.units.iter().zip(waves) {
-            of_wave[wave] = of_wave[wave].max(unit.cost.seconds);
-        }
-        of_wave.iter().sum()
-    }
-}
-
 /// The plan in a sentence.
 fn sentence(plan: &WorkPlan) -> String {
     format!(
@@ -197,9 +163,4 @@ fn seconds(plan: &WorkPlan) -> f64 {
 /// Number of units in the longest chain of units that need each other.
 fn steps(plan: &WorkPlan) -> usize {
     plan.waves().into_iter().max().map_or(0, |last| last + 1)
-}
-
-/// Most memory of a unit in bytes.
-fn memory(plan: &WorkPlan) -> u64 {
-    plan.units.iter().map(|unit| unit.cost.memory_bytes).max().unwrap_or(0)
 }

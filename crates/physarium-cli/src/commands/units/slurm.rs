@@ -1,6 +1,6 @@
 //! A plan as jobs of Slurm.
 
-use super::plan::Job;
+use super::job::Job;
 
 /// A script that submits an array of workers, and a job that publishes the output once all of them have ended.
 pub(super) fn script(job: &Job<'_>) -> String {

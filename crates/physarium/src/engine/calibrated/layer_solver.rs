@@ -8,11 +8,20 @@ use physarium_model::{Capture, Compute, Dense, Shown, Stage};
 use super::budget::Budget;
 use super::stage_solver::{StageSolver, Wanted};
 use super::statistics::{GroupSums, StageSums};
-use super::{DeadInputs, Watch};
+use super::watch::Watch;
 use crate::engine::allocation::TargetsBySite;
 use crate::engine::solved::{LayerFiles, SolvedMap};
 use crate::error::{Error, Result};
 use crate::progress::{Event, Kept};
+
+/// What to do with inputs that are always zero on the calibration text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DeadInputs {
+    /// Count them.
+    Count,
+    /// Stop at the first target that has some.
+    Refuse,
+}
 
 /// Collects statistics and solves targets stage by stage, and writes a file per layer.
 pub(super) struct LayerSolver<'a> {

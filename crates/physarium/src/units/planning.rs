@@ -1,0 +1,64 @@
+//! Makes the plan of a run.
+
+use std::path::Path;
+
+use physarium_checkpoint::{Error as CheckpointError, InputDigests, LinkPolicy, UnitsDir};
+
+use super::plan::{SCHEMA, WorkPlan};
+use super::{cost, listing};
+use crate::cancel::Cancel;
+use crate::error::Result;
+use crate::progress::{Event, Progress};
+use crate::records::run_record;
+use crate::surgery::{CardPlace, Strictness, Surgery};
+
+impl WorkPlan {
+    /// Plans the units of a run into `out`. Reads the whole input if each shard of the output depends on all of it. Writes
+    /// nothing.
+    ///
+    /// # Errors
+    /// `Usage` for an activation-aware method without a calibration text; `Checkpoint` for a path that no run would write
+    /// to, an input that cannot be read, and if `cancel` is raised.
+    pub fn new(
+        surgery: &Surgery,
+        out: &Path,
+        cancel: &Cancel,
+        progress: &mut dyn Progress,
+    ) -> Result<WorkPlan> {
+        surgery.check_card()?;
+        UnitsDir::beside(out, surgery.checkpoint.dir())?;
+        let absolute = |path: &Path| {
+            let io = |e| CheckpointError::io(path, "resolve", e);
+            path.canonicalize().map_err(io)
+        };
+        let parent = match out.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let out = absolute(parent)?.join(out.file_name().expect("the path was checked"));
+        progress.event(Event::Step("hashing the input"));
+        let input =
+            InputDigests::of(&surgery.checkpoint, &surgery.inputs(), &mut |_| cancel.check())?;
+        let run = run_record(&surgery.recipe, &surgery.checkpoint);
+        progress.event(Event::Step("measuring a second of the work"));
+        let costs = cost::Costs::measured(surgery, cancel)?;
+        Ok(WorkPlan {
+            schema: SCHEMA.to_owned(),
+            model: absolute(surgery.checkpoint.dir())?,
+            out,
+            strict: surgery.strictness == Strictness::Refuse,
+            follow_links: surgery.links == LinkPolicy::Follow,
+            source: surgery.source.clone(),
+            card: surgery.card == CardPlace::InReadme,
+            cpus: surgery.memory.workers.max(surgery.memory.threads),
+            key: input.key(&run),
+            run,
+            input,
+            units: listing::units(surgery, &costs)?,
+            windows: match surgery.recipe.needs().calibration {
+                Some(_) => surgery.windows()?.to_vec(),
+                None => Vec::new(),
+            },
+        })
+    }
+}
