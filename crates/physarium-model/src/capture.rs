@@ -36,8 +36,8 @@ pub struct Shown<'a> {
 pub struct ShownDense<'a> {
     /// The inputs of the stage's maps, `[tokens, inputs]`.
     pub inputs: &'a [f32],
-    /// The outputs of the stage's only map, `[tokens, outputs]`, where the walk computes them: at stages that add to the
-    /// residual stream, unless the map has a bias.
+    /// What the stage's only map should add to the residual stream besides its bias, `[tokens, outputs]`, at stages that do
+    /// so: its outputs, and the part of what the pruned stream lacks that [`Walk::stream_share`] says.
     pub outputs: Option<&'a [f32]>,
 }
 
@@ -96,6 +96,9 @@ pub struct Walk<'a> {
     pub streams: StreamPlace<'a>,
     /// What becomes of inputs that are needed twice.
     pub pruned_inputs: PrunedInputs,
+    /// The part of the difference between the residual streams that [`ShownDense::outputs`] includes: with 1, they bring the
+    /// pruned stream to the dense one.
+    pub stream_share: f32,
 }
 
 impl Walk<'_> {
@@ -161,6 +164,8 @@ impl Walk<'_> {
         let mut kept = Vec::new();
         let (mut x, mut of_dense, mut y) = <(Buffer, Buffer, Buffer)>::default();
         for batch in &both.batches {
+            let before = both.pruned.load(batch.clone())?;
+            inputs(&layers.pruned, kind, workspace, (before, &mut x));
             let mut dense = None;
             if let (Some(stream), Some(layer)) = (&mut both.dense, &layers.dense) {
                 let hidden = stream.load(batch.clone())?;
@@ -169,12 +174,13 @@ impl Walk<'_> {
                 if kind.adds_to_stream() {
                     // The dense layer does not change, so its stream can advance immediately.
                     advance(layer, kind, workspace, (&of_dense, &mut y, hidden));
+                    let bias = layer.map_to_stream(kind).bias();
+                    aim([hidden, before], self.stream_share, bias, &mut y);
+                    outputs = Some(&y[..]);
                     stream.store()?;
-                    outputs = (!layer.map_to_stream(kind).has_bias()).then_some(&y[..]);
                 }
                 dense = Some(ShownDense { inputs: &of_dense, outputs });
             }
-            inputs(&layers.pruned, kind, workspace, (both.pruned.load(batch.clone())?, &mut x));
             capture.inputs(stage, Shown { windows: batch.len(), pruned: &x, dense })?;
             if kind.adds_to_stream() && self.pruned_inputs == PrunedInputs::Kept {
                 kept.push(std::mem::take(&mut x));
@@ -248,4 +254,17 @@ fn advance(
     map.forward(workspace.compute(), x, y);
     let widths = [layer.hidden(), layer.hidden()];
     each_window(workspace.compute(), hidden, (y, widths), |hidden, y| vector::add(hidden, y));
+}
+
+/// Makes the outputs `y` of the dense model's map, which are part of its stream `after` the stage, those that the pruned
+/// map should have, whose stream is `before` the stage.
+fn aim([after, before]: [&[Vec<f32>]; 2], stream_share: f32, bias: Option<&[f32]>, y: &mut Buffer) {
+    let streams = after.iter().flatten().zip(before.iter().flatten());
+    for (y, (after, before)) in y.iter_mut().zip(streams) {
+        *y += stream_share * (after - before - *y);
+    }
+    if let Some(bias) = bias {
+        y.chunks_exact_mut(bias.len())
+            .for_each(|y| y.iter_mut().zip(bias).for_each(|(y, b)| *y -= b));
+    }
 }
