@@ -14,12 +14,12 @@ import numpy as np
 
 OUT = pathlib.Path(__file__).resolve().parent.parent / "crates/physarium-flow/tests/golden/solvers.json"
 ROWS, COLS, TOKENS, DEAD = 5, 136, 60, 17
-BLOCK, DAMPING = 128, 0.01
+BLOCK = 128
 
 
-def damped(x):
+def damped(x, fraction):
     gram = x.T @ x / len(x)
-    return gram, DAMPING * np.diag(gram).mean()
+    return gram, fraction * np.diag(gram).mean()
 
 
 def zero_smallest(scores, zeros):
@@ -45,7 +45,7 @@ def wanda(w, x, share):
 
 
 def sparsegpt(w, x, share=None, pattern=None):
-    gram, damping = damped(x)
+    gram, damping = damped(x, 0.01)
     dead = np.diag(gram) == 0
     gram[dead, dead] = 1
     w = np.where(dead, 0, w)
@@ -87,12 +87,13 @@ def refit(gram, q, demand, stays, steps, every):
 
 def activation_flow(
     w, x, dense, costs, share=None, pattern=None, steps=12, coupling=(0.4, 0.4), levels=1, exponent=(1.4, 32.0),
-    refit_steps=12, every=5,
+    refit_steps=12, target_share=0.6, damping=0.02, every=5,
 ):
-    gram, damping = damped(x)
+    gram, damping = damped(x, damping)
     scale = np.sqrt(np.diag(gram) + damping)
     weigh = np.sqrt(costs / costs.mean())[:, None]
-    demand = weigh * ((dense @ w.T).T @ x / len(x) + damping * w) / scale
+    outputs = target_share * dense @ w.T + (1 - target_share) * x @ w.T
+    demand = weigh * (outputs.T @ x / len(x) + damping * w) / scale
     gram = (gram + damping * np.eye(COLS)) / np.outer(scale, scale)
     offered, zeros = weigh * w * scale, round((share or 0) * w.size)
     rho = [coupling[0]] if levels == 1 else np.geomspace(*coupling, levels)
@@ -136,7 +137,8 @@ def main():
         "activation-flow": activation_flow(w, x, dense, costs, share=0.6),
         "activation-flow-2:4": activation_flow(w, x, dense, costs, pattern=(2, 4)),
         "activation-flow-levels": activation_flow(
-            w, x, dense, costs, share=0.6, steps=15, coupling=(0.2, 0.8), levels=3, exponent=(3.0, 48.0), refit_steps=7
+            w, x, dense, costs, share=0.6, steps=15, coupling=(0.2, 0.8), levels=3, exponent=(3.0, 48.0), refit_steps=7,
+            target_share=1.0, damping=0.01,
         ),
     }
     text = {"rows": ROWS, "cols": COLS, "made_by": f"numpy {np.__version__}"}

@@ -185,7 +185,7 @@ fn more_refit_steps_never_increase_the_error() {
             let mean = (0..64).map(|i| f64::from(case.gram[i * 65])).sum::<f64>() / 64.0;
             let pairs = case.weights.iter().zip(&found);
             let squares: f64 = pairs.map(|(a, b)| f64::from(a - b).powi(2)).sum();
-            case.error(&found) + 0.01 * mean * squares
+            case.error(&found) + ActivationFlow::default().damping * mean * squares
         };
         let mut before = error(0);
         for refit in [1, 3, 15] {

@@ -62,6 +62,8 @@ pub struct Walk<'a> {
     pub streams: StreamPlace<'a>,
     /// What becomes of inputs that are needed twice.
     pub pruned_inputs: PrunedInputs,
+    /// As of a [`Passage`].
+    pub stream_share: f32,
 }
 
 impl Walk<'_> {
@@ -76,7 +78,8 @@ impl Walk<'_> {
     pub fn run<C: Capture>(&self, capture: &mut C) -> Result<(), C::Error> {
         let Walk { decoder, windows, workspace, streams, .. } = *self;
         let streams = streams.begin(decoder, windows, capture.wants_dense())?;
-        let mut passage = Passage::new(windows, workspace, streams, self.pruned_inputs);
+        let mut passage =
+            Passage::new((windows, workspace), streams, self.pruned_inputs, self.stream_share);
         for index in 0..decoder.config().layers() {
             let dense = decoder.layer(index)?;
             dense.prepare(workspace.compute());

@@ -37,8 +37,8 @@ pub struct Shown<'a> {
 pub struct ShownDense<'a> {
     /// The inputs of the stage's maps, `[tokens, inputs]`.
     pub inputs: &'a [f32],
-    /// The outputs of the stage's only map, `[tokens, outputs]`, where the walk computes them: at stages that add to the
-    /// residual stream, unless the map has a bias.
+    /// What the stage's only map should add to the residual stream besides its bias, `[tokens, outputs]`, at stages that do
+    /// so: its outputs, and the part of what the pruned stream lacks that the passage's `stream_share` says.
     pub outputs: Option<&'a [f32]>,
 }
 
@@ -69,33 +69,38 @@ pub struct Passage<'a> {
     /// The batches of each group.
     groups: Vec<Vec<Range<usize>>>,
     pruned_inputs: PrunedInputs,
+    stream_share: f32,
 }
 
 impl<'a> Passage<'a> {
     /// Windows with their streams before a stage.
     pub(crate) fn new(
-        windows: &[&[u32]],
-        workspace: &'a Workspace<'a>,
+        (windows, workspace): (&[&[u32]], &'a Workspace<'a>),
         (pruned, dense): (Stream, Option<Stream>),
         pruned_inputs: PrunedInputs,
+        stream_share: f32,
     ) -> Passage<'a> {
         let batches = |group: &Range<usize>| {
             let of_group = batches(&windows[group.clone()]);
             of_group.map(|batch| batch.start + group.start..batch.end + group.start).collect()
         };
         let groups = window_groups(windows).iter().map(batches).collect();
-        Passage { workspace, pruned, dense, groups, pruned_inputs }
+        Passage { workspace, pruned, dense, groups, pruned_inputs, stream_share }
     }
 
-    /// The windows of one group with their streams in memory, `[tokens, hidden]` for each window.
+    /// The windows of one group with their streams in memory, `[tokens, hidden]` for each window. `stream_share`: the part of the
+    /// difference between the streams that [`ShownDense::outputs`] includes; with 1, they bring the pruned stream to the
+    /// dense one.
     pub fn of_group(
         windows: &[&[u32]],
         workspace: &'a Workspace<'a>,
         (pruned, dense): (Vec<Vec<f32>>, Option<Vec<Vec<f32>>>),
+        stream_share: f32,
     ) -> Passage<'a> {
         let groups = vec![batches(windows).collect()];
         let (pruned, dense) = (Stream::Memory(pruned), dense.map(Stream::Memory));
-        Passage { workspace, pruned, dense, groups, pruned_inputs: PrunedInputs::ComputedTwice }
+        let pruned_inputs = PrunedInputs::ComputedTwice;
+        Passage { workspace, pruned, dense, groups, pruned_inputs, stream_share }
     }
 
     /// The streams in memory, the pruned one first.
@@ -129,6 +134,8 @@ impl<'a> Passage<'a> {
         let mut kept = Vec::new();
         let (mut x, mut of_dense, mut y) = <(Buffer, Buffer, Buffer)>::default();
         for batch in &self.groups[group] {
+            let before = self.pruned.load(batch.clone())?;
+            inputs(&layers.pruned, kind, workspace, (before, &mut x));
             let mut dense = None;
             if let (Some(stream), Some(layer)) = (&mut self.dense, &layers.dense) {
                 let hidden = stream.load(batch.clone())?;
@@ -137,12 +144,13 @@ impl<'a> Passage<'a> {
                 if kind.adds_to_stream() {
                     // The dense layer does not change, so its stream can advance immediately.
                     advance(layer, kind, workspace, (&of_dense, &mut y, hidden));
+                    let bias = layer.map_to_stream(kind).bias();
+                    aim([hidden, before], self.stream_share, bias, &mut y);
+                    outputs = Some(&y[..]);
                     stream.store()?;
-                    outputs = (!layer.map_to_stream(kind).has_bias()).then_some(&y[..]);
                 }
                 dense = Some(ShownDense { inputs: &of_dense, outputs });
             }
-            inputs(&layers.pruned, kind, workspace, (self.pruned.load(batch.clone())?, &mut x));
             show(stage, Shown { windows: batch.len(), pruned: &x, dense })?;
             if kind.adds_to_stream() && self.pruned_inputs == PrunedInputs::Kept {
                 kept.push(std::mem::take(&mut x));
@@ -204,4 +212,17 @@ fn advance(
     map.forward(workspace.compute(), x, y);
     let widths = [layer.hidden(), layer.hidden()];
     each_window(workspace.compute(), hidden, (y, widths), |hidden, y| vector::add(hidden, y));
+}
+
+/// Makes the outputs `y` of the dense model's map, which are part of its stream `after` the stage, those that the pruned
+/// map should have, whose stream is `before` the stage.
+fn aim([after, before]: [&[Vec<f32>]; 2], stream_share: f32, bias: Option<&[f32]>, y: &mut Buffer) {
+    let streams = after.iter().flatten().zip(before.iter().flatten());
+    for (y, (after, before)) in y.iter_mut().zip(streams) {
+        *y += stream_share * (after - before - *y);
+    }
+    if let Some(bias) = bias {
+        y.chunks_exact_mut(bias.len())
+            .for_each(|y| y.iter_mut().zip(bias).for_each(|(y, b)| *y -= b));
+    }
 }

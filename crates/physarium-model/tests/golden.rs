@@ -131,8 +131,8 @@ impl<F: FnMut(&Site) -> Option<Linear>> Capture for Seen<F> {
         assert_eq!(dense.len(), pruned.len());
         let (_, map) = &stage.maps()[0];
         let rows = dense.len() / map.inputs();
-        // Those of the stage's only map, where the stream needs them and no bias is in them.
-        let has_outputs = stage.kind().adds_to_stream() && !map.has_bias();
+        // Those of the stage's only map, where the stream needs them.
+        let has_outputs = stage.kind().adds_to_stream();
         assert_eq!(outputs.map(<[f32]>::len), has_outputs.then_some(rows * map.outputs()));
         self.stages.push((sites(stage), dense.len()));
         let here = (stage.layer(), stage.kind());
@@ -175,6 +175,7 @@ fn a_walk_visits_every_stage_and_replaced_maps_change_the_pruned_stream_only() {
         workspace: &workspace,
         streams: StreamPlace::Memory,
         pruned_inputs: PrunedInputs::Kept,
+        stream_share: 1.0,
     };
     let mut untouched = Seen::new(|_: &Site| None);
     walk.run(&mut untouched).unwrap();

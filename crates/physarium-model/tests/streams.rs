@@ -77,7 +77,8 @@ fn walk(
     let windows: Vec<&[u32]> = tokens.chunks(900).collect();
     let mut inputs = Inputs { wants_dense, all: Vec::new(), before };
     let (decoder, windows, workspace) = (&decoder, &windows[..], &workspace);
-    Walk { decoder, windows, workspace, streams, pruned_inputs }.run(&mut inputs)?;
+    let stream_share = 0.5;
+    Walk { decoder, windows, workspace, streams, pruned_inputs, stream_share }.run(&mut inputs)?;
     Ok(inputs.all)
 }
 

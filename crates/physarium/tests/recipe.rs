@@ -276,7 +276,7 @@ fn expected(method: MethodName, given: Given) -> String {
 }
 
 /// The parameters of the standard effort.
-const STANDARD: &str = r#""flow":{"steps":12,"coupling":[0.4,0.4],"levels":1,"exponent":[1.4,32.0],"refit_steps":12,"target_share":0.6}"#;
+const STANDARD: &str = r#""flow":{"steps":12,"coupling":[0.4,0.4],"levels":1,"exponent":[1.4,32.0],"refit_steps":12,"target_share":0.6,"stream_share":1.0,"damping":0.02}"#;
 
 /// The key of a method's standard effort, if it has one.
 fn flow_of(method: MethodName) -> String {
@@ -317,6 +317,7 @@ fn efforts_are_parameters_in_the_recipe() {
     assert_eq!(flow.exponent.map(|b| b as f32), default.exponent);
     assert_eq!(flow.coupling.map(|c| c as f32), default.coupling);
     assert_eq!(flow.target_share as f32, default.target_share);
+    assert_eq!(flow.damping, default.damping);
 }
 
 /// A record without parameters is of dynamics that this program does not have.

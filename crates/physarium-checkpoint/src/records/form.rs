@@ -215,6 +215,9 @@ impl FlowSteps {
         in_range("flow.refit_steps", self.refit_steps, up_to(0, Self::MOST), "at most 10000")?;
         let share = |share| (0.0..=1.0).contains(&share);
         in_range("flow.target_share", self.target_share, share, "a number of 0 to 1")?;
+        in_range("flow.stream_share", self.stream_share, share, "a number of 0 to 1")?;
+        let damping = |damping| (1e-6..=1e3).contains(&damping);
+        in_range("flow.damping", self.damping, damping, "a number of 0.000001 to 1000")?;
         for (key, values) in [("flow.coupling", self.coupling), ("flow.exponent", self.exponent)] {
             for value in values {
                 in_range(key, value, |v| (1e-3..=1e3).contains(&v), "numbers of 0.001 to 1000")?;

@@ -98,10 +98,22 @@ pub struct FlowSteps {
     /// went all the way, do not have it.
     #[serde(default = "all_the_way")]
     pub target_share: f64,
+    /// How much of what the pruned residual stream lacks is added to the outputs of maps that add to it. Records of
+    /// earlier dynamics, which added nothing, do not have it.
+    #[serde(default)]
+    pub stream_share: f64,
+    /// Fraction of the mean power of the inputs that is added to the power of each. Records of earlier dynamics do not
+    /// have it.
+    #[serde(default = "earlier_damping")]
+    pub damping: f64,
 }
 
 fn all_the_way() -> f64 {
     1.0
+}
+
+fn earlier_damping() -> f64 {
+    0.01
 }
 
 /// Parameters of the magnitude flow.
@@ -260,7 +272,7 @@ mod tests {
 
     const CALIBRATION: &str = r#""calibration":{"text_sha256":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","tokens":8,"window":4,"seed":0}"#;
 
-    const FLOW: &str = r#""flow":{"steps":12,"coupling":[0.4,0.5],"levels":2,"exponent":[1.4,32.0],"refit_steps":6,"target_share":0.6}"#;
+    const FLOW: &str = r#""flow":{"steps":12,"coupling":[0.4,0.5],"levels":2,"exponent":[1.4,32.0],"refit_steps":6,"target_share":0.6,"stream_share":1.0,"damping":0.02}"#;
 
     #[test]
     fn methods_are_written_as_in_schema_1() {
@@ -280,6 +292,23 @@ mod tests {
             let method: Method = serde_json::from_str(&form).expect(&form);
             assert_eq!(serde_json::to_string(&method).expect("serialises"), form);
         }
+    }
+
+    #[test]
+    fn a_flow_without_its_later_keys_has_the_values_of_then() {
+        let form = |flow: &str| {
+            let form = format!(r#"{{"name":"activation-flow","price":0.02,{CALIBRATION},{flow}}}"#);
+            let method: Method = serde_json::from_str(&form).expect("a method");
+            let Criterion::ActivationFlow { flow: Some(flow), .. } = method.criterion() else {
+                panic!("{method:?}");
+            };
+            [flow.target_share, flow.stream_share, flow.damping]
+        };
+        let without = |keys: &str| form(&FLOW.replace(keys, ""));
+        assert_eq!(form(FLOW), [0.6, 1.0, 0.02]);
+        assert_eq!(without(r#","stream_share":1.0,"damping":0.02"#), [0.6, 0.0, 0.01]);
+        let all = r#","target_share":0.6,"stream_share":1.0,"damping":0.02"#;
+        assert_eq!(without(all), [1.0, 0.0, 0.01]);
     }
 
     #[test]

@@ -117,7 +117,7 @@ mod tests {
     const TENSOR: &str = r#"{"name":"magnitude","sparsity":0.5,"scope":"tensor"}"#;
     const WANDA: &str = r#"{"name":"wanda","sparsity":0.5,"calibration":{"text_sha256":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","tokens":8,"window":4,"seed":0}}"#;
 
-    const STEPS: &str = r#"{"name":"activation-flow","price":0.02,"calibration":{"text_sha256":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","tokens":8,"window":4,"seed":0},"flow":{"steps":12,"coupling":[0.4,0.5],"levels":2,"exponent":[1.4,32.0],"refit_steps":6,"target_share":0.6}}"#;
+    const STEPS: &str = r#"{"name":"activation-flow","price":0.02,"calibration":{"text_sha256":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","tokens":8,"window":4,"seed":0},"flow":{"steps":12,"coupling":[0.4,0.5],"levels":2,"exponent":[1.4,32.0],"refit_steps":6,"target_share":0.6,"stream_share":1.0,"damping":0.02}}"#;
 
     fn read(method: &str, rest: &str) -> Result<Recipe, String> {
         from_json(format!(r#"{{"method":{method},{rest}}}"#).as_bytes())
@@ -168,8 +168,15 @@ mod tests {
                 "\"target_share\":1.5",
                 &["\"flow.target_share\"", "found 1.5"],
             ),
+            (
+                STEPS,
+                "\"stream_share\":1",
+                "\"stream_share\":2",
+                &["\"flow.stream_share\"", "found 2"],
+            ),
+            (STEPS, ":0.02}", ":0.0}", &["\"flow.damping\"", "found 0"]),
             (STEPS, ":6,", ":10001,", &["\"flow.refit_steps\"", "found 10001"]),
-            (STEPS, ":0.6}", ":0.6,\"betta\":1}", &["betta", "unknown field"]),
+            (STEPS, ":0.02}", ":0.02,\"betta\":1}", &["betta", "unknown field"]),
             (WANDA, "}}", r#"},"scope":"model"}"#, &["\"scope\"", "not a key of method wanda"]),
         ] {
             assert!(read(method, rest).is_ok(), "{method}");

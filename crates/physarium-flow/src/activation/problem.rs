@@ -7,10 +7,6 @@ projection.
 
 use physarium_kernels::{Compute, Precision, Symmetric};
 
-/// Fraction of the mean diagonal of the Gram matrix that is added to its diagonal (as in the code of
-/// Frantar and Alistarh 2023).
-const DAMPING: f64 = 0.01;
-
 /// Statistics of the inputs X `[tokens, cols]` of one or several projections.
 #[derive(Debug, Clone, Copy)]
 pub struct Inputs<'a> {
@@ -87,10 +83,11 @@ impl Inputs<'_> {
         self.are_dead().into_iter().filter(|dead| *dead).count()
     }
 
-    /// The term added to the diagonal of the Gram matrix, which makes a singular matrix invertible.
-    pub(super) fn damping(&self) -> f64 {
+    /// The term added to the diagonal of the Gram matrix, which makes a singular matrix invertible: a fraction of the
+    /// mean diagonal.
+    pub(super) fn damping(&self, fraction: f64) -> f64 {
         let sum: f64 = self.diagonal().map(f64::from).sum();
-        (DAMPING * sum / self.cols as f64).max(1e-30)
+        (fraction * sum / self.cols as f64).max(1e-30)
     }
 }
 

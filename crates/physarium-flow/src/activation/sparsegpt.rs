@@ -20,6 +20,8 @@ use super::problem::{Problem, Solution, Unsolved, not_zero, unless_stopped};
 
 /// Number of columns in a block.
 const BLOCK: usize = 128;
+/// Fraction of the mean diagonal of the Gram matrix that is added to its diagonal (as in the authors' code).
+const DAMPING: f64 = 0.01;
 /// Number of rows that one task processes.
 const ROWS: usize = 32;
 
@@ -243,7 +245,7 @@ fn square(value: f32) -> f32 {
 /// U = R⁻¹.
 fn spreading(compute: &Compute, problem: &Problem<'_>) -> Result<Vec<f32>, Unsolved> {
     let cols = problem.cols();
-    let damping = problem.inputs.damping();
+    let damping = problem.inputs.damping(DAMPING);
     let mut reversed: Vec<f64> = problem.inputs.gram.iter().rev().map(|g| f64::from(*g)).collect();
     for power in reversed.iter_mut().step_by(cols + 1) {
         // A dead input is decoupled from all others.

@@ -64,9 +64,9 @@ impl Linear {
         self.inputs
     }
 
-    /// Whether a bias is added to its outputs.
-    pub fn has_bias(&self) -> bool {
-        self.bias.is_some()
+    /// What is added to its outputs `[outputs]`.
+    pub fn bias(&self) -> Option<&[f32]> {
+        self.bias.as_deref()
     }
 
     /// The same map with other weights.

@@ -40,6 +40,7 @@ use crate::error::{Error, Result};
 use crate::memory_limit::Streams;
 use crate::progress::{Event, Progress};
 use crate::recipe::arithmetic::compute;
+use crate::recipe::effort::stream_share;
 
 /// Calibration tokens of the pass over gradients: enough for means over them, few enough that all their activations
 /// fit in memory.
@@ -137,7 +138,10 @@ impl Solving<'_> {
         let (windows, workspace) = (&windows[..], &workspace);
         let path = self.scratch();
         let (streams, pruned_inputs) = (self.place(&path), self.pruned_inputs);
-        Walk { decoder: &decoder, windows, workspace, streams, pruned_inputs }.run(&mut solver)?;
+        let stream_share = stream_share(self.recipe.method.criterion());
+        let decoder = &decoder;
+        Walk { decoder, windows, workspace, streams, pruned_inputs, stream_share }
+            .run(&mut solver)?;
         solver.tell_kept_layers();
         Ok(solver.files.finish())
     }

@@ -1,11 +1,17 @@
 //! The effort of the activation flow: how many steps it takes.
 
-use physarium_checkpoint::FlowSteps;
+use physarium_checkpoint::{Criterion, FlowSteps};
 use physarium_flow::activation::ActivationFlow;
 
 /// How far the activation flow goes from a projection's own outputs to those of the dense model. Chosen by perplexity on text
 /// that was neither calibrated nor evaluated on (docs/ALGORITHM.md).
 const TARGET_SHARE: f64 = 0.6;
+
+/// How much of what the pruned residual stream lacks is added to the outputs of the dense model, chosen likewise.
+const STREAM_SHARE: f64 = 1.0;
+
+/// Damping of the activation flow, chosen likewise.
+const DAMPING: f64 = 0.02;
 
 /// How much computation the activation flow spends on the quality of the result. The recipe names what it comes to
 /// ([`Effort::steps`]).
@@ -43,6 +49,8 @@ impl Effort {
                 exponent: [2.0, 32.0],
                 refit_steps: 6,
                 target_share: TARGET_SHARE,
+                stream_share: STREAM_SHARE,
+                damping: DAMPING,
             },
             Effort::Standard => FlowSteps {
                 steps: 12,
@@ -51,6 +59,8 @@ impl Effort {
                 exponent: [1.4, 32.0],
                 refit_steps: 12,
                 target_share: TARGET_SHARE,
+                stream_share: STREAM_SHARE,
+                damping: DAMPING,
             },
             Effort::Best => FlowSteps {
                 steps: 30,
@@ -59,6 +69,8 @@ impl Effort {
                 exponent: [4.0, 64.0],
                 refit_steps: 20,
                 target_share: TARGET_SHARE,
+                stream_share: STREAM_SHARE,
+                damping: DAMPING,
             },
         }
     }
@@ -82,5 +94,14 @@ pub(crate) fn parameters(steps: Option<FlowSteps>) -> ActivationFlow {
         exponent: steps.exponent.map(|exponent| exponent as f32),
         refit_steps: steps.refit_steps as usize,
         target_share: steps.target_share as f32,
+        damping: steps.damping,
+    }
+}
+
+/// The part of the difference between the residual streams that maps which add to them are to make up for.
+pub(crate) fn stream_share(criterion: Criterion) -> f32 {
+    match criterion {
+        Criterion::ActivationFlow { flow: Some(flow), .. } => flow.stream_share as f32,
+        _ => 0.0,
     }
 }

@@ -29,6 +29,7 @@ use crate::error::{Error, Result};
 use crate::memory_limit::Streams;
 use crate::progress::{Event, Progress};
 use crate::recipe::arithmetic::compute;
+use crate::recipe::effort::stream_share;
 use crate::surgery::Strictness;
 
 /// Files of a unit of statistics: the sums, and the streams before and after its stage.
@@ -132,7 +133,9 @@ impl<'a> Calibrated<'a> {
         let (coarse, steps) = (self.compute.coarse(), windows.len() as u64);
         progress.event(Event::LayersStarted { task: "statistics", layers: 1, steps });
         let workspace = self.workspace(&coarse, windows);
-        let mut passage = Passage::of_group(windows, &workspace, self.streams(at, windows)?);
+        let share = stream_share(surgery.recipe.method.criterion());
+        let streams = self.streams(at, windows)?;
+        let mut passage = Passage::of_group(windows, &workspace, streams, share);
         if let Some((before, kind)) = self.solved_since(layer, stage) {
             passage.advance_pruned(&before?, kind, Vec::new())?;
         }

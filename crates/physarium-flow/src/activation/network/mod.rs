@@ -55,7 +55,7 @@ impl FlowNetwork {
         let cols = gram.len().isqrt();
         let inputs = Inputs { cols, gram: &gram };
         inputs.check();
-        let (dead, damping) = (inputs.are_dead(), inputs.damping());
+        let (dead, damping) = (inputs.are_dead(), inputs.damping(parameters.damping));
         let root = |power: f32| (f64::from(power) + damping).sqrt() as f32;
         let scale: Vec<f32> = inputs.diagonal().map(root).collect();
         compute.each_chunk(&mut gram, cols, |i, row| {

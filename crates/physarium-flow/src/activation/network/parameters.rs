@@ -23,6 +23,9 @@ pub struct ActivationFlow {
     /// How far a projection goes from its own outputs to its target's, from 0 to 1. The difference is an error that earlier
     /// projections made; what the calibration text says about it holds less for other texts than the outputs themselves do.
     pub target_share: f32,
+    /// Fraction of the mean power of the inputs that is added to the power of each. What is fitted to little power is what this text
+    /// happens to have.
+    pub damping: f64,
 }
 
 impl Default for ActivationFlow {
@@ -35,6 +38,7 @@ impl Default for ActivationFlow {
             exponent: [1.4, 32.0],
             refit_steps: 12,
             target_share: 0.6,
+            damping: 0.02,
         }
     }
 }
