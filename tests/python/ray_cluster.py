@@ -83,7 +83,7 @@ def stopped_in_a_unit(among: Callable[[], list[psutil.Process]]) -> psutil.Proce
 
 def is_in_a_unit(process: psutil.Process) -> bool:
     """Whether a process is a worker that runs a unit."""
-    return process.cmdline()[:1] != [] and process.cmdline()[0].startswith("ray::layer-")
+    return any(part.startswith("ray::layer-") for part in process.cmdline()[:1])
 
 
 class Meanwhile:

@@ -142,7 +142,7 @@ def test_a_panic_is_an_exception() -> None:
     [getattr(physarium, name) for name in physarium.__all__ if name[0].isupper()],
 )
 def test_exceptions_can_be_pickled(error: type[physarium.Error], tmp_path: Path) -> None:
-    parts = {"file": tmp_path, "tensor": UP, "expected": "one", "found": "two"}
+    parts: dict[str, Any] = {"file": tmp_path, "tensor": UP, "expected": "one", "found": "two"}
     made = error("a message", **parts)
     copy = pickle.loads(pickle.dumps(made))
     assert (type(copy), str(copy)) == (error, "a message")

@@ -158,7 +158,7 @@ def test_an_error_of_a_unit_is_that_of_the_package(
     copy = tmp_path / "model"
     shutil.copytree(model, copy)
     plan = planned(copy, tmp_path, "magnitude-flow")
-    with (copy / "tokenizer_config.json").open("a") as file:
+    with (copy / "config.json").open("a") as file:
         file.write(" ")
     with pytest.raises(physarium.InputChangedError) as caught:
         physarium.ray.prune(plan)
@@ -167,7 +167,7 @@ def test_an_error_of_a_unit_is_that_of_the_package(
     assert type(caught.value) is physarium.InputChangedError
     assert str(caught.value) == str(alone.value)
     assert vars(caught.value) == vars(alone.value)
-    assert caught.value.file == copy / "tokenizer_config.json"
+    assert caught.value.file == copy / "config.json"
 
 
 def test_a_cluster_that_is_too_small_is_refused_at_once(

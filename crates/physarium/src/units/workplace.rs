@@ -127,7 +127,11 @@ impl Workplace {
         }
         let stopwatch = Stopwatch::start();
         let attempt = self.dir.begin(&unit.id)?;
-        let made = self.make(unit, &attempt, cancel, progress)?;
+        let made = match self.make(unit, &attempt, cancel, progress) {
+            // Another attempt was first, and removed what this one was reading.
+            Err(_) if self.is_done(unit)? => return Ok(Ended::Before),
+            made => made?,
+        };
         let took = stopwatch.took(peak_resident_bytes());
         let mut record = UnitRecord::new(&unit.id, self.plan.key, made.did, took);
         record.files.extend(made.shard);
