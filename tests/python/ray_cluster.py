@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import os
 import shutil
 import signal
@@ -112,16 +113,18 @@ class Meanwhile:
 
 @contextlib.contextmanager
 def at_most(seconds: int) -> Iterator[None]:
-    """Raises TimeoutError on this thread after some seconds."""
+    """Raises TimeoutError on this thread after some seconds; ends the process if that takes two minutes more."""
 
     def out_of_time(*_: object) -> None:
         raise TimeoutError(f"took more than {seconds} seconds")
 
     before = signal.signal(signal.SIGALRM, out_of_time)
     signal.alarm(seconds)
+    faulthandler.dump_traceback_later(seconds + 120, exit=True)
     try:
         yield
     finally:
+        faulthandler.cancel_dump_traceback_later()
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import subprocess
@@ -118,12 +119,19 @@ def test_another_process_that_runs_the_same_units(
     cluster: Cluster, model: Path, expected: Any, tmp_path: Path
 ) -> None:
     plan = planned(model, tmp_path)
-    script = f"import physarium; print(physarium.work({str(plan)!r}).ran)"
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as other:
+    listen = "lambda event: print(event['event'], event.get('name'), flush=True)"
+    script = f"import physarium; physarium.work({str(plan)!r}, progress={listen})"
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True
+    ) as other:
         try:
+            assert other.stdout is not None
+            first = next(line for line in other.stdout if line.startswith("run "))
             physarium.ray.prune(plan)
         finally:
             other.kill()
+        rest = [line for line in other.stdout if line.startswith("run ")]
+    assert first.startswith("run layer-00000-") and rest
     assert files(tmp_path / "out") == expected["activation-flow"]
 
 
@@ -135,7 +143,8 @@ def test_ctrl_c_and_the_same_call_again(
     def interrupt() -> None:
         worker = ray_cluster.stopped_in_a_unit(workers)
         ray_cluster.interrupt()
-        worker.resume()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            worker.resume()
 
     before: list[physarium.progress.Event] = []
     with pytest.raises(KeyboardInterrupt), Meanwhile(interrupt):
