@@ -10,6 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 
+def files(out: Path) -> dict[str, bytes]:
+    """The files of an output, except the times in its journal and manifest."""
+    return {path.name: path.read_bytes() for path in sorted(out.iterdir())}
+
+
 def header(shard: Path) -> tuple[dict[str, Any], int]:
     """The header of a safetensors file, and where its data begin."""
     with shard.open("rb") as file:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect as signatures
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import Any
 
 import physarium
 import pytest
-from physarium import commands, results
+from physarium import commands, results, units
 
 # What differs from run to run.
 VOLATILE = {"seconds", "tokens_per_second", "peak_rss_bytes", "out", "resident_bytes"}
@@ -43,14 +44,14 @@ def test_inspect(model: Path) -> None:
     assert found == physarium.inspect(str(model), skip="*.k_proj.weight")
 
 
-def test_prune_and_plan(model: Path, tmp_path: Path) -> None:
+def test_prune_and_dry_run(model: Path, tmp_path: Path) -> None:
     options = ["--method", "magnitude", "--sparsity", "0.25", "--scope", "tensor"]
-    planned = physarium.plan(
+    planned = physarium.dry_run(
         model, tmp_path / "a", method="magnitude", sparsity=0.25, scope="tensor"
     )
     expected = program("prune", model, "--out", tmp_path / "a", *options, "--dry-run")
     assert steady(planned.to_dict()) == steady(expected)
-    assert planned.streams is None and not (tmp_path / "a").exists()
+    assert planned.streams is None and not planned.rewrites_readme and not (tmp_path / "a").exists()
 
     pruned = physarium.prune(
         model, tmp_path / "a", method="magnitude", sparsity=0.25, scope="tensor"
@@ -65,14 +66,26 @@ def test_prune_and_plan(model: Path, tmp_path: Path) -> None:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
-def test_an_activation_aware_plan_says_where_streams_are(model: Path, tmp_path: Path) -> None:
+def test_an_activation_aware_dry_run_says_where_streams_are(model: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"method": "wanda", "pattern": "2:4", "calibration_tokens": 512}
-    planned = physarium.plan(model, tmp_path / "a", window=256, memory="4GB", **options)
+    planned = physarium.dry_run(model, tmp_path / "a", window=256, memory="4GB", **options)
     assert planned.streams is not None and planned.streams.kept_in == "memory"
     assert planned.memory_limit_bytes == 4_000_000_000
     assert planned.recipe["method"]["calibration"]["tokens"] == 512
-    same = physarium.plan(model, tmp_path / "a", window=256, memory=4_000_000_000, **options)
+    same = physarium.dry_run(model, tmp_path / "a", window=256, memory=4_000_000_000, **options)
     assert same.memory_limit_bytes == planned.memory_limit_bytes
+
+
+def test_a_model_card_in_the_readme(model: Path, tmp_path: Path) -> None:
+    with_readme = tmp_path / "model"
+    shutil.copytree(model, with_readme)
+    (with_readme / "README.md").write_text("# Demo\n")
+    assert physarium.dry_run(with_readme, tmp_path / "out", card=True).rewrites_readme
+    physarium.prune(with_readme, tmp_path / "out", card=True)
+    assert (tmp_path / "out" / "README.md").read_text().startswith("---\n")
+    found = physarium.verify(tmp_path / "out", against=with_readme)
+    assert found.verified and found.rewritten == ("README.md",)
+    assert found.to_dict() == program("verify", tmp_path / "out", "--against", with_readme)
 
 
 def test_audit(model: Path, half: Path, root: Path, tmp_path: Path) -> None:
@@ -146,12 +159,17 @@ def test_pack_and_unpack(half: Path, tmp_path: Path) -> None:
     [
         (commands.inspect, "inspect", {"tensors"}),
         (commands.prune, "prune", {"dry_run"}),
-        (commands.plan, "prune", {"dry_run"}),
+        (commands.dry_run, "prune", {"dry_run"}),
         (commands.audit, "audit", set()),
         (commands.verify, "verify", set()),
         (commands.evaluate, "eval", set()),
         (commands.pack, "pack", set()),
         (commands.unpack, "unpack", set()),
+        # The job of a scheduler is a text for the shell.
+        (units.plan, "plan", {"template", "workers"}),
+        (units.unit, "unit", {"worker", "take_over_after"}),
+        (units.work, "unit", {"worker"}),
+        (units.finish, "finish", set()),
     ],
 )
 def test_functions_have_the_options_of_their_commands(
@@ -164,7 +182,8 @@ def test_functions_have_the_options_of_their_commands(
     options -= {"format", "progress", "quiet", "help"}
     names = {option.replace("-", "_") for option in options} - elsewhere
     parameters = set(signatures.signature(function).parameters)
-    assert parameters - {"progress", "model", "dir", "file"} == names
+    positional = {"model", "dir", "file", "id", "share"} | ({"plan"} - names)
+    assert parameters - {"progress"} - positional == names
 
 
 def test_a_field_with_a_default_is_a_key_that_can_be_absent() -> None:

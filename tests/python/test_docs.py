@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.parametrize(("page", "blocks"), [("docs/PYTHON.md", 5), ("README.md", 1)])
+@pytest.mark.parametrize(("page", "blocks"), [("docs/PYTHON.md", 6), ("README.md", 1)])
 def test_the_examples_run_as_they_are_printed(
     page: str, blocks: int, root: Path, tmp_path: Path
 ) -> None:

@@ -56,7 +56,10 @@ def test_an_output_that_exists(model: Path, tmp_path: Path) -> None:
 def test_a_directory_that_does_not_exist(tmp_path: Path) -> None:
     error = raised(physarium.InputError, tmp_path / "none", tmp_path / "out")
     assert error.file == tmp_path / "none" and error.tensor is None
-    assert (error.expected, error.found) == ("a local directory", "nothing there")
+    assert (error.expected, error.found) == (
+        "a directory, or the id of a model of the hub",
+        "nothing there",
+    )
 
 
 def test_too_little_memory(model: Path, tmp_path: Path) -> None:
@@ -134,7 +137,19 @@ def test_a_panic_is_an_exception() -> None:
     assert issubclass(physarium.Panic, Exception)
 
 
-def test_exceptions_can_be_pickled(tmp_path: Path) -> None:
-    error = raised(physarium.InputError, tmp_path / "none", tmp_path / "out")
-    copy = pickle.loads(pickle.dumps(error))
-    assert (type(copy), str(copy), copy.file) == (type(error), str(error), error.file)
+@pytest.mark.parametrize(
+    "error",
+    [getattr(physarium, name) for name in physarium.__all__ if name[0].isupper()],
+)
+def test_exceptions_can_be_pickled(error: type[physarium.Error], tmp_path: Path) -> None:
+    parts: dict[str, Any] = {"file": tmp_path, "tensor": UP, "expected": "one", "found": "two"}
+    made = error("a message", **parts)
+    copy = pickle.loads(pickle.dumps(made))
+    assert (type(copy), str(copy)) == (error, "a message")
+    assert {name: getattr(copy, name) for name in parts} == parts
+
+
+def test_the_part_of_a_result_is_pickled() -> None:
+    made = physarium.Interrupted("a message")
+    made.result = {"partial": True}
+    assert pickle.loads(pickle.dumps(made)).result == made.result

@@ -25,13 +25,17 @@ const MAX_WHEEL: u64 = 15_000_000;
 /// What the wheel is built with, and what it is tested with; exact versions.
 const BUILD_PACKAGES: &str = "tests/python/build-requirements.txt";
 const TEST_PACKAGES: &str = "tests/python/requirements.txt";
+const RAY_PACKAGES: &str = "tests/python/ray-requirements.txt";
 /// The tests: types of the package for its oldest Python, its stub against the module, types of its use, and its runs.
-const MODULES: [&[&str]; 4] = [
+const TESTS_WITHOUT_RAY: [&[&str]; 4] = [
     &["mypy", "--strict", "--python-version=3.10", "--package", "physarium"],
     &["mypy.stubtest", "physarium._physarium"],
     &["mypy", "--strict", "tests/python"],
-    &["pytest", "--quiet", "-p", "no:cacheprovider", "tests/python"],
+    &["pytest", "--quiet", "-p", "no:cacheprovider", "tests/python", "--ignore", RAY_TESTS],
 ];
+/// The tests that need Ray, which is installed after the others have passed without it.
+const RAY_TESTS: &str = "tests/python/test_ray.py";
+const TESTS_WITH_RAY: [&[&str]; 1] = [&["pytest", "--quiet", "-p", "no:cacheprovider", RAY_TESTS]];
 /// What pip says if it cannot reach PyPI.
 const UNREACHABLE: [&str; 6] = [
     "NewConnectionError",
@@ -81,10 +85,19 @@ pub fn run() -> anyhow::Result<()> {
     }
     environment(&python, &fresh)?;
     let shown = wheel.to_string_lossy();
-    match package.install(&fresh, &["--requirement", TEST_PACKAGES, &shown])? {
-        Installed::Yes => package.test(&fresh),
-        Installed::Unreachable(code) => TESTS.skip(&format!("pip cannot reach PyPI ({code})")),
+    let stages: [(&[&str], &[&[&str]]); 2] = [
+        (&["--requirement", TEST_PACKAGES, &shown], &TESTS_WITHOUT_RAY),
+        (&["--requirement", RAY_PACKAGES], &TESTS_WITH_RAY),
+    ];
+    for (packages, tests) in stages {
+        match package.install(&fresh, packages)? {
+            Installed::Yes => package.test(&fresh, tests)?,
+            Installed::Unreachable(code) => {
+                return TESTS.skip(&format!("pip cannot reach PyPI ({code})"));
+            }
+        }
     }
+    Ok(())
 }
 
 /// Makes a virtual environment, if there is none.
@@ -147,8 +160,8 @@ impl Package {
     }
 
     /// Runs mypy and pytest.
-    fn test(&self, fresh: &Path) -> anyhow::Result<()> {
-        for module in MODULES {
+    fn test(&self, fresh: &Path, modules: &[&[&str]]) -> anyhow::Result<()> {
+        for &module in modules {
             let mut python = Command::new(fresh.join("bin/python"));
             python.arg("-m").args(module).env("MPLBACKEND", "Agg");
             self.step(&module.join(" "), python)?;

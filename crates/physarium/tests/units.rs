@@ -239,6 +239,29 @@ fn attempts_at_one_unit_compare_their_results() {
 }
 
 #[test]
+fn an_attempt_whose_inputs_a_faster_one_removed_ends_as_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = plan(&demo(), &options(MethodName::Wanda), &dir.path().join("out"));
+    let place = open(&path).unwrap();
+    struct Faster<'a>(&'a Path, &'a str);
+    impl Progress for Faster<'_> {
+        fn event(&mut self, event: Event<'_>) {
+            if let Event::LayersStarted { .. } = event {
+                assert_eq!(run(&open(self.0).unwrap(), self.1).unwrap(), UnitEnded::Done);
+            }
+        }
+    }
+    let mut overtaken = Vec::new();
+    for unit in &place.plan().units {
+        let ended = place.run(&unit.id, &Cancel::default(), &mut Faster(&path, &unit.id)).unwrap();
+        overtaken.push(ended);
+    }
+    assert!(overtaken.contains(&UnitEnded::Before), "{overtaken:?}");
+    assert!(overtaken.contains(&UnitEnded::Duplicate), "{overtaken:?}");
+    finish(&place).unwrap();
+}
+
+#[test]
 fn a_damaged_file_between_units_is_found() {
     let dir = tempfile::tempdir().unwrap();
     let path = plan(&demo(), &options(MethodName::Wanda), &dir.path().join("out"));

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from . import _physarium
@@ -15,8 +15,10 @@ _LOGGER = logging.getLogger("physarium")
 _POSITIONAL = ("model", "dir", "file")
 
 
-def run(command: str, given: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
-    """Runs a command with its options by name. Returns its exit code and its result."""
+def run(
+    command: str, given: Mapping[str, Any], positional: Collection[str] = _POSITIONAL
+) -> tuple[int, dict[str, Any]]:
+    """Runs a command with its options by name, some of them ``positional``. Returns its exit code and its result."""
     options = dict(given)
     progress: Listener | None = options.pop("progress", None)
 
@@ -27,19 +29,19 @@ def run(command: str, given: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
         if progress is not None:
             progress(event)
 
-    exit_code, result = _physarium.call([command, *arguments(options)], listen)
+    exit_code, result = _physarium.call([command, *arguments(options, positional)], listen)
     return exit_code, json.loads(result)
 
 
-def arguments(options: Mapping[str, Any]) -> list[str]:
+def arguments(options: Mapping[str, Any], positional: Collection[str] = ()) -> list[str]:
     """Options by name as arguments of the command line; those that are ``None`` or ``False`` are not given."""
     named: list[str] = []
-    positional: list[str] = []
+    unnamed: list[str] = []
     for name, value in options.items():
         if value is None or value is False:
             continue
-        if name in _POSITIONAL:
-            positional.append(_text(name, value))
+        if name in positional:
+            unnamed.append(_text(name, value))
             continue
         option = "--" + name.replace("_", "-")
         if value is True:
@@ -48,7 +50,7 @@ def arguments(options: Mapping[str, Any]) -> list[str]:
             named += [f"{option}={_text(name, item)}" for item in value]
         else:
             named.append(f"{option}={_text(name, value)}")
-    return [*named, "--", *positional]
+    return [*named, "--", *unnamed]
 
 
 def _text(name: str, value: object) -> str:

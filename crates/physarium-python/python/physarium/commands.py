@@ -1,7 +1,8 @@
 """The program's commands as functions.
 
 Options have the names of the command line, with ``_`` for ``-``. An option that is ``None`` is not given. One that would have
-no effect, or does not fit, raises :class:`physarium.UsageError`.
+no effect, or does not fit, raises :class:`physarium.UsageError`. A ``model`` is a directory, or the id of a model in the hub cache
+(:func:`physarium.hub.download`), then perhaps with a ``revision``. :mod:`physarium.units` has the commands for several machines.
 """
 
 from __future__ import annotations
@@ -14,17 +15,23 @@ from .progress import Listener
 from .results import (
     Audit,
     Choices,
+    DryRun,
     Evaluation,
     Inspection,
     Packed,
-    Plan,
     Pruned,
     Unpacked,
     Verification,
 )
 
 
-def inspect(model: Path, *, target: Globs | None = None, skip: Globs | None = None) -> Inspection:
+def inspect(
+    model: Path,
+    *,
+    revision: str | None = None,
+    target: Globs | None = None,
+    skip: Globs | None = None,
+) -> Inspection:
     """Lists tensors, targets, and why other tensors are skipped; reads headers only."""
     return Inspection.from_dict(run("inspect", locals())[1])
 
@@ -33,6 +40,7 @@ def prune(
     model: Path,
     out: Path,
     *,
+    revision: str | None = None,
     method: Method | None = None,
     sparsity: float | None = None,
     pattern: str | None = None,
@@ -57,6 +65,7 @@ def prune(
     force: bool = False,
     restart: bool = False,
     follow_links: bool = False,
+    card: bool = False,
     threads: int | None = None,
     memory: str | int | None = None,
     progress: Listener | None = None,
@@ -68,10 +77,11 @@ def prune(
     return Pruned.from_dict(run("prune", locals())[1])
 
 
-def plan(
+def dry_run(
     model: Path,
     out: Path,
     *,
+    revision: str | None = None,
     method: Method | None = None,
     sparsity: float | None = None,
     pattern: str | None = None,
@@ -96,16 +106,18 @@ def plan(
     force: bool = False,
     restart: bool = False,
     follow_links: bool = False,
+    card: bool = False,
     threads: int | None = None,
     memory: str | int | None = None,
-) -> Plan:
+) -> DryRun:
     """What :func:`prune` would do with these options, its output size, memory and time; writes nothing."""
-    return Plan.from_dict(run("prune", {**locals(), "dry_run": True})[1])
+    return DryRun.from_dict(run("prune", {**locals(), "dry_run": True})[1])
 
 
 def audit(
     dir: Path | None = None,
     *,
+    revision: str | None = None,
     against: Path | None = None,
     from_journal: Path | None = None,
     from_report: Path | None = None,
@@ -124,7 +136,9 @@ def audit(
     return dataclasses.replace(Audit.from_dict(result), exit_code=exit_code)
 
 
-def verify(dir: Path, *, against: Path, progress: Listener | None = None) -> Verification:
+def verify(
+    dir: Path, *, against: Path, revision: str | None = None, progress: Listener | None = None
+) -> Verification:
     """Proves that an output differs from its input only in pruned or updated weights of targets.
 
     A difference is a result, not an exception: see ``verified`` and ``findings``.
@@ -135,6 +149,7 @@ def verify(dir: Path, *, against: Path, progress: Listener | None = None) -> Ver
 def evaluate(
     model: Path,
     *,
+    revision: str | None = None,
     text: Path,
     choices: Path | None = None,
     against: Path | None = None,
@@ -155,6 +170,7 @@ def evaluate(
 def evaluate_choices(
     model: Path,
     *,
+    revision: str | None = None,
     choices: Path,
     against: Path | None = None,
     per_item: Path | None = None,
@@ -170,6 +186,7 @@ def pack(
     dir: Path,
     out: Path,
     *,
+    revision: str | None = None,
     force: bool = False,
     follow_links: bool = False,
     progress: Listener | None = None,

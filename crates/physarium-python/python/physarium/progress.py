@@ -18,7 +18,8 @@ class Event(_Kind, total=False):
     """An event as ``--progress json`` writes it (docs/FORMATS.md); which keys it has depends on ``event``.
 
     ``started``, ``progress`` and ``finished`` have a ``task``, its ``seconds`` so far, and how far it is in bytes, tokens or
-    layers. ``resumed`` says what is kept of an interrupted run; ``step``, ``note`` and ``error`` have a text.
+    layers. ``resumed`` says what is kept of an interrupted run; ``run`` says which unit of :func:`physarium.work` begins; ``step`` says
+    ``what``; ``note`` and ``error`` have a text.
     """
 
     task: str
@@ -35,6 +36,8 @@ class Event(_Kind, total=False):
     total_steps: int
     shards: int
     of: int
+    name: str
+    number: int
     what: str
     text: str
 

@@ -38,6 +38,9 @@ impl Worker {
         let (mut ran, mut last_result) = (0, Instant::now());
         loop {
             cancel.check()?;
+            if place.is_published() {
+                return Ok(ran);
+            }
             let before = undone.len();
             undone = still_undone(place, undone)?;
             if undone.is_empty() {

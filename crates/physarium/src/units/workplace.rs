@@ -1,7 +1,10 @@
 //! Runs units of a plan.
 
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
+use physarium_checkpoint::journal::{self, Record};
 use physarium_checkpoint::manifest::FileEntry;
 use physarium_checkpoint::{Error as CheckpointError, LinkPolicy, UnitRecord, UnitsDir};
 use serde_json::Value;
@@ -14,6 +17,9 @@ use crate::error::{Error, Result};
 use crate::memory_limit::MemoryLimit;
 use crate::records::run_record;
 use crate::surgery::{CardPlace, Options, Strictness, Surgery};
+
+/// Most bytes of a journal's first line that are read: one takes some 200 bytes per shard.
+const MAX_LINE_BYTES: u64 = 64 << 20;
 
 /// A plan whose inputs are as they were, and the place of its units.
 pub struct Workplace {
@@ -78,6 +84,15 @@ impl Workplace {
     /// The run as it is planned on this host.
     pub fn surgery(&self) -> &Surgery {
         &self.surgery
+    }
+
+    /// Whether the output of this plan is published, so that nothing is left to do.
+    pub(super) fn is_published(&self) -> bool {
+        let Ok(file) = File::open(self.plan.out.join(journal::FILE_NAME)) else { return false };
+        let mut line = String::new();
+        let read = BufReader::new(file.take(MAX_LINE_BYTES)).read_line(&mut line);
+        let first = serde_json::from_str::<Record>(&line).ok();
+        read.is_ok() && first == Some(Record::Run(self.plan.run.clone()))
     }
 
     /// Whether a unit is done.

@@ -42,10 +42,10 @@ from .packing import (
     Unpacked,
 )
 from .pruning import (
+    DryRun,
     DtypeSum,
     InspectedTensor,
     Inspection,
-    Plan,
     Processed,
     ProjectionSum,
     Pruned,
@@ -59,8 +59,10 @@ from .shared import (
     PrunedWeights,
     Share,
     Skipped,
+    Source,
     Target,
 )
+from .working import Planned, UnitRun, WorkerRun
 
 __all__ = [
     "Accuracy",
@@ -76,6 +78,7 @@ __all__ = [
     "ComparedAccuracy",
     "Count",
     "Counted",
+    "DryRun",
     "DtypeSum",
     "Encoded",
     "Evaluation",
@@ -91,7 +94,7 @@ __all__ = [
     "NegativeZeros",
     "Packed",
     "PackedProjections",
-    "Plan",
+    "Planned",
     "Processed",
     "ProjectionSum",
     "Protocol",
@@ -103,12 +106,15 @@ __all__ = [
     "Shards",
     "Share",
     "Skipped",
+    "Source",
     "Streams",
     "Target",
     "TextUsed",
     "TileCoverage",
     "TileMap",
+    "UnitRun",
     "Unpacked",
     "Untouched",
     "Verification",
+    "WorkerRun",
 ]

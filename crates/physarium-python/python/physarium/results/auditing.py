@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from .._json import Json, not_in_json
-from .shared import Encoded, Model, PrunedWeights, Share, Skipped, Target
+from .shared import Encoded, Model, PrunedWeights, Share, Skipped, Source, Target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +164,8 @@ class Provenance(Json):
     pruned_by: str | None = None
     recipe: dict[str, Any] | None = None
     shards: tuple[ShardDigests, ...] = ()
+    source: Source | None = None
+    against_source: Source | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,5 +223,6 @@ class Verification(Json):
     bytes: int
     pruned: int
     refitted: int
+    rewritten: tuple[str, ...]
     unrelated: str | None
     findings: tuple[Finding, ...]

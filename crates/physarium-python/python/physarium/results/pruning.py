@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from .._json import Json
-from .shared import Encoded, Model, PrunedWeights, Share, Skipped, Target
+from .shared import Encoded, Model, PrunedWeights, Share, Skipped, Source, Target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +66,7 @@ class Inspection(Json):
     skipped: tuple[Skipped, ...]
     warnings: tuple[str, ...]
     encoded: tuple[Encoded, ...] = ()
+    source: Source | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +78,8 @@ class Streams(Json):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan(Json):
-    """What a run would do, of :func:`physarium.plan`."""
+class DryRun(Json):
+    """What a run would do, of :func:`physarium.dry_run`."""
 
     schema: str
     recipe: dict[str, Any]
@@ -91,6 +92,7 @@ class Plan(Json):
     pruned_inputs: Literal["kept", "computed twice"] | None
     workers: int
     seconds: float | None
+    rewrites_readme: bool
     replaces: bool
     unfinished: Literal["resumed", "discarded"] | None
     notes: tuple[str, ...] = ()
@@ -114,7 +116,7 @@ class Shards(Json):
 
 @dataclass(frozen=True, kw_only=True)
 class Pruned(Json):
-    """What a run did, of :func:`physarium.prune`."""
+    """What a run did, of :func:`physarium.prune` and :func:`physarium.finish`."""
 
     schema: str
     out: str

@@ -18,6 +18,15 @@ class Share(Json):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Source(Json):
+    """A model's place on the hub; ``revision`` is what was asked for, ``None`` if the path of the snapshot was given."""
+
+    hub: str
+    commit: str
+    revision: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Model(Json):
     """The whole checkpoint."""
 
