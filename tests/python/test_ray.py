@@ -126,12 +126,12 @@ def test_another_process_that_runs_the_same_units(
     ) as other:
         try:
             assert other.stdout is not None
-            first = next(line for line in other.stdout if line.startswith("run "))
+            assert any(line.startswith("run ") for line in other.stdout)
             physarium.ray.prune(plan)
         finally:
             other.kill()
         rest = [line for line in other.stdout if line.startswith("run ")]
-    assert first.startswith("run layer-00000-") and rest
+    assert rest
     assert files(tmp_path / "out") == expected["activation-flow"]
 
 
