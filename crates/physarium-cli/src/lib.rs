@@ -15,6 +15,7 @@ mod output;
 mod program;
 mod recipe;
 mod signals;
+mod surgery;
 mod terminal;
 
 pub use program::run;

@@ -8,9 +8,9 @@ use physarium::audit::{Listing, inspect};
 use physarium::checkpoint::{Checkpoint, Selection, TargetPlan};
 
 use crate::arguments::{DISPLAY, Format, FormatArgument, SelectionArguments};
-use crate::commands::prune;
 use crate::model::{Model, RevisionArgument};
 use crate::output::{self, Outcome};
+use crate::surgery::note_left_alone;
 
 /// List tensors, targets, and why other tensors are skipped
 ///
@@ -50,7 +50,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     let plan = TargetPlan::new(&checkpoint, &Selection { target, skip })?;
     let mut inspection = inspect(&checkpoint, &plan);
     inspection.source = source;
-    prune::note_left_alone(&plan);
+    note_left_alone(&plan);
     match arguments.result.format {
         Format::Json => output::json(&inspection)?,
         Format::Text => {

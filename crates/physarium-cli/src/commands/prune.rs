@@ -1,25 +1,20 @@
 //! `physarium prune`: plans, prunes and reports what it did.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use physarium::audit::{Share, grouped};
-use physarium::checkpoint::{
-    Action, Amount, Disposition, Found, LinkPolicy, Occupant, Overwrite, Resume, TargetPlan,
-    encoded_projections, printable,
-};
+use physarium::checkpoint::{Found, Occupant, Overwrite, Resume};
 use physarium::model::PrunedInputs;
 use physarium::{
-    CardPlace, Options, Output, Streams, Strictness, Summary, Surgery, method_in_words,
-    peak_resident_bytes,
+    CardPlace, Output, Streams, Summary, Surgery, method_in_words, peak_resident_bytes,
 };
 use serde_json::json;
 
-use crate::arguments::{Display, Format, MemoryArgument, OUTPUT, SELECTION, ThreadsArgument};
-use crate::model::{Model, RevisionArgument, refuse_in_cache};
+use crate::arguments::{Display, Format, MemoryArgument, OUTPUT, ThreadsArgument};
 use crate::output::{self, Outcome, counted, size};
-use crate::recipe::RecipeArguments;
+use crate::surgery::SurgeryArguments;
 use crate::{signals, terminal};
 
 /// Prune a checkpoint into a new directory
@@ -40,18 +35,8 @@ use crate::{signals, terminal};
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// Checkpoint directory or hub id; never written to
-    model: PathBuf,
     #[command(flatten)]
-    revision: RevisionArgument,
-    /// Output directory
-    #[arg(long, value_name = "DIR", help_heading = OUTPUT)]
-    out: PathBuf,
-    #[command(flatten)]
-    recipe: RecipeArguments,
-    /// Fail instead of warning on unprunable targets and on inputs that are zero in calibration
-    #[arg(long, help_heading = SELECTION)]
-    strict: bool,
+    surgery: SurgeryArguments,
     /// Print the plan, output size and memory; write nothing
     #[arg(long, help_heading = OUTPUT)]
     dry_run: bool,
@@ -61,12 +46,6 @@ pub struct Arguments {
     /// Discard an interrupted run instead of resuming it
     #[arg(long, help_heading = OUTPUT)]
     restart: bool,
-    /// Copy files that links out of the checkpoint point to, instead of leaving them out
-    #[arg(long, help_heading = OUTPUT)]
-    follow_links: bool,
-    /// Put the model card with its metadata at the head of README.md; without, README.md is copied
-    #[arg(long, help_heading = OUTPUT)]
-    card: bool,
     #[command(flatten)]
     threads: ThreadsArgument,
     #[command(flatten)]
@@ -88,29 +67,12 @@ Examples:
 /// Prunes.
 pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     let began = Instant::now();
-    let options = Options {
-        threads: arguments.threads.count(),
-        strictness: if arguments.strict { Strictness::Refuse } else { Strictness::Skip },
-        links: if arguments.follow_links { LinkPolicy::Follow } else { LinkPolicy::LeaveOut },
-        memory: arguments.memory.limit(),
-    };
-    refuse_in_cache(&arguments.out)?;
-    let Model { path, source, shown } = arguments.revision.find(&arguments.model)?;
-    let (recipe, text) = arguments.recipe.recipe(&path)?;
-    let mut surgery = Surgery::plan(&path, recipe, options)?;
-    surgery.source = source;
-    surgery.card = if arguments.card { CardPlace::InReadme } else { CardPlace::Beside };
-    if let Some(text) = &text {
-        surgery.calibrate(text)?;
-    }
-    if !arguments.display.quiet {
-        notes(&surgery);
-        arguments.recipe.note(&surgery.recipe);
-    }
+    let within = (arguments.threads.count(), arguments.memory.limit());
+    let (surgery, shown) = arguments.surgery.plan(within, arguments.display.quiet)?;
     let cancel = signals::cancel_on_signal()?;
     let overwrite = if arguments.force { Overwrite::Replace } else { Overwrite::Refuse };
     let resume = if arguments.restart { Resume::Restart } else { Resume::Continue };
-    let output = Output { dir: &arguments.out, overwrite, resume };
+    let output = Output { dir: &arguments.surgery.out, overwrite, resume };
     if arguments.dry_run {
         let found = surgery.look_at_output(output)?;
         let time = surgery.estimate(&cancel)?;
@@ -123,7 +85,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
                 output::json(&output::with_notes(json, &surgery.notes))?;
             }
             Format::Text => {
-                let text = dry_run_text(&surgery, time, &arguments.out);
+                let text = dry_run_text(&surgery, time, &arguments.surgery.out);
                 let card = card_text(&surgery);
                 let happens = would_happen(&found, &output);
                 output::text(&(text + card + &happens + "nothing was written\n"))?;
@@ -136,89 +98,18 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     drop(progress);
     match arguments.display.format() {
         Format::Json => {
-            let mut json = summary_json(&surgery, &summary, &arguments.out);
+            let mut json = summary_json(&surgery, &summary, &arguments.surgery.out);
             json["seconds"] = json!(began.elapsed().as_secs_f64());
             json["peak_rss_bytes"] = json!(peak_resident_bytes());
             output::json(&output::with_notes(json, &surgery.notes))?;
         }
         Format::Text => {
             let text = counts(&surgery, &summary) + &cost(began.elapsed());
-            let next = summary_text(&summary, &shown, &arguments.out);
+            let next = summary_text(&summary, &shown, &arguments.surgery.out);
             output::text(&(text + &next))?;
         }
     }
     Ok(Outcome::True)
-}
-
-/// Prints what the user should know before the run.
-pub fn notes(surgery: &Surgery) {
-    for warning in surgery.checkpoint.warnings() {
-        output::note(&format!("note: {warning}"));
-    }
-    output::notes(&surgery.notes);
-    for sidecar in &surgery.sidecars {
-        if let Disposition::LeftOut(reason) = sidecar.disposition {
-            output::note(&format!(
-                "note: left out: {}: {reason}",
-                printable(&sidecar.path.to_string_lossy())
-            ));
-        }
-    }
-    let mut reasons: Vec<(String, u64)> = Vec::new();
-    for tensor in &surgery.plan.tensors {
-        if let Action::Copy(reason) = &tensor.action
-            && reason.is_projection()
-        {
-            let reason = reason.to_string();
-            match reasons.iter_mut().find(|(known, _)| *known == reason) {
-                Some((_, count)) => *count += 1,
-                None => reasons.push((reason, 1)),
-            }
-        }
-    }
-    for (reason, count) in reasons {
-        let projections = counted(count, "projection");
-        output::note(&format!("note: {projections} copied without pruning: {reason}"));
-    }
-    for encoded in encoded_projections(&surgery.checkpoint) {
-        if !encoded.is_skipped_by_dtype() {
-            output::note(&format!("note: {encoded}: copied without pruning"));
-        }
-    }
-    if let Amount::Sparsity { sparsity, .. } = surgery.recipe.method.amount() {
-        match f64::from(sparsity) {
-            1.0 => output::note("note: --sparsity 1 prunes every weight of the targets"),
-            0.0 => output::note("note: --sparsity 0 prunes nothing"),
-            _ => {}
-        }
-    }
-    note_left_alone(&surgery.plan);
-    if let Amount::Pattern(pattern) = surgery.recipe.method.amount() {
-        let group = pattern.group();
-        let divides = |cols| physarium::flow::pattern_divides_row(cols, group);
-        let ragged = surgery.plan.matrices().filter(|(_, view)| !divides(view.cols)).count();
-        if ragged > 0 {
-            output::note(&format!(
-                "note: {} with an input size that is not a multiple of {group}: the shorter last group of \
-                 each row keeps at most {} weights",
-                counted(ragged as u64, "projection"),
-                pattern.keep()
-            ));
-        }
-    }
-}
-
-/// Prints what the default targets leave alone in the decoder's layers, if anything.
-pub fn note_left_alone(plan: &TargetPlan) {
-    let Some(left) = &plan.left_alone else { return };
-    output::note(&format!(
-        "note: the default targets leave alone {} of {} elements of the matrices in the decoder's layers ({}); \
-         --target '{}' takes all of them",
-        grouped(left.elements),
-        grouped(left.of_layers),
-        Share::new(left.elements, left.of_layers, "these matrices").sentence(),
-        printable(&left.pattern),
-    ));
 }
 
 fn dry_run_text(surgery: &Surgery, time: Option<Duration>, out: &Path) -> String {

@@ -5,19 +5,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use physarium::checkpoint::{LinkPolicy, write_whole};
-use physarium::{CardPlace, MemoryLimit, Options, Strictness, Surgery, WorkPlan};
+use physarium::checkpoint::write_whole;
+use physarium::{MemoryLimit, Options, WorkPlan};
 use serde_json::json;
 
 use super::job::{Job, memory};
 use super::{kubernetes, slurm};
-use crate::arguments::{DISPLAY, Display, Format, OUTPUT, SELECTION};
-use crate::commands::prune;
-use crate::model::{Model, RevisionArgument, refuse_in_cache};
+use crate::arguments::{DISPLAY, Display, Format, OUTPUT};
 use crate::output::{self, Outcome, counted, size};
-use crate::recipe::RecipeArguments;
-use crate::signals;
-use crate::terminal;
+use crate::surgery::SurgeryArguments;
+use crate::{signals, terminal};
 
 /// Print a run as a list of units of work, for several processes or machines
 ///
@@ -30,24 +27,8 @@ use crate::terminal;
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// Checkpoint directory or hub id; never written to
-    model: PathBuf,
     #[command(flatten)]
-    revision: RevisionArgument,
-    /// Output directory; what units exchange is in .DIR.physarium-units beside it
-    #[arg(long, value_name = "DIR", help_heading = OUTPUT)]
-    out: PathBuf,
-    #[command(flatten)]
-    recipe: RecipeArguments,
-    /// Fail instead of warning on unprunable targets and on inputs that are zero in calibration
-    #[arg(long, help_heading = SELECTION)]
-    strict: bool,
-    /// Copy files that links out of the checkpoint point to, instead of leaving them out
-    #[arg(long, help_heading = OUTPUT)]
-    follow_links: bool,
-    /// Put the model card with its metadata at the head of README.md; without, README.md is copied
-    #[arg(long, help_heading = OUTPUT)]
-    card: bool,
+    surgery: SurgeryArguments,
     /// Write the plan to this file instead of stdout
     #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     plan: Option<PathBuf>,
@@ -88,29 +69,13 @@ Examples:
 
 /// Plans.
 pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
-    let options = Options {
-        threads: arguments.threads.map_or(Options::default().threads, usize::from),
-        strictness: if arguments.strict { Strictness::Refuse } else { Strictness::Skip },
-        links: if arguments.follow_links { LinkPolicy::Follow } else { LinkPolicy::LeaveOut },
-        // The units run elsewhere.
-        memory: MemoryLimit::Bytes(u64::MAX),
-    };
-    refuse_in_cache(&arguments.out)?;
-    let Model { path, source, .. } = arguments.revision.find(&arguments.model)?;
-    let (recipe, text) = arguments.recipe.recipe(&path)?;
-    let mut surgery = Surgery::plan(&path, recipe, options)?;
-    surgery.source = source;
-    surgery.card = if arguments.card { CardPlace::InReadme } else { CardPlace::Beside };
-    if let Some(text) = &text {
-        surgery.calibrate(text)?;
-    }
-    if !arguments.display.quiet {
-        prune::notes(&surgery);
-        arguments.recipe.note(&surgery.recipe);
-    }
+    let threads = arguments.threads.map_or(Options::default().threads, usize::from);
+    // The units run elsewhere.
+    let within = (threads, MemoryLimit::Bytes(u64::MAX));
+    let (surgery, _) = arguments.surgery.plan(within, arguments.display.quiet)?;
     let cancel = signals::cancel_on_signal()?;
     let mut progress = terminal::progress(arguments.display.style());
-    let plan = WorkPlan::new(&surgery, &arguments.out, &cancel, &mut *progress)?;
+    let plan = WorkPlan::new(&surgery, &arguments.surgery.out, &cancel, &mut *progress)?;
     drop(progress);
     let Some(path) = &arguments.plan else {
         output::text(&plan.encode())?;
