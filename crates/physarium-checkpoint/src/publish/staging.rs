@@ -335,7 +335,7 @@ fn start(dir: &Path, run: &RunRecord, digests: &InputDigests) -> Result<JournalW
 }
 
 /// Size and digest of a file in the output.
-fn file_entry(dir: &Path, name: &str) -> Result<FileEntry> {
+pub(super) fn file_entry(dir: &Path, name: &str) -> Result<FileEntry> {
     let file = Source::open(&dir.join(name))?;
     let sha256 = file.sha256::<Error>(&mut |_| Ok(()))?;
     Ok(FileEntry { path: name.to_owned(), size_bytes: file.len(), sha256 })

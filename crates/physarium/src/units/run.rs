@@ -73,7 +73,7 @@ impl Workplace {
     ) -> Result<Made> {
         let calibrated = || Calibrated::new(self, cancel);
         match &unit.work {
-            Work::Threshold => self.threshold(attempt, cancel),
+            Work::Threshold => self.threshold(cancel),
             Work::Shard { shard } => self.shard(shard, attempt, cancel, progress),
             Work::Budget => calibrated()?.budget(attempt, progress),
             Work::Statistics { layer, stage, group } => {

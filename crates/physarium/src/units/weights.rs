@@ -29,7 +29,7 @@ pub(super) struct ShardDone {
 
 impl Workplace {
     /// Finds the threshold over the model.
-    pub(super) fn threshold(&self, _: &Attempt, cancel: &Cancel) -> Result<Made> {
+    pub(super) fn threshold(&self, cancel: &Cancel) -> Result<Made> {
         let cuts = self.surgery.model_cuts(cancel)?;
         let of_target = |cuts: &Vec<Cut>| -> Vec<(u32, u64)> {
             cuts.iter().map(|cut| (cut.below, cut.ties_end)).collect()

@@ -1,15 +1,15 @@
 //! An attempt at a unit of work.
 
 use std::fs;
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::record::{self, UnitRecord};
 use crate::error::{Error, Result};
-use crate::open::source::Source;
-use crate::publish::durable::{create_new, sync_dir};
+use crate::publish::durable::{sync_dir, write_whole};
 use crate::publish::part_file::PartFile;
+use crate::publish::staging::file_entry;
 use crate::records::manifest::FileEntry;
 
 /// A directory in which a unit is worked on. Dropping it removes it.
@@ -65,9 +65,7 @@ impl Attempt {
         let path = self.path(name);
         let file = fs::File::open(&path).map_err(|e| Error::io(&path, "open", e))?;
         file.sync_all().map_err(|e| Error::io(&path, "sync", e))?;
-        let file = Source::open(&path)?;
-        let sha256 = file.sha256::<Error>(&mut |_| Ok(()))?;
-        Ok(FileEntry { path: name.to_owned(), size_bytes: file.len(), sha256 })
+        file_entry(&self.dir, name)
     }
 
     /// Makes the unit's directory durable, and lets it appear unless another attempt was first.
@@ -75,11 +73,7 @@ impl Attempt {
     /// # Errors
     /// `Record` if another attempt was first and its result is another one; `Io`.
     pub fn publish(self, record: &UnitRecord) -> Result<Published> {
-        let path = self.path(record::FILE_NAME);
-        let mut file = create_new(&path)?;
-        file.write_all(record.encode().as_bytes()).map_err(|e| Error::io(&path, "write", e))?;
-        file.sync_all().map_err(|e| Error::io(&path, "sync", e))?;
-        sync_dir(&self.dir)?;
+        write_whole(&self.path(record::FILE_NAME), record.encode().as_bytes())?;
         match fs::rename(&self.dir, &self.done) {
             Ok(()) => {
                 sync_both(self.done.parent().expect("a directory of units"))?;
