@@ -169,6 +169,18 @@ fn workers_share_the_rows_of_a_table() {
 }
 
 #[test]
+fn a_comparison_killed_before_its_first_record_is_begun_again() {
+    let work = Work::new();
+    let records = work.path("table/.physarium-compare");
+    fs::create_dir_all(&records).unwrap();
+    fs::write(records.join("lock-1-of-2"), "").unwrap();
+    fs::write(records.join("comparison.json.part"), "{\"body\":").unwrap();
+    let ran = work.run(COMPARE);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert_eq!(names(&ran.stdout), ROWS);
+}
+
+#[test]
 fn the_numbers_are_those_of_eval() {
     let work = Work::new();
     let ran = work.run(&format!("{COMPARE} --keep --format json"));

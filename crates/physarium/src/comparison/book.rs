@@ -25,6 +25,8 @@ pub(super) const DIR_NAME: &str = ".physarium-compare";
 const KEY_NAME: &str = "comparison.json";
 /// Name of the dense model's record.
 const DENSE_NAME: &str = "dense.json";
+/// Name of the lock, before the share of a worker.
+const LOCK_NAME: &str = "lock";
 /// Schema of the records.
 const SCHEMA: &str = "physarium.comparison/1";
 /// Largest record that is read, in bytes.
@@ -74,14 +76,33 @@ impl Earlier {
             Err(e) => return Err(Fault::io(&records, "look at", e).into()),
             Ok(_) => {}
         }
-        let Some(theirs) = read_key(&records) else {
-            return Err(in_the_way(&records, "the records of a comparison", "something else"));
+        // Looked at before the key is read: another worker may be about to write it.
+        let is_just_created = is_just_created(&records);
+        let theirs = match read_key(&records) {
+            Some(theirs) => theirs,
+            None if is_just_created => return Ok(Earlier::None),
+            None => {
+                return Err(in_the_way(&records, "the records of a comparison", "something else"));
+            }
         };
         if theirs == *key {
             return Ok(Earlier::Same);
         }
         Ok(Earlier::Other(difference(key, &theirs)))
     }
+}
+
+/// Whether `records` is a directory with nothing but what [`Book::open`] creates before the key: another worker is at
+/// that point, or was killed there.
+fn is_just_created(records: &Path) -> bool {
+    let Ok(mut entries) = fs::read_dir(records) else { return false };
+    entries.all(|entry| {
+        entry.is_ok_and(|entry| {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            name.starts_with(LOCK_NAME) || name.starts_with(&format!("{KEY_NAME}.part"))
+        })
+    })
 }
 
 /// The key of the comparison that made `records`.
@@ -116,7 +137,7 @@ impl Book {
     pub(super) fn open(dir: &Path, key: &Value, share: Share) -> Result<Book> {
         let records = dir.join(DIR_NAME);
         fs::create_dir_all(&records).map_err(|e| Fault::io(&records, "create", e))?;
-        let lock = lock(&records.join(format!("lock{}", share.suffix())))?;
+        let lock = lock(&records.join(format!("{LOCK_NAME}{}", share.suffix())))?;
         let body = json!({"schema": SCHEMA, "key": key});
         let digest = digest(key);
         let book = Book { dir: records, whole_key: key.clone(), key: digest, share, _lock: lock };

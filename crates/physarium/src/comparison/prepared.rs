@@ -213,6 +213,9 @@ fn refuse_taken(request: &ComparisonRequest<'_>, key: &Value, is_begun: bool) ->
     for Contender { name, .. } in request.contenders {
         let out = request.dir.join(name);
         let found = Found::at(&out, request.eval.model)?;
+        let lock = request.dir.join(format!("{name}.lock"));
+        let is_locked = lock.symlink_metadata().is_ok();
+        // The record is looked at last: another worker writes it before anything else of this row.
         if Book::stage(request.dir, key, name).is_some() {
             continue;
         }
@@ -222,8 +225,7 @@ fn refuse_taken(request: &ComparisonRequest<'_>, key: &Value, is_begun: bool) ->
         if found.output == Occupant::Finished {
             return Err(in_the_way(&out, "nothing there", "a finished physarium output"));
         }
-        let lock = request.dir.join(format!("{name}.lock"));
-        if lock.symlink_metadata().is_ok() {
+        if is_locked {
             return Err(in_the_way(&lock, "nothing there", "a file"));
         }
     }
