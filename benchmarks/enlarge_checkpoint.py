@@ -35,11 +35,9 @@ def main():
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True)
     small = Small(arguments.model)
-    plan = tensors(small.config, arguments.layers)
     shards = [[] for _ in range(-(-arguments.layers // SHARD_LAYERS))]
-    for name, *shape in plan:
-        layer = name.split(".")[2] if name.startswith("model.layers.") else None
-        shards[int(layer) // SHARD_LAYERS if layer else 0 if "embed" in name else -1].append((name, *shape))
+    for tensor in tensors(small.config, arguments.layers):
+        shards[shard_of(tensor[0])].append(tensor)
     weight_map = {}
     for number, held in enumerate(shards, 1):
         file = f"model-{number:05}-of-{len(shards):05}.safetensors"
@@ -102,6 +100,13 @@ def tensors(small, layers):
             yield f"{at}{norm}.weight", f"{at}{norm}.weight", hidden, None
     yield "model.norm.weight", "model.norm.weight", hidden, None
     yield "lm_head.weight", "model.embed_tokens.weight", vocabulary, hidden
+
+
+def shard_of(name):
+    """The place of a tensor's shard: the embedding is in the first, what comes after the layers in the last."""
+    if name.startswith("model.layers."):
+        return int(name.split(".")[2]) // SHARD_LAYERS
+    return 0 if name == "model.embed_tokens.weight" else -1
 
 
 def copies(small, large):
