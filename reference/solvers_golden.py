@@ -86,8 +86,8 @@ def refit(gram, q, demand, stays, steps, every):
 
 
 def activation_flow(
-    w, x, dense, costs, share=None, pattern=None, steps=12, coupling=(0.4, 0.4), levels=1, exponent=(1.4, 32.0),
-    refit_steps=12, target_share=0.6, damping=0.02, every=5,
+    w, x, dense, costs, share=None, pattern=None, steps=6, coupling=(0.5, 0.5), levels=1, exponent=(2.0, 32.0),
+    refit_steps=6, target_share=0.6, damping=0.02, every=5,
 ):
     gram, damping = damped(x, damping)
     scale = np.sqrt(np.diag(gram) + damping)

@@ -78,7 +78,7 @@ pub struct CalibrationArguments {
     /// Calibration text: plain UTF-8, or JSON documents with field "text" [default: bundled short stories]
     #[arg(long, value_name = "FILE", help_heading = CALIBRATION)]
     calibration: Option<PathBuf>,
-    /// Number of tokens to use, in whole windows [default: 131072, or all of a shorter text]
+    /// Number of tokens to use, in whole windows [default: 131072, with --effort quick 32768; all of a shorter text]
     #[arg(long, value_name = "TOKENS", help_heading = CALIBRATION)]
     calibration_tokens: Option<u64>,
     /// Context window in calibration [default: 2048, or the model's maximum]
@@ -143,11 +143,11 @@ impl From<AllocationChoice> for Allocation {
 /// An effort on the command line.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum EffortChoice {
-    /// Fewest steps
+    /// Fewest steps, and 32768 calibration tokens by default
     Quick,
-    /// Most of the quality
+    /// As good on other texts as more steps
     Standard,
-    /// Most steps; gains at high sparsities and with N:M
+    /// Twice the steps, for lower layer errors
     Best,
 }
 
@@ -205,21 +205,19 @@ impl CalibrationArguments {
         CalibrationOptions { tokens, window, seed: self.seed }
     }
 
-    /// Prints a note if the bundled text is used, or a text that is shorter than the default.
-    pub fn note(&self, used: &Calibration) {
+    /// Prints a note if the bundled text is used, or a text that is shorter than the default number of tokens.
+    pub fn note(&self, used: &Calibration, default_tokens: u64) {
         if self.calibration.is_none() {
             output::note(
                 "note: calibrating on the bundled short stories; --calibration FILE with text typical \
                  of your use gives better results",
             );
-        } else if self.calibration_tokens.is_none()
-            && used.tokens + used.window <= CalibrationOptions::DEFAULT_TOKENS
-        {
+        } else if self.calibration_tokens.is_none() && used.tokens + used.window <= default_tokens {
             let windows = counted(used.tokens / used.window, "whole window");
             output::note(&format!(
                 "note: the calibration text has fewer than {} tokens, the default: all of it is used, {windows} \
                  of {} tokens",
-                grouped(CalibrationOptions::DEFAULT_TOKENS),
+                grouped(default_tokens),
                 grouped(used.window),
             ));
         }
@@ -255,7 +253,7 @@ impl RecipeArguments {
     /// Prints what the user should know of the calibration text that `recipe` uses.
     pub fn note(&self, recipe: &Recipe) {
         if let (None, Some(calibration)) = (&self.recipe, recipe.needs().calibration) {
-            self.calibration.note(&calibration);
+            self.calibration.note(&calibration, self.options().default_tokens());
         }
     }
 

@@ -85,6 +85,13 @@ fn notes(surgery: &Surgery) {
             ));
         }
     }
+    note_copied_projections(surgery);
+    note_left_alone(&surgery.plan);
+    note_amount(surgery);
+}
+
+/// Prints which projections are copied instead of pruned, and why.
+fn note_copied_projections(surgery: &Surgery) {
     let mut reasons: Vec<(String, u64)> = Vec::new();
     for tensor in &surgery.plan.tensors {
         if let Action::Copy(reason) = &tensor.action
@@ -106,26 +113,30 @@ fn notes(surgery: &Surgery) {
             output::note(&format!("note: {encoded}: copied without pruning"));
         }
     }
-    if let Amount::Sparsity { sparsity, .. } = surgery.recipe.method.amount() {
-        match f64::from(sparsity) {
+}
+
+/// Prints what is unusual about a sparsity, or about a pattern for these projections.
+fn note_amount(surgery: &Surgery) {
+    match surgery.recipe.method.amount() {
+        Amount::Sparsity { sparsity, .. } => match f64::from(sparsity) {
             1.0 => output::note("note: --sparsity 1 prunes every weight of the targets"),
             0.0 => output::note("note: --sparsity 0 prunes nothing"),
             _ => {}
+        },
+        Amount::Pattern(pattern) => {
+            let group = pattern.group();
+            let divides = |cols| physarium::flow::pattern_divides_row(cols, group);
+            let ragged = surgery.plan.matrices().filter(|(_, view)| !divides(view.cols)).count();
+            if ragged > 0 {
+                output::note(&format!(
+                    "note: {} with an input size that is not a multiple of {group}: the shorter last group of \
+                     each row keeps at most {} weights",
+                    counted(ragged as u64, "projection"),
+                    pattern.keep()
+                ));
+            }
         }
-    }
-    note_left_alone(&surgery.plan);
-    if let Amount::Pattern(pattern) = surgery.recipe.method.amount() {
-        let group = pattern.group();
-        let divides = |cols| physarium::flow::pattern_divides_row(cols, group);
-        let ragged = surgery.plan.matrices().filter(|(_, view)| !divides(view.cols)).count();
-        if ragged > 0 {
-            output::note(&format!(
-                "note: {} with an input size that is not a multiple of {group}: the shorter last group of \
-                 each row keeps at most {} weights",
-                counted(ragged as u64, "projection"),
-                pattern.keep()
-            ));
-        }
+        _ => {}
     }
 }
 

@@ -96,6 +96,73 @@ fn a_resumed_run_reuses_solved_layers() {
     assert!(files(&whole) == files(&stopped));
 }
 
+/// Raises `cancel` once a shard is written, and remembers whether layers were computed.
+#[derive(Default)]
+struct StopAtShard {
+    cancel: Cancel,
+    computed: bool,
+    kept: KeptLayers,
+}
+
+impl Progress for StopAtShard {
+    fn event(&mut self, event: Event<'_>) {
+        match event {
+            Event::Shard(_) => self.cancel.raise(),
+            Event::LayersStarted { .. } => self.computed = true,
+            other => self.kept.event(other),
+        }
+    }
+}
+
+/// Solved weights are removed with the last shard that holds them; those that are left are enough to write the others.
+#[test]
+fn solved_layers_are_removed_with_their_shards() {
+    let dir = tempfile::tempdir().unwrap();
+    let (whole, stopped) = (dir.path().join("whole"), dir.path().join("stopped"));
+    prune(&whole, &Cancel::default(), &mut Silent).unwrap();
+    let mut first = StopAtShard::default();
+    let stop = prune(&stopped, &first.cancel.clone(), &mut first);
+    assert!(matches!(stop, Err(Error::Interrupted { .. })), "{stop:?}");
+    assert!(first.computed);
+    let staging = dir.path().join(".stopped.physarium-partial");
+    let left = fs::read_dir(staging.join("physarium.solved")).unwrap().count();
+    assert!((1..5).contains(&left), "{left} files");
+
+    let copy = |name: &str| {
+        let to = dir.path().join(format!(".{name}.physarium-partial"));
+        fs::create_dir_all(to.join("physarium.solved")).unwrap();
+        for from in [staging.clone(), staging.join("physarium.solved")] {
+            for entry in fs::read_dir(from).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_file() {
+                    fs::copy(&path, to.join(path.strip_prefix(&staging).unwrap())).unwrap();
+                }
+            }
+        }
+        (dir.path().join(name), to)
+    };
+    // Nothing is computed again.
+    let mut rest = StopAtShard::default();
+    let (out, _) = copy("resumed");
+    prune(&out, &Cancel::default(), &mut rest).unwrap();
+    assert!(!rest.computed);
+    assert_eq!(rest.kept.0, left);
+    assert!(files(&whole) == files(&out));
+
+    // A damaged shard is written again: its layers are solved anew, the others are kept.
+    let (out, staging) = copy("damaged");
+    let shard = staging.join("model-00001-of-00002.safetensors");
+    let mut bytes = fs::read(&shard).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs::write(&shard, bytes).unwrap();
+    let mut again = StopAtShard::default();
+    prune(&out, &Cancel::default(), &mut again).unwrap();
+    assert!(again.computed);
+    assert_eq!(again.kept.0, left);
+    assert!(files(&whole) == files(&out));
+}
+
 /// A copy of the demo model in which 51 inputs of gate and up of the third layer are zero for every token.
 fn with_dead_inputs(dir: &Path) -> PathBuf {
     let model = dir.join("model");

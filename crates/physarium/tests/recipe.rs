@@ -276,7 +276,7 @@ fn expected(method: MethodName, given: Given) -> String {
 }
 
 /// The parameters of the standard effort.
-const STANDARD: &str = r#""flow":{"steps":12,"coupling":[0.4,0.4],"levels":1,"exponent":[1.4,32.0],"refit_steps":12,"target_share":0.6,"stream_share":1.0,"damping":0.02}"#;
+const STANDARD: &str = r#""flow":{"steps":6,"coupling":[0.5,0.5],"levels":1,"exponent":[2.0,32.0],"refit_steps":6,"target_share":0.6,"stream_share":1.0,"damping":0.02}"#;
 
 /// The key of a method's standard effort, if it has one.
 fn flow_of(method: MethodName) -> String {

@@ -213,3 +213,33 @@ fn a_dry_run_bounds_the_memory_of_activation_aware_methods() {
         }
     }
 }
+
+/// The effort decides how many tokens are used if nobody says; the rows of a comparison all have the most of them.
+#[test]
+fn the_default_number_of_calibration_tokens_is_that_of_the_effort() {
+    let work = work();
+    fs::write(work.path("long.txt"), "stone and water ".repeat(50_000)).unwrap();
+    let tokens = |rest: &str| {
+        let plan = work.json(&format!(
+            "prune demo --out out --sparsity 0.5 --calibration long.txt --dry-run --format json {rest}"
+        ));
+        plan["recipe"]["method"]["calibration"]["tokens"].as_u64().unwrap()
+    };
+    assert_eq!(tokens("--method activation-flow --effort quick"), 32_768);
+    assert_eq!(tokens("--method activation-flow"), 131_072);
+    assert_eq!(tokens("--method activation-flow --effort best"), 131_072);
+    assert_eq!(tokens("--method wanda"), 131_072);
+    assert_eq!(tokens("--method activation-flow --effort quick --calibration-tokens 2048"), 2048);
+
+    let note = |out: &str, rows: &str| {
+        let ran = work.run(&format!(
+            "compare demo --out {out} --text text.txt --eval-window 256 --limit 512 --sparsity 0.5 --calibration text.txt {rows}"
+        ));
+        assert_eq!(ran.code, 0, "{}", ran.stderr);
+        ran.stderr
+    };
+    let quick = note("quick", "--methods magnitude,activation-flow --effort quick");
+    assert!(quick.contains("fewer than 32,768 tokens, the default"), "{quick}");
+    let both = note("both", "--methods wanda,activation-flow --effort quick");
+    assert!(both.contains("fewer than 131,072 tokens, the default"), "{both}");
+}

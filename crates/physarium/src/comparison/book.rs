@@ -100,7 +100,10 @@ fn is_just_created(records: &Path) -> bool {
         entry.is_ok_and(|entry| {
             let name = entry.file_name();
             let name = name.to_string_lossy();
-            name.starts_with(LOCK_NAME) || name.starts_with(&format!("{KEY_NAME}.part"))
+            let is_lock = name
+                .strip_prefix(LOCK_NAME)
+                .is_some_and(|row| row.is_empty() || row.starts_with('-'));
+            is_lock || name.starts_with(&format!("{KEY_NAME}.part"))
         })
     })
 }

@@ -29,7 +29,7 @@ use physarium_model::{
 pub(crate) use self::budget::Budget;
 pub(crate) use self::footprint::Footprint;
 pub(crate) use self::layer_solver::DeadInputs;
-use self::layer_solver::LayerSolver;
+use self::layer_solver::{LayerSolver, of_layer};
 pub(crate) use self::stage_solver::{StageSolver, Wanted};
 pub(crate) use self::statistics::{DenseMeans, GroupSums, StageSums};
 pub(crate) use self::watch::Watch;
@@ -38,7 +38,7 @@ use super::solved::{LayerFiles, STREAMS_NAME, SolvedWeights};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::memory_limit::Streams;
-use crate::progress::{Event, Progress};
+use crate::progress::{Event, Kept, Progress};
 use crate::recipe::arithmetic::compute;
 use crate::recipe::effort::stream_share;
 
@@ -98,24 +98,38 @@ impl Solving<'_> {
         )))
     }
 
-    /// Solves all layers that have no complete file.
+    /// Solves all layers that have no complete file; none, if there is one for every target of the shards from `first_shard` on,
+    /// which are to be written.
     ///
     /// # Errors
     /// `Usage` for a target that the decoder does not have; `Model` and `Checkpoint` for faults in files;
     /// `Unsolvable` for weights or activations that the method cannot use.
-    pub fn run(&self, cancel: &Cancel, progress: &mut dyn Progress) -> Result<SolvedWeights> {
-        let files = LayerFiles::new(self.dir.clone(), self.key)?;
+    pub fn run(
+        &self,
+        first_shard: usize,
+        cancel: &Cancel,
+        progress: &mut dyn Progress,
+    ) -> Result<SolvedWeights> {
+        let mut files = LayerFiles::new(self.dir.clone(), self.key)?;
         let decoder = Decoder::open(self.model, Residency::Streamed)?;
         let targets = targets_by_site(self.plan, decoder.config())?;
+        let layers = decoder.config().layers();
+        let mut watch = Watch { cancel, progress };
+        let needed = targets.iter().filter(|(_, target)| target.shard >= first_shard);
+        let needed: BTreeSet<usize> =
+            needed.filter_map(|(site, _)| Some(site.layer? as usize)).collect();
+        if self.take_all(&mut files, (&targets, &needed), &watch)? {
+            let (kept, count) = (Kept::Layers, needed.len());
+            watch.progress.event(Event::Resumed { kept, count, of: layers });
+            return Ok(files.finish());
+        }
         let compute = compute(self.threads, self.recipe.arithmetic)?.stopping_when(cancel.asked());
         let windows: Vec<&[u32]> = self.windows.iter().map(Vec::as_slice).collect();
         let longest = windows.iter().map(|window| window.len()).max().unwrap_or(0);
         // Activations are only summed over many tokens.
         let coarse = compute.coarse();
         let workspace = Workspace::new(&coarse, decoder.config(), longest);
-        let mut watch = Watch { cancel, progress };
         let budget = self.budget((&decoder, &targets), &compute, &workspace, &mut watch)?;
-        let layers = decoder.config().layers();
         let steps = (layers * decoder.config().stages().len() * windows.len()) as u64;
         let begun = Event::LayersStarted { task: "calibrate", layers: layers as u64, steps };
         watch.progress.event(begun);
@@ -144,6 +158,34 @@ impl Solving<'_> {
             .run(&mut solver)?;
         solver.tell_kept_layers();
         Ok(solver.files.finish())
+    }
+
+    /// Whether an interrupted run has left the solved weights of all these layers, which are then taken.
+    ///
+    /// # Errors
+    /// `Checkpoint` if a file cannot be read; `DeadInputs` for one that is refused.
+    fn take_all(
+        &self,
+        files: &mut LayerFiles,
+        (targets, needed): (&TargetsBySite<'_>, &BTreeSet<usize>),
+        watch: &Watch<'_>,
+    ) -> Result<bool> {
+        if !needed.iter().all(|layer| files.has(*layer)) {
+            return Ok(false);
+        }
+        for layer in needed {
+            watch.cancel.check()?;
+            let of_layer: Vec<&PlannedTensor> =
+                of_layer(targets, *layer).map(|(_, target)| target).collect();
+            if files.take(*layer, &of_layer)?.is_none() {
+                return Ok(false);
+            }
+            for target in of_layer {
+                let dead = files.stats_of(&target.input.name).dead_inputs;
+                self.dead_inputs.check(target, dead, true)?;
+            }
+        }
+        Ok(true)
     }
 
     /// The scratch file.

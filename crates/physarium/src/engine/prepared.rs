@@ -165,6 +165,17 @@ impl<'a> Engine<'a> {
         })
     }
 
+    /// Frees what is no longer needed of tensors that the output holds.
+    ///
+    /// # Errors
+    /// `Checkpoint` if a file of solved weights cannot be removed.
+    pub fn release(&mut self, written: &[PlannedTensor]) -> Result<()> {
+        match &mut self.rule {
+            Rule::Solved(weights) => weights.release(written),
+            _ => Ok(()),
+        }
+    }
+
     /// Figures of a target's solution; `None` unless the method is activation-aware.
     pub fn stats(&self, tensor: &PlannedTensor) -> Option<SolutionStats> {
         match &self.rule {

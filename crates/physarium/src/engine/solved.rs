@@ -68,6 +68,23 @@ impl SolvedWeights {
         &self.tensors[tensor]
     }
 
+    /// Forgets the solved weights of tensors that the output holds, and removes each file of which nothing is left.
+    ///
+    /// # Errors
+    /// `Checkpoint` if a file cannot be removed.
+    pub fn release(&mut self, written: &[PlannedTensor]) -> Result<()> {
+        for tensor in written {
+            let Some(solved) = self.tensors.remove(&tensor.input.name) else { continue };
+            if let Some(file) = Arc::into_inner(solved.file) {
+                let path = file.path().to_owned();
+                // Some systems do not remove a file that is open.
+                drop(file);
+                fs::remove_file(&path).map_err(|e| CheckpointError::io(&path, "remove", e))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Remembers the places of solved weights, and returns these.
     pub fn remember(&mut self, stored: Stored) -> Vec<Dense> {
         let Stored { tensors, stats, weights, file } = stored;
@@ -135,6 +152,11 @@ impl LayerFiles {
             return Ok(None);
         };
         Ok(Some(self.solved.remember(stored)))
+    }
+
+    /// Whether there is a file of a layer, complete or not.
+    pub fn has(&self, layer: usize) -> bool {
+        self.path(layer).symlink_metadata().is_ok()
     }
 
     /// Writes the file of a layer and makes it durable. `maps` are in data-flow order.

@@ -17,12 +17,12 @@ const DAMPING: f64 = 0.02;
 /// ([`Effort::steps`]).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Effort {
-    /// The fewest steps that are worth taking.
+    /// The fewest steps and calibration tokens that are worth taking.
     Quick,
-    /// Most of the quality.
+    /// As good as any on text that was not calibrated on.
     #[default]
     Standard,
-    /// The most steps, for the lowest error of each layer. docs/ALGORITHM.md says what that is worth.
+    /// Twice the steps, for a lower error of each layer. docs/ALGORITHM.md says what that is worth.
     Best,
 }
 
@@ -41,37 +41,29 @@ impl Effort {
 
     /// The parameters that a recipe names.
     pub fn steps(self) -> FlowSteps {
+        let (steps, coupling, exponent) = match self {
+            Effort::Quick => (4, 0.5, [2.0, 16.0]),
+            Effort::Standard => (6, 0.5, [2.0, 32.0]),
+            Effort::Best => (12, 0.4, [1.4, 32.0]),
+        };
+        FlowSteps {
+            steps,
+            coupling: [coupling; 2],
+            levels: 1,
+            exponent,
+            refit_steps: steps,
+            target_share: TARGET_SHARE,
+            stream_share: STREAM_SHARE,
+            damping: DAMPING,
+        }
+    }
+
+    /// Calibration tokens to use if the user does not say how many. Fewer of them cost more quality than fewer steps do
+    /// (docs/ALGORITHM.md).
+    pub fn calibration_tokens(self) -> u64 {
         match self {
-            Effort::Quick => FlowSteps {
-                steps: 6,
-                coupling: [0.5; 2],
-                levels: 1,
-                exponent: [2.0, 32.0],
-                refit_steps: 6,
-                target_share: TARGET_SHARE,
-                stream_share: STREAM_SHARE,
-                damping: DAMPING,
-            },
-            Effort::Standard => FlowSteps {
-                steps: 12,
-                coupling: [0.4; 2],
-                levels: 1,
-                exponent: [1.4, 32.0],
-                refit_steps: 12,
-                target_share: TARGET_SHARE,
-                stream_share: STREAM_SHARE,
-                damping: DAMPING,
-            },
-            Effort::Best => FlowSteps {
-                steps: 30,
-                coupling: [0.1, 1.0],
-                levels: 4,
-                exponent: [4.0, 64.0],
-                refit_steps: 20,
-                target_share: TARGET_SHARE,
-                stream_share: STREAM_SHARE,
-                damping: DAMPING,
-            },
+            Effort::Quick => 32_768,
+            Effort::Standard | Effort::Best => 131_072,
         }
     }
 

@@ -76,7 +76,7 @@ pub struct RecipeOptions {
 /// The part of a calibration text that an activation-aware method uses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CalibrationOptions {
-    /// Tokens to use, in whole windows. Default: 131,072, or all of a shorter text.
+    /// Tokens to use, in whole windows. Default: [`RecipeOptions::default_tokens`], or all of a shorter text.
     pub tokens: Option<u64>,
     /// Tokens of a window. Default: 2048, or the model's maximum, or the length of a shorter text.
     pub window: Option<u64>,
@@ -85,19 +85,22 @@ pub struct CalibrationOptions {
 }
 
 impl CalibrationOptions {
-    /// Default number of tokens.
-    pub const DEFAULT_TOKENS: u64 = 131_072;
-
-    /// The options with their defaults for `text` and the checkpoint in `model`.
+    /// The options with their defaults for `text` and the checkpoint in `model`; `default_tokens` where the user did not say
+    /// how many.
     ///
     /// # Errors
     /// `Model` and `Checkpoint` for faults in the model's config and tokenizer.
-    pub fn resolve(&self, model: &Path, text: &CalibrationText) -> Result<Calibration, Error> {
+    pub fn resolve(
+        &self,
+        model: &Path,
+        text: &CalibrationText,
+        default_tokens: u64,
+    ) -> Result<Calibration, Error> {
         let seed = self.seed.unwrap_or(0);
         if let (Some(tokens), Some(window)) = (self.tokens, self.window) {
             return Ok(text.calibration(tokens, window, seed));
         }
-        let wanted = self.tokens.unwrap_or(Self::DEFAULT_TOKENS);
+        let wanted = self.tokens.unwrap_or(default_tokens);
         let available = text.available(model, wanted)?;
         let window = self.window.unwrap_or_else(|| available.default_window());
         let tokens = self.tokens.unwrap_or_else(|| available.tokens(wanted, window));
@@ -133,11 +136,16 @@ impl RecipeOptions {
                 // Options first: reading a tokenizer takes a second.
                 self.check()?;
                 self.calibrated_amount()?;
-                Some(self.calibration.resolve(model, text)?)
+                Some(self.calibration.resolve(model, text, self.default_tokens())?)
             }
             _ => None,
         };
         Ok(self.build(calibration)?)
+    }
+
+    /// Calibration tokens to use if [`CalibrationOptions::tokens`] does not say how many; those of the effort.
+    pub fn default_tokens(&self) -> u64 {
+        self.effort.unwrap_or_default().calibration_tokens()
     }
 
     /// The recipe with this calibration, which an activation-aware method needs. Other methods do not use it.

@@ -1,8 +1,9 @@
 //! What a run is expected to take: memory, disk and time.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use physarium_checkpoint::{Arithmetic, Dtype, PlannedTensor, Shard};
+use physarium_checkpoint::{Arithmetic, Dtype, Shard};
 use physarium_model::{Decoder, Residency};
 
 use super::{RECORD_BYTES, Surgery};
@@ -19,14 +20,29 @@ impl Surgery {
         shards + sidecars + self.plan.tensors.len() as u64 * RECORD_BYTES
     }
 
-    /// Bytes that an activation-aware method takes beside the output until that is complete: every target once more, and
-    /// the scratch file, if there is one.
+    /// Bytes that an activation-aware method takes beside those of the output, where it takes the most: solved weights, of which a
+    /// layer's file is removed with the last shard that holds them, and the scratch file, if there is one.
     pub fn solved_bytes(&self) -> u64 {
         if self.recipe.needs().calibration.is_none() {
             return 0;
         }
-        let target = |target: &PlannedTensor| target.input.size_bytes() + RECORD_BYTES;
-        self.plan.targets().map(target).sum::<u64>() + self.memory.scratch_bytes()
+        let shards = self.checkpoint.shards();
+        // By layer, the last shard and the bytes.
+        let mut layers = BTreeMap::<Option<u64>, (usize, u64)>::new();
+        for target in self.plan.targets() {
+            let (last, bytes) = layers.entry(target.views[0].site.layer).or_default();
+            *last = target.shard.max(*last);
+            *bytes += target.input.size_bytes() + RECORD_BYTES;
+        }
+        let mut solved: u64 = layers.values().map(|(_, bytes)| bytes).sum();
+        let (mut written, mut most) = (0, solved + self.memory.scratch_bytes());
+        for (index, shard) in shards.iter().enumerate() {
+            written += shard.size_bytes();
+            most = most.max(written + solved);
+            let released = layers.values().filter(|(last, _)| *last == index);
+            solved -= released.map(|(_, bytes)| bytes).sum::<u64>();
+        }
+        most.saturating_sub(self.output_bytes())
     }
 
     /// How long the run would take, from about a second of its work. `None` for a magnitude method with a sparsity of

@@ -291,28 +291,33 @@ impl Surgery {
             return Ok(records);
         }
         let found = if self.recipe.needs().calibration.is_some() {
-            Found::Solved(self.solve(staging, cancel, progress)?)
+            Found::Solved(self.solve(staging, first, cancel, progress)?)
         } else if self.is_over_model() {
             progress.event(Event::Step("finding the model-wide threshold"));
             Found::Cuts(self.model_cuts(cancel)?)
         } else {
             Found::Nothing
         };
-        let engine = Engine::prepare(self.preparation(found), cancel)?;
+        let mut engine = Engine::prepare(self.preparation(found), cancel)?;
+        (0..first).try_for_each(|shard| engine.release(self.tensors_of(shard)))?;
         let bytes = shards[first..].iter().map(Shard::size_bytes).sum();
         let tensors = shards[first..].iter().map(|shard| shard.tensors.len() as u64).sum();
         progress.event(Event::Started { task: "prune", bytes, tensors });
         let mut writer = ShardWriter { staging, records: &mut records, progress };
         for (index, shard) in shards.iter().enumerate().skip(first) {
-            writer.write(&ShardRun { engine: &engine, shard, tensors: self.tensors_of(index) })?;
+            let tensors = self.tensors_of(index);
+            writer.write(&ShardRun { engine: &engine, shard, tensors })?;
+            engine.release(tensors)?;
         }
         Ok(records)
     }
 
-    /// Solves all targets with an activation-aware method.
+    /// Solves the targets of the shards from `first_shard` on, and all that their inputs depend on, with an activation-aware
+    /// method.
     fn solve(
         &self,
         staging: &Staging,
+        first_shard: usize,
         cancel: &Cancel,
         progress: &mut dyn Progress,
     ) -> Result<SolvedWeights> {
@@ -331,7 +336,7 @@ impl Surgery {
                 Strictness::Refuse => DeadInputs::Refuse,
             },
         };
-        solving.run(cancel, progress)
+        solving.run(first_shard, cancel, progress)
     }
 
     /// What the output depends on beside the recipe and the headers. With activations, and with one threshold for

@@ -236,11 +236,23 @@ impl Arguments {
         if !self.has_activation_aware_method() {
             return Ok((text, None));
         }
-        let calibration = self.calibration.options().resolve(&self.model, &text)?;
+        let tokens = self.default_tokens();
+        let calibration = self.calibration.options().resolve(&self.model, &text, tokens)?;
         if !self.display.quiet {
-            self.calibration.note(&calibration);
+            self.calibration.note(&calibration, tokens);
         }
         Ok((text, Some(calibration)))
+    }
+
+    /// The default number of calibration tokens: every row has the most that one of them would take alone.
+    fn default_tokens(&self) -> u64 {
+        let methods = self.methods.iter().map(|method| MethodName::from(*method));
+        let efforts = methods.filter(|method| method.is_activation_aware()).flat_map(|method| {
+            choices(Case::new(method, None), RecipeOption::Effort, &self.effort)
+        });
+        let tokens =
+            efforts.map(|effort: Option<Effort>| effort.unwrap_or_default().calibration_tokens());
+        tokens.max().unwrap_or_default()
     }
 
     /// Every method with every amount, allocation and effort.

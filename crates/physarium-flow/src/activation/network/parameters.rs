@@ -29,14 +29,14 @@ pub struct ActivationFlow {
 }
 
 impl Default for ActivationFlow {
-    /// Most of the quality that more steps would give.
+    /// More steps lower the error on the calibration text, but hardly on other texts.
     fn default() -> Self {
         ActivationFlow {
-            steps: 12,
-            coupling: [0.4; 2],
+            steps: 6,
+            coupling: [0.5; 2],
             levels: 1,
-            exponent: [1.4, 32.0],
-            refit_steps: 12,
+            exponent: [2.0, 32.0],
+            refit_steps: 6,
             target_share: 0.6,
             damping: 0.02,
         }

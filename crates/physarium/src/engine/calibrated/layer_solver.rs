@@ -23,6 +23,30 @@ pub(crate) enum DeadInputs {
     Refuse,
 }
 
+impl DeadInputs {
+    /// Fails if `dead` inputs of a target are always zero and that is to be refused; `is_resumed` if layers were taken from
+    /// an interrupted run.
+    ///
+    /// # Errors
+    /// `DeadInputs`.
+    pub(super) fn check(self, target: &PlannedTensor, dead: u64, is_resumed: bool) -> Result<()> {
+        if dead == 0 || self == DeadInputs::Count {
+            return Ok(());
+        }
+        let (tensor, inputs) = (target.input.name.clone(), target.views[0].cols);
+        Err(Error::DeadInputs { tensor, dead, inputs, resumed: is_resumed })
+    }
+}
+
+/// The targets of a layer, in data-flow order.
+pub(super) fn of_layer<'t, 'a>(
+    targets: &'t TargetsBySite<'a>,
+    layer: usize,
+) -> impl Iterator<Item = (&'t Site, &'a PlannedTensor)> {
+    let of_layer = targets.iter().filter(move |(site, _)| site.layer == Some(layer as u64));
+    of_layer.map(|(site, target)| (site, *target))
+}
+
 /// Collects statistics and solves targets stage by stage, and writes a file per layer.
 pub(super) struct LayerSolver<'a> {
     pub recipe: &'a Recipe,
@@ -55,8 +79,8 @@ impl Capture for LayerSolver<'_> {
     }
 
     fn begin_layer(&mut self, layer: usize) -> Result<()> {
-        let targets = || self.targets.iter().filter(|(site, _)| site.layer == Some(layer as u64));
-        let tensors: Vec<&PlannedTensor> = targets().map(|(_, target)| *target).collect();
+        let targets = || of_layer(&self.targets, layer);
+        let tensors: Vec<&PlannedTensor> = targets().map(|(_, target)| target).collect();
         let kept = self.files.take(layer, &tensors)?;
         self.kept = kept.map(|kept| targets().map(|(site, _)| site.clone()).zip(kept).collect());
         if self.kept.is_none() {
@@ -65,7 +89,8 @@ impl Capture for LayerSolver<'_> {
         }
         (self.kept_layers, self.is_resumed) = (self.kept_layers + 1, true);
         tensors.iter().try_for_each(|target| {
-            self.refuse_dead(target, self.files.stats_of(&target.input.name).dead_inputs)
+            let dead = self.files.stats_of(&target.input.name).dead_inputs;
+            self.dead_inputs.check(target, dead, self.is_resumed)
         })
     }
 
@@ -90,7 +115,9 @@ impl Capture for LayerSolver<'_> {
         // Before any target of the stage is solved.
         let dead = statistics.inputs().dead() as u64;
         let of_stage = stage.maps().iter().filter_map(|(site, _)| self.targets.get(site));
-        of_stage.copied().try_for_each(|target| self.refuse_dead(target, dead))?;
+        of_stage
+            .copied()
+            .try_for_each(|target| self.dead_inputs.check(target, dead, self.is_resumed))?;
         let sites: Vec<Site> = stage.maps().iter().map(|(site, _)| site.clone()).collect();
         // Prepared for the first target that no earlier run has solved.
         let (mut solver, mut statistics) = (None, Some(statistics));
@@ -134,15 +161,6 @@ impl Capture for LayerSolver<'_> {
 }
 
 impl<'a> LayerSolver<'a> {
-    /// Fails if `dead` inputs of a target are always zero and that is to be refused.
-    fn refuse_dead(&self, target: &PlannedTensor, dead: u64) -> Result<()> {
-        if dead == 0 || self.dead_inputs == DeadInputs::Count {
-            return Ok(());
-        }
-        let (tensor, inputs) = (target.input.name.clone(), target.views[0].cols);
-        Err(Error::DeadInputs { tensor, dead, inputs, resumed: self.is_resumed })
-    }
-
     /// Reports the layers that were taken from an interrupted run.
     pub fn tell_kept_layers(&mut self) {
         let count = std::mem::take(&mut self.kept_layers);
