@@ -9,6 +9,7 @@ file of its layer ([`SolvedWeights`]). A resumed run reuses the files that are c
 
 mod budget;
 mod footprint;
+mod kept_budget;
 mod layer_solver;
 mod narrow;
 mod stage_solver;
@@ -28,6 +29,7 @@ use physarium_model::{
 
 pub(crate) use self::budget::Budget;
 pub(crate) use self::footprint::Footprint;
+use self::kept_budget::KeptBudget;
 pub(crate) use self::layer_solver::DeadInputs;
 use self::layer_solver::{LayerSolver, of_layer};
 pub(crate) use self::stage_solver::{StageSolver, Wanted};
@@ -129,7 +131,7 @@ impl Solving<'_> {
         // Activations are only summed over many tokens.
         let coarse = compute.coarse();
         let workspace = Workspace::new(&coarse, decoder.config(), longest);
-        let budget = self.budget((&decoder, &targets), &compute, &workspace, &mut watch)?;
+        let budget = self.kept_budget((&decoder, &targets), &compute, &workspace, &mut watch)?;
         let steps = (layers * decoder.config().stages().len() * windows.len()) as u64;
         let begun = Event::LayersStarted { task: "calibrate", layers: layers as u64, steps };
         watch.progress.event(begun);
@@ -199,6 +201,30 @@ impl Solving<'_> {
             Streams::Memory(_) => StreamPlace::Memory,
             Streams::File(_) => StreamPlace::File(path),
         }
+    }
+
+    /// The budget, from the file of an interrupted run if it took gradients.
+    ///
+    /// # Errors
+    /// As [`Solving::budget`]; `Checkpoint` if its file cannot be written.
+    fn kept_budget(
+        &self,
+        model: (&Decoder, &TargetsBySite<'_>),
+        compute: &Compute,
+        workspace: &Workspace<'_>,
+        watch: &mut Watch<'_>,
+    ) -> Result<Budget> {
+        if !self.recipe.needs().gradients {
+            return self.budget(model, compute, workspace, watch);
+        }
+        let (dir, key, recipe, targets) = (&self.dir, self.key, self.recipe, model.1);
+        let kept = KeptBudget { dir, key, recipe, targets };
+        if let Some(budget) = kept.read() {
+            return Ok(budget);
+        }
+        let budget = self.budget(model, compute, workspace, watch)?;
+        kept.write(&budget)?;
+        Ok(budget)
     }
 
     /// How many weights of each target are pruned, and how much predictions depend on its outputs.

@@ -340,7 +340,7 @@ impl<'a> Calibrated<'a> {
         let costs = costs.ok_or_else(|| arrays.unexpected("the costs of every target"))?;
         let is_pattern = matches!(recipe.method.amount(), Amount::Pattern(_));
         match zeros.is_some() || is_pattern {
-            true => Ok(Budget::of_one(recipe, site, zeros, costs)),
+            true => Ok(Budget::decided(recipe, vec![(site.clone(), zeros, costs)])),
             false => Err(self.place.malformed(BUDGET)),
         }
     }

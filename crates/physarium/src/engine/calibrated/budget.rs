@@ -55,12 +55,13 @@ impl Budget {
         Ok(Budget { amount, zeros, output_costs })
     }
 
-    /// What was decided for one target. `zeros`: absent for a pattern.
-    pub fn of_one(recipe: &Recipe, site: &Site, zeros: Option<u64>, costs: Vec<f32>) -> Budget {
+    /// What an earlier run decided, with gradients: each target's zeros, which a pattern has not, and its output costs.
+    pub fn decided(recipe: &Recipe, targets: Vec<(Site, Option<u64>, Vec<f32>)>) -> Budget {
+        let of_site = |(site, zeros, _): &(Site, Option<u64>, _)| Some((site.clone(), (*zeros)?));
         Budget {
             amount: recipe.method.amount(),
-            zeros: zeros.map(|zeros| (site.clone(), zeros)).into_iter().collect(),
-            output_costs: Some(BTreeMap::from([(site.clone(), costs)])),
+            zeros: targets.iter().filter_map(of_site).collect(),
+            output_costs: Some(targets.into_iter().map(|(site, _, costs)| (site, costs)).collect()),
         }
     }
 
