@@ -27,6 +27,12 @@ impl Progress for StopAfter {
     }
 }
 
+/// When a run is cancelled.
+enum Stop {
+    AfterSteps(u64),
+    AtShard,
+}
+
 /// Layers that are said to be kept of an interrupted run.
 #[derive(Default)]
 struct KeptLayers(usize);
@@ -173,8 +179,8 @@ fn solved_layers_are_removed_with_their_shards() {
     assert!(files(&whole) == files(&out));
 }
 
-/// A copy of the demo model in which 51 inputs of gate and up of the third layer are zero for every token.
-fn with_dead_inputs(dir: &Path) -> PathBuf {
+/// A copy of the demo model in which 51 inputs of gate and up of a layer are zero for every token.
+fn with_dead_inputs(dir: &Path, layer: usize) -> PathBuf {
     let model = dir.join("model");
     fs::create_dir(&model).unwrap();
     let demo = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../demo/model");
@@ -183,7 +189,7 @@ fn with_dead_inputs(dir: &Path) -> PathBuf {
         fs::copy(&path, model.join(path.file_name().unwrap())).unwrap();
     }
     let checkpoint = Checkpoint::open(&model).unwrap();
-    let name = "model.layers.2.post_attention_layernorm.weight";
+    let name = format!("model.layers.{layer}.post_attention_layernorm.weight");
     let (shard, norm) = checkpoint.tensors().find(|(_, tensor)| tensor.name == name).unwrap();
     let mut bytes = fs::read(&shard.path).unwrap();
     let width = (norm.size_bytes() / norm.elements) as usize;
@@ -192,31 +198,45 @@ fn with_dead_inputs(dir: &Path) -> PathBuf {
     model
 }
 
+/// Prunes with Wanda until it is to stop, and returns how that ended and after how many steps.
+fn prune_strictly(
+    model: &Path,
+    out: &Path,
+    strictness: Strictness,
+    stop: Stop,
+) -> (Result<(), Error>, u64) {
+    let text = CalibrationText::bundled();
+    let options = RecipeOptions {
+        method: MethodName::Wanda,
+        sparsity: Some("0.5".parse().unwrap()),
+        calibration: CalibrationOptions { tokens: Some(1024), window: Some(256), seed: None },
+        ..RecipeOptions::default()
+    };
+    let recipe = options.recipe(model, Some(&text)).unwrap();
+    let options = Options { strictness, ..Options::default() };
+    let mut surgery = Surgery::plan(model, recipe, options).unwrap();
+    surgery.calibrate(&text).unwrap();
+    let Stop::AfterSteps(steps) = stop else {
+        let mut progress = StopAtShard::default();
+        let ended = surgery.prune(Output::new(out), &progress.cancel.clone(), &mut progress);
+        return (ended.map(|_| ()), 0);
+    };
+    let cancel = Cancel::default();
+    let mut progress = StopAfter { steps, cancel: cancel.clone() };
+    let ended = surgery.prune(Output::new(out), &cancel, &mut progress).map(|_| ());
+    (ended, steps - progress.steps)
+}
+
 /// `--strict` ends a run at the stage with dead inputs, before that is solved; also a resumed one, whose layers another
 /// run can still resume.
 #[test]
 fn strict_refuses_dead_inputs_as_soon_as_they_are_seen() {
     let dir = tempfile::tempdir().unwrap();
-    let (model, text) = (with_dead_inputs(dir.path()), CalibrationText::bundled());
-    let run = |out: &Path, strictness, steps| {
-        let options = RecipeOptions {
-            method: MethodName::Wanda,
-            sparsity: Some("0.5".parse().unwrap()),
-            calibration: CalibrationOptions { tokens: Some(1024), window: Some(256), seed: None },
-            ..RecipeOptions::default()
-        };
-        let recipe = options.recipe(&model, Some(&text)).unwrap();
-        let options = Options { strictness, ..Options::default() };
-        let mut surgery = Surgery::plan(&model, recipe, options).unwrap();
-        surgery.calibrate(&text).unwrap();
-        let cancel = Cancel::default();
-        let mut progress = StopAfter { steps, cancel: cancel.clone() };
-        let ended = surgery.prune(Output::new(out), &cancel, &mut progress).map(|_| ());
-        (ended, steps - progress.steps)
-    };
+    let model = with_dead_inputs(dir.path(), 2);
+    let run = |out: &Path, strictness, stop| prune_strictly(&model, out, strictness, stop);
     let (out, staging) = (dir.path().join("out"), dir.path().join(".out.physarium-partial"));
     // Four windows pass four stages of each layer; gate and up are in the third.
-    let (ended, steps) = run(&out, Strictness::Refuse, 1000);
+    let (ended, steps) = run(&out, Strictness::Refuse, Stop::AfterSteps(1000));
     let error = ended.unwrap_err();
     let said = "51 of 128 inputs are always zero on the calibration text";
     assert!(matches!(error, Error::DeadInputs { resumed: false, .. }), "{error}");
@@ -224,14 +244,28 @@ fn strict_refuses_dead_inputs_as_soon_as_they_are_seen() {
     assert_eq!(steps, 4 * (4 + 4 + 3));
     assert!(!staging.exists() && !out.exists());
     // Stopped in the last layer.
-    let (ended, _) = run(&out, Strictness::Skip, 4 * (4 * 4 + 1));
+    let (ended, _) = run(&out, Strictness::Skip, Stop::AfterSteps(4 * (4 * 4 + 1)));
     assert!(matches!(ended, Err(Error::Interrupted { .. })), "{ended:?}");
-    let (ended, steps) = run(&out, Strictness::Refuse, 1000);
+    let (ended, steps) = run(&out, Strictness::Refuse, Stop::AfterSteps(1000));
     let error = ended.unwrap_err();
     assert!(matches!(error, Error::DeadInputs { resumed: true, .. }), "{error}");
     assert_eq!(steps, 4 * (4 + 4));
     assert!(staging.join("physarium.solved/layer-00003.safetensors").exists());
-    run(&out, Strictness::Skip, 1000).0.unwrap();
+    run(&out, Strictness::Skip, Stop::AfterSteps(1000)).0.unwrap();
+}
+
+/// Also if they are in a shard that another run has written, whose solved layers are removed.
+#[test]
+fn strict_refuses_dead_inputs_of_written_shards() {
+    let dir = tempfile::tempdir().unwrap();
+    let (model, out) = (with_dead_inputs(dir.path(), 0), dir.path().join("out"));
+    let (ended, _) = prune_strictly(&model, &out, Strictness::Skip, Stop::AtShard);
+    assert!(matches!(ended, Err(Error::Interrupted { .. })), "{ended:?}");
+    let solved = dir.path().join(".out.physarium-partial/physarium.solved");
+    assert!(solved.exists() && !solved.join("layer-00000.safetensors").exists());
+    let error = prune_strictly(&model, &out, Strictness::Refuse, Stop::AtShard).0.unwrap_err();
+    assert!(matches!(error, Error::DeadInputs { resumed: true, .. }), "{error}");
+    prune_strictly(&model, &out, Strictness::Skip, Stop::AfterSteps(1000)).0.unwrap();
 }
 
 #[test]

@@ -100,8 +100,8 @@ impl Solving<'_> {
         )))
     }
 
-    /// Solves all layers that have no complete file; none, if there is one for every target of the shards from `first_shard` on,
-    /// which are to be written.
+    /// The solved weights of all targets of the shards from `first_shard` on, which are to be written: from the files of an
+    /// interrupted run, if it has left all of them, or by a walk through the model.
     ///
     /// # Errors
     /// `Usage` for a target that the decoder does not have; `Model` and `Checkpoint` for faults in files;
@@ -115,23 +115,34 @@ impl Solving<'_> {
         let mut files = LayerFiles::new(self.dir.clone(), self.key)?;
         let decoder = Decoder::open(self.model, Residency::Streamed)?;
         let targets = targets_by_site(self.plan, decoder.config())?;
-        let layers = decoder.config().layers();
-        let mut watch = Watch { cancel, progress };
         let needed = targets.iter().filter(|(_, target)| target.shard >= first_shard);
         let needed: BTreeSet<usize> =
             needed.filter_map(|(site, _)| Some(site.layer? as usize)).collect();
-        if self.take_all(&mut files, (&targets, &needed), &watch)? {
-            let (kept, count) = (Kept::Layers, needed.len());
-            watch.progress.event(Event::Resumed { kept, count, of: layers });
+        if self.take_all(&mut files, (&targets, &needed), cancel)? {
+            let (count, of) = (needed.len(), decoder.config().layers());
+            progress.event(Event::Resumed { kept: Kept::Layers, count, of });
             return Ok(files.finish());
         }
+        self.walk((&decoder, targets), files, cancel, progress)
+    }
+
+    /// Walks through the model, and solves the layers that have no complete file.
+    fn walk(
+        &self,
+        (decoder, targets): (&Decoder, TargetsBySite<'_>),
+        files: LayerFiles,
+        cancel: &Cancel,
+        progress: &mut dyn Progress,
+    ) -> Result<SolvedWeights> {
+        let layers = decoder.config().layers();
+        let mut watch = Watch { cancel, progress };
         let compute = compute(self.threads, self.recipe.arithmetic)?.stopping_when(cancel.asked());
         let windows: Vec<&[u32]> = self.windows.iter().map(Vec::as_slice).collect();
         let longest = windows.iter().map(|window| window.len()).max().unwrap_or(0);
         // Activations are only summed over many tokens.
         let coarse = compute.coarse();
         let workspace = Workspace::new(&coarse, decoder.config(), longest);
-        let budget = self.kept_budget((&decoder, &targets), &compute, &workspace, &mut watch)?;
+        let budget = self.kept_budget((decoder, &targets), &compute, &workspace, &mut watch)?;
         let steps = (layers * decoder.config().stages().len() * windows.len()) as u64;
         let begun = Event::LayersStarted { task: "calibrate", layers: layers as u64, steps };
         watch.progress.event(begun);
@@ -155,7 +166,6 @@ impl Solving<'_> {
         let path = self.scratch();
         let (streams, pruned_inputs) = (self.place(&path), self.pruned_inputs);
         let stream_share = stream_share(self.recipe.method.criterion());
-        let decoder = &decoder;
         Walk { decoder, windows, workspace, streams, pruned_inputs, stream_share }
             .run(&mut solver)?;
         solver.tell_kept_layers();
@@ -170,13 +180,13 @@ impl Solving<'_> {
         &self,
         files: &mut LayerFiles,
         (targets, needed): (&TargetsBySite<'_>, &BTreeSet<usize>),
-        watch: &Watch<'_>,
+        cancel: &Cancel,
     ) -> Result<bool> {
         if !needed.iter().all(|layer| files.has(*layer)) {
             return Ok(false);
         }
         for layer in needed {
-            watch.cancel.check()?;
+            cancel.check()?;
             let of_layer: Vec<&PlannedTensor> =
                 of_layer(targets, *layer).map(|(_, target)| target).collect();
             if files.take(*layer, &of_layer)?.is_none() {

@@ -12,7 +12,7 @@ mod shard_writer;
 
 use std::path::Path;
 
-use physarium_checkpoint::journal::Totals;
+use physarium_checkpoint::journal::{TensorRecord, Totals};
 use physarium_checkpoint::manifest::{FileEntry, LeftOut};
 use physarium_checkpoint::{
     Amount, Checkpoint, Disposition, Found as FoundOutput, HubSource, Inputs, LinkPolicy,
@@ -287,6 +287,7 @@ impl Surgery {
             let (kept, of) = (Kept::Shards, shards.len());
             progress.event(Event::Resumed { kept, count: first, of });
         }
+        self.refuse_dead_inputs(&records.tensors)?;
         if first == shards.len() {
             return Ok(records);
         }
@@ -312,6 +313,24 @@ impl Surgery {
         Ok(records)
     }
 
+    /// Fails if targets that an interrupted run wrote have dead inputs, and that is to be refused.
+    fn refuse_dead_inputs(&self, written: &[TensorRecord]) -> Result<()> {
+        for record in written {
+            let target = self.plan.targets().find(|target| target.input.name == record.name);
+            if let (Some(target), Some(done)) = (target, record.processed()) {
+                self.dead_inputs().check(target, done.dead_inputs, true)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn dead_inputs(&self) -> DeadInputs {
+        match self.strictness {
+            Strictness::Skip => DeadInputs::Count,
+            Strictness::Refuse => DeadInputs::Refuse,
+        }
+    }
+
     /// Solves the targets of the shards from `first_shard` on, and all that their inputs depend on, with an activation-aware
     /// method.
     fn solve(
@@ -331,10 +350,7 @@ impl Surgery {
             key: staging.key(),
             streams: self.memory.streams.expect("a plan with windows has streams"),
             pruned_inputs: self.memory.pruned_inputs,
-            dead_inputs: match self.strictness {
-                Strictness::Skip => DeadInputs::Count,
-                Strictness::Refuse => DeadInputs::Refuse,
-            },
+            dead_inputs: self.dead_inputs(),
         };
         solving.run(first_shard, cancel, progress)
     }

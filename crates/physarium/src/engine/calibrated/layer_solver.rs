@@ -29,7 +29,7 @@ impl DeadInputs {
     ///
     /// # Errors
     /// `DeadInputs`.
-    pub(super) fn check(self, target: &PlannedTensor, dead: u64, is_resumed: bool) -> Result<()> {
+    pub fn check(self, target: &PlannedTensor, dead: u64, is_resumed: bool) -> Result<()> {
         if dead == 0 || self == DeadInputs::Count {
             return Ok(());
         }
