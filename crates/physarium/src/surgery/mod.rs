@@ -315,10 +315,11 @@ impl Surgery {
 
     /// Fails if targets that an interrupted run wrote have dead inputs, and that is to be refused.
     fn refuse_dead_inputs(&self, written: &[TensorRecord]) -> Result<()> {
-        for record in written {
-            let target = self.plan.targets().find(|target| target.input.name == record.name);
-            if let (Some(target), Some(done)) = (target, record.processed()) {
-                self.dead_inputs().check(target, done.dead_inputs, true)?;
+        let dead = |record: &TensorRecord| record.processed().map_or(0, |done| done.dead_inputs);
+        for record in written.iter().filter(|record| dead(record) > 0) {
+            let mut targets = self.plan.targets();
+            if let Some(target) = targets.find(|target| target.input.name == record.name) {
+                self.dead_inputs().check(target, dead(record), true)?;
             }
         }
         Ok(())
