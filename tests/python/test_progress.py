@@ -115,6 +115,9 @@ INTERRUPTED = """
 import os, signal, sys
 import physarium
 
+# A shell's background jobs ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 def listen(event):
     if event["event"] == "progress" and event["task"] == "calibrate" and event["layer"] > 1:
         os.kill(os.getpid(), signal.SIGINT)
@@ -153,6 +156,7 @@ def test_ctrl_c_keeps_a_part_of_an_evaluation(model: Path, text: Path, tmp_path:
         if event["event"] == "progress" and event["tokens"] > BATCH:
             signal.raise_signal(signal.SIGINT)
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     long = tmp_path / "long.txt"
     long.write_text(text.read_text() * 8)
     with pytest.raises(KeyboardInterrupt) as caught:
