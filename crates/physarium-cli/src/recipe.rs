@@ -145,7 +145,7 @@ impl From<AllocationChoice> for Allocation {
 pub enum EffortChoice {
     /// Fewest steps, and 32768 calibration tokens by default
     Quick,
-    /// As good on other texts as more steps
+    /// Most of the quality that more steps give
     Standard,
     /// Twice the steps, for lower layer errors
     Best,

@@ -79,6 +79,7 @@ mod progress;
 mod random;
 mod recipe;
 mod records;
+mod sealed;
 mod surgery;
 mod tokenizer;
 mod units;

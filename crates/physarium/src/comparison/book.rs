@@ -10,13 +10,14 @@ comparison, or a damaged one, counts as none. What has no record here was not ma
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use physarium_checkpoint::{Blake3, Digest, Error as Fault, Source, printable, write_whole};
+use physarium_checkpoint::{Digest, Error as Fault, printable};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::result::{ComparedRun, PrunedRun};
 use crate::error::Result;
+use crate::sealed::{digest_of, read_sealed, write_sealed};
 use crate::units::Share;
 
 /// Name of the directory of records.
@@ -110,7 +111,7 @@ fn is_just_created(records: &Path) -> bool {
 
 /// The key of the comparison that made `records`.
 fn read_key(records: &Path) -> Option<Value> {
-    let body: Value = read_sealed(&records.join(KEY_NAME))?;
+    let body: Value = read_sealed(&records.join(KEY_NAME), MAX_RECORD)?;
     Some(body.get("key")?.clone())
 }
 
@@ -142,10 +143,10 @@ impl Book {
         fs::create_dir_all(&records).map_err(|e| Fault::io(&records, "create", e))?;
         let lock = lock(&records.join(format!("{LOCK_NAME}{}", share.suffix())))?;
         let body = json!({"schema": SCHEMA, "key": key});
-        let digest = digest(key);
+        let digest = digest_of(&key.to_string());
         let book = Book { dir: records, whole_key: key.clone(), key: digest, share, _lock: lock };
         if read_key(&book.dir).as_ref() != Some(key) {
-            book.write_sealed(KEY_NAME, &body)?;
+            write_sealed(&book.dir.join(KEY_NAME), &body)?;
         }
         Ok(book)
     }
@@ -157,7 +158,7 @@ impl Book {
 
     /// How far a contender is; `None` if it was not begun.
     pub(super) fn stage(dir: &Path, key: &Value, name: &str) -> Option<Stage> {
-        of_key(&digest(key), read_sealed(&dir.join(DIR_NAME).join(record_name(name)))?)
+        read_of_key(&digest_of(&key.to_string()), &dir.join(DIR_NAME).join(record_name(name)))
     }
 
     /// Writes down how far a contender is.
@@ -170,7 +171,7 @@ impl Book {
 
     /// A record of the dense model.
     pub(super) fn dense<T: DeserializeOwned>(&self) -> Option<T> {
-        of_key(&self.key, read_sealed(&self.dir.join(DENSE_NAME))?)
+        read_of_key(&self.key, &self.dir.join(DENSE_NAME))
     }
 
     /// Writes a record of the dense model.
@@ -188,34 +189,15 @@ impl Book {
 
     fn write_of_key(&self, name: &str, value: &impl Serialize) -> Result<()> {
         let value = serde_json::to_value(value).expect("records hold nothing that JSON cannot");
-        self.write_sealed(name, &json!({"key": self.key, "value": value}))
-    }
-
-    /// Writes a record with its check, durably.
-    fn write_sealed(&self, name: &str, body: &Value) -> Result<()> {
-        let sealed = json!({"body": body, "check": digest(body)});
-        Ok(write_whole(&self.dir.join(name), format!("{sealed}\n").as_bytes())?)
+        write_sealed(&self.dir.join(name), &json!({"key": self.key, "value": value}))
     }
 }
 
 /// The value of a record of the comparison with this key.
-fn of_key<T: DeserializeOwned>(key: &Digest, body: Value) -> Option<T> {
+fn read_of_key<T: DeserializeOwned>(key: &Digest, path: &Path) -> Option<T> {
+    let body: Value = read_sealed(path, MAX_RECORD)?;
     let matches = body.get("key") == Some(&json!(key));
     matches.then(|| serde_json::from_value(body.get("value")?.clone()).ok())?
-}
-
-/// The body of a record, if its check is right.
-fn read_sealed(path: &Path) -> Option<Value> {
-    let bytes = Source::open(path).ok()?.read_all(MAX_RECORD).ok()?;
-    let sealed: Value = serde_json::from_slice(&bytes).ok()?;
-    let body = sealed.get("body")?;
-    (sealed.get("check") == Some(&json!(digest(body)))).then(|| body.clone())
-}
-
-fn digest(value: &Value) -> Digest {
-    let mut hasher = Blake3::default();
-    hasher.update(value.to_string().as_bytes());
-    hasher.finish()
 }
 
 fn record_name(contender: &str) -> String {

@@ -19,7 +19,7 @@ const DAMPING: f64 = 0.02;
 pub enum Effort {
     /// The fewest steps and calibration tokens that are worth taking.
     Quick,
-    /// As good as any on text that was not calibrated on.
+    /// Most of the quality that more steps give.
     #[default]
     Standard,
     /// Twice the steps, for a lower error of each layer. docs/ALGORITHM.md says what that is worth.

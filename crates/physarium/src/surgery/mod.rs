@@ -325,7 +325,8 @@ impl Surgery {
         Ok(())
     }
 
-    fn dead_inputs(&self) -> DeadInputs {
+    /// What to do with inputs that are always zero.
+    pub(crate) fn dead_inputs(&self) -> DeadInputs {
         match self.strictness {
             Strictness::Skip => DeadInputs::Count,
             Strictness::Refuse => DeadInputs::Refuse,

@@ -30,7 +30,6 @@ use crate::memory_limit::Streams;
 use crate::progress::{Event, Progress};
 use crate::recipe::arithmetic::compute;
 use crate::recipe::effort::stream_share;
-use crate::surgery::Strictness;
 
 /// Files of a unit of statistics: the sums, and the streams before and after its stage.
 const SUMS: &str = "sums.safetensors";
@@ -191,10 +190,7 @@ impl<'a> Calibrated<'a> {
         }
         let statistics = sums.mean(&self.compute);
         let dead = statistics.inputs().dead() as u64;
-        if dead > 0 && surgery.strictness == Strictness::Refuse {
-            let (tensor, inputs) = (tensor.to_owned(), shape.inputs() as u64);
-            return Err(Error::DeadInputs { tensor, dead, inputs, resumed: true });
-        }
+        surgery.dead_inputs().check(target, dead, true)?;
         let budget = self.read_budget(site)?;
         let criterion = surgery.recipe.method.criterion();
         let solver = StageSolver::new(&self.compute, criterion, statistics, target)?;

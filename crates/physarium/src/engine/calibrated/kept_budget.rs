@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use physarium_checkpoint::{Blake3, Digest, Recipe, Site, Source, write_whole};
+use physarium_checkpoint::{Digest, Recipe, Site};
 use serde::{Deserialize, Serialize};
 
 use super::budget::Budget;
 use crate::engine::allocation::TargetsBySite;
 use crate::error::Result;
+use crate::sealed::{read_sealed, write_sealed};
 
 /// Name of the file beside those of layers.
 const NAME: &str = "budget.json";
@@ -22,13 +23,6 @@ pub(super) struct KeptBudget<'a> {
     pub key: Digest,
     pub recipe: &'a Recipe,
     pub targets: &'a TargetsBySite<'a>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct File {
-    /// [`Body`] in JSON.
-    body: String,
-    blake3: Digest,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -49,12 +43,7 @@ struct Decided {
 impl KeptBudget<'_> {
     /// The budget that an interrupted run left; `None` if there is none, or it is damaged, or of other inputs.
     pub fn read(&self) -> Option<Budget> {
-        let bytes = Source::open(&self.path()).ok()?.read_all(MAX_BYTES).ok()?;
-        let File { body, blake3 } = serde_json::from_slice(&bytes).ok()?;
-        if digest(&body) != blake3 {
-            return None;
-        }
-        let Body { key, mut targets } = serde_json::from_str(&body).ok()?;
+        let Body { key, mut targets } = read_sealed(&self.path(), MAX_BYTES)?;
         if key != self.key {
             return None;
         }
@@ -75,20 +64,10 @@ impl KeptBudget<'_> {
             costs: budget.output_costs(site).unwrap_or(&[]).iter().map(|c| c.to_bits()).collect(),
         };
         let of_target = self.targets.iter().map(|(site, t)| (t.input.name.clone(), decided(site)));
-        let body = Body { key: self.key, targets: of_target.collect() };
-        let body = serde_json::to_string(&body).expect("numbers and names");
-        let blake3 = digest(&body);
-        let file = serde_json::to_vec(&File { body, blake3 }).expect("numbers and names");
-        Ok(write_whole(&self.path(), &file)?)
+        write_sealed(&self.path(), &Body { key: self.key, targets: of_target.collect() })
     }
 
     fn path(&self) -> PathBuf {
         self.dir.join(NAME)
     }
-}
-
-fn digest(body: &str) -> Digest {
-    let mut digest = Blake3::default();
-    digest.update(body.as_bytes());
-    digest.finish()
 }

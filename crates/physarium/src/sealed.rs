@@ -1,0 +1,46 @@
+//! Records that prove themselves: JSON with a body and its BLAKE3, so that a damaged one counts as none.
+
+use std::path::Path;
+
+use physarium_checkpoint::{Blake3, Digest, Source, write_whole};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
+
+use crate::error::Result;
+
+#[derive(Serialize, Deserialize)]
+struct Sealed<'a> {
+    #[serde(borrow)]
+    body: &'a RawValue,
+    check: Digest,
+}
+
+/// Writes a record with its check, durably.
+///
+/// # Errors
+/// `Checkpoint` if it cannot be written.
+pub(crate) fn write_sealed(path: &Path, body: &impl Serialize) -> Result<()> {
+    let body = to_raw_value(body).expect("records hold nothing that JSON cannot");
+    let sealed = Sealed { body: &body, check: digest_of(body.get()) };
+    let mut text = serde_json::to_string(&sealed).expect("JSON and a digest");
+    text.push('\n');
+    Ok(write_whole(path, text.as_bytes())?)
+}
+
+/// The body of a record of at most `max_bytes`; `None` if there is no such file, its check is wrong, or it is of another form.
+pub(crate) fn read_sealed<T: DeserializeOwned>(path: &Path, max_bytes: u64) -> Option<T> {
+    let bytes = Source::open(path).ok()?.read_all(max_bytes).ok()?;
+    let Sealed { body, check } = serde_json::from_slice(&bytes).ok()?;
+    if digest_of(body.get()) != check {
+        return None;
+    }
+    serde_json::from_str(body.get()).ok()
+}
+
+/// The digest of a text of JSON.
+pub(crate) fn digest_of(json: &str) -> Digest {
+    let mut hasher = Blake3::default();
+    hasher.update(json.as_bytes());
+    hasher.finish()
+}
