@@ -131,6 +131,13 @@ def test_evaluate(model: Path, half: Path, text: Path, tmp_path: Path) -> None:
     found = physarium.evaluate(half, text=text, window=128, limit=1024, against=model)
     assert steady(found.to_dict()) == steady(program("eval", half, *given))
     assert found.against is not None and found.against.ratio > 1
+    given_parts = [*given, "--parts", tmp_path / "parts"]
+    assert program("eval", half, *given_parts, "--worker", "1/2")["scored"] == 0
+    scored = physarium.score_parts(
+        half, (0, 2), text=text, window=128, limit=1024, against=model, parts=tmp_path / "parts"
+    )
+    assert (scored.scored, scored.kept, scored.of) == (1, 0, 1)
+    assert steady(program("eval", half, *given_parts)) == steady(found.to_dict())
     both = physarium.evaluate(
         half, text=text, window=128, limit=1024, against=model, choices=items, threads=1
     )
@@ -162,7 +169,8 @@ def test_pack_and_unpack(half: Path, tmp_path: Path) -> None:
         (commands.dry_run, "prune", {"dry_run"}),
         (commands.audit, "audit", set()),
         (commands.verify, "verify", set()),
-        (commands.evaluate, "eval", set()),
+        (commands.evaluate, "eval", {"worker"}),
+        (commands.score_parts, "eval", {"worker", "choices", "per_item", "per_token"}),
         (commands.pack, "pack", set()),
         (commands.unpack, "unpack", set()),
         # The job of a scheduler is a text for the shell.

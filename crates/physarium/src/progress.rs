@@ -79,6 +79,8 @@ pub enum Kept {
     Shards,
     /// Layers whose weights are solved.
     Layers,
+    /// Parts of an evaluation.
+    Parts,
 }
 
 /// A receiver of events.

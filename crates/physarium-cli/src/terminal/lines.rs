@@ -101,6 +101,7 @@ impl Progress for Lines {
                 let what = match kept {
                     Kept::Shards => "shards",
                     Kept::Layers => "layers",
+                    Kept::Parts => "parts",
                 };
                 let json = json!({"event": "resumed", (what): count, "of": of});
                 self.tell(&resumed(kept, count, of), &json);

@@ -131,6 +131,9 @@ pub fn resumed(kept: Kept, count: usize, of: usize) -> String {
             let layers = counted(of as u64, "layer");
             format!("resuming: solved weights of {count} of {layers} kept, verified by digest")
         }
+        Kept::Parts => {
+            format!("resuming: scores of {count} of {} kept", counted(of as u64, "part"))
+        }
     }
 }
 

@@ -176,3 +176,38 @@ fn unsupported_models_are_refused_with_the_reason() {
     work.fails(2, command, &["tokenizer.json", "tokenizer is missing", "hint"]);
     work.fails(2, "eval model --text text.txt", &["config.json"]);
 }
+
+/// Processes that share the parts, at the same time, give the result of one.
+#[test]
+fn workers_share_the_parts() {
+    let work = work();
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../demo/heldout.txt");
+    fs::copy(demo, work.path("long.txt")).unwrap();
+    let eval = "eval demo --text long.txt --window 256 --limit 40000 --format json";
+    let whole = work.json(eval);
+    let parts = format!("{eval} --parts parts");
+    let done = std::thread::scope(|scope| {
+        let (work, parts) = (&work, &parts);
+        let worker =
+            |index: usize| scope.spawn(move || work.json(&format!("{parts} --worker {index}/2")));
+        let workers = [worker(0), worker(1)];
+        workers.map(|worker| worker.join().unwrap()["scored"].as_u64().unwrap())
+    });
+    assert_eq!(done, [3, 2]);
+    let both = work.run(&parts);
+    assert!(both.stderr.contains("resuming: scores of 5 of 5 parts kept"), "{}", both.stderr);
+    let both: Value = serde_json::from_str(&both.stdout).unwrap();
+    for field in ["perplexity", "mean_nll_nats", "bits_per_byte", "tokens_scored", "windows"] {
+        assert_eq!(both[field], whole[field], "{field}");
+    }
+    let other = "eval demo --text text.txt --parts parts --window 256";
+    work.fails(2, other, &["parts", "another evaluation, which differs in: evaluation"]);
+    for (refused, why) in [
+        ("--choices c.jsonl --parts p", "--text"),
+        ("--text text.txt --worker 0/2", "--parts"),
+        ("--text text.txt --parts p --worker 0/2 --per-token t", "--per-token"),
+        ("--text text.txt --parts p --worker 2/2", "below N"),
+    ] {
+        work.fails(2, &format!("eval demo {refused}"), &[why]);
+    }
+}

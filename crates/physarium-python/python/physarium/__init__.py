@@ -13,6 +13,7 @@ from .commands import (
     inspect,
     pack,
     prune,
+    score_parts,
     unpack,
     verify,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "pack",
     "plan",
     "prune",
+    "score_parts",
     "unit",
     "unpack",
     "verify",

@@ -19,6 +19,7 @@ from .results import (
     Evaluation,
     Inspection,
     Packed,
+    PartsScored,
     Pruned,
     Unpacked,
     Verification,
@@ -157,14 +158,43 @@ def evaluate(
     window: int | None = None,
     stride: int | None = None,
     limit: int | None = None,
+    parts: Path | None = None,
     per_token: Path | None = None,
     per_item: Path | None = None,
     threads: int | None = None,
     arithmetic: Arithmetic | None = None,
     progress: Listener | None = None,
 ) -> Evaluation:
-    """Measures perplexity on a text, and with ``choices`` also accuracy on multiple-choice items."""
+    """Measures perplexity on a text, and with ``choices`` also accuracy on multiple-choice items.
+
+    With ``parts``, the scores of the text are kept in that directory, and the same call goes on from there.
+    """
     return Evaluation.from_dict(run("eval", locals())[1])
+
+
+def score_parts(
+    model: Path,
+    share: tuple[int, int] = (0, 1),
+    *,
+    revision: str | None = None,
+    text: Path,
+    parts: Path,
+    against: Path | None = None,
+    field: str | None = None,
+    window: int | None = None,
+    stride: int | None = None,
+    limit: int | None = None,
+    threads: int | None = None,
+    arithmetic: Arithmetic | None = None,
+    progress: Listener | None = None,
+) -> PartsScored:
+    """Scores the parts of a share ``(i, n)`` of a text, which are every n-th from number i on, and keeps them in ``parts``.
+
+    Once all shares are scored, :func:`evaluate` with the same options gives the result.
+    """
+    options = locals()
+    index, count = options.pop("share")
+    return PartsScored.from_dict(run("eval", {**options, "worker": f"{index}/{count}"})[1])
 
 
 def evaluate_choices(

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::result::{ComparedRun, PrunedRun};
 use crate::error::Result;
-use crate::sealed::{digest_of, read_sealed, write_sealed};
+use crate::sealed::{KeyedRecords, difference, read_sealed, write_sealed};
 use crate::units::Share;
 
 /// Name of the directory of records.
@@ -48,9 +48,8 @@ pub(super) enum Stage {
 /// The records of a comparison.
 #[derive(Debug)]
 pub(super) struct Book {
-    dir: PathBuf,
-    whole_key: Value,
-    key: Digest,
+    records: KeyedRecords,
+    key: Value,
     share: Share,
     _lock: File,
 }
@@ -115,13 +114,6 @@ fn read_key(records: &Path) -> Option<Value> {
     Some(body.get("key")?.clone())
 }
 
-/// Which parts of two keys differ.
-fn difference(ours: &Value, theirs: &Value) -> String {
-    let parts = ours.as_object().into_iter().flatten();
-    let other = parts.filter(|(part, value)| theirs.get(part) != Some(value));
-    other.map(|(part, _)| part.as_str()).collect::<Vec<_>>().join(", ")
-}
-
 /// The error when something that is not of this comparison has a name that it needs.
 pub(super) fn in_the_way(path: &Path, expected: &str, found: &str) -> crate::error::Error {
     Fault::Output {
@@ -143,22 +135,21 @@ impl Book {
         fs::create_dir_all(&records).map_err(|e| Fault::io(&records, "create", e))?;
         let lock = lock(&records.join(format!("{LOCK_NAME}{}", share.suffix())))?;
         let body = json!({"schema": SCHEMA, "key": key});
-        let digest = digest_of(&key.to_string());
-        let book = Book { dir: records, whole_key: key.clone(), key: digest, share, _lock: lock };
-        if read_key(&book.dir).as_ref() != Some(key) {
-            write_sealed(&book.dir.join(KEY_NAME), &body)?;
+        if read_key(&records).as_ref() != Some(key) {
+            write_sealed(&records.join(KEY_NAME), &body)?;
         }
-        Ok(book)
+        let records = KeyedRecords::new(records, key);
+        Ok(Book { records, key: key.clone(), share, _lock: lock })
     }
 
     /// The key of the comparison.
     pub(super) fn key(&self) -> &Value {
-        &self.whole_key
+        &self.key
     }
 
     /// How far a contender is; `None` if it was not begun.
     pub(super) fn stage(dir: &Path, key: &Value, name: &str) -> Option<Stage> {
-        read_of_key(&digest_of(&key.to_string()), &dir.join(DIR_NAME).join(record_name(name)))
+        KeyedRecords::new(dir.join(DIR_NAME), key).read(&record_name(name), MAX_RECORD)
     }
 
     /// Writes down how far a contender is.
@@ -166,12 +157,12 @@ impl Book {
     /// # Errors
     /// `Io`.
     pub(super) fn record(&self, name: &str, stage: &Stage) -> Result<()> {
-        self.write_of_key(&record_name(name), stage)
+        self.records.write(&record_name(name), stage)
     }
 
     /// A record of the dense model.
     pub(super) fn dense<T: DeserializeOwned>(&self) -> Option<T> {
-        read_of_key(&self.key, &self.dir.join(DENSE_NAME))
+        self.records.read(DENSE_NAME, MAX_RECORD)
     }
 
     /// Writes a record of the dense model.
@@ -179,25 +170,13 @@ impl Book {
     /// # Errors
     /// `Io`.
     pub(super) fn record_dense(&self, dense: &impl Serialize) -> Result<()> {
-        self.write_of_key(DENSE_NAME, dense)
+        self.records.write(DENSE_NAME, dense)
     }
 
     /// The file for the dense model's last states.
     pub(super) fn states_path(&self) -> PathBuf {
-        self.dir.join(format!("dense{}.states", self.share.suffix()))
+        self.records.dir().join(format!("dense{}.states", self.share.suffix()))
     }
-
-    fn write_of_key(&self, name: &str, value: &impl Serialize) -> Result<()> {
-        let value = serde_json::to_value(value).expect("records hold nothing that JSON cannot");
-        write_sealed(&self.dir.join(name), &json!({"key": self.key, "value": value}))
-    }
-}
-
-/// The value of a record of the comparison with this key.
-fn read_of_key<T: DeserializeOwned>(key: &Digest, path: &Path) -> Option<T> {
-    let body: Value = read_sealed(path, MAX_RECORD)?;
-    let matches = body.get("key") == Some(&json!(key));
-    matches.then(|| serde_json::from_value(body.get("value")?.clone()).ok())?
 }
 
 fn record_name(contender: &str) -> String {

@@ -7,18 +7,15 @@ first fault. Nothing is written and nothing of the directory is changed.
 
 use std::path::Path;
 
-use physarium_checkpoint::{
-    Checkpoint, Disk, Disposition, Error as Fault, Found, LinkPolicy, Occupant, Purpose, Sidecar,
-    Source,
-};
+use physarium_checkpoint::{Disk, Error as Fault, Found, LinkPolicy, Occupant};
 use serde_json::{Value, json};
 
 use super::book::{Book, Earlier, in_the_way};
 use super::request::{Begun, ComparisonRequest, Contender, Outputs};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::eval::{EvalPlan, EvalRequest};
-use crate::progress::{Event, Progress};
+use crate::eval::{EvalPlan, EvalRequest, model_digests};
+use crate::progress::Progress;
 use crate::records::TOOL;
 use crate::surgery::{Options, Strictness, Surgery};
 
@@ -143,43 +140,15 @@ fn key(
     progress: &mut dyn Progress,
 ) -> Result<Value> {
     let Options { strictness, links, .. } = request.options;
-    let mut protocol = eval.protocol.clone();
-    // No number depends on these.
-    protocol.threads = 0;
-    protocol.instructions = "".into();
     Ok(json!({
         "version": TOOL,
         "model": model_digests(request.eval.model, cancel, progress)?,
         "contenders": request.contenders,
-        "evaluation": protocol,
+        "evaluation": eval.protocol.deciding(),
         "outputs": request.outputs,
         "strict": strictness == Strictness::Refuse,
         "links": links == LinkPolicy::Follow,
     }))
-}
-
-/// SHA-256 of each file of the dense model.
-fn model_digests(model: &Path, cancel: &Cancel, progress: &mut dyn Progress) -> Result<Value> {
-    let checkpoint = Checkpoint::open(model)?;
-    let sidecars = Sidecar::list(&checkpoint, Purpose::NewWeights, LinkPolicy::Follow)?;
-    let mut files: Vec<_> =
-        checkpoint.shards().iter().map(|shard| shard.name.clone().into()).collect();
-    let copied = |sidecar: &Sidecar| matches!(sidecar.disposition, Disposition::Copy);
-    files.extend(sidecars.into_iter().filter(copied).map(|sidecar| sidecar.path));
-    let sources = files.iter().map(|file| Source::open(&model.join(file)));
-    let sources = sources.collect::<Result<Vec<Source>, Fault>>()?;
-    let bytes = sources.iter().map(Source::len).sum();
-    progress.event(Event::Started { task: "hash the model", bytes, tensors: 0 });
-    let mut digests = serde_json::Map::new();
-    for (file, source) in files.iter().zip(&sources) {
-        let digest = source.sha256(&mut |bytes| {
-            progress.event(Event::Bytes(bytes));
-            cancel.check()
-        })?;
-        digests.insert(file.to_string_lossy().into_owned(), json!(digest));
-    }
-    progress.event(Event::Finished);
-    Ok(Value::Object(digests))
 }
 
 /// Whether an earlier comparison in the directory is discarded.

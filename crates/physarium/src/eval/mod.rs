@@ -3,11 +3,14 @@ Evaluation: perplexity of a model on a text, and its distance from another model
 
 In: a model, a text and a protocol ([`EvalRequest`]). Out: an [`Evaluation`], which includes the protocol. The text
 becomes tokens ([`tokens`]), the tokens become windows ([`windows`]), batches of windows pass through the layers, and
-each scored position gets its negative log-likelihood ([`score`]).
+each scored position gets its negative log-likelihood ([`score`]). The scores can be kept in parts, which several processes
+make ([`parts`]).
 */
 
 mod documents;
 mod encoding;
+mod identity;
+mod parts;
 mod report;
 mod score;
 mod states;
@@ -16,7 +19,7 @@ mod tokens;
 mod windows;
 
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use physarium_checkpoint::{Arithmetic, Malformed, printable};
 use physarium_model::{Compute, Decoder, Residency};
@@ -26,10 +29,12 @@ use crate::error::{Error, Result};
 use crate::progress::{Event, Progress};
 use crate::recipe::arithmetic::compute;
 
+pub use parts::{PartsScored, evaluate_in_parts, score_parts};
 pub use report::{Against, Evaluation, Protocol};
 pub use score::{TokenComparison, TokenScore};
 pub use text::TextUsed;
 
+pub(crate) use identity::model_digests;
 use report::Scored;
 pub(crate) use score::{BATCH_TOKENS, Batch, ScoredWindow, Scorer};
 pub(crate) use states::{KeptStates, States, StatesWriter};
@@ -37,6 +42,8 @@ pub(crate) use text::{Text, file_name, read as read_text};
 pub(crate) use tokens::Tokens;
 pub(crate) use windows::{Window, together};
 
+/// The task of an evaluation in events.
+const TASK: &str = "eval";
 /// Default window in tokens, where the model supports as many.
 const DEFAULT_WINDOW: usize = 2048;
 
@@ -89,23 +96,77 @@ pub(crate) fn evaluate_with(
     progress: &mut dyn Progress,
 ) -> Result<Evaluation> {
     let began = Instant::now();
-    let decoder = Decoder::open(request.model, Residency::Streamed)?;
-    let other = request.against.map(|dir| Decoder::open(dir, Residency::Streamed)).transpose()?;
-    let text = WindowedText::read(request, &decoder, other.as_ref(), progress)?;
-    let compute = compute(request.threads, request.arithmetic)?.stopping_when(cancel.asked());
-    let scorer = Scorer::new(&compute, &decoder, other.as_ref(), text.spacing.window)?;
-    let mut scorer = scorer.with(states);
+    let session = Session::open(request, cancel, progress)?;
+    let mut scorer = session.scorer()?.with(states);
     let computing = Instant::now();
-    let total = text.windows.iter().map(|window| window.tokens.len() as u64).sum();
-    progress.event(Event::TokensStarted { task: "eval", tokens: total });
-    let windows = scorer.score(text.batches(), |window| window, cancel, progress)?;
+    let total = session.text.windows.iter().map(|window| window.tokens.len() as u64).sum();
+    progress.event(Event::TokensStarted { task: TASK, tokens: total });
+    let windows = scorer.score(session.text.batches(), |window| window, cancel, progress)?;
     progress.event(Event::Finished);
-    let protocol = text.protocol(request, &decoder, &compute)?;
-    let (planned, computing) = (text.windows.len(), computing.elapsed());
-    let notes = notes(&decoder, other.as_ref());
-    let bytes = text.bytes(windows.len());
-    let scored = Scored { windows, bytes, planned, computing, notes };
-    Ok(scored.evaluation(protocol, began.elapsed()))
+    let computing = computing.elapsed();
+    session.evaluation(windows, computing, began)
+}
+
+/// An evaluation that can begin.
+struct Session<'a> {
+    request: &'a EvalRequest<'a>,
+    decoder: Decoder,
+    other: Option<Decoder>,
+    text: WindowedText,
+    compute: Compute,
+}
+
+impl<'a> Session<'a> {
+    /// Opens the models and reads the text.
+    ///
+    /// # Errors
+    /// As [`evaluate`].
+    fn open(
+        request: &'a EvalRequest<'a>,
+        cancel: &Cancel,
+        progress: &mut dyn Progress,
+    ) -> Result<Session<'a>> {
+        let decoder = Decoder::open(request.model, Residency::Streamed)?;
+        let other =
+            request.against.map(|dir| Decoder::open(dir, Residency::Streamed)).transpose()?;
+        let text = WindowedText::read(request, &decoder, other.as_ref(), progress)?;
+        let compute = compute(request.threads, request.arithmetic)?.stopping_when(cancel.asked());
+        Ok(Session { request, decoder, other, text, compute })
+    }
+
+    /// A scorer of the text's windows.
+    ///
+    /// # Errors
+    /// `Usage` for models whose vocabularies differ in size.
+    fn scorer(&self) -> Result<Scorer<'_>> {
+        let window = self.text.spacing.window;
+        Scorer::new(&self.compute, &self.decoder, self.other.as_ref(), window)
+    }
+
+    /// Everything that the result depends on, beside the models.
+    ///
+    /// # Errors
+    /// `Model` for a projection that is missing.
+    fn protocol(&self) -> Result<Protocol> {
+        self.text.protocol(self.request, &self.decoder, &self.compute)
+    }
+
+    /// The result, from the scores of the first windows, which took `computing`.
+    ///
+    /// # Errors
+    /// As [`Session::protocol`].
+    fn evaluation(
+        &self,
+        windows: Vec<ScoredWindow>,
+        computing: Duration,
+        began: Instant,
+    ) -> Result<Evaluation> {
+        let bytes = self.text.bytes(windows.len());
+        let notes = notes(&self.decoder, self.other.as_ref());
+        let planned = self.text.windows.len();
+        let scored = Scored { windows, bytes, planned, computing, notes };
+        Ok(scored.evaluation(self.protocol()?, began.elapsed()))
+    }
 }
 
 /// What an evaluation of one model would be, if nothing fails from here on.

@@ -37,12 +37,19 @@ pub struct Protocol {
     pub weights: Dtype,
     /// Precision of matrix products.
     pub arithmetic: Cow<'static, str>,
-    /// Instruction set of matrix products, which the order of float32 sums depends on.
+    /// Instruction set of matrix products.
     pub instructions: Cow<'static, str>,
     /// Threads that computed; no number depends on them.
     pub threads: usize,
     /// Version of physarium.
     pub version: Cow<'static, str>,
+}
+
+impl Protocol {
+    /// The protocol without what no number depends on: threads and instruction set.
+    pub(crate) fn deciding(&self) -> Protocol {
+        Protocol { threads: 0, instructions: "".into(), ..self.clone() }
+    }
 }
 
 /// The result of an evaluation.

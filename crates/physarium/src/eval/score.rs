@@ -56,6 +56,13 @@ pub(crate) struct Batch<'a> {
     pub(crate) ids: Cow<'a, [u32]>,
 }
 
+impl Batch<'_> {
+    /// Tokens of the windows together.
+    pub(crate) fn tokens(&self) -> u64 {
+        self.windows.iter().map(|window| window.tokens.len() as u64).sum()
+    }
+}
+
 /// Scores windows by one model or two.
 pub(crate) struct Scorer<'a> {
     subjects: Vec<Subject<'a>>,

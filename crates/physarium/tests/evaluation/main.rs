@@ -4,6 +4,7 @@
 use physarium::{Cancel, Event, Progress};
 
 mod choices;
+mod parts;
 mod texts;
 
 /// Raises `cancel` after this many tokens.

@@ -8,13 +8,15 @@ use clap::{ArgGroup, Args};
 use physarium::audit::grouped;
 use physarium::checkpoint::printable;
 use physarium::{
-    Cancel, Choices, ChoicesRequest, ChoicesResult, Error, EvalRequest, Evaluation, Progress,
-    evaluate,
+    Cancel, Choices, ChoicesRequest, ChoicesResult, Error, EvalRequest, Evaluation, PartsScored,
+    Progress, Share, evaluate, evaluate_in_parts, peak_resident_bytes, score_parts,
 };
 use serde::Serialize;
 use serde_json::json;
 
-use crate::arguments::{ArithmeticArgument, Display, EVALUATION, Format, OUTPUT, ThreadsArgument};
+use crate::arguments::{
+    ArithmeticArgument, Display, EVALUATION, Format, OUTPUT, ThreadsArgument, share,
+};
 use crate::model::{RevisionArgument, refuse_in_cache};
 use crate::output::{self, Outcome};
 use crate::signals::{self, Reading, UntilScoring};
@@ -59,6 +61,19 @@ pub struct Arguments {
     against: Option<PathBuf>,
     #[command(flatten)]
     revision: RevisionArgument,
+    /// Keep the scores of --text in this directory, part by part; the same command goes on from there
+    #[arg(long, value_name = "DIR", requires = "text", help_heading = OUTPUT)]
+    parts: Option<PathBuf>,
+    /// Score every N-th part only, from number I on, and print no result; without, the same command then prints it
+    #[arg(
+        long,
+        value_name = "I/N",
+        value_parser = share,
+        requires = "parts",
+        conflicts_with_all = ["choices", "per_token"],
+        help_heading = OUTPUT
+    )]
+    worker: Option<Share>,
     /// Write every scored token with its negative log-likelihood to this file (JSON Lines)
     #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     per_token: Option<PathBuf>,
@@ -78,7 +93,8 @@ Examples:
   physarium eval models/llama --text wiki.test.txt
   physarium eval models/pruned --against models/llama --text wiki.test.txt --window 1024
   physarium eval models/pruned --text c4.jsonl --limit 100000 --format json
-  physarium eval models/pruned --against models/llama --choices arc.jsonl";
+  physarium eval models/pruned --against models/llama --choices arc.jsonl
+  physarium eval models/llama --text wiki.test.txt --parts scores --worker 0/4";
 
 /// Parses a number of tokens.
 fn tokens() -> clap::builder::RangedU64ValueParser<u64> {
@@ -91,13 +107,19 @@ pub fn run(mut arguments: Arguments) -> anyhow::Result<Outcome> {
     let (model, against) =
         arguments.revision.find_both(&arguments.model, arguments.against.as_deref())?;
     (arguments.model, arguments.against) = (model.path, against.map(|model| model.path));
-    for out in arguments.per_token.iter().chain(&arguments.per_item) {
+    let Arguments { per_token, per_item, parts, .. } = &arguments;
+    for out in per_token.iter().chain(per_item).chain(parts) {
         refuse_in_cache(out)?;
     }
     let reading = Reading::begin()?;
     let cancel = signals::cancel_on_signal()?;
     let mut progress = terminal::progress(arguments.display.style());
     let mut until_scoring = UntilScoring { progress: &mut *progress, reading };
+    if let (Some(parts), Some(share)) = (&arguments.parts, arguments.worker) {
+        let scored = arguments.score_share(parts, share, &cancel, &mut until_scoring)?;
+        drop(progress);
+        return arguments.report_share(scored);
+    }
     let measured = arguments.measure(&cancel, &mut until_scoring)?;
     drop(progress);
     if !arguments.display.quiet {
@@ -112,6 +134,10 @@ pub fn run(mut arguments: Arguments) -> anyhow::Result<Outcome> {
     match arguments.display.format() {
         Format::Json => measured.write_json()?,
         Format::Text => output::text(&measured.as_text())?,
+    }
+    if let (Some(parts), true) = (&arguments.parts, measured.partial) {
+        let (parts, again) = (parts.display(), signals::command_line());
+        output::note(&format!("finished parts are kept in {parts}\nto resume: {again}"));
     }
     Ok(if measured.partial { Outcome::Partial } else { Outcome::True })
 }
@@ -152,18 +178,11 @@ impl Arguments {
         let choices = choices.transpose()?;
         let mut measured = Measured { text: None, choices: None, partial: false };
         if let Some(text) = &self.text {
-            let request = EvalRequest {
-                model: &self.model,
-                against: self.against.as_deref(),
-                text,
-                field: self.field.as_deref(),
-                window: self.window.map(|tokens| tokens as usize),
-                stride: self.stride.map(|tokens| tokens as usize),
-                limit: self.limit.map(|tokens| tokens as usize),
-                threads: self.threads.count(),
-                arithmetic: self.arithmetic.given(),
+            let request = self.of_text(text);
+            let evaluation = match &self.parts {
+                Some(parts) => evaluate_in_parts(&request, parts, cancel, progress)?,
+                None => evaluate(&request, cancel, progress)?,
             };
-            let evaluation = evaluate(&request, cancel, progress)?;
             measured.partial = evaluation.partial;
             measured.text = Some(evaluation);
         }
@@ -178,6 +197,53 @@ impl Arguments {
             Err(e) => return Err(e.into()),
         }
         Ok(measured)
+    }
+
+    /// The evaluation of a text.
+    fn of_text<'a>(&'a self, text: &'a Path) -> EvalRequest<'a> {
+        EvalRequest {
+            model: &self.model,
+            against: self.against.as_deref(),
+            text,
+            field: self.field.as_deref(),
+            window: self.window.map(|tokens| tokens as usize),
+            stride: self.stride.map(|tokens| tokens as usize),
+            limit: self.limit.map(|tokens| tokens as usize),
+            threads: self.threads.count(),
+            arithmetic: self.arithmetic.given(),
+        }
+    }
+
+    /// Scores the parts of a worker's share.
+    fn score_share(
+        &self,
+        parts: &Path,
+        share: Share,
+        cancel: &Cancel,
+        progress: &mut dyn Progress,
+    ) -> anyhow::Result<PartsScored> {
+        let text = self.text.as_deref().expect("--parts requires --text");
+        Ok(score_parts(&self.of_text(text), parts, share, cancel, progress)?)
+    }
+
+    /// Prints what a worker has done.
+    fn report_share(&self, done: PartsScored) -> anyhow::Result<Outcome> {
+        let PartsScored { scored, kept, of } = done;
+        match self.display.format() {
+            Format::Json => output::json(&json!({
+                "schema": "physarium.eval-parts-run/1",
+                "scored": scored,
+                "kept": kept,
+                "of": of,
+                "peak_rss_bytes": peak_resident_bytes(),
+            }))?,
+            Format::Text => output::text(&format!(
+                "scored {} of {of}, {kept} were scored before; once all workers have ended, the same \
+                 command without --worker prints the result\n",
+                output::counted(scored as u64, "part"),
+            ))?,
+        }
+        Ok(Outcome::True)
     }
 }
 

@@ -62,7 +62,7 @@ from .shared import (
     Source,
     Target,
 )
-from .working import Planned, UnitRun, WorkerRun
+from .working import PartsScored, Planned, UnitRun, WorkerRun
 
 __all__ = [
     "Accuracy",
@@ -94,6 +94,7 @@ __all__ = [
     "NegativeZeros",
     "Packed",
     "PackedProjections",
+    "PartsScored",
     "Planned",
     "Processed",
     "ProjectionSum",

@@ -21,6 +21,20 @@ class Planned(Json):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PartsScored(Json):
+    """What :func:`physarium.score_parts` did: it scored ``scored`` parts, ``kept`` ones of its share were scored before.
+
+    The whole evaluation has ``of`` parts.
+    """
+
+    schema: str
+    scored: int
+    kept: int
+    of: int
+    peak_rss_bytes: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class UnitRun(Json):
     """A unit that is done, of :func:`physarium.unit`."""
 
