@@ -26,23 +26,24 @@ impl Disk {
         Ok(Disk { free: stat.f_bavail.saturating_mul(stat.f_frsize) })
     }
 
+    /// Bytes that must be free for `output` bytes to be written: 5 % more.
+    pub fn needed(output: u64) -> u64 {
+        output.saturating_add(output / MARGIN_DIVISOR)
+    }
+
     /// Checks that `output` more bytes and a margin of 5 % fit on the file system of `parent`.
     ///
     /// # Errors
     /// `NoSpace` if they do not; `Io`.
     pub fn check(parent: &Path, output: u64) -> Result<()> {
         let free = Disk::of(parent)?.free;
-        if with_margin(output) > free { Err(no_space(parent, output, free)) } else { Ok(()) }
+        if Disk::needed(output) > free { Err(no_space(parent, output, free)) } else { Ok(()) }
     }
 }
 
 /// The error when `output` more bytes and the margin do not fit into `free` bytes.
 pub(super) fn no_space(parent: &Path, output: u64, free: u64) -> Error {
-    Error::NoSpace { path: parent.to_owned(), needed: with_margin(output), output, free }
-}
-
-fn with_margin(output: u64) -> u64 {
-    output.saturating_add(output / MARGIN_DIVISOR)
+    Error::NoSpace { path: parent.to_owned(), needed: Disk::needed(output), output, free }
 }
 
 /// Bytes of the files below a directory, if there is one. Links are not followed.

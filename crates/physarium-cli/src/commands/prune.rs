@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use physarium::audit::{Share, grouped};
-use physarium::checkpoint::{Found, Occupant, Overwrite, Resume};
+use physarium::checkpoint::{Disk, Found, Occupant, Overwrite, Resume};
 use physarium::model::PrunedInputs;
 use physarium::{
     CardPlace, Output, Streams, Summary, Surgery, method_in_words, peak_resident_bytes,
@@ -79,6 +79,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         match arguments.display.format() {
             Format::Json => {
                 let mut json = dry_run_json(&surgery, time);
+                json["free_bytes"] = json!(free_bytes(output.dir));
                 json["rewrites_readme"] = json!(surgery.card == CardPlace::InReadme);
                 json["replaces"] = json!(found.output == Occupant::Finished);
                 json["unfinished"] = json!(found.unfinished.as_ref().map(|_| fate(resume)));
@@ -136,11 +137,14 @@ fn dry_run_text(surgery: &Surgery, time: Option<Duration>, out: &Path) -> String
         }
         (Some(_), PrunedInputs::Kept) | (None, _) => "",
     };
+    let free = free_bytes(out).map(|bytes| format!(", {} there", size(bytes)));
+    let disk = size(bytes_needed(surgery)) + " free needed" + &free.unwrap_or_default();
     let bound = if surgery.recipe.needs().calibration.is_some() { "about" } else { "at most" };
     format!(
         "would prune {} of {} tensors: {} of {} elements ({})\n\
          method: {method}\n\
          would write {} to {}\n\
+         disk: {disk}\n\
          memory: {bound} {} resident with {workers} worker threads{allowed}\n\
          {streams}{inputs}\
          time: {time}\n",
@@ -153,6 +157,18 @@ fn dry_run_text(surgery: &Surgery, time: Option<Duration>, out: &Path) -> String
         out.display(),
         size(resident_bytes),
     )
+}
+
+/// Bytes that must be free for a new run: for its output, and for what an activation-aware method keeps beside it meanwhile.
+fn bytes_needed(surgery: &Surgery) -> u64 {
+    Disk::needed(surgery.output_bytes().saturating_add(surgery.solved_bytes()))
+}
+
+/// Bytes that are free where an output would be; `None` if the file system does not say.
+fn free_bytes(out: &Path) -> Option<u64> {
+    let out = std::path::absolute(out).ok()?;
+    let dir = out.ancestors().skip(1).find(|above| above.is_dir())?;
+    Some(Disk::of(dir).ok()?.free)
 }
 
 /// What a run would do with README.md.
@@ -199,6 +215,7 @@ fn dry_run_json(surgery: &Surgery, time: Option<Duration>) -> serde_json::Value 
             "of_model": Share::new(target, model, "model"),
         },
         "output_bytes": surgery.output_bytes(),
+        "free_bytes_needed": bytes_needed(surgery),
         "resident_bytes": surgery.memory.resident_bytes,
         "memory_limit_bytes": surgery.memory_limit(),
         "streams": surgery.memory.streams.map(|streams| match streams {

@@ -86,6 +86,8 @@ class DryRun(Json):
     model: Model
     target: Target
     output_bytes: int
+    free_bytes_needed: int
+    free_bytes: int | None
     resident_bytes: int
     memory_limit_bytes: int | None
     streams: Streams | None
