@@ -6,12 +6,19 @@ use anyhow::{Context, ensure};
 
 use crate::browser::Browser;
 
+/// The features of the program that are off by default.
+const FEATURES: &str = "physarium-cli/object-stores";
+
 /// Runs every check and stops at the first that fails.
 pub fn run() -> anyhow::Result<()> {
     cargo("format", &["fmt", "--all", "--check"], &[])?;
-    let clippy = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
-    cargo("clippy", &clippy, &[])?;
-    cargo("tests", &["test", "--workspace", "--locked"], &[])?;
+    let all = ["--workspace", "--all-targets", "--locked"];
+    let warnings = ["--", "-D", "warnings"];
+    cargo("clippy", &[&["clippy"], &all[..], &warnings].concat(), &[])?;
+    // Tests too run with the program's features: `.ci/object_store` uses what is compiled here.
+    let clippy = [&["clippy"], &all[..], &["--features", FEATURES], &warnings].concat();
+    cargo("clippy with all features", &clippy, &[])?;
+    cargo("tests", &["test", "--workspace", "--locked", "--features", FEATURES], &[])?;
     let doc = ["doc", "--workspace", "--no-deps", "--locked"];
     cargo("documentation", &doc, &[("RUSTDOCFLAGS", "-D warnings")])?;
     crate::layers::run()?;

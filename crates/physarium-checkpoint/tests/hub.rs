@@ -7,8 +7,8 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use physarium_checkpoint::{
-    Checkpoint, Found, FoundModel, HubCache, HubId, HubSource, LinkPolicy, ModelName, Purpose,
-    Sidecar,
+    Checkpoint, Found, FoundModel, HubCache, HubId, HubSource, LinkPolicy, ModelName, ModelSource,
+    Purpose, Sidecar,
 };
 use physarium_fixtures::{Fill, Kind, llama_tensors, write_checkpoint};
 
@@ -183,7 +183,7 @@ fn a_revision_is_a_ref_a_commit_or_the_beginning_of_one() {
             revision: Some(revision.to_owned()),
             commit: COMMITS[commit].to_owned(),
         };
-        assert_eq!(found.source, Some(source), "{id}");
+        assert_eq!(found.source, Some(ModelSource::Hub(source)), "{id}");
     }
     for (id, needles) in [
         ("org/other", &["no such model here", "hint: hf download org/other"][..]),

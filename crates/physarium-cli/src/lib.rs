@@ -15,6 +15,7 @@ mod output;
 mod program;
 mod recipe;
 mod signals;
+mod stores;
 mod surgery;
 mod terminal;
 

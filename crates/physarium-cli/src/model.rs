@@ -1,12 +1,13 @@
-//! Models on the command line: a directory, a packed file, or the id of a model of the hub.
+//! Models on the command line: a directory, a packed file, the id of a model of the hub, or an address in an object store.
 
 use std::path::{Path, PathBuf};
 
-use anyhow::bail;
+use anyhow::{bail, ensure};
 use clap::Args;
-use physarium::checkpoint::{FoundModel, HubCache, HubSource, ModelName};
+use physarium::checkpoint::{FoundModel, HubCache, ModelName, ModelSource, StoreSource};
 
 use crate::arguments::INPUT;
+use crate::stores;
 
 /// The revision of a model of the hub; every command that takes a MODEL takes it.
 #[derive(Args, Clone)]
@@ -20,8 +21,8 @@ pub struct RevisionArgument {
 pub struct Model {
     /// Its directory or packed file.
     pub path: PathBuf,
-    /// Its place on the hub, if it is in a hub cache.
-    pub source: Option<HubSource>,
+    /// Its place on the hub or in a store, if it was given by name.
+    pub source: Option<ModelSource>,
     /// As it is typed in another command.
     pub shown: String,
 }
@@ -41,7 +42,7 @@ impl RevisionArgument {
     /// As [`find_both`](Self::find_both).
     pub fn find_pair(&self, one: &Path, other: &Path) -> anyhow::Result<[Model; 2]> {
         let cache = cache();
-        let mut names = [cache.name(one)?, cache.name(other)?];
+        let mut names = [name(&cache, one)?, name(&cache, other)?];
         self.set_revision(&mut names)?;
         let [one, other] = names;
         Ok([found(&cache, one)?, found(&cache, other)?])
@@ -62,7 +63,7 @@ impl RevisionArgument {
             return Ok((model, Some(against)));
         }
         let cache = cache();
-        let mut names = [cache.name(model)?];
+        let mut names = [name(&cache, model)?];
         self.set_revision(&mut names)?;
         let [model] = names;
         Ok((found(&cache, model)?, None))
@@ -86,20 +87,37 @@ impl RevisionArgument {
     }
 }
 
+/// What the user means by a model. An address in a store counts as a path.
+fn name(cache: &HubCache, model: &Path) -> anyhow::Result<ModelName> {
+    match StoreSource::is_address(model) {
+        true => Ok(ModelName::Path(model.to_owned())),
+        false => Ok(cache.name(model)?),
+    }
+}
+
 /// Finds a model.
 fn found(cache: &HubCache, name: ModelName) -> anyhow::Result<Model> {
     let (FoundModel { path, source }, shown) = match name {
+        ModelName::Path(path) if StoreSource::is_address(&path) => {
+            (FoundModel::at(&stores::mirror(&path)?), path.display().to_string())
+        }
         ModelName::Hub(id) => (cache.find(&id)?, id.to_string()),
         ModelName::Path(path) => (FoundModel::at(&path), path.display().to_string()),
     };
     Ok(Model { path, source, shown })
 }
 
-/// Fails if an output would be in the hub cache.
+/// Fails if an output would be in the hub cache or in a store.
 ///
 /// # Errors
 /// With the place.
 pub fn refuse_in_cache(out: &Path) -> anyhow::Result<()> {
+    let hint = "hint: write it to a directory, then: physarium upload DIR ADDRESS";
+    let address = out.display();
+    ensure!(
+        !StoreSource::is_address(out),
+        "{address}: an address in a store, expected a path\n{hint}"
+    );
     Ok(cache().refuse_output(out)?)
 }
 

@@ -12,13 +12,15 @@ use physarium::Error;
 use physarium::model::check_instructions;
 
 use crate::arguments::Display;
+#[cfg(feature = "object-stores")]
+use crate::commands::upload;
 use crate::commands::{
     audit, compare, demo, eval, inspect, pack, prune, report, run, shell, units, verify,
 };
 use crate::output::{self, Outcome};
 use crate::recipe::spelled;
-use crate::signals;
 use crate::terminal::Style;
+use crate::{signals, stores};
 
 /// Prune language models with a Physarum-inspired algorithm and verify the result
 #[derive(Parser)]
@@ -44,7 +46,8 @@ Examples:
 
 MODEL is a directory in Hugging Face layout: config.json and model.safetensors, or shards with
 model.safetensors.index.json; or the id ORG/NAME[@REVISION] of a model that `hf download` has put
-into the hub cache. It is never written to. A target is a tensor that is pruned: by
+into the hub cache; or, in a program built with object-stores, the address of such a directory:
+s3://BUCKET/PATH, gs://BUCKET/PATH, az://CONTAINER/PATH. It is never written to. A target is a tensor that is pruned: by
 default the q/k/v/o and gate/up/down weights of the decoder.
 
 Exit codes: 0 success, 1 a check failed, 2 error, 130 or 143 interrupted (rerun `prune` or `compare` to resume).";
@@ -64,6 +67,8 @@ pub enum Command {
     Plan(units::plan::Arguments),
     Unit(units::unit::Arguments),
     Finish(units::finish::Arguments),
+    #[cfg(feature = "object-stores")]
+    Upload(upload::Arguments),
     Demo(demo::Arguments),
     Completions(shell::CompletionArguments),
     Man(shell::ManArguments),
@@ -83,6 +88,8 @@ impl Command {
             Command::Plan(arguments) => Some(&arguments.display),
             Command::Unit(arguments) => Some(&arguments.display),
             Command::Finish(arguments) => Some(&arguments.display),
+            #[cfg(feature = "object-stores")]
+            Command::Upload(arguments) => Some(&arguments.display),
             Command::Inspect(_)
             | Command::Report(_)
             | Command::Run(_)
@@ -111,6 +118,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Prune(_) | Command::Compare(_) | Command::Unit(_) | Command::Finish(_) => {
             "to resume"
         }
+        #[cfg(feature = "object-stores")]
+        Command::Upload(_) => "to resume",
         _ => "to start again",
     };
     match execute(cli.command) {
@@ -133,6 +142,7 @@ pub fn code(outcome: Outcome) -> u8 {
 pub fn execute(command: Command) -> anyhow::Result<Outcome> {
     // Tests choose an instruction set; one that the processor does not have must not pass for the one it has.
     check_instructions()?;
+    stores::register();
     match command {
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::Prune(arguments) => prune::run(arguments),
@@ -146,6 +156,8 @@ pub fn execute(command: Command) -> anyhow::Result<Outcome> {
         Command::Plan(arguments) => units::plan::run(arguments),
         Command::Unit(arguments) => units::unit::run(arguments),
         Command::Finish(arguments) => units::finish::run(arguments),
+        #[cfg(feature = "object-stores")]
+        Command::Upload(arguments) => upload::run(arguments),
         Command::Unpack(arguments) => pack::run_unpack(arguments),
         Command::Demo(arguments) => demo::run(arguments),
         Command::Completions(arguments) => shell::completions(arguments, Cli::command()),

@@ -142,7 +142,7 @@ fn every_option_of_every_command_is_known_here() {
         (
             "eval",
             format!(
-                "text choices field window stride limit against revision per-token per-item threads \
+                "text choices field window stride limit against revision parts worker per-token per-item threads \
                  arithmetic {display}"
             ),
         ),
@@ -171,6 +171,8 @@ fn every_option_of_every_command_is_known_here() {
         ("unit", format!("worker take-over-after threads memory {display}")),
         ("finish", format!("wait force restart threads memory {display}")),
         ("demo", "demo out quiet".to_owned()),
+        #[cfg(feature = "object-stores")]
+        ("upload", display.to_owned()),
     ] {
         let mut known: BTreeSet<String> = options.split_whitespace().map(str::to_owned).collect();
         if command == "prune" || command == "plan" {

@@ -11,7 +11,7 @@ use physarium_checkpoint::journal::{
 };
 use physarium_checkpoint::manifest::{self, FileEntry, LeftOut, Manifest, TensorEntry};
 use physarium_checkpoint::{
-    Action, Checkpoint, FinishedShard, HubSource, MatrixView, Recipe, Shard,
+    Action, Checkpoint, FinishedShard, MatrixView, ModelSource, Recipe, Shard,
 };
 
 use crate::engine::{Done, Engine, TensorDone};
@@ -52,7 +52,7 @@ pub(crate) struct OtherFiles {
     pub rewritten: Vec<String>,
     pub left_out: Vec<LeftOut>,
     /// Where the input is on the hub.
-    pub source: Option<HubSource>,
+    pub source: Option<ModelSource>,
 }
 
 impl Records {

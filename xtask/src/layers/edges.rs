@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use cargo_metadata::{DependencyKind, Metadata, Package};
 
 /// Edges that are allowed between crates of the workspace.
-const ALLOWED: [(&str, &[&str]); 12] = [
+const ALLOWED: [(&str, &[&str]); 13] = [
     ("physarium-checkpoint", &[]),
     ("physarium-flow", &["physarium-kernels"]),
     ("physarium-kernels", &[]),
@@ -24,8 +24,9 @@ const ALLOWED: [(&str, &[&str]); 12] = [
             "physarium-pack",
         ],
     ),
+    ("physarium-store", &["physarium", "physarium-checkpoint"]),
     ("physarium-report", &["physarium"]),
-    ("physarium-cli", &["physarium", "physarium-report"]),
+    ("physarium-cli", &["physarium", "physarium-report", "physarium-store"]),
     ("physarium-python", &["physarium", "physarium-cli"]),
     ("xtask", &["physarium-fixtures", "physarium-flow", "physarium-kernels", "physarium-model"]),
 ];

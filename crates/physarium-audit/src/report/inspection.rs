@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 
 use physarium_checkpoint::{
-    Checkpoint, Dtype, Encoded, HubSource, Layout, PlannedTensor, Shard, TargetPlan,
-    encoded_projections, printable, sorted_naturally,
+    Checkpoint, Dtype, Encoded, HubSource, Layout, ModelSource, PlannedTensor, Shard, StoreSource,
+    TargetPlan, encoded_projections, printable, sorted_naturally,
 };
 use serde::{Deserialize, Serialize};
 
@@ -27,7 +27,7 @@ pub struct Inspection {
     pub schema: String,
     /// Where the checkpoint is on the hub; `None` if it is no snapshot of a hub cache.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub source: Option<HubSource>,
+    pub source: Option<ModelSource>,
     /// The weight files with their sizes.
     pub shards: Vec<ShardSize>,
     /// The whole checkpoint.
@@ -155,7 +155,7 @@ pub fn inspect(checkpoint: &Checkpoint, plan: &TargetPlan) -> Inspection {
     };
     Inspection {
         schema: SCHEMA.to_owned(),
-        source: HubSource::of_snapshot(checkpoint.dir()),
+        source: ModelSource::of_dir(checkpoint.dir()),
         shards: checkpoint.shards().iter().map(shard).collect(),
         dtypes: dtypes(plan),
         projections: sums.into_iter().map(project).collect(),
@@ -193,8 +193,12 @@ impl Inspection {
     /// The inspection for a terminal.
     pub fn text(&self, layout: Layout, listing: Listing) -> String {
         let mut out = String::new();
-        if let Some(source) = &self.source {
-            out += &format!("{} at commit {}\n", source.hub, source.commit);
+        match &self.source {
+            Some(ModelSource::Hub(HubSource { hub, commit, .. })) => {
+                out += &format!("{hub} at commit {commit}\n");
+            }
+            Some(ModelSource::Store(StoreSource { store })) => out += &format!("{store}\n"),
+            None => {}
         }
         out += &self.files(layout);
         out += &aligned(self.rows().into_iter());

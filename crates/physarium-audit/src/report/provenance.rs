@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use physarium_checkpoint::journal::{Journal, ShardRecord};
-use physarium_checkpoint::{HubSource, Recipe};
+use physarium_checkpoint::{ModelSource, Recipe};
 use serde::{Deserialize, Serialize};
 
 /// What was audited, and what the journal states about its making.
@@ -14,15 +14,15 @@ pub struct Provenance {
     /// Last component of the checkpoint's path; of a snapshot of a hub cache, `org/name@` and the commit's first 12
     /// digits.
     pub checkpoint: String,
-    /// Where the checkpoint is on the hub; `None` if it is no snapshot of a hub cache.
+    /// Where the checkpoint is on the hub or in a store; `None` for any other directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub source: Option<HubSource>,
+    pub source: Option<ModelSource>,
     /// The same of the original; `None` without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub against: Option<String>,
-    /// Where the original is on the hub; `None` as above.
+    /// The same of the original.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub against_source: Option<HubSource>,
+    pub against_source: Option<ModelSource>,
     /// Program and version that pruned, by the journal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pruned_by: Option<String>,
@@ -40,9 +40,9 @@ impl Provenance {
         Provenance {
             audited_by: concat!("physarium ", env!("CARGO_PKG_VERSION")).to_owned(),
             checkpoint: name_of(dir),
-            source: HubSource::of_snapshot(dir),
+            source: ModelSource::of_dir(dir),
             against: against.map(name_of),
-            against_source: against.and_then(HubSource::of_snapshot),
+            against_source: against.and_then(ModelSource::of_dir),
             pruned_by: journal.map(|journal| journal.run.tool.clone()),
             recipe: journal.map(|journal| journal.run.recipe.clone()),
             shards: journal.map_or_else(Vec::new, |journal| journal.shards.clone()),
@@ -52,7 +52,7 @@ impl Provenance {
 
 /// The whole path of somebody's machine is nobody else's business.
 fn name_of(path: &Path) -> String {
-    if let Some(source) = HubSource::of_snapshot(path) {
+    if let Some(source) = ModelSource::of_dir(path) {
         return source.short();
     }
     let real = std::fs::canonicalize(path);

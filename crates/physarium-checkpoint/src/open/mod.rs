@@ -10,5 +10,6 @@ pub(crate) mod hub;
 pub(crate) mod index;
 mod json;
 pub(crate) mod source;
+pub(crate) mod store;
 mod tied;
 pub(crate) mod unfinished;

@@ -1,20 +1,23 @@
-//! Reading an open file by bounded `pread`s, and checking that it has not changed.
+//! Reading an open file by bounded `pread`s, or an object of a store by ranges, and checking that it has not changed.
 
 use std::fs::{File, OpenOptions};
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::digest::{Digest, Sha256};
 use super::hub::snapshot::incomplete_hint;
+use super::store::remote::{self, RemoteFile, RemoteLink};
 use crate::error::{Error, Malformed, Result};
+use crate::escape::printable;
 
 /// Bytes that [`Source::read_pieces`] reads at once; a multiple of every element size.
 const PIECE_BYTES: u64 = 1 << 20;
 
-/// Properties by which a replaced or modified file is detected.
+/// Properties by which a replaced or modified file is detected. An object of a store has a size and an ETag; the others are zero.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileIdentity {
     /// Device number.
@@ -27,6 +30,9 @@ pub struct FileIdentity {
     pub modified_ns: i128,
     /// Time of last status change, nanoseconds since the epoch.
     pub changed_ns: i128,
+    /// The ETag of an object of a store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etag: Option<String>,
 }
 
 impl FileIdentity {
@@ -39,23 +45,43 @@ impl FileIdentity {
             size: meta.len(),
             modified_ns: nanoseconds(meta.mtime(), meta.mtime_nsec()),
             changed_ns: nanoseconds(meta.ctime(), meta.ctime_nsec()),
+            etag: None,
+        }
+    }
+
+    fn of_object(link: &RemoteLink) -> FileIdentity {
+        FileIdentity {
+            device: 0,
+            inode: 0,
+            size: link.size,
+            modified_ns: 0,
+            changed_ns: 0,
+            etag: Some(link.etag.clone()),
         }
     }
 }
 
-/// An open regular file.
+/// An open regular file, or an object of a store.
 #[derive(Debug)]
 pub struct Source {
     path: PathBuf,
-    file: File,
+    bytes: Bytes,
     identity: FileIdentity,
 }
 
+/// Where the bytes are.
+#[derive(Debug)]
+enum Bytes {
+    Here(File),
+    InStore(Arc<dyn RemoteFile>),
+}
+
 impl Source {
-    /// Opens `path` if it is a regular file, or a link to one. Never blocks on a FIFO or a device.
+    /// Opens `path` if it is a regular file, or a link to one, or to an object of a store ([`RemoteLink`]). Never blocks on a FIFO or a
+    /// device.
     ///
     /// # Errors
-    /// `Io` when it cannot be opened; `Malformed` when it is not a regular file.
+    /// `Io` when it cannot be opened; `Malformed` when it is not a regular file, and for an object if this program reads no stores.
     pub fn open(path: &Path) -> Result<Source> {
         let io = |e| Error::io(path, "open", e);
         let nonblock = rustix::fs::OFlags::NONBLOCK.bits() as i32;
@@ -64,7 +90,10 @@ impl Source {
             // A socket cannot be opened; the error says what it is instead of ENXIO.
             Err(e) => match std::fs::metadata(path) {
                 Ok(meta) if !meta.is_file() => return Err(not_regular(path, &meta)),
-                Err(_) if path.is_symlink() => return Err(broken_link(path, &e)),
+                Err(_) if path.is_symlink() => {
+                    let link = RemoteLink::at(path).ok_or_else(|| broken_link(path, &e))?;
+                    return Source::open_object(path, link);
+                }
                 _ => return Err(io(e)),
             },
         };
@@ -72,10 +101,17 @@ impl Source {
         if !meta.is_file() {
             return Err(not_regular(path, &meta));
         }
-        Ok(Source { path: path.to_owned(), file, identity: FileIdentity::of(&meta) })
+        let identity = FileIdentity::of(&meta);
+        Ok(Source { path: path.to_owned(), bytes: Bytes::Here(file), identity })
     }
 
-    /// The path at which it was opened.
+    fn open_object(path: &Path, link: RemoteLink) -> Result<Source> {
+        let bytes = Bytes::InStore(remote::open(path, &link)?);
+        let identity = FileIdentity::of_object(&link);
+        Ok(Source { path: PathBuf::from(link.address), bytes, identity })
+    }
+
+    /// The path at which it was opened; the address of an object.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -98,9 +134,13 @@ impl Source {
     /// Fills `buf` with the bytes from `offset` on.
     ///
     /// # Errors
-    /// `FileShrank` when the file ends before that, `Io` when the read fails.
+    /// `FileShrank` when the file ends before that, `Io` when the read fails; `InputChanged` for an object that is another one now.
     pub fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-        self.file.read_exact_at(buf, offset).map_err(|e| match e.kind() {
+        let file = match &self.bytes {
+            Bytes::Here(file) => file,
+            Bytes::InStore(object) => return object.read_exact_at(buf, offset),
+        };
+        file.read_exact_at(buf, offset).map_err(|e| match e.kind() {
             std::io::ErrorKind::UnexpectedEof => {
                 Error::FileShrank { path: self.path.clone(), offset, expected: buf.len() }
             }
@@ -160,13 +200,18 @@ impl Source {
     }
 
     /// Fails if the file is not the one that `expected` describes. A modification that keeps size and times is not
-    /// detected.
+    /// detected. For an object this compares what it was opened as; that it still is so, each read demands from the store.
     ///
     /// # Errors
     /// `InputChanged` with the property that differs; `Io`.
     pub fn check_unchanged(&self, expected: &FileIdentity) -> Result<()> {
-        let meta = self.file.metadata().map_err(|e| Error::io(&self.path, "stat", e))?;
-        expected.same_as(&FileIdentity::of(&meta), &self.path)
+        let now = match &self.bytes {
+            Bytes::Here(file) => {
+                FileIdentity::of(&file.metadata().map_err(|e| Error::io(&self.path, "stat", e))?)
+            }
+            Bytes::InStore(_) => self.identity.clone(),
+        };
+        expected.same_as(&now, &self.path)
     }
 }
 
@@ -179,14 +224,18 @@ impl FileIdentity {
             ("modification time (ns)", self.modified_ns, after.modified_ns),
             ("status change time (ns)", self.changed_ns, after.changed_ns),
         ];
-        match fields.into_iter().find(|(_, before, after)| before != after) {
+        let etag = |identity: &FileIdentity| {
+            identity.etag.as_deref().map_or_else(|| "none".to_owned(), printable)
+        };
+        let differs = fields.into_iter().find(|(_, before, after)| before != after);
+        let differs =
+            differs.map(|(what, before, after)| (what, before.to_string(), after.to_string()));
+        let is_other = (self.etag != after.etag).then(|| ("ETag", etag(self), etag(after)));
+        match differs.or(is_other) {
             None => Ok(()),
-            Some((what, before, after)) => Err(Error::InputChanged {
-                path: path.to_owned(),
-                what,
-                before: before.to_string(),
-                after: after.to_string(),
-            }),
+            Some((what, before, after)) => {
+                Err(Error::InputChanged { path: path.to_owned(), what, before, after })
+            }
         }
     }
 }

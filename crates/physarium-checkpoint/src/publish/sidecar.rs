@@ -85,6 +85,12 @@ const ONNX: &str = ".onnx";
 const MAX_DEPTH: usize = 8;
 
 impl Sidecar {
+    /// Whether a file of this path holds weights, by its name.
+    pub fn is_weights(path: &str) -> bool {
+        let name = path.rsplit('/').next().unwrap_or(path);
+        old_weights(name).is_some()
+    }
+
     /// Lists the files that are not shards, sorted by path.
     ///
     /// # Errors

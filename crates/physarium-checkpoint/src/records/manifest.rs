@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::open::digest::{Blake3, Digest};
-use crate::open::hub::snapshot::HubSource;
 use crate::open::source::Source;
+use crate::open::store::source::ModelSource;
 use crate::records::from_json;
 use crate::records::journal::{ShardRecord, TensorRecord, Totals};
 use crate::records::recipe::Recipe;
@@ -37,9 +37,9 @@ pub struct Manifest {
     pub tool: String,
     /// What determined the output's bytes.
     pub recipe: Recipe,
-    /// Where the input is on the hub; absent if it is no snapshot of a hub cache.
+    /// Where the input is on the hub or in a store; absent if it was given by its path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub source: Option<HubSource>,
+    pub source: Option<ModelSource>,
     /// Sums over all tensors.
     pub totals: Totals,
     /// The shards, with digests of input and output.

@@ -11,4 +11,6 @@ pub mod report;
 pub mod run;
 pub mod shell;
 pub mod units;
+#[cfg(feature = "object-stores")]
+pub mod upload;
 pub mod verify;

@@ -15,7 +15,7 @@ use std::path::Path;
 use physarium_checkpoint::journal::{TensorRecord, Totals};
 use physarium_checkpoint::manifest::{FileEntry, LeftOut};
 use physarium_checkpoint::{
-    Amount, Checkpoint, Disposition, Found as FoundOutput, HubSource, Inputs, LinkPolicy,
+    Amount, Checkpoint, Disposition, Found as FoundOutput, Inputs, LinkPolicy, ModelSource,
     Orientation, PlannedTensor, Purpose, Recipe, SOLVED_DIR, Scope, Shard, ShardInputs, Sidecar,
     Staging, StagingRequest, TargetPlan,
 };
@@ -50,7 +50,7 @@ pub struct Surgery {
     /// The decision for every tensor.
     pub plan: TargetPlan,
     /// Where the input is on the hub, for the manifest: what its path says, if it is a snapshot of a hub cache.
-    pub source: Option<HubSource>,
+    pub source: Option<ModelSource>,
     /// Where the model card goes.
     pub card: CardPlace,
     /// Everything that decides the output's bytes.
@@ -106,7 +106,7 @@ impl Surgery {
         }
         let strictness = options.strictness;
         Ok(Surgery {
-            source: HubSource::of_snapshot(model),
+            source: ModelSource::of_dir(model),
             card: CardPlace::default(),
             checkpoint,
             plan,

@@ -5,7 +5,7 @@ use std::path::Path;
 use physarium_checkpoint::journal::Totals;
 use physarium_checkpoint::readme::{self, Readme};
 use physarium_checkpoint::{
-    Checkpoint, Disposition, HubSource, Recipe, Sidecar, Source, Staging, config_json, manifest,
+    Checkpoint, Disposition, ModelSource, Recipe, Sidecar, Source, Staging, config_json, manifest,
 };
 
 use crate::card::{Card, FrontMatter};
@@ -28,7 +28,7 @@ pub(super) struct ModelCard<'a> {
     pub checkpoint: &'a Checkpoint,
     pub sidecars: &'a [Sidecar],
     pub recipe: &'a Recipe,
-    pub source: Option<&'a HubSource>,
+    pub source: Option<&'a ModelSource>,
     /// Metadata of the input's README.
     pub base: &'a FrontMatter,
 }
@@ -74,7 +74,7 @@ impl ModelCard<'_> {
             totals: Totals::of(&records.tensors),
             shards: &records.shards,
             tensors: &records.tensors,
-            source: self.source,
+            source: self.source.and_then(ModelSource::hub),
             base: self.base,
         };
         let card = card.text();

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use physarium_checkpoint::journal::RunRecord;
 use physarium_checkpoint::{
-    Digest, Error as CheckpointError, HubSource, InputDigests, Source, printable,
+    Digest, Error as CheckpointError, InputDigests, ModelSource, Source, printable,
 };
 use serde::{Deserialize, Serialize};
 
@@ -28,8 +28,8 @@ pub struct WorkPlan {
     pub(super) strict: bool,
     /// Whether files that links out of the checkpoint point to are copied.
     pub(super) follow_links: bool,
-    /// Where the input is on the hub, for the manifest.
-    pub(super) source: Option<HubSource>,
+    /// Where the input is on the hub or in a store, for the manifest.
+    pub(super) source: Option<ModelSource>,
     /// Whether the model card goes to the head of README.md.
     pub(super) card: bool,
     /// Processors for each unit.

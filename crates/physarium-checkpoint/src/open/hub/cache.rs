@@ -14,6 +14,7 @@ use super::snapshot::{HubSource, SNAPSHOTS};
 use crate::error::{Error, Malformed, Result};
 use crate::escape::{printable, printable_path};
 use crate::open::source::Source;
+use crate::open::store::source::ModelSource;
 
 /// Largest ref that is read, in bytes: a commit, and the end of its line.
 const MAX_REF_BYTES: u64 = 64;
@@ -52,14 +53,14 @@ pub enum ModelName {
 pub struct FoundModel {
     /// Its directory, or its packed file.
     pub path: PathBuf,
-    /// Its place on the hub, if it is in a hub cache.
-    pub source: Option<HubSource>,
+    /// Its place on the hub or in a store, if it is in a hub cache or a mirror.
+    pub source: Option<ModelSource>,
 }
 
 impl FoundModel {
-    /// The model at a path, which may be a snapshot of a hub cache.
+    /// The model at a path, which may be a snapshot of a hub cache, or a mirror.
     pub fn at(path: &Path) -> FoundModel {
-        FoundModel { path: path.to_owned(), source: HubSource::of_snapshot(path) }
+        FoundModel { path: path.to_owned(), source: ModelSource::of_dir(path) }
     }
 }
 
@@ -129,7 +130,8 @@ impl HubCache {
             return Err(self.missing(id, "not downloaded", &expected, "nothing there"));
         }
         let (hub, revision) = (id.name().to_owned(), Some(revision.to_owned()));
-        Ok(FoundModel { path, source: Some(HubSource { hub, revision, commit }) })
+        let source = ModelSource::Hub(HubSource { hub, revision, commit });
+        Ok(FoundModel { path, source: Some(source) })
     }
 
     /// Fails if an output would be in the cache, where everything is a download.

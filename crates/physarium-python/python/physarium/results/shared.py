@@ -19,11 +19,15 @@ class Share(Json):
 
 @dataclass(frozen=True, kw_only=True)
 class Source(Json):
-    """A model's place on the hub; ``revision`` is what was asked for, ``None`` if the path of the snapshot was given."""
+    """A model's place: on the ``hub`` at a ``commit``, or its address in a ``store``.
 
-    hub: str
-    commit: str
+    ``revision`` is what was asked for, ``None`` if the path of the snapshot was given.
+    """
+
+    hub: str | None = None
+    commit: str | None = None
     revision: str | None = None
+    store: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
