@@ -82,7 +82,8 @@ mod with_stores {
 
     #[test]
     fn a_store_that_cannot_be_reached_is_an_error_with_its_address() {
-        Work::new().fails("inspect s3://bucket/model", &["s3://bucket/model: cannot list: "]);
+        Work::new()
+            .fails("inspect s3://bucket/model", &["s3://bucket/model: cannot list: ", "refused"]);
     }
 
     /// All commands, each compared with the same command on the model in a directory.

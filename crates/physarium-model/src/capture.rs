@@ -67,7 +67,7 @@ pub struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// Runs the windows through the model.
+    /// Runs the windows through the first `layers` layers of the model.
     ///
     /// Memory holds two layers of weights (in the last stage, one), what `capture` keeps, activations of a batch of
     /// windows, the inputs of `o` or `down` of all windows if they are kept, and the residual streams: those of all
@@ -75,20 +75,23 @@ impl Walk<'_> {
     ///
     /// # Errors
     /// Those of the decoder, of `capture`, and of the file of the streams.
-    pub fn run<C: Capture>(&self, capture: &mut C) -> Result<(), C::Error> {
+    ///
+    /// # Panics
+    /// For more layers than the model has.
+    pub fn run<C: Capture>(&self, layers: usize, capture: &mut C) -> Result<(), C::Error> {
         let Walk { decoder, windows, workspace, streams, .. } = *self;
         let streams = streams.begin(decoder, windows, capture.wants_dense())?;
         let mut passage =
             Passage::new((windows, workspace), streams, self.pruned_inputs, self.stream_share);
-        for index in 0..decoder.config().layers() {
+        for index in 0..layers {
             let dense = decoder.layer(index)?;
             dense.prepare(workspace.compute());
             capture.begin_layer(index)?;
             // The capture changes this copy; the dense layer stays as it is. They share the weights that are equal.
             let pruned = Layer::clone(&dense);
-            let mut layers = Layers { pruned, dense: Some(dense) };
-            for at in 0..layers.pruned.stages.len() {
-                self.stage(&mut layers, at, &mut passage, capture)?;
+            let mut both = Layers { pruned, dense: Some(dense) };
+            for at in 0..both.pruned.stages.len() {
+                self.stage(&mut both, at, &mut passage, capture)?;
             }
             capture.finish_layer(index)?;
         }

@@ -178,7 +178,7 @@ fn a_walk_visits_every_stage_and_replaced_maps_change_the_pruned_stream_only() {
         stream_share: 1.0,
     };
     let mut untouched = Seen::new(|_: &Site| None);
-    walk.run(&mut untouched).unwrap();
+    walk.run(config.layers(), &mut untouched).unwrap();
     assert_eq!(untouched.differs, []);
     assert_eq!(untouched.layers, config.layers());
     let mut expected = Vec::new();
@@ -199,7 +199,7 @@ fn a_walk_visits_every_stage_and_replaced_maps_change_the_pruned_stream_only() {
     let [outputs, inputs] = [config.hidden, config.attention_width()];
     let zeros = Linear::new(outputs, inputs, Dense::F32(vec![0.0; outputs * inputs]), None);
     let mut seen = Seen::new(|site: &Site| (*site == first).then(|| zeros.clone()));
-    walk.run(&mut seen).unwrap();
+    walk.run(config.layers(), &mut seen).unwrap();
     assert_eq!(seen.stages, expected);
     assert_eq!(seen.differs.len(), 4 * config.layers() - 2);
     assert_eq!(seen.differs[0], (0, StageKind::BeforeMlp));

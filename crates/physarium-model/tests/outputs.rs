@@ -56,7 +56,7 @@ fn outputs(model: &str, stream_share: f32) -> [Vec<f32>; 2] {
     let mut seen = Outputs::default();
     let pruned_inputs = PrunedInputs::Kept;
     Walk { decoder, windows, workspace, streams, pruned_inputs, stream_share }
-        .run(&mut seen)
+        .run(1, &mut seen)
         .unwrap();
     let mut outputs = seen.0.into_iter();
     [(); 2].map(|()| outputs.next().unwrap())

@@ -78,7 +78,9 @@ fn walk(
     let mut inputs = Inputs { wants_dense, all: Vec::new(), before };
     let (decoder, windows, workspace) = (&decoder, &windows[..], &workspace);
     let stream_share = 0.5;
-    Walk { decoder, windows, workspace, streams, pruned_inputs, stream_share }.run(&mut inputs)?;
+    let layers = decoder.config().layers();
+    Walk { decoder, windows, workspace, streams, pruned_inputs, stream_share }
+        .run(layers, &mut inputs)?;
     Ok(inputs.all)
 }
 

@@ -112,7 +112,15 @@ pub(crate) fn failed(
         | object_store::Error::Unauthenticated { .. } => io::ErrorKind::PermissionDenied,
         _ => io::ErrorKind::Other,
     };
-    let said = error.to_string();
-    let said = physarium_checkpoint::printable(said.trim());
+    let said = physarium_checkpoint::printable(reason(&error).trim());
     Error::io(Path::new(&address.to_string()), operation, io::Error::new(kind, said))
+}
+
+/// The first cause: the errors above it repeat the request, which is long.
+fn reason(error: &object_store::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(below) = cause.source() {
+        cause = below;
+    }
+    cause.to_string()
 }

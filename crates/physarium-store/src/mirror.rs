@@ -15,7 +15,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::TryStreamExt;
 use object_store::{GetOptions, ObjectMeta, ObjectStore};
-use physarium_checkpoint::{Error, Malformed, RemoteLink, Sha256, Sidecar, StoreSource, printable};
+use physarium_checkpoint::{
+    Error, Malformed, RemoteLink, Sha256, Sidecar, StoreSource, printable, write_whole,
+};
 use serde::Serialize;
 
 use crate::address::StoreAddress;
@@ -68,8 +70,8 @@ impl Mirror {
     /// Lists the objects below an address, and finds or makes their mirror in `cache`.
     ///
     /// # Errors
-    /// `Malformed` for an address with nothing below it, for names that are no paths, and for a store without ETags; `InputChanged` if
-    /// an object changes meanwhile; `Io` when the store or the cache cannot be used.
+    /// `Malformed` for an address with nothing below it, for names that are no paths, and for a store without ETags; `Io` when the store
+    /// or the cache cannot be used, and if an object changes meanwhile.
     pub fn of(address: &StoreAddress, cache: &Path) -> Result<Mirror, Error> {
         let client = Client::of(address)?;
         let listing = Listing::of(address, &*client.store)?;
@@ -83,8 +85,7 @@ impl Mirror {
         fs::create_dir_all(&stores).map_err(|e| Error::io(&stores, "create", e))?;
         let new = New::begin(&stores)?;
         listing.fill(&new.0.join(StoreSource::FILES), address, &client)?;
-        let path = new.0.join(StoreSource::RECORD);
-        fs::write(&path, record).map_err(|e| Error::io(&path, "write", e))?;
+        write_whole(&new.0.join(StoreSource::RECORD), record.as_bytes())?;
         match fs::rename(&new.0, &place) {
             // Another process was first.
             Err(_) if place.join(StoreSource::RECORD).is_file() => {}
@@ -175,7 +176,7 @@ impl Listing {
                 symlink(link.target(), &file).map_err(|e| Error::io(&file, "create", e))?;
             } else {
                 let bytes = copy(address, client, path, &link)?;
-                fs::write(&file, bytes).map_err(|e| Error::io(&file, "write", e))?;
+                write_whole(&file, &bytes)?;
             }
         }
         Ok(())

@@ -52,7 +52,7 @@ fn open(path: &Path, link: &RemoteLink) -> Result<Arc<dyn RemoteFile>, Error> {
 }
 
 /// An object whose bytes are known by its ETag.
-pub struct RemoteObject {
+struct RemoteObject {
     address: PathBuf,
     request: Request,
     streams: Mutex<Vec<Stream>>,
@@ -69,7 +69,7 @@ impl RemoteObject {
     ///
     /// # Errors
     /// `Malformed` for an address that is none; `Io` for a store without credentials.
-    pub fn open(link: &RemoteLink) -> Result<RemoteObject, Error> {
+    fn open(link: &RemoteLink) -> Result<RemoteObject, Error> {
         let address = StoreAddress::parse(Path::new(&link.address))?;
         let request = Request {
             store: Client::of(&address)?.store,

@@ -98,8 +98,8 @@ pub use comparison::{
 pub use engine::{MemoryPlan, check_recipe};
 pub use error::Error;
 pub use eval::{
-    Against, EvalRequest, Evaluation, PartsScored, Protocol, TextUsed, TokenComparison, TokenScore,
-    evaluate, evaluate_in_parts, score_parts,
+    Against, EvalRequest, Evaluation, PartsScored, PartsShare, Protocol, TextUsed, TokenComparison,
+    TokenScore, evaluate, evaluate_in_parts, score_parts,
 };
 pub use generate::{GenerateRequest, Generated, Prompt, Sampling, Stopped, generate};
 pub use matrix::{MatrixRequest, prune_matrix};

@@ -134,7 +134,9 @@ impl Solving<'_> {
         cancel: &Cancel,
         progress: &mut dyn Progress,
     ) -> Result<SolvedWeights> {
-        let layers = decoder.config().layers();
+        // No layer after the last target's has to be passed.
+        let last = targets.keys().filter_map(|site| site.layer).max();
+        let layers = last.map_or(0, |layer| layer as usize + 1);
         let mut watch = Watch { cancel, progress };
         let compute = compute(self.threads, self.recipe.arithmetic)?.stopping_when(cancel.asked());
         let windows: Vec<&[u32]> = self.windows.iter().map(Vec::as_slice).collect();
@@ -167,7 +169,7 @@ impl Solving<'_> {
         let (streams, pruned_inputs) = (self.place(&path), self.pruned_inputs);
         let stream_share = stream_share(self.recipe.method.criterion());
         Walk { decoder, windows, workspace, streams, pruned_inputs, stream_share }
-            .run(&mut solver)?;
+            .run(layers, &mut solver)?;
         solver.tell_kept_layers();
         Ok(solver.files.finish())
     }
@@ -230,6 +232,8 @@ impl Solving<'_> {
         let (dir, key, recipe, targets) = (&self.dir, self.key, self.recipe, model.1);
         let kept = KeptBudget { dir, key, recipe, targets };
         if let Some(budget) = kept.read() {
+            let what = "resuming: what the pass over gradients decided is kept, verified by digest";
+            watch.progress.event(Event::Step(what));
             return Ok(budget);
         }
         let budget = self.budget(model, compute, workspace, watch)?;

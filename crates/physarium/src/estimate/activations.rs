@@ -69,7 +69,9 @@ impl Measured {
     pub fn whole(&self, run: &CalibratedRun<'_>) -> Duration {
         let dense_stream = run.recipe.needs().dense_stream;
         let config = run.decoder.config();
-        let layers = config.layers() as f64;
+        // The run ends with the last layer that has a target.
+        let last = run.plan.targets().filter_map(|target| target.views[0].site.layer).max();
+        let layers = last.map_or(0.0, |layer| layer as f64 + 1.0);
         let tokens: usize = run.windows.iter().map(Vec::len).sum();
         // The inputs of o and down are most of a layer.
         let pruned = match run.pruned_inputs {

@@ -29,7 +29,7 @@ use crate::error::{Error, Result};
 use crate::progress::{Event, Progress};
 use crate::recipe::arithmetic::compute;
 
-pub use parts::{PartsScored, evaluate_in_parts, score_parts};
+pub use parts::{PartsScored, PartsShare, evaluate_in_parts, score_parts};
 pub use report::{Against, Evaluation, Protocol};
 pub use score::{TokenComparison, TokenScore};
 pub use text::TextUsed;

@@ -32,6 +32,15 @@ const SCHEMA: &str = "physarium.eval-parts/1";
 /// Largest record that is read, in bytes: one of some 8,192 scores takes 0.7 MB.
 const MAX_RECORD: u64 = 256 << 20;
 
+/// The parts of an evaluation that a process scores, and where they are kept.
+#[derive(Debug, Clone, Copy)]
+pub struct PartsShare<'a> {
+    /// The directory of all parts.
+    pub dir: &'a Path,
+    /// Which of them it scores.
+    pub share: Share,
+}
+
 /// How much of an evaluation a process has done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PartsScored {
@@ -71,15 +80,14 @@ pub fn evaluate_in_parts(
     session.evaluation(windows, computing, began)
 }
 
-/// Scores the parts of a share that are not on record in `dir`. Once all shares are scored, [`evaluate_in_parts`] has nothing to
+/// Scores the parts of a share that are not on record. Once all shares are scored, [`evaluate_in_parts`] has nothing to
 /// compute.
 ///
 /// # Errors
 /// As [`evaluate_in_parts`]; `Stopped` when `cancel` is raised.
 pub fn score_parts(
     request: &EvalRequest<'_>,
-    dir: &Path,
-    share: Share,
+    PartsShare { dir, share }: PartsShare<'_>,
     cancel: &Cancel,
     progress: &mut dyn Progress,
 ) -> Result<PartsScored> {

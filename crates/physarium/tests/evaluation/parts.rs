@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use physarium::{
-    Cancel, Error, EvalRequest, Evaluation, PartsScored, Share, Silent, evaluate,
+    Cancel, Error, EvalRequest, Evaluation, PartsScored, PartsShare, Share, Silent, evaluate,
     evaluate_in_parts, score_parts,
 };
 
@@ -47,8 +47,9 @@ impl Demo {
     }
 
     fn score(&self, index: usize, count: usize) -> PartsScored {
-        let share = Share::new(index, count).unwrap();
-        score_parts(&self.request(), &self.parts(), share, &Cancel::default(), &mut Silent).unwrap()
+        let (dir, share) = (self.parts(), Share::new(index, count).unwrap());
+        let parts = PartsShare { dir: &dir, share };
+        score_parts(&self.request(), parts, &Cancel::default(), &mut Silent).unwrap()
     }
 }
 

@@ -9,7 +9,7 @@ use physarium::audit::grouped;
 use physarium::checkpoint::printable;
 use physarium::{
     Cancel, Choices, ChoicesRequest, ChoicesResult, Error, EvalRequest, Evaluation, PartsScored,
-    Progress, Share, evaluate, evaluate_in_parts, peak_resident_bytes, score_parts,
+    PartsShare, Progress, Share, evaluate, evaluate_in_parts, peak_resident_bytes, score_parts,
 };
 use serde::Serialize;
 use serde_json::json;
@@ -115,8 +115,9 @@ pub fn run(mut arguments: Arguments) -> anyhow::Result<Outcome> {
     let cancel = signals::cancel_on_signal()?;
     let mut progress = terminal::progress(arguments.display.style());
     let mut until_scoring = UntilScoring { progress: &mut *progress, reading };
-    if let (Some(parts), Some(share)) = (&arguments.parts, arguments.worker) {
-        let scored = arguments.score_share(parts, share, &cancel, &mut until_scoring)?;
+    if let (Some(dir), Some(share)) = (&arguments.parts, arguments.worker) {
+        let parts = PartsShare { dir, share };
+        let scored = arguments.score_share(parts, &cancel, &mut until_scoring)?;
         drop(progress);
         return arguments.report_share(scored);
     }
@@ -217,13 +218,12 @@ impl Arguments {
     /// Scores the parts of a worker's share.
     fn score_share(
         &self,
-        parts: &Path,
-        share: Share,
+        parts: PartsShare<'_>,
         cancel: &Cancel,
         progress: &mut dyn Progress,
     ) -> anyhow::Result<PartsScored> {
         let text = self.text.as_deref().expect("--parts requires --text");
-        Ok(score_parts(&self.of_text(text), parts, share, cancel, progress)?)
+        Ok(score_parts(&self.of_text(text), parts, cancel, progress)?)
     }
 
     /// Prints what a worker has done.

@@ -63,7 +63,7 @@ pub(super) struct LayerSolver<'a> {
     /// Whether a layer was taken from an interrupted run.
     pub is_resumed: bool,
     pub dead_inputs: DeadInputs,
-    /// Layers of the decoder.
+    /// Layers that are passed.
     pub layers: usize,
     /// Maps of the current layer that this run has solved.
     pub solved: Vec<SolvedMap<'a>>,
