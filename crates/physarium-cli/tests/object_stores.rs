@@ -57,15 +57,6 @@ fn an_address_is_no_place_for_an_output() {
     );
 }
 
-#[cfg(not(feature = "object-stores"))]
-#[test]
-fn a_program_without_stores_says_so() {
-    for command in ["inspect s3://bucket/model", "eval gs://bucket/model --text text.txt"] {
-        Work::new()
-            .fails(command, &["://bucket/model: in an object store", "--features object-stores"]);
-    }
-}
-
 #[cfg(feature = "object-stores")]
 mod with_stores {
     use super::*;

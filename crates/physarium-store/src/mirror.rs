@@ -6,12 +6,13 @@ that changes makes another mirror. Small files are copies; each file of weights 
 `files` is the listing. A mirror appears as a whole by one rename, and is never changed afterwards.
 */
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
+use std::hash::{BuildHasher, RandomState};
+use std::io::ErrorKind;
 use std::os::unix::fs::symlink;
 use std::path::{Component, Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::TryStreamExt;
 use object_store::{GetOptions, ObjectMeta, ObjectStore};
@@ -100,13 +101,9 @@ struct New(PathBuf);
 
 impl New {
     fn begin(stores: &Path) -> Result<New, Error> {
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        let owner = Sha256::of(format!("{host} {} {number}", std::process::id()).as_bytes());
-        let dir = stores.join(format!(".new-{owner}"));
-        // Of an earlier process with this number, which was killed.
-        let _ = fs::remove_dir_all(&dir);
+        // A process on another host may have the same number.
+        let random = RandomState::new().hash_one(std::process::id());
+        let dir = stores.join(format!(".new-{random:016x}"));
         fs::create_dir(&dir).map_err(|e| Error::io(&dir, "create", e))?;
         Ok(New(dir))
     }
@@ -126,8 +123,12 @@ impl Listing {
     fn of(address: &StoreAddress, store: &dyn ObjectStore) -> Result<Listing, Error> {
         let mut objects = BTreeMap::new();
         for object in list(address, store)? {
-            objects.extend(Listing::object(address, object)?);
+            if !is_marker(address, &object) {
+                let (path, listed) = Listing::object(address, object)?;
+                objects.insert(path, listed);
+            }
         }
+        remove_directories(&mut objects);
         refuse_file_in_file(address, &objects)?;
         if objects.is_empty() {
             let expected = "objects below this address";
@@ -136,20 +137,13 @@ impl Listing {
         Ok(Listing { store: address.to_string(), objects })
     }
 
-    /// An object's path and what identifies its bytes; `None` for one that is a directory.
-    fn object(
-        address: &StoreAddress,
-        object: ObjectMeta,
-    ) -> Result<Option<(String, Listed)>, Error> {
+    /// An object's path, and what identifies its bytes.
+    fn object(address: &StoreAddress, object: ObjectMeta) -> Result<(String, Listed), Error> {
         let key = object.location.as_ref();
         let prefix = address.prefix().as_ref();
         let path = key.strip_prefix(prefix).unwrap_or(key).trim_start_matches('/');
-        // What consoles make for an empty directory.
-        if path.is_empty() || (object.size == 0 && object.location.filename().is_none()) {
-            return Ok(None);
-        }
         let is_plain = |part| matches!(part, Component::Normal(_));
-        if path.contains('\0') || !Path::new(path).components().all(is_plain) {
+        if path.is_empty() || path.contains('\0') || !Path::new(path).components().all(is_plain) {
             let found = printable(key);
             return Err(fault(address, "not a name of a file", "a plain relative path", found));
         }
@@ -157,7 +151,7 @@ impl Listing {
             let found = format!("none for {}", printable(key));
             return Err(fault(address, "no ETag", "an ETag of each object", found));
         };
-        Ok(Some((path.to_owned(), Listed { size: object.size, etag })))
+        Ok((path.to_owned(), Listed { size: object.size, etag }))
     }
 
     /// Makes the files.
@@ -175,8 +169,12 @@ impl Listing {
             if Sidecar::is_weights(path) {
                 symlink(link.target(), &file).map_err(|e| Error::io(&file, "create", e))?;
             } else {
-                let bytes = copy(address, client, path, &link)?;
-                write_whole(&file, &bytes)?;
+                match copy(address, client, path, &link) {
+                    // A directory without files: its key ends with a slash, which the listing does not say.
+                    Err(Error::Io { source, .. })
+                        if listed.size == 0 && source.kind() == ErrorKind::NotFound => {}
+                    bytes => write_whole(&file, &bytes?)?,
+                }
             }
         }
         Ok(())
@@ -199,6 +197,21 @@ pub(crate) fn list(
         }
     }
     Ok(objects)
+}
+
+/// Whether an object stands for the directory at an address, as consoles make it.
+pub(crate) fn is_marker(address: &StoreAddress, object: &ObjectMeta) -> bool {
+    object.size == 0 && object.location == *address.prefix()
+}
+
+/// Removes empty objects whose paths lead to others: they stand for directories.
+fn remove_directories(objects: &mut BTreeMap<String, Listed>) {
+    let above = |path: &String| {
+        let dirs = Path::new(path).ancestors().skip(1).filter_map(Path::to_str);
+        dirs.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let directories: BTreeSet<String> = objects.keys().flat_map(above).collect();
+    objects.retain(|path, listed| listed.size > 0 || !directories.contains(path));
 }
 
 /// The bytes of an object that is not weights.

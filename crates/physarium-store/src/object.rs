@@ -4,7 +4,7 @@ An object that is read by ranges, a part ahead.
 Every request names the object's ETag, so that bytes of another object are never mixed in. Readers usually go forward through a tensor,
 some at several places at once: an object remembers up to [`STREAMS`] places. At each, it holds a chunk, and once a reader goes
 on from one chunk to the next, the one after is requested meanwhile. Chunks grow from 256 KiB to 8 MiB: a header costs little, and
-weights need few requests. So an open object takes at most 64 MiB.
+weights need few requests. So an open object takes 16 MiB for each place and each further reader: 64 MiB for up to four.
 */
 
 use std::fmt;

@@ -16,10 +16,11 @@ use object_store::{
 };
 use physarium_checkpoint::manifest::{self, Manifest};
 use physarium_checkpoint::{Checkpoint, Digest, Error, Malformed, Sha256, Source, printable};
+use tokio::task::block_in_place;
 
 use crate::address::StoreAddress;
 use crate::client::{Client, failed, runtime, wait};
-use crate::mirror::list;
+use crate::mirror::{is_marker, list};
 
 /// Bytes of a part, unless the file would have too many.
 const PART: u64 = 16 << 20;
@@ -57,7 +58,7 @@ pub struct Uploaded {
     pub bytes: u64,
 }
 
-/// Receives the number of bytes that were read and handed on; an error stops the upload.
+/// Receives the number of bytes that are about to be written; an error stops the upload before that.
 pub type OnBytes<'a> = &'a mut dyn FnMut(u64) -> Result<(), Error>;
 
 impl Upload {
@@ -135,6 +136,9 @@ impl Upload {
         let keys = keys.collect::<Result<Vec<Key>, Error>>()?;
         let mut there = vec![false; keys.len()];
         for object in list(address, &*client.store)? {
+            if is_marker(address, &object) {
+                continue;
+            }
             let in_the_way = |found: String| Error::Output {
                 path: PathBuf::from(address.to_string()),
                 what: "not empty",
@@ -188,11 +192,11 @@ impl Object {
         if file.size <= PART {
             let bytes = source.read_all(PART)?;
             check(path, file, Sha256::of(&bytes))?;
+            on_bytes(file.size)?;
             let options =
                 PutOptions { attributes: self.attributes.clone(), ..PutOptions::default() };
             let put = self.store.put_opts(&self.key, Bytes::from(bytes).into(), options);
-            wait(&self.address, "write", put)?;
-            return on_bytes(file.size);
+            return wait(&self.address, "write", put).map(drop);
         }
         runtime()?.block_on(self.put_parts(&source, file, on_bytes))
     }
@@ -233,7 +237,8 @@ impl Object {
         let mut hasher = Sha256::default();
         for start in (0..file.size).step_by(part as usize) {
             let mut bytes = vec![0; part.min(file.size - start) as usize];
-            source.read_exact_at(&mut bytes, start)?;
+            // The file may be in a store itself: its requests are waited for.
+            block_in_place(|| source.read_exact_at(&mut bytes, start))?;
             hasher.update(&bytes);
             let capacity = writer.wait_for_capacity(AT_ONCE).await;
             capacity.map_err(|e| failed(&self.address, "write", e))?;

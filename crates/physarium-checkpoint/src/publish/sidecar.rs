@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::open::checkpoint::{ADAPTER_WEIGHTS, Checkpoint};
 use crate::open::index::INDEX_NAME;
 use crate::open::source::Source;
+use crate::open::store::remote::RemoteLink;
 use crate::records::{journal, manifest};
 
 /// What to do with links to files outside the checkpoint (and outside the blobs of its hub cache).
@@ -88,7 +89,7 @@ impl Sidecar {
     /// Whether a file of this path holds weights, by its name.
     pub fn is_weights(path: &str) -> bool {
         let name = path.rsplit('/').next().unwrap_or(path);
-        old_weights(name).is_some()
+        name.ends_with(".safetensors") || old_weights(name).is_some()
     }
 
     /// Lists the files that are not shards, sorted by path.
@@ -176,9 +177,13 @@ impl Lister<'_> {
     }
 
     /// A link is copied as the file that it points to if that is inside the checkpoint, or in the `blobs` of the hub
-    /// cache that the checkpoint is a snapshot of.
+    /// cache that the checkpoint is a snapshot of, or an object of the store that the checkpoint is a mirror of.
     fn link(&self, path: &Path) -> Disposition {
-        let Ok(target) = fs::canonicalize(self.checkpoint.dir().join(path)) else {
+        let link = self.checkpoint.dir().join(path);
+        if RemoteLink::at(&link).is_some() && Source::open(&link).is_ok() {
+            return Disposition::Copy;
+        }
+        let Ok(target) = fs::canonicalize(link) else {
             return Disposition::LeftOut("a link that leads nowhere");
         };
         if !target.is_file() {

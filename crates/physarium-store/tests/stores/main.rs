@@ -38,6 +38,12 @@ impl Store {
         runtime().block_on(self.memory.put(&key, payload)).unwrap();
     }
 
+    /// Puts an object whose key may end with a slash, as consoles make for a directory; the store drops the slash.
+    pub fn put_key(&self, key: &str, bytes: &str) {
+        let key = object_store::path::Path::from(key);
+        runtime().block_on(self.memory.put(&key, bytes.to_owned().into())).unwrap();
+    }
+
     pub fn delete(&self, path: &str) {
         let key = object_store::path::Path::from(format!("models/one/{path}"));
         runtime().block_on(self.memory.delete(&key)).unwrap();
@@ -49,7 +55,8 @@ impl Store {
         let listed: Vec<_> = runtime().block_on(self.memory.list(None).try_collect()).unwrap();
         let mut paths: Vec<String> = listed
             .iter()
-            .map(|object| object.location.as_ref().strip_prefix("models/one/").unwrap().to_owned())
+            .map(|object| object.location.as_ref().strip_prefix("models/one").unwrap())
+            .map(|path| path.trim_start_matches('/').to_owned())
             .collect();
         paths.sort();
         paths

@@ -4,7 +4,10 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use physarium_checkpoint::{Checkpoint, Error, HubSource, ModelSource, RemoteLink, Source};
+use physarium_checkpoint::{
+    Checkpoint, Disposition, Error, HubSource, LinkPolicy, ModelSource, Purpose, RemoteLink,
+    Sidecar, Source,
+};
 use physarium_fixtures::{Fill, Kind, Tensor, write_checkpoint};
 
 use crate::Store;
@@ -53,6 +56,8 @@ fn stored(bucket: &str, dir: &Path) -> Store {
 fn a_mirror_is_read_as_the_model_in_the_store() {
     let model = model();
     let store = stored("read", model.path());
+    // What consoles make for directories.
+    store.put("original", "");
     let mirror = store.mirror().unwrap();
     let (here, there) =
         (Checkpoint::open(model.path()).unwrap(), Checkpoint::open(&mirror).unwrap());
@@ -66,6 +71,14 @@ fn a_mirror_is_read_as_the_model_in_the_store() {
     }
     assert_eq!(fs::read_to_string(mirror.join("original/params.json")).unwrap(), "{}");
     assert!(fs::read_link(mirror.join("pytorch_model.bin")).is_ok());
+    let listed = |purpose| {
+        let files = Sidecar::list(&there, purpose, LinkPolicy::LeaveOut).unwrap().into_iter();
+        let copied = files.filter(|file| file.disposition == Disposition::Copy);
+        copied.map(|file| file.path.to_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let copied = ["config.json", "model.safetensors.index.json", "original/params.json"];
+    assert_eq!(listed(Purpose::NewWeights), copied);
+    assert_eq!(listed(Purpose::Archive), [&copied[..], &["pytorch_model.bin"]].concat());
     let source = ModelSource::of_dir(&mirror).unwrap();
     assert_eq!(source.short(), "s3://read/models/one");
     assert_eq!(source.hub(), None::<&HubSource>);
