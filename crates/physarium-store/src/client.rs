@@ -106,25 +106,21 @@ pub(crate) fn failed(
     operation: &'static str,
     error: object_store::Error,
 ) -> Error {
-    let source = io::Error::new(kind_of(&error), reason(&error));
-    Error::io(Path::new(&address.to_string()), operation, source)
-}
-
-/// The kind of a store's error.
-pub(crate) fn kind_of(error: &object_store::Error) -> io::ErrorKind {
-    match error {
+    let kind = match &error {
         object_store::Error::NotFound { .. } => io::ErrorKind::NotFound,
         object_store::Error::PermissionDenied { .. }
         | object_store::Error::Unauthenticated { .. } => io::ErrorKind::PermissionDenied,
         _ => io::ErrorKind::Other,
-    }
+    };
+    let said = physarium_checkpoint::printable(reason(&error).trim());
+    Error::io(Path::new(&address.to_string()), operation, io::Error::new(kind, said))
 }
 
 /// The first cause: the errors above it repeat the request, which is long.
-pub(crate) fn reason(error: &object_store::Error) -> String {
+fn reason(error: &object_store::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(below) = cause.source() {
         cause = below;
     }
-    physarium_checkpoint::printable(cause.to_string().trim())
+    cause.to_string()
 }

@@ -1,32 +1,32 @@
 /*!
 An object that is read by ranges, a part ahead.
 
-Every request names the object's ETag, so that bytes of another object are never mixed in. An object is read in blocks of 1 MiB, of which the 32
-that were used last are kept: readers go forward through a tensor, at several places at once, and over the same rows again for each
-column of tiles. Once a reader has gone through some blocks, as many after them, up to eight, are requested before it asks. So an
-open object takes at most 32 MiB, beside what is on its way for readers of more places than that.
+Every request names the object's ETag, so that bytes of another object are never mixed in. Readers usually go forward through a tensor,
+some at several places at once: an object remembers up to [`STREAMS`] places. At each, it holds a chunk, and once a reader goes
+on from one chunk to the next, the one after is requested meanwhile. Chunks grow from 256 KiB to 8 MiB: a header costs little, and
+weights need few requests. So an open object takes 16 MiB for each place and each further reader: 64 MiB for up to four.
 */
 
 use std::fmt;
-use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use object_store::path::Path as Key;
 use object_store::{GetOptions, GetRange, ObjectStore};
 use physarium_checkpoint::{Error, Malformed, RemoteFile, RemoteLink, open_remote_by};
+use tokio::task::JoinHandle;
 
 use crate::address::StoreAddress;
-use crate::client::{Client, kind_of, reason, runtime};
+use crate::client::{Client, failed, runtime};
 use crate::mirror::is_mirrored;
 
-/// Bytes of a block and of a request.
-const BLOCK: u64 = 1 << 20;
-/// Blocks that are kept.
-const KEPT: usize = 32;
-/// Most blocks that are requested before a reader asks for them.
-const AHEAD: u64 = 8;
+/// Bytes of the first request at a place.
+const FIRST_CHUNK: u64 = 256 << 10;
+/// Most bytes of a request.
+const MAX_CHUNK: u64 = 8 << 20;
+/// Places at which an object is read at once.
+const STREAMS: usize = 4;
 
 /// The cache whose mirrors are read.
 static CACHE: OnceLock<PathBuf> = OnceLock::new();
@@ -55,8 +55,7 @@ fn open(path: &Path, link: &RemoteLink) -> Result<Arc<dyn RemoteFile>, Error> {
 struct RemoteObject {
     address: PathBuf,
     request: Request,
-    /// By index, the one that was used last first.
-    blocks: Mutex<Vec<(u64, Arc<Block>)>>,
+    streams: Mutex<Vec<Stream>>,
 }
 
 impl fmt::Debug for RemoteObject {
@@ -78,59 +77,26 @@ impl RemoteObject {
             etag: link.etag.clone(),
             size: link.size,
         };
-        let address = PathBuf::from(&link.address);
-        Ok(RemoteObject { address, request, blocks: Mutex::default() })
-    }
-
-    /// The block at an index, which may be on its way, and requests for those after it that its reader will want.
-    fn block(&self, index: u64) -> Result<Arc<Block>, Error> {
-        let mut blocks = unpoisoned(self.blocks.lock());
-        let has = |index: u64| blocks.iter().any(|(other, _)| *other == index);
-        let before = (1..=AHEAD.min(index)).take_while(|back| has(index - back)).count() as u64;
-        let after = self.request.size.div_ceil(BLOCK);
-        let ahead: Vec<u64> =
-            (index + 1..after.min(index + 1 + before)).filter(|index| !has(*index)).collect();
-        let block = match blocks.iter().position(|(other, _)| *other == index) {
-            Some(place) => blocks.remove(place).1,
-            None => self.requested(index)?,
-        };
-        for index in ahead {
-            blocks.insert(0, (index, self.requested(index)?));
-        }
-        blocks.insert(0, (index, Arc::clone(&block)));
-        blocks.truncate(KEPT);
-        Ok(block)
-    }
-
-    /// A block that is on its way.
-    fn requested(&self, index: u64) -> Result<Arc<Block>, Error> {
-        let block = Arc::new(Block::default());
-        let (request, filling) = (self.request.clone(), Filling(Arc::clone(&block)));
-        runtime()?.spawn(async move { filling.0.fill(request.block(index).await) });
-        Ok(block)
-    }
-
-    /// The bytes of the block at an index. One that failed is requested again by the next reader.
-    fn bytes(&self, index: u64) -> Result<Bytes, Error> {
-        let block = self.block(index)?;
-        block.wait().map_err(|fault| {
-            unpoisoned(self.blocks.lock()).retain(|(_, other)| !Arc::ptr_eq(other, &block));
-            self.error(fault, index * BLOCK)
+        Ok(RemoteObject {
+            address: PathBuf::from(&link.address),
+            request,
+            streams: Mutex::default(),
         })
     }
 
-    fn error(&self, fault: Fault, offset: u64) -> Error {
-        let path = self.address.clone();
-        match fault {
-            Fault::Changed => Error::InputChanged {
-                path,
-                what: "ETag",
-                before: physarium_checkpoint::printable(&self.request.etag),
-                after: "another one".to_owned(),
-            },
-            Fault::Short { expected } => Error::FileShrank { path, offset, expected },
-            Fault::Store(kind, said) => Error::io(&path, "read", io::Error::new(kind, said)),
+    /// The stream that goes on at `offset`, or a new one. It is this reader's until it is given back.
+    fn take_stream(&self, offset: u64) -> Stream {
+        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        match streams.iter().position(|stream| stream.reaches(offset)) {
+            Some(index) => streams.remove(index),
+            None => Stream::at(offset),
         }
+    }
+
+    fn give_back(&self, stream: Stream) {
+        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        streams.insert(0, stream);
+        streams.truncate(STREAMS);
     }
 }
 
@@ -140,15 +106,37 @@ impl RemoteFile for RemoteObject {
             let path = self.address.clone();
             return Err(Error::FileShrank { path, offset, expected: buf.len() });
         }
+        let mut stream = self.take_stream(offset);
         let (mut filled, mut at) = (0, offset);
         while filled < buf.len() {
-            let bytes = self.bytes(at / BLOCK)?;
-            let from = (at % BLOCK) as usize;
-            let length = (bytes.len() - from).min(buf.len() - filled);
-            buf[filled..filled + length].copy_from_slice(&bytes[from..from + length]);
-            (filled, at) = (filled + length, at + length as u64);
+            let wanted = (buf.len() - filled) as u64;
+            let piece = stream.read(&self.request, at, wanted).map_err(|e| self.fault(e))?;
+            buf[filled..filled + piece.len()].copy_from_slice(&piece);
+            filled += piece.len();
+            at += piece.len() as u64;
         }
+        self.give_back(stream);
         Ok(())
+    }
+}
+
+impl RemoteObject {
+    /// The error of a request.
+    fn fault(&self, fault: RequestFault) -> Error {
+        let address = self.address.display();
+        match fault {
+            RequestFault::Store(object_store::Error::Precondition { .. }) => Error::InputChanged {
+                path: self.address.clone(),
+                what: "ETag",
+                before: physarium_checkpoint::printable(&self.request.etag),
+                after: "another one".to_owned(),
+            },
+            RequestFault::Store(error) => failed(&address, "read", error),
+            RequestFault::Short { offset, expected } => {
+                Error::FileShrank { path: self.address.clone(), offset, expected }
+            }
+            RequestFault::Runtime(error) => error,
+        }
     }
 }
 
@@ -161,75 +149,103 @@ struct Request {
     size: u64,
 }
 
+/// Why a range was not read.
+enum RequestFault {
+    Store(object_store::Error),
+    /// The store sent another number of bytes.
+    Short {
+        offset: u64,
+        expected: usize,
+    },
+    /// The threads of requests cannot be started.
+    Runtime(Error),
+}
+
 impl Request {
-    /// The bytes of the block at an index, of which the last may be shorter.
-    async fn block(self, index: u64) -> Result<Bytes, Fault> {
-        let (start, end) = (index * BLOCK, self.size.min((index + 1) * BLOCK));
+    /// The bytes from `start` on, at most `length` of them and not beyond the end.
+    async fn range(self, start: u64, length: u64) -> Result<Bytes, RequestFault> {
+        let end = self.size.min(start + length);
         let options = GetOptions {
             if_match: Some(self.etag),
             range: Some(GetRange::Bounded(start..end)),
             ..GetOptions::default()
         };
         let read = async { self.store.get_opts(&self.key, options).await?.bytes().await };
-        let bytes = read.await.map_err(|error| match error {
-            object_store::Error::Precondition { .. } => Fault::Changed,
-            error => Fault::Store(kind_of(&error), reason(&error)),
-        })?;
+        let bytes = read.await.map_err(RequestFault::Store)?;
         let expected = (end - start) as usize;
-        if bytes.len() == expected { Ok(bytes) } else { Err(Fault::Short { expected }) }
-    }
-}
-
-/// Why a block was not read.
-#[derive(Clone)]
-enum Fault {
-    /// The object has another ETag now.
-    Changed,
-    /// The store sent another number of bytes.
-    Short { expected: usize },
-    /// The store's reason.
-    Store(io::ErrorKind, String),
-}
-
-/// A block, once it is there.
-#[derive(Default)]
-struct Block {
-    bytes: Mutex<Option<Result<Bytes, Fault>>>,
-    there: Condvar,
-}
-
-impl Block {
-    fn fill(&self, bytes: Result<Bytes, Fault>) {
-        *unpoisoned(self.bytes.lock()) = Some(bytes);
-        self.there.notify_all();
-    }
-
-    fn wait(&self) -> Result<Bytes, Fault> {
-        let mut bytes = unpoisoned(self.bytes.lock());
-        loop {
-            match &*bytes {
-                Some(bytes) => return bytes.clone(),
-                None => bytes = unpoisoned(self.there.wait(bytes)),
-            }
+        match bytes.len() == expected {
+            true => Ok(bytes),
+            false => Err(RequestFault::Short { offset: start, expected }),
         }
     }
 }
 
-/// A block on its way. If its request is given up, nobody waits for it for ever.
-struct Filling(Arc<Block>);
+/// A place at which an object is read.
+struct Stream {
+    /// Where `chunk` begins.
+    start: u64,
+    chunk: Bytes,
+    /// Bytes of the next request.
+    length: u64,
+    /// The chunk after this one, which is on its way.
+    next: Option<Ahead>,
+}
 
-impl Drop for Filling {
+/// A request that is on its way. It is given up when nobody waits for it any more.
+struct Ahead(JoinHandle<Result<Bytes, RequestFault>>);
+
+impl Drop for Ahead {
     fn drop(&mut self) {
-        let is_empty = unpoisoned(self.0.bytes.lock()).is_none();
-        if is_empty {
-            self.0.fill(Err(Fault::Store(io::ErrorKind::Other, "request given up".to_owned())));
-        }
+        self.0.abort();
     }
 }
 
-/// A lock's contents, also if a thread has panicked with it: nothing here is left half changed.
-fn unpoisoned<'a, T>(
-    locked: Result<MutexGuard<'a, T>, PoisonError<MutexGuard<'a, T>>>,
-) -> MutexGuard<'a, T> {
-    locked.unwrap_or_else(PoisonError::into_inner)
+impl Stream {
+    /// A stream that begins at `offset`.
+    fn at(offset: u64) -> Stream {
+        Stream { start: offset, chunk: Bytes::new(), length: FIRST_CHUNK, next: None }
+    }
+
+    fn end(&self) -> u64 {
+        self.start + self.chunk.len() as u64
+    }
+
+    /// Whether the byte at `offset` is in this chunk, or the first after it.
+    fn reaches(&self, offset: u64) -> bool {
+        (self.start..=self.end()).contains(&offset)
+    }
+
+    /// Some of the bytes from `offset` on, which this stream reaches; at most `wanted`.
+    fn read(&mut self, request: &Request, offset: u64, wanted: u64) -> Result<Bytes, RequestFault> {
+        if offset == self.end() {
+            self.go_on(request, wanted)?;
+        }
+        let from = (offset - self.start) as usize;
+        let to = self.chunk.len().min(from + wanted as usize);
+        Ok(self.chunk.slice(from..to))
+    }
+
+    /// Takes the next chunk, of which `wanted` bytes are asked for now.
+    fn go_on(&mut self, request: &Request, wanted: u64) -> Result<(), RequestFault> {
+        let runtime = runtime().map_err(RequestFault::Runtime)?;
+        let (start, is_first) = (self.end(), self.chunk.is_empty());
+        let chunk = match self.next.take() {
+            Some(mut ahead) => {
+                let ended = runtime.block_on(&mut ahead.0);
+                ended.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))?
+            }
+            None => {
+                self.length = self.length.max(wanted.min(MAX_CHUNK));
+                runtime.block_on(request.clone().range(start, self.length))?
+            }
+        };
+        (self.start, self.chunk) = (start, chunk);
+        self.length = (2 * self.length).min(MAX_CHUNK);
+        let goes_on = !is_first || wanted > self.chunk.len() as u64;
+        if goes_on && self.end() < request.size {
+            let ahead = request.clone().range(self.end(), self.length);
+            self.next = Some(Ahead(runtime.spawn(ahead)));
+        }
+        Ok(())
+    }
 }
