@@ -47,8 +47,8 @@ Examples:
 MODEL is a directory in Hugging Face layout: config.json and model.safetensors, or shards with
 model.safetensors.index.json; or the id ORG/NAME[@REVISION] of a model that `hf download` has put
 into the hub cache; or, in a program built with object-stores, the address of such a directory:
-s3://BUCKET/PATH, gs://BUCKET/PATH, az://CONTAINER/PATH. It is never written to. A target is a tensor that is pruned: by
-default the q/k/v/o and gate/up/down weights of the decoder.
+s3://BUCKET/PATH, gs://BUCKET/PATH, az://CONTAINER/PATH. It is never written to. A target is a
+tensor that is pruned: by default the q/k/v/o and gate/up/down weights of the decoder.
 
 Exit codes: 0 success, 1 a check failed, 2 error, 130 or 143 interrupted (rerun `prune` or `compare` to resume).";
 

@@ -204,13 +204,15 @@ pub(crate) fn is_marker(address: &StoreAddress, object: &ObjectMeta) -> bool {
     object.size == 0 && object.location == *address.prefix()
 }
 
+/// The directories that a path leads through.
+fn above(path: &str) -> impl Iterator<Item = &str> {
+    Path::new(path).ancestors().skip(1).filter_map(Path::to_str)
+}
+
 /// Removes empty objects whose paths lead to others: they stand for directories.
 fn remove_directories(objects: &mut BTreeMap<String, Listed>) {
-    let above = |path: &String| {
-        let dirs = Path::new(path).ancestors().skip(1).filter_map(Path::to_str);
-        dirs.map(str::to_owned).collect::<Vec<_>>()
-    };
-    let directories: BTreeSet<String> = objects.keys().flat_map(above).collect();
+    let above = objects.keys().flat_map(|path| above(path)).map(str::to_owned);
+    let directories: BTreeSet<String> = above.collect();
     objects.retain(|path, listed| listed.size > 0 || !directories.contains(path));
 }
 
@@ -239,11 +241,8 @@ fn refuse_file_in_file(
     address: &StoreAddress,
     objects: &BTreeMap<String, Listed>,
 ) -> Result<(), Error> {
-    let above = |path: &str| {
-        let above = Path::new(path).ancestors().skip(1);
-        above.filter_map(Path::to_str).any(|dir| objects.contains_key(dir))
-    };
-    match objects.keys().find(|path| above(path)) {
+    let leads_through = |path: &&String| above(path).any(|dir| objects.contains_key(dir));
+    match objects.keys().find(leads_through) {
         None => Ok(()),
         Some(path) => {
             let expected = "a file or a directory of each name";

@@ -51,7 +51,7 @@ pub(crate) struct OtherFiles {
     /// Those that are rewritten instead of copied.
     pub rewritten: Vec<String>,
     pub left_out: Vec<LeftOut>,
-    /// Where the input is on the hub.
+    /// Where the input is on the hub or in a store.
     pub source: Option<ModelSource>,
 }
 

@@ -82,6 +82,12 @@ impl KeyedRecords {
     }
 }
 
+/// The key in the record that says what the others in its directory depend on.
+pub(crate) fn read_key_of(path: &Path, max_bytes: u64) -> Option<Value> {
+    let body: Value = read_sealed(path, max_bytes)?;
+    Some(body.get("key")?.clone())
+}
+
 /// The names of the parts in which two keys differ.
 pub(crate) fn difference(ours: &Value, theirs: &Value) -> String {
     let parts = ours.as_object().into_iter().flatten();

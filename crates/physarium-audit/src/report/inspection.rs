@@ -25,7 +25,7 @@ const SHOWN_KINDS: usize = 24;
 pub struct Inspection {
     /// `physarium.inspect/1`.
     pub schema: String,
-    /// Where the checkpoint is on the hub; `None` if it is no snapshot of a hub cache.
+    /// Where the checkpoint is on the hub or in a store; `None` for any other directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<ModelSource>,
     /// The weight files with their sizes.

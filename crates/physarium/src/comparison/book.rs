@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::result::{ComparedRun, PrunedRun};
 use crate::error::Result;
-use crate::sealed::{KeyedRecords, difference, read_sealed, write_sealed};
+use crate::sealed::{KeyedRecords, difference, read_key_of, write_sealed};
 use crate::units::Share;
 
 /// Name of the directory of records.
@@ -110,8 +110,7 @@ fn is_just_created(records: &Path) -> bool {
 
 /// The key of the comparison that made `records`.
 fn read_key(records: &Path) -> Option<Value> {
-    let body: Value = read_sealed(&records.join(KEY_NAME), MAX_RECORD)?;
-    Some(body.get("key")?.clone())
+    read_key_of(&records.join(KEY_NAME), MAX_RECORD)
 }
 
 /// The error when something that is not of this comparison has a name that it needs.

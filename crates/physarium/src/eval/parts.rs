@@ -22,7 +22,7 @@ use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::progress::{Event, Kept, Progress};
 use crate::records::TOOL;
-use crate::sealed::{KeyedRecords, difference, read_sealed, write_sealed};
+use crate::sealed::{KeyedRecords, difference, read_key_of, write_sealed};
 use crate::units::Share;
 
 /// Name of the record that says what the parts are of.
@@ -142,18 +142,19 @@ impl<'a> Parts<'a> {
         progress: &mut dyn Progress,
     ) -> Result<PartsScored> {
         let batches: Vec<Batch<'_>> = self.session.text.batches().collect();
-        let own = || batches.iter().enumerate().filter(|(number, _)| share.takes(*number));
+        let own = batches.iter().enumerate().filter(|(number, _)| share.takes(*number));
         let find = |number: usize| self.records.read::<Part>(&name(number), MAX_RECORD);
-        let kept = own().filter(|(number, _)| find(*number).is_some()).count();
+        let own: Vec<_> = own.map(|(number, batch)| (number, batch, find(number))).collect();
+        let kept = own.iter().filter(|(_, _, found)| found.is_some()).count();
         if kept > 0 {
-            progress.event(Event::Resumed { kept: Kept::Parts, count: kept, of: own().count() });
+            progress.event(Event::Resumed { kept: Kept::Parts, count: kept, of: own.len() });
         }
-        let tokens = own().map(|(_, batch)| batch.tokens()).sum();
+        let tokens = own.iter().map(|(_, batch, _)| batch.tokens()).sum();
         progress.event(Event::TokensStarted { task: TASK, tokens });
         let mut scorer = self.session.scorer()?;
         let mut scored = 0;
-        for (number, batch) in own() {
-            let part = match find(number) {
+        for (number, batch, found) in own {
+            let part = match found {
                 Some(part) => {
                     progress.event(Event::Tokens(batch.tokens()));
                     part
@@ -179,8 +180,7 @@ fn name(number: usize) -> String {
 
 /// The key of the evaluation whose parts are in `dir`.
 fn read_key(dir: &Path) -> Option<Value> {
-    let body: Value = read_sealed(&dir.join(KEY_NAME), MAX_RECORD)?;
-    Some(body.get("key")?.clone())
+    read_key_of(&dir.join(KEY_NAME), MAX_RECORD)
 }
 
 /// Fails if `dir` holds files, and none that says that they are parts. Another process may be about to write that one.

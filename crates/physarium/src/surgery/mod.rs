@@ -49,7 +49,7 @@ pub struct Surgery {
     pub checkpoint: Checkpoint,
     /// The decision for every tensor.
     pub plan: TargetPlan,
-    /// Where the input is on the hub, for the manifest: what its path says, if it is a snapshot of a hub cache.
+    /// Where the input is on the hub or in a store, for the manifest: what its path says, if it was not given by name.
     pub source: Option<ModelSource>,
     /// Where the model card goes.
     pub card: CardPlace,
