@@ -48,7 +48,7 @@ impl Client {
         if let Some(client) = clients.get(&address.root()) {
             return Ok(client.clone());
         }
-        let client = Client::of_environment(address).map_err(|e| failed(address, "reach", e))?;
+        let client = Client::of_environment(address).map_err(|e| failed(address, "reach", &e))?;
         clients.insert(address.root(), client.clone());
         Ok(client)
     }
@@ -97,22 +97,22 @@ pub(crate) fn wait<T>(
     operation: &'static str,
     request: impl Future<Output = object_store::Result<T>>,
 ) -> Result<T, Error> {
-    runtime()?.block_on(request).map_err(|e| failed(address, operation, e))
+    runtime()?.block_on(request).map_err(|e| failed(address, operation, &e))
 }
 
 /// The error of a request to an address.
 pub(crate) fn failed(
     address: &impl ToString,
     operation: &'static str,
-    error: object_store::Error,
+    error: &object_store::Error,
 ) -> Error {
-    let kind = match &error {
+    let kind = match error {
         object_store::Error::NotFound { .. } => io::ErrorKind::NotFound,
         object_store::Error::PermissionDenied { .. }
         | object_store::Error::Unauthenticated { .. } => io::ErrorKind::PermissionDenied,
         _ => io::ErrorKind::Other,
     };
-    let said = physarium_checkpoint::printable(reason(&error).trim());
+    let said = physarium_checkpoint::printable(reason(error).trim());
     Error::io(Path::new(&address.to_string()), operation, io::Error::new(kind, said))
 }
 

@@ -5,7 +5,7 @@ In: an address such as `s3://bucket/models/llama`, and credentials from the envi
 reads as any checkpoint.
 
 * [`Mirror`] is that directory: small files are copies, and each file of weights is a link that names its object, ETag and size.
-* `object` reads such an object by ranges, a bounded part ahead; [`register`] lets
+* `object` reads such an object by ranges, a bounded part ahead (`ranges`); [`register`] lets
   [`Source::open`](physarium_checkpoint::Source::open) follow the links of mirrors.
 * [`Upload`] copies a finished output into a store, with the manifest last.
 
@@ -18,6 +18,7 @@ mod address;
 mod client;
 mod mirror;
 mod object;
+mod ranges;
 mod upload;
 
 pub use address::StoreAddress;

@@ -208,7 +208,7 @@ impl Object {
         file: &Planned,
         on_bytes: OnBytes<'_>,
     ) -> Result<(), Error> {
-        let store = |e| failed(&self.address, "write", e);
+        let store = |e| failed(&self.address, "write", &e);
         let options = PutMultipartOptions {
             attributes: self.attributes.clone(),
             ..PutMultipartOptions::default()
@@ -241,7 +241,7 @@ impl Object {
             block_in_place(|| source.read_exact_at(&mut bytes, start))?;
             hasher.update(&bytes);
             let capacity = writer.wait_for_capacity(AT_ONCE).await;
-            capacity.map_err(|e| failed(&self.address, "write", e))?;
+            capacity.map_err(|e| failed(&self.address, "write", &e))?;
             on_bytes(bytes.len() as u64)?;
             writer.put(Bytes::from(bytes));
         }

@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 mod mirrors;
+mod ranges;
 mod uploads;
+mod watched;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};

@@ -13,6 +13,7 @@ use physarium_fixtures::{Fill, Kind, Tensor, write_checkpoint};
 use crate::Store;
 
 const SHARD: &str = "model-00001-of-00002.safetensors";
+const LARGE: &str = "model-00002-of-00002.safetensors";
 
 /// A model of two shards, the second with 24 MB.
 fn model() -> tempfile::TempDir {
@@ -89,9 +90,8 @@ fn a_mirror_is_read_as_the_model_in_the_store() {
 fn any_range_can_be_read_in_any_order() {
     let model = model();
     let store = stored("ranges", model.path());
-    let name = "model-00002-of-00002.safetensors";
-    let bytes = fs::read(model.path().join(name)).unwrap();
-    let source = Source::open(&store.mirror().unwrap().join(name)).unwrap();
+    let bytes = fs::read(model.path().join(LARGE)).unwrap();
+    let source = Source::open(&store.mirror().unwrap().join(LARGE)).unwrap();
     assert_eq!(source.len(), bytes.len() as u64);
     let read = |begin: usize, length: usize| {
         let mut found = vec![0; length];
@@ -125,26 +125,26 @@ fn an_object_that_changes_is_noticed() {
     let mirror = store.mirror().unwrap();
     assert_eq!(store.mirror().unwrap(), mirror, "nothing has changed");
     let checkpoint = Checkpoint::open(&mirror).unwrap();
-    let mut changed = fs::read(model.path().join(SHARD)).unwrap();
+    let mut changed = fs::read(model.path().join(LARGE)).unwrap();
     *changed.last_mut().unwrap() ^= 1;
-    store.put(SHARD, changed.clone());
-    let source = checkpoint.shards()[0].reopen().unwrap();
+    store.put(LARGE, changed.clone());
+    let source = checkpoint.shards()[1].reopen().unwrap();
     let error = source.sha256::<Error>(&mut |_| Ok(())).unwrap_err().to_string();
-    let expected = format!("s3://changes/models/one/{SHARD}: input changed during the run: ETag");
+    let expected = format!("s3://changes/models/one/{LARGE}: input changed during the run: ETag");
     assert!(error.starts_with(&expected), "{error}");
 
     let other = store.mirror().unwrap();
     assert_ne!(other, mirror);
-    let source = Source::open(&other.join(SHARD)).unwrap();
+    let source = Source::open(&other.join(LARGE)).unwrap();
     assert_eq!(source.read_all(1 << 30).unwrap(), changed);
-    let identity = checkpoint.shards()[0].identity.clone();
+    let identity = checkpoint.shards()[1].identity.clone();
     let error = source.check_unchanged(&identity).unwrap_err().to_string();
     assert!(error.contains("ETag"), "{error}");
 
-    store.delete(SHARD);
-    let source = Source::open(&other.join(SHARD)).unwrap();
+    store.delete(LARGE);
+    let source = Source::open(&other.join(LARGE)).unwrap();
     let error = source.read_all(1 << 30).unwrap_err().to_string();
-    let expected = format!("s3://changes/models/one/{SHARD}: cannot read: ");
+    let expected = format!("s3://changes/models/one/{LARGE}: cannot read: ");
     assert!(error.starts_with(&expected), "{error}");
 }
 

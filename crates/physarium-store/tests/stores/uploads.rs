@@ -11,6 +11,7 @@ use physarium_store::{Upload, Uploaded};
 
 use crate::Store;
 use crate::mirrors::files;
+use crate::watched::Watched;
 
 /// A model and its pruned output, whose second shard has 24 MB: two parts.
 struct Pruned {
@@ -100,6 +101,23 @@ fn an_interrupted_upload_goes_on_with_what_is_missing() {
     assert_eq!(done.kept, 2);
     let mirror = store.mirror().unwrap();
     assert!(verify(pruned.model.path(), &mirror, &mut |_| Ok(())).unwrap().findings.is_empty());
+}
+
+#[test]
+fn an_upload_to_a_store_that_fails_goes_on_with_what_is_missing() {
+    let pruned = Pruned::new();
+    let count =
+        Upload::of(&pruned.out()).unwrap().run(&Store::new("whole").address, &mut |_| Ok(()));
+    for puts in 0..count.unwrap().written {
+        let store = Store::new(&format!("fails-{puts}"));
+        let watched = Watched::before(&store);
+        watched.fail_after_puts(puts);
+        let error = upload(&pruned.out(), &store).unwrap_err().to_string();
+        assert!(error.contains(": cannot write: the store has failed"), "{error}");
+        assert_eq!(store.paths().len(), puts);
+        assert!(!store.paths().iter().any(|path| path == manifest::FILE_NAME));
+        assert_eq!(upload(&pruned.out(), &store).unwrap().kept, puts);
+    }
 }
 
 #[test]
