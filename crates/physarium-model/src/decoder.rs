@@ -1,7 +1,7 @@
 /*!
 A model that can be run.
 
-In: a checkpoint directory or a packed file. Out: embeddings of tokens, layers and the head, read on request.
+In: a checkpoint directory or a packed file. Out: the embedding, layers and the head, read on request.
 All shapes are checked when the model is opened, so that a long run does not fail late because of a missing
 tensor.
 */
@@ -9,17 +9,18 @@ tensor.
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use physarium_checkpoint::Dtype;
+use physarium_checkpoint::{Dtype, Source};
 use physarium_kernels::{Compute, Linear};
 
-use crate::error::{Error, Result};
+use crate::embedding::{Embedding, Rows};
+use crate::error::Result;
 use crate::layers::head::Head;
 use crate::layers::layer::Layer;
 use crate::open::config::Config;
 use crate::open::files::ModelFiles;
 use crate::open::notes::Note;
 use crate::open::vocabulary::{Checked, Vocabulary};
-use crate::open::weights::{Tensor, Weights};
+use crate::open::weights::{Stored, Tensor, Weights};
 
 /// Where weights are kept between uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +37,7 @@ pub struct Decoder {
     weights: Weights,
     vocabulary: Vocabulary,
     notes: Vec<Note>,
-    /// The embedding of a packed model: its digest covers all rows, so it is read as a whole.
+    /// The embedding, where it is read as a whole and kept.
     embedding: Mutex<Option<Arc<Linear>>>,
     /// Kept layers by index; empty if layers are streamed.
     kept: Vec<Mutex<Option<Arc<Layer>>>>,
@@ -98,36 +99,37 @@ impl Decoder {
         Ok(self.weights.find(&name, &[first.outputs, first.inputs])?.dtype())
     }
 
-    /// Embeddings `[tokens, hidden]`. From a checkpoint directory, only the rows of the tokens are read; the
-    /// embedding of a packed model is kept in memory.
+    /// The embedding. From a checkpoint directory, only the rows of tokens will be read; that of a packed model, or of one in a store, is
+    /// in memory while the result lives, and is kept if weights are [`Resident`](Residency::Resident) or packed.
     ///
     /// # Errors
-    /// `Token` for an id outside the vocabulary; `Checkpoint` if the file cannot be read.
-    pub fn embed(&self, tokens: &[u32]) -> Result<Vec<f32>> {
-        let (vocabulary, width) = (self.config.vocabulary, self.config.hidden);
-        if let Some(&token) = tokens.iter().find(|token| **token as usize >= vocabulary) {
-            return Err(Error::Token { token, vocabulary });
-        }
-        let mut rows = vec![0.0; tokens.len() * width];
-        let to = rows.chunks_exact_mut(width).zip(tokens);
-        match self.weights.find(&self.vocabulary.embedding, &[vocabulary, width])? {
-            Tensor::Packed { .. } => {
-                let embedding = self.embedding()?;
-                to.for_each(|(row, &token)| embedding.row(token as usize, row));
-            }
-            Tensor::Shard(stored) => {
-                let source = stored.open()?;
-                for (row, &token) in to {
-                    stored.read(&source, token as usize * width, width)?.widen(0, row);
-                }
-            }
-        }
-        Ok(rows)
+    /// `Checkpoint` if the file cannot be read.
+    pub fn embedding(&self) -> Result<Embedding<'_>> {
+        let (vocabulary, hidden) = (self.config.vocabulary, self.config.hidden);
+        let rows = match self.stored_embedding()? {
+            Some((stored, source)) if !source.is_in_store() => Rows::InShard(stored, source),
+            _ => Rows::Whole(self.whole_embedding()?),
+        };
+        Ok(Embedding { vocabulary, hidden, rows })
     }
 
-    /// The whole embedding `[vocabulary, hidden]`, kept after its first use.
-    fn embedding(&self) -> Result<Arc<Linear>> {
-        kept(Some(&self.embedding), || self.of_vocabulary(&self.vocabulary.embedding))
+    /// The embedding's place in a shard; `None` in a packed file.
+    fn stored_embedding(&self) -> Result<Option<(Stored<'_>, Source)>> {
+        let size = [self.config.vocabulary, self.config.hidden];
+        Ok(match self.weights.find(&self.vocabulary.embedding, &size)? {
+            Tensor::Packed { .. } => None,
+            Tensor::Shard(stored) => {
+                let source = stored.open()?;
+                Some((stored, source))
+            }
+        })
+    }
+
+    /// The whole embedding `[vocabulary, hidden]`.
+    fn whole_embedding(&self) -> Result<Arc<Linear>> {
+        let is_packed = matches!(self.files(), ModelFiles::Packed(_));
+        let slot = (is_packed || self.kept_head.is_some()).then_some(&self.embedding);
+        kept(slot, || self.of_vocabulary(&self.vocabulary.embedding))
     }
 
     /// The map `[vocabulary, hidden]` with this tensor's weights.
@@ -171,7 +173,7 @@ impl Decoder {
     pub fn head(&self) -> Result<Arc<Head>> {
         kept(self.kept_head.as_ref(), || {
             let map = match self.files() {
-                ModelFiles::Packed(_) if self.vocabulary.is_tied() => self.embedding()?,
+                ModelFiles::Packed(_) if self.vocabulary.is_tied() => self.whole_embedding()?,
                 _ => self.of_vocabulary(&self.vocabulary.head)?,
             };
             let norm = self.weights.vector(&self.weights.naming().norm(), self.config.hidden)?;

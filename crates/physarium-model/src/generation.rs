@@ -72,7 +72,7 @@ impl<'a> Generation<'a> {
             "more than {} positions",
             self.positions
         );
-        let mut hidden = self.decoder.embed(tokens)?;
+        let mut hidden = self.decoder.embedding()?.of(tokens)?;
         self.workspace.extend(self.decoder.config(), self.seen + tokens.len());
         let (workspace, layers) = (&self.workspace, &mut self.layers);
         workspace.compute().within(|| {

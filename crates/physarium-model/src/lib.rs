@@ -6,7 +6,7 @@ each linear map. One decoder serves all families; their differences are data ([`
 are read, used and dropped, so that memory holds one layer instead of the model; with
 [`Residency::Resident`] they are kept for the next use.
 
-* [`Decoder`] opens a model (`open/`) and returns [`Layer`]s and the [`Head`] (`layers/`).
+* [`Decoder`] opens a model (`open/`) and returns its [`Embedding`], [`Layer`]s and [`Head`] (`layers/`).
 * A [`Layer`] is a list of [`Stage`]s; a stage lists the maps that have the same inputs, each with its
   [`Site`](physarium_checkpoint::Site).
 * A [`Walk`] shows a [`Capture`] the activations of two models: the dense one and the one pruned so far. A [`Passage`] does so
@@ -19,6 +19,7 @@ are read, used and dropped, so that memory holds one layer instead of the model;
 mod batches;
 mod capture;
 mod decoder;
+mod embedding;
 mod error;
 mod generation;
 mod layers;
@@ -30,6 +31,7 @@ mod streams;
 pub use batches::{BATCH_TOKENS, window_groups};
 pub use capture::{Capture, Walk};
 pub use decoder::{Decoder, Residency};
+pub use embedding::Embedding;
 pub use error::Error;
 pub use generation::Generation;
 pub use layers::head::Head;

@@ -35,8 +35,7 @@ impl StreamPlace<'_> {
         wanted: bool,
     ) -> Result<(Stream, Option<Stream>)> {
         let StreamPlace::File(path) = self else {
-            let embed = |window: &&[u32]| decoder.embed(window);
-            let pruned = windows.iter().map(embed).collect::<Result<Vec<_>>>()?;
+            let pruned = decoder.embedding()?.of_each(windows)?;
             let dense = wanted.then(|| Stream::Memory(pruned.clone()));
             return Ok((Stream::Memory(pruned), dense));
         };
@@ -46,8 +45,9 @@ impl StreamPlace<'_> {
         let file = Arc::new(ScratchFile::create(path, streams * each)?);
         let mut pruned = StreamFile::new(&file, 0);
         let mut dense = wanted.then(|| StreamFile::new(&file, each));
+        let embedding = decoder.embedding()?;
         for window in windows {
-            let hidden = decoder.embed(window)?;
+            let hidden = embedding.of(window)?;
             pruned.push(&hidden)?;
             if let Some(dense) = &mut dense {
                 dense.push(&hidden)?;

@@ -35,7 +35,7 @@ fn golden(name: &str) -> Golden {
 
 /// Logits `[tokens, vocabulary]` of a window.
 fn logits(decoder: &Decoder, workspace: &Workspace<'_>, tokens: &[u32]) -> Buffer {
-    let mut hidden = decoder.embed(tokens).unwrap();
+    let mut hidden = decoder.embedding().unwrap().of(tokens).unwrap();
     for layer in 0..decoder.config().layers() {
         decoder.layer(layer).unwrap().forward(workspace, &mut hidden);
     }

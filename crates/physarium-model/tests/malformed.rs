@@ -155,6 +155,6 @@ fn truncated_and_corrupted_configs_do_not_panic() {
 #[test]
 fn tokens_outside_the_vocabulary_are_an_error() {
     let decoder = Decoder::open(&golden("llama"), Residency::Streamed).unwrap();
-    let says = decoder.embed(&[1, 80]).unwrap_err().to_string();
+    let says = decoder.embedding().unwrap().of(&[1, 80]).err().unwrap().to_string();
     has(&says, &["token 80", "vocabulary of 80"]);
 }

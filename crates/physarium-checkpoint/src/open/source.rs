@@ -121,6 +121,11 @@ impl Source {
         &self.identity
     }
 
+    /// Whether it is an object of a store, where each read at another place is a request.
+    pub fn is_in_store(&self) -> bool {
+        matches!(self.bytes, Bytes::InStore(_))
+    }
+
     /// Its size in bytes when it was opened.
     pub fn len(&self) -> u64 {
         self.identity.size
@@ -200,7 +205,7 @@ impl Source {
     }
 
     /// Fails if the file is not the one that `expected` describes. A modification that keeps size and times is not
-    /// detected. For an object this compares what it was opened as; that it still is so, each read demands from the store.
+    /// detected. For an object this compares what it was opened as; that it still is so, each request demands from the store.
     ///
     /// # Errors
     /// `InputChanged` with the property that differs; `Io`.

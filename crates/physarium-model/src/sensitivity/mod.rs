@@ -60,8 +60,7 @@ impl GradientPass<'_> {
         let GradientPass { decoder, text, workspace, streams: place } = *self;
         let layers = decoder.config().layers();
         let tokens: usize = text.windows.iter().map(|window| window.len()).sum();
-        let embed = |window: &&[u32]| decoder.embed(window);
-        let mut streams = text.windows.iter().map(embed).collect::<Result<Vec<_>, Error>>()?;
+        let mut streams = decoder.embedding()?.of_each(text.windows)?;
         let batches: Vec<Range<usize>> = batches(text.windows).collect();
         let compute = workspace.compute();
         let mut before = place.stack(layers, &streams)?;

@@ -134,7 +134,7 @@ fn seconds_per_token(run: &CalibratedRun<'_>, compute: &Compute) -> Result<f64> 
     let layer = run.decoder.layer(0)?;
     layer.prepare(compute);
     let workspace = Workspace::new(compute, run.decoder.config(), window.len().max(1));
-    let mut hidden = run.decoder.embed(window)?;
+    let mut hidden = run.decoder.embedding()?.of(window)?;
     // The first pass warms up caches and threads.
     layer.forward(&workspace, &mut hidden);
     let seconds = timed(|| layer.forward(&workspace, &mut hidden));

@@ -286,8 +286,10 @@ impl Subject<'_> {
         batch: &Batch<'_>,
         tick: &mut dyn FnMut() -> Result<()>,
     ) -> Result<Vec<Vec<f32>>> {
-        let embed = |window: &Window| self.decoder.embed(&batch.ids[window.tokens.clone()]);
+        let embedding = self.decoder.embedding()?;
+        let embed = |window: &Window| embedding.of(&batch.ids[window.tokens.clone()]);
         let mut states = batch.windows.iter().map(embed).collect::<Result<Vec<_>, _>>()?;
+        drop(embedding);
         let layers = self.decoder.config().layers();
         let mut layer = self.decoder.layer(0)?;
         for next in 1..=layers {

@@ -223,10 +223,7 @@ impl<'a> Calibrated<'a> {
                 let id = statistics_id(layer, self.stages[stage].kind, group);
                 self.read_stream(&id, name, windows)
             }
-            None => {
-                let embed = |window: &&[u32]| Ok(self.decoder.embed(window)?);
-                windows.iter().map(embed).collect::<Result<Vec<_>>>()
-            }
+            None => Ok(self.decoder.embedding()?.of_each(windows)?),
         };
         let pruned = read(before(&|stage| writes_pruned(&self.stages, stage)), PRUNED)?;
         let dense = match self.place.surgery.recipe.needs().dense_stream {

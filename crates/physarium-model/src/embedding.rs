@@ -1,0 +1,56 @@
+//! The rows of a model's embedding, for as long as windows are embedded.
+
+use std::sync::Arc;
+
+use physarium_checkpoint::Source;
+use physarium_kernels::Linear;
+
+use crate::error::{Error, Result};
+use crate::open::weights::Stored;
+
+/// The embedding `[vocabulary, hidden]` of an open model.
+pub struct Embedding<'a> {
+    pub(crate) vocabulary: usize,
+    pub(crate) hidden: usize,
+    pub(crate) rows: Rows<'a>,
+}
+
+/// Where rows come from.
+pub(crate) enum Rows<'a> {
+    /// A shard on this machine: only the rows of the tokens are read.
+    InShard(Stored<'a>, Source),
+    /// Memory. A packed tensor is read as a whole, because its digest covers all rows; a tensor in a store, because one request for
+    /// each row takes longer.
+    Whole(Arc<Linear>),
+}
+
+impl Embedding<'_> {
+    /// Embeddings `[tokens, hidden]` of each window.
+    ///
+    /// # Errors
+    /// As [`Embedding::of`].
+    pub fn of_each(&self, windows: &[&[u32]]) -> Result<Vec<Vec<f32>>> {
+        windows.iter().map(|window| self.of(window)).collect()
+    }
+
+    /// Embeddings `[tokens, hidden]`.
+    ///
+    /// # Errors
+    /// `Token` for an id outside the vocabulary; `Checkpoint` if the file cannot be read.
+    pub fn of(&self, tokens: &[u32]) -> Result<Vec<f32>> {
+        let (vocabulary, width) = (self.vocabulary, self.hidden);
+        if let Some(&token) = tokens.iter().find(|token| **token as usize >= vocabulary) {
+            return Err(Error::Token { token, vocabulary });
+        }
+        let mut rows = vec![0.0; tokens.len() * width];
+        for (row, &token) in rows.chunks_exact_mut(width).zip(tokens) {
+            match &self.rows {
+                Rows::Whole(embedding) => embedding.row(token as usize, row),
+                Rows::InShard(stored, source) => {
+                    stored.read(source, token as usize * width, width)?.widen(0, row);
+                }
+            }
+        }
+        Ok(rows)
+    }
+}
