@@ -148,6 +148,33 @@ proptest! {
     }
 }
 
+/// Large maps are widened a part of the inputs at a time; the parts are no other sums.
+#[test]
+fn weights_widened_in_parts_give_the_bits_of_float32_weights() {
+    let (size @ [outputs, inputs], rows) = ([2300, 1100], 3);
+    // Exact in every dtype; a third is zero.
+    let number = |index: usize| ((index * 7919) % 129) as f32 / 64.0 - 1.0;
+    let weight = |index: usize| if index % 3 == 0 { 0.0 } else { number(index) };
+    let values: Vec<f32> = (0..outputs * inputs).map(weight).collect();
+    let x: Vec<f32> = (0..rows * inputs).map(|index| number(index) / 3.0).collect();
+    for kind in VectorKind::available() {
+        let compute = Compute::with_arithmetic(2, Arithmetic::F32).unwrap().with_vectors(kind);
+        let run = |map: Linear| {
+            let mut y = vec![f32::NAN; rows * outputs];
+            map.forward(&compute, &x, &mut y);
+            bits(&y)
+        };
+        let [bf16, f16, f32] = dtypes(&values);
+        let of = |dense: &Dense| run(Linear::new(outputs, inputs, dense.clone(), None));
+        let expected = of(&f32);
+        for dense in [bf16, f16, f32] {
+            assert!(of(&dense) == expected, "{}", kind.name());
+            let sparse = Linear::new(outputs, inputs, sparse(size, &dense), None);
+            assert!(run(sparse) == expected, "{}, sparse", kind.name());
+        }
+    }
+}
+
 /// The number of threads decides how tasks are divided, but not how sums are.
 #[test]
 fn the_number_of_threads_changes_nothing() {

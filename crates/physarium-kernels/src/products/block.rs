@@ -7,12 +7,14 @@ In: rows of activations. Out: the columns of the result that belong to the block
 use std::ops::Range;
 
 use super::linear::Linear;
-use crate::blocked::{Factor, Target, product};
+use crate::blocked::{DEPTH, Factor, Target, Update, product};
 use crate::matvec::VectorKind;
 use crate::weights::{Dense, Weights};
 
-/// Fewest outputs whose weights are widened at once: with fewer, a product is slow.
-const WIDENED_OUTPUTS: usize = 32;
+/// Number of weights that are widened at once, so that they stay in a cache.
+const WIDENED: usize = 1 << 17;
+/// Elements between two rows of widened weights.
+const PADDING: usize = 16;
 
 /// Rows of activations `[rows, width]`.
 #[derive(Clone, Copy)]
@@ -53,37 +55,49 @@ impl<'a> Block<'a> {
 
     /// Computes the block in float32.
     pub(super) fn run(&self, vectors: VectorKind, x: Rows<'_>) {
-        /// Number of weights that are widened at once, so that they stay in a cache.
-        const WIDENED: usize = 1 << 19;
-        let inputs = self.map.inputs;
-        let at_once = (WIDENED / inputs).max(WIDENED_OUTPUTS).min(self.outputs.len());
-        let mut widened = Vec::new();
-        for begin in self.outputs.clone().step_by(at_once) {
-            let cols = at_once.min(self.outputs.end - begin);
-            let here = begin * inputs..(begin + cols) * inputs;
-            let weights = match &*self.map.weights {
-                Weights::Dense(Dense::F32(weights)) => &weights[here],
-                other => {
-                    widened.resize(cols * inputs, 0.0);
-                    other.widen(inputs, begin, &mut widened);
-                    &widened[..]
+        let (inputs, outputs) = (self.map.inputs, self.outputs.len());
+        if let Weights::Dense(Dense::F32(weights)) = &*self.map.weights {
+            let weights = &weights[self.outputs.start * inputs..self.outputs.end * inputs];
+            self.add_terms(vectors, x, (weights, inputs, 0..inputs));
+        } else {
+            let at_once = (WIDENED / outputs / DEPTH).max(1) * DEPTH;
+            // Rows that are a power of two apart would share a few lines of the cache.
+            let stride = at_once.min(inputs) + PADDING;
+            let mut widened = vec![0.0; outputs * stride];
+            for begin in (0..inputs).step_by(at_once) {
+                let terms = begin..(begin + at_once).min(inputs);
+                for (output, to) in self.outputs.clone().zip(widened.chunks_exact_mut(stride)) {
+                    self.map.weights.widen(inputs, [output, begin], &mut to[..terms.len()]);
                 }
-            };
-            // SAFETY: `x` holds its rows of `inputs` elements, `weights` holds `cols` rows of as many,
-            // read transposed; the columns of `y` from `begin` on are this block's.
-            unsafe {
-                product(
-                    vectors,
-                    [x.count(), inputs, cols],
-                    [
-                        Factor::rows(x.values.as_ptr(), inputs),
-                        Factor::transposed(weights.as_ptr(), inputs),
-                    ],
-                    Target { begin: self.y.begin.add(begin), ..self.y },
-                );
+                self.add_terms(vectors, x, (&widened, stride, terms));
             }
         }
         self.add_bias(0..x.count());
+    }
+
+    /// Adds the products over `terms`, inputs that begin where a run of [`DEPTH`] terms does. Those from 0 on replace what `y`
+    /// holds. `weights`: the terms of each output, `stride` apart.
+    fn add_terms(
+        &self,
+        vectors: VectorKind,
+        x: Rows<'_>,
+        (weights, stride, terms): (&[f32], usize, Range<usize>),
+    ) {
+        assert!(weights.len() == self.outputs.len() * stride && terms.len() <= stride);
+        let update = if terms.start == 0 { Update::Replace } else { Update::Add };
+        // SAFETY: `x` holds its rows of `width` elements, among them `terms`; `weights` holds a row of as many terms for each output,
+        // read transposed; the columns of `y` that are `outputs` are this block's.
+        unsafe {
+            product(
+                vectors,
+                [x.count(), terms.len(), self.outputs.len()],
+                [
+                    Factor::rows(x.values.as_ptr().add(terms.start), x.width),
+                    Factor::transposed(weights.as_ptr(), stride),
+                ],
+                Target { begin: self.y.begin.add(self.outputs.start), update, ..self.y },
+            );
+        }
     }
 
     /// Adds the bias to the columns of the block in `rows`.

@@ -91,7 +91,7 @@ impl Linear {
     /// If there is no such output, or `to` does not hold `inputs` elements.
     pub fn row(&self, output: usize, to: &mut [f32]) {
         assert!(output < self.outputs && to.len() == self.inputs);
-        self.weights.widen(self.inputs, output, to);
+        self.weights.widen(self.inputs, [output, 0], to);
     }
 
     /// Size of its weights in bytes.

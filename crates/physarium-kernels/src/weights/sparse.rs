@@ -131,20 +131,18 @@ impl Sparse {
         self.starts[row]
     }
 
-    /// Writes the rows from `row` on to `to`, converted to float32 exactly; `to` holds whole rows.
+    /// Writes a part of a row to `to`, from `column` on, converted to float32 exactly.
     ///
     /// # Panics
-    /// If `to` does not hold whole rows, or there are not as many.
-    pub(crate) fn widen(&self, row: usize, to: &mut [f32]) {
-        assert!(to.len().is_multiple_of(self.inputs));
-        for (offset, to) in to.chunks_exact_mut(self.inputs).enumerate() {
-            match &self.values {
-                Dense::Bf16(values) => {
-                    self.place(row + offset, values, to, |v| f32::from_bits(u32::from(v) << 16));
-                }
-                Dense::F16(values) => self.place(row + offset, values, to, f16::to_f32),
-                Dense::F32(values) => self.place(row + offset, values, to, |v| v),
+    /// If `column` is not a multiple of 32, or the row does not have as many weights.
+    pub(crate) fn widen(&self, [row, column]: [usize; 2], to: &mut [f32]) {
+        assert!(column.is_multiple_of(WORD) && column + to.len() <= self.inputs);
+        match &self.values {
+            Dense::Bf16(values) => {
+                self.place([row, column], values, to, |v| f32::from_bits(u32::from(v) << 16));
             }
+            Dense::F16(values) => self.place([row, column], values, to, f16::to_f32),
+            Dense::F32(values) => self.place([row, column], values, to, |v| v),
         }
     }
 
@@ -160,21 +158,23 @@ impl Sparse {
     fn all<T: Copy + Default>(&self, values: &[T]) -> Vec<T> {
         let mut all = vec![T::default(); self.outputs() * self.inputs];
         for (row, to) in all.chunks_exact_mut(self.inputs.max(1)).enumerate() {
-            self.place(row, values, to, |value| value);
+            self.place([row, 0], values, to, |value| value);
         }
         all
     }
 
-    /// Writes the values of a row to their positions in `to`, zero elsewhere.
+    /// Writes the values of a row from `column` on, the first of a mask word, to their positions in `to`, zero elsewhere.
     fn place<T: Copy, U: Default>(
         &self,
-        row: usize,
+        [row, column]: [usize; 2],
         values: &[T],
         to: &mut [U],
         convert: impl Fn(T) -> U,
     ) {
-        let mut values = &values[self.starts[row]..];
-        for (to, masks) in to.chunks_mut(WORD).zip(self.masks_from(row)) {
+        let (before, masks) = self.masks_from(row).split_at(column / WORD);
+        let skipped = before.iter().map(|mask| mask.count_ones() as usize).sum::<usize>();
+        let mut values = &values[self.starts[row] + skipped..];
+        for (to, masks) in to.chunks_mut(WORD).zip(masks) {
             let (mut mask, mut at) = (*masks, 0);
             to.fill_with(U::default);
             while mask != 0 {

@@ -41,11 +41,11 @@ impl Weights {
         }
     }
 
-    /// Copies whole rows of `inputs` weights from row `row` on, converted to float32.
-    pub(crate) fn widen(&self, inputs: usize, row: usize, to: &mut [f32]) {
+    /// Copies a part of a row of `inputs` weights, from `column` on, to `to`, converted to float32. `column` is a multiple of 32.
+    pub(crate) fn widen(&self, inputs: usize, [row, column]: [usize; 2], to: &mut [f32]) {
         match self {
-            Weights::Dense(weights) => weights.widen(row * inputs, to),
-            Weights::Sparse(weights) => weights.widen(row, to),
+            Weights::Dense(weights) => weights.widen(row * inputs + column, to),
+            Weights::Sparse(weights) => weights.widen([row, column], to),
         }
     }
 }
