@@ -13,6 +13,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::io::ErrorKind;
 use std::os::unix::fs::symlink;
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
 
 use futures_util::TryStreamExt;
 use object_store::{GetOptions, ObjectMeta, ObjectStore};
@@ -30,6 +31,10 @@ const MAX_OBJECTS: usize = 20_000;
 const MAX_COPY: u64 = 256 << 20;
 /// Directory of the mirrors in the cache.
 const STORES: &str = "stores";
+/// How the name of a directory begins that is becoming a mirror.
+const NEW: &str = ".new-";
+/// Age at which nobody makes a mirror of it any more.
+const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The cache that environment variables name: `PHYSARIUM_CACHE`; else `physarium` in `XDG_CACHE_HOME` or in `HOME/.cache`. Empty ones
 /// count as not set.
@@ -100,12 +105,27 @@ impl Mirror {
 struct New(PathBuf);
 
 impl New {
+    /// A new directory; those that killed processes left are removed.
     fn begin(stores: &Path) -> Result<New, Error> {
+        remove_abandoned(stores);
         // A process on another host may have the same number.
         let random = RandomState::new().hash_one(std::process::id());
-        let dir = stores.join(format!(".new-{random:016x}"));
+        let dir = stores.join(format!("{NEW}{random:016x}"));
         fs::create_dir(&dir).map_err(|e| Error::io(&dir, "create", e))?;
         Ok(New(dir))
+    }
+}
+
+/// Removes the directories that were begun long ago and have not become mirrors. What cannot be removed stays: it is in nobody's way.
+fn remove_abandoned(stores: &Path) {
+    let is_abandoned = |entry: &fs::DirEntry| {
+        let modified = entry.metadata().and_then(|meta| meta.modified());
+        let age = modified.ok().and_then(|modified| modified.elapsed().ok());
+        entry.file_name().as_encoded_bytes().starts_with(NEW.as_bytes())
+            && age.is_some_and(|age| age > ABANDONED)
+    };
+    for entry in fs::read_dir(stores).into_iter().flatten().flatten().filter(is_abandoned) {
+        let _ = fs::remove_dir_all(entry.path());
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use physarium_checkpoint::{
     Checkpoint, Disposition, Error, HubSource, LinkPolicy, ModelSource, Purpose, RemoteLink,
@@ -10,7 +11,7 @@ use physarium_checkpoint::{
 };
 use physarium_fixtures::{Fill, Kind, Tensor, write_checkpoint};
 
-use crate::Store;
+use crate::{CACHE, Store};
 
 const SHARD: &str = "model-00001-of-00002.safetensors";
 const LARGE: &str = "model-00002-of-00002.safetensors";
@@ -157,6 +158,22 @@ fn listings_that_are_no_directory_are_refused() {
     store.put("config.json/x", "{}");
     let error = store.mirror().unwrap_err().to_string();
     assert!(error.contains("both on the way to config.json/x"), "{error}");
+}
+
+#[test]
+fn directories_of_killed_processes_are_removed() {
+    let store = Store::new("killed");
+    store.put("config.json", "{}");
+    let stores = CACHE.path().join("stores");
+    let [old, young] = [".new-old", ".new-young"].map(|name| stores.join(name));
+    for dir in [&old, &young] {
+        fs::create_dir_all(dir).unwrap();
+        fs::write(dir.join("config.json"), "{}").unwrap();
+    }
+    let yesterday = SystemTime::now() - Duration::from_secs(25 * 60 * 60);
+    fs::File::open(&old).unwrap().set_modified(yesterday).unwrap();
+    store.mirror().unwrap();
+    assert!(!old.exists() && young.exists());
 }
 
 #[test]
