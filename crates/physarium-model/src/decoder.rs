@@ -106,23 +106,21 @@ impl Decoder {
     /// `Checkpoint` if the file cannot be read.
     pub fn embedding(&self) -> Result<Embedding<'_>> {
         let (vocabulary, hidden) = (self.config.vocabulary, self.config.hidden);
-        let rows = match self.stored_embedding()? {
-            Some((stored, source)) if !source.is_in_store() => Rows::InShard(stored, source),
-            _ => Rows::Whole(self.whole_embedding()?),
+        let rows = match self.local_embedding()? {
+            Some((stored, source)) => Rows::InShard(stored, source),
+            None => Rows::Whole(self.whole_embedding()?),
         };
         Ok(Embedding { vocabulary, hidden, rows })
     }
 
-    /// The embedding's place in a shard; `None` in a packed file.
-    fn stored_embedding(&self) -> Result<Option<(Stored<'_>, Source)>> {
+    /// The embedding's place in a shard on this machine; `None` if it is in a packed file or in a store.
+    fn local_embedding(&self) -> Result<Option<(Stored<'_>, Source)>> {
         let size = [self.config.vocabulary, self.config.hidden];
-        Ok(match self.weights.find(&self.vocabulary.embedding, &size)? {
-            Tensor::Packed { .. } => None,
-            Tensor::Shard(stored) => {
-                let source = stored.open()?;
-                Some((stored, source))
-            }
-        })
+        let Tensor::Shard(stored) = self.weights.find(&self.vocabulary.embedding, &size)? else {
+            return Ok(None);
+        };
+        let source = stored.open()?;
+        Ok((!source.is_in_store()).then_some((stored, source)))
     }
 
     /// The whole embedding `[vocabulary, hidden]`.
@@ -172,9 +170,9 @@ impl Decoder {
     /// As [`Decoder::layer`].
     pub fn head(&self) -> Result<Arc<Head>> {
         kept(self.kept_head.as_ref(), || {
-            let map = match self.files() {
-                ModelFiles::Packed(_) if self.vocabulary.is_tied() => self.whole_embedding()?,
-                _ => self.of_vocabulary(&self.vocabulary.head)?,
+            let map = match self.vocabulary.is_tied() && self.local_embedding()?.is_none() {
+                true => self.whole_embedding()?,
+                false => self.of_vocabulary(&self.vocabulary.head)?,
             };
             let norm = self.weights.vector(&self.weights.naming().norm(), self.config.hidden)?;
             Ok(Arc::new(Head { norm, epsilon: self.config.epsilon, map }))

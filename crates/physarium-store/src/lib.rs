@@ -19,6 +19,7 @@ mod client;
 mod mirror;
 mod object;
 mod ranges;
+mod runtime;
 mod upload;
 
 pub use address::StoreAddress;

@@ -80,7 +80,7 @@ impl Mirror {
     /// or the cache cannot be used, and if an object changes meanwhile.
     pub fn of(address: &StoreAddress, cache: &Path) -> Result<Mirror, Error> {
         let client = Client::of(address)?;
-        let listing = Listing::of(address, &*client.store)?;
+        let listing = Listing::of(address, &*client.at_first)?;
         let record = serde_json::to_string(&listing).expect("a listing is plain JSON") + "\n";
         let stores = cache.join(STORES);
         let place = stores.join(Sha256::of(record.as_bytes()).to_string());
@@ -95,6 +95,11 @@ impl Mirror {
         match fs::rename(&new.0, &place) {
             // Another process was first.
             Err(_) if place.join(StoreSource::RECORD).is_file() => {}
+            // Somebody removed a part of it.
+            Err(_) if place.is_dir() => {
+                fs::remove_dir_all(&place).map_err(|e| Error::io(&place, "remove", e))?;
+                fs::rename(&new.0, &place).map_err(|e| Error::io(&place, "create", e))?;
+            }
             renamed => renamed.map_err(|e| Error::io(&place, "create", e))?,
         }
         Ok(Mirror { dir })
@@ -153,6 +158,12 @@ impl Listing {
         if objects.is_empty() {
             let expected = "objects below this address";
             return Err(fault(address, "nothing in the store", expected, "none".to_owned()));
+        }
+        // Else all of a directory of other things would be copied.
+        if !objects.keys().any(|path| Sidecar::is_weights(path)) {
+            let expected = "a file of weights below this address, such as model.safetensors";
+            let found = format!("{} other objects", objects.len());
+            return Err(fault(address, "no model in the store", expected, found));
         }
         Ok(Listing { store: address.to_string(), objects })
     }
@@ -252,7 +263,7 @@ fn copy(
     }
     let key = address.key(path)?;
     let options = GetOptions { if_match: Some(link.etag.clone()), ..GetOptions::default() };
-    let read = async { client.store.get_opts(&key, options).await?.bytes().await };
+    let read = async { client.at_first.get_opts(&key, options).await?.bytes().await };
     Ok(wait(&link.address, "read", read)?.into())
 }
 

@@ -2,15 +2,20 @@
 An object that is read by ranges. What is requested, and what is kept, is decided in `ranges`.
 */
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
 use physarium_checkpoint::{Error, Malformed, RemoteFile, RemoteLink, open_remote_by};
 
 use crate::address::StoreAddress;
 use crate::client::{Client, failed};
 use crate::mirror::is_mirrored;
-use crate::ranges::{Fault, MAX_CHUNK, Ranged, forget, request};
+use crate::ranges::{Fault, Origin, Ranged, Ranges};
+
+/// Bytes of one read that are requested at once.
+const IN_FLIGHT: u64 = 8 << 20;
 
 /// The cache whose mirrors are read.
 static CACHE: OnceLock<PathBuf> = OnceLock::new();
@@ -40,6 +45,8 @@ fn open(path: &Path, link: &RemoteLink) -> Result<Arc<dyn RemoteFile>, Error> {
 struct RemoteObject {
     address: PathBuf,
     object: Ranged,
+    /// What is kept of it.
+    ranges: Arc<Ranges>,
 }
 
 impl RemoteObject {
@@ -49,13 +56,14 @@ impl RemoteObject {
     /// `Malformed` for an address that is none; `Io` for a store without credentials.
     fn open(link: &RemoteLink) -> Result<RemoteObject, Error> {
         let address = StoreAddress::parse(Path::new(&link.address))?;
+        let Client { store, ranges, .. } = Client::of(&address)?;
         let object = Ranged {
-            store: Client::of(&address)?.store,
+            store,
             key: address.prefix().clone(),
             etag: link.etag.clone(),
             size: link.size,
         };
-        Ok(RemoteObject { address: PathBuf::from(&link.address), object })
+        Ok(RemoteObject { address: PathBuf::from(&link.address), object, ranges })
     }
 
     /// The error of a request.
@@ -77,26 +85,39 @@ impl RemoteObject {
     }
 }
 
+impl RemoteObject {
+    /// Bytes from `range` on, which is the rest of a read from `begin` on: those of its first chunk. What was requested before and has
+    /// failed since is requested once more.
+    fn read(&self, range: Range<u64>, begin: u64) -> Result<(u64, Bytes), Error> {
+        loop {
+            let (chunk, origin) = self.ranges.request(&self.object, range.clone(), begin)?;
+            let fault = match chunk.wait() {
+                Ok(bytes) => return Ok((chunk.start, bytes)),
+                Err(fault) => fault,
+            };
+            self.ranges.forget(&self.object);
+            if origin == Origin::New {
+                return Err(self.fault(&fault));
+            }
+        }
+    }
+}
+
 impl RemoteFile for RemoteObject {
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<(), Error> {
-        if offset.checked_add(buf.len() as u64).is_none_or(|end| end > self.object.size) {
+        let end = offset.checked_add(buf.len() as u64);
+        let Some(end) = end.filter(|end| *end <= self.object.size) else {
             let path = self.address.clone();
             return Err(Error::FileShrank { path, offset, expected: buf.len() });
-        }
-        let mut at = offset;
-        for part in buf.chunks_mut(MAX_CHUNK as usize) {
-            let end = at + part.len() as u64;
-            for chunk in request(&self.object, at..end)? {
-                let bytes = chunk.wait().map_err(|fault| {
-                    forget(&self.object);
-                    self.fault(&fault)
-                })?;
-                let (from, to) = (at.max(chunk.start), end.min(chunk.end()));
-                let [begin, stop] = [from, to].map(|place| (place - chunk.start) as usize);
-                let into = &mut part[(from - at) as usize..(to - at) as usize];
-                into.copy_from_slice(&bytes[begin..stop]);
-            }
-            at = end;
+        };
+        let (mut at, mut rest) = (offset, buf);
+        while !rest.is_empty() {
+            let (start, bytes) = self.read(at..end.min(at + IN_FLIGHT), offset)?;
+            let bytes = &bytes[(at - start) as usize..];
+            let (into, after) = rest.split_at_mut(bytes.len().min(rest.len()));
+            into.copy_from_slice(&bytes[..into.len()]);
+            at += into.len() as u64;
+            rest = after;
         }
         Ok(())
     }

@@ -2,15 +2,16 @@
 Which ranges of objects are requested, and which bytes are kept.
 
 Readers go forward through a tensor, some at several places at once, some twice over the same bytes; threads that share the work open an
-object again and again. So the process as a whole remembers the last [`PLACES`] places at which an object was read: a row of
-consecutive chunks. Whoever reads there, or goes on from there, takes chunks of that row; a chunk is requested once, and whoever needs
-it waits for it. Once a reader goes on from one chunk to the next, those after it are requested meanwhile. Chunks grow from 256 KiB to
-4 MiB: a header costs little, and weights need few requests. A place takes at most 20 MiB.
+object again and again. So the client of a bucket keeps the chunks that were used last, [`KEPT`] bytes of them. Chunks of an object do not
+overlap: a byte is requested again only after its chunk was dropped. Whoever needs a chunk that is on its way waits for it.
+
+A reader that begins somewhere gets what it asks for, and 256 KiB at least. For a reader that goes on after that, each chunk has twice the
+length of the one before, up to 4 MiB, and the next 4 MiB are requested meanwhile: a header costs little, and weights need few requests.
 
 Every request names the object's ETag, so that bytes of another object are never mixed in.
 */
 
-use std::collections::VecDeque;
+use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -20,21 +21,18 @@ use object_store::{GetOptions, GetRange, ObjectStore};
 use physarium_checkpoint::Error;
 use tokio::task::JoinHandle;
 
-use crate::client::runtime;
+use crate::runtime::runtime;
 
-/// Bytes of the first request at a place.
+/// Bytes of the first request at a place, if fewer are read.
 const FIRST_CHUNK: u64 = 256 << 10;
 /// Most bytes of a request.
-pub(crate) const MAX_CHUNK: u64 = 4 << 20;
-/// Bytes before the last reader that are kept for the next.
-const KEPT: u64 = 4 << 20;
-/// Places that are remembered.
-const PLACES: usize = 3;
+const MAX_CHUNK: u64 = 4 << 20;
+/// Bytes that are requested ahead.
+const AHEAD: u64 = 4 << 20;
+/// Bytes that are kept, those on their way included.
+const KEPT: u64 = 64 << 20;
 
-/// The places of this process, the last one used first.
-static ROWS: Mutex<Vec<Row>> = Mutex::new(Vec::new());
-
-/// An object that is read by ranges.
+/// An object of a bucket.
 #[derive(Debug, Clone)]
 pub(crate) struct Ranged {
     pub store: Arc<dyn ObjectStore>,
@@ -43,51 +41,10 @@ pub(crate) struct Ranged {
     pub size: u64,
 }
 
-/// The chunks that hold the bytes of a range of at most [`MAX_CHUNK`] bytes, in order. Those that the process does not have are on their
-/// way.
-///
-/// # Errors
-/// `Thread` if the threads of requests cannot be started.
-pub(crate) fn request(object: &Ranged, range: Range<u64>) -> Result<Vec<Arc<Chunk>>, Error> {
-    runtime()?;
-    let mut rows = rows();
-    let of_object = |row: &Row| row.object.is(object);
-    let found = rows.iter().position(|row| of_object(row) && row.holds(range.start));
-    let found =
-        found.or_else(|| rows.iter().position(|row| of_object(row) && row.reaches(range.start)));
-    let mut row = match found {
-        Some(index) => rows.remove(index),
-        None => Row::at(object, range.start),
-    };
-    let chunks = row.take(range)?;
-    rows.insert(0, row);
-    rows.truncate(PLACES);
-    Ok(chunks)
-}
-
-/// Drops what is kept of an object, so that the next reader requests it again.
-pub(crate) fn forget(object: &Ranged) {
-    rows().retain(|row| !row.object.is(object));
-}
-
-fn rows() -> MutexGuard<'static, Vec<Row>> {
-    ROWS.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Why a range was not read.
-pub(crate) enum Fault {
-    Store(object_store::Error),
-    /// The store sent another number of bytes.
-    Short {
-        offset: u64,
-        expected: usize,
-    },
-}
-
 impl Ranged {
-    /// Whether `other` stands for the same bytes.
+    /// Whether `other`, of the same bucket, stands for the same bytes.
     fn is(&self, other: &Ranged) -> bool {
-        self.key == other.key && self.etag == other.etag && Arc::ptr_eq(&self.store, &other.store)
+        self.key == other.key && self.etag == other.etag && self.size == other.size
     }
 
     async fn get(self, range: Range<u64>) -> Result<Bytes, Fault> {
@@ -106,11 +63,164 @@ impl Ranged {
     }
 }
 
+/// Why a range was not read.
+pub(crate) enum Fault {
+    Store(object_store::Error),
+    /// The store sent another number of bytes.
+    Short {
+        offset: u64,
+        expected: usize,
+    },
+}
+
+/// What is kept of a bucket's objects.
+#[derive(Default)]
+pub(crate) struct Ranges(Mutex<Kept>);
+
+impl fmt::Debug for Ranges {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Ranges({} chunks)", self.kept().chunks.len())
+    }
+}
+
+/// Where a chunk comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// It was requested before: its request may have failed long ago.
+    Kept,
+    /// It is requested now.
+    New,
+}
+
+/// What a read is to the reads before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reader {
+    /// The first one here.
+    Begins,
+    /// It begins after the first chunk that was requested here.
+    GoesOn,
+}
+
+impl Ranges {
+    /// The chunk with the first byte of `range`; the chunks with the others are on their way. The range is not empty, and is the rest of
+    /// a read from `begin` on. A read from where another ended has what follows requested too.
+    ///
+    /// # Errors
+    /// `Thread` if the threads of requests cannot be started.
+    pub fn request(
+        &self,
+        object: &Ranged,
+        range: Range<u64>,
+        begin: u64,
+    ) -> Result<(Arc<Chunk>, Origin), Error> {
+        let mut kept = self.kept();
+        let origin = match kept.position(object, |chunk| chunk.holds(range.start)) {
+            Some(_) => Origin::Kept,
+            None => Origin::New,
+        };
+        let reader = kept.reader(object, begin);
+        let first = kept.chunk(object, range.clone(), reader)?;
+        let ahead = match reader {
+            Reader::Begins => range.end,
+            Reader::GoesOn => range.end.saturating_add(AHEAD).min(object.size),
+        };
+        let mut at = first.end();
+        while at < ahead {
+            at = kept.chunk(object, at..range.end.max(at), reader)?.end();
+        }
+        kept.drop_oldest();
+        Ok((first, origin))
+    }
+
+    /// Drops what is kept of an object, so that the next reader requests it again.
+    pub fn forget(&self, object: &Ranged) {
+        self.kept().chunks.retain(|entry| !entry.object.is(object));
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Chunks of all objects.
+#[derive(Default)]
+struct Kept {
+    /// The one used last is at the end.
+    chunks: Vec<Entry>,
+}
+
+struct Entry {
+    object: Ranged,
+    chunk: Arc<Chunk>,
+}
+
+impl Kept {
+    /// Index of the object's chunk of which `is` is true.
+    fn position(&self, object: &Ranged, is: impl Fn(&Chunk) -> bool) -> Option<usize> {
+        self.chunks.iter().position(|entry| entry.object.is(object) && is(&entry.chunk))
+    }
+
+    /// What a read from `begin` on is.
+    fn reader(&self, object: &Ranged, begin: u64) -> Reader {
+        let index = self.position(object, |chunk| chunk.holds(begin));
+        let start = index.map_or(begin, |index| self.chunks[index].chunk.start);
+        match self.position(object, |chunk| chunk.end() == start) {
+            Some(_) => Reader::GoesOn,
+            None => Reader::Begins,
+        }
+    }
+
+    /// The chunk with the first byte of `wanted`; requested, with as many of the others as possible, if it is not there.
+    fn chunk(
+        &mut self,
+        object: &Ranged,
+        wanted: Range<u64>,
+        reader: Reader,
+    ) -> Result<Arc<Chunk>, Error> {
+        let entry = match self.position(object, |chunk| chunk.holds(wanted.start)) {
+            Some(index) => self.chunks.remove(index),
+            None => {
+                let range = wanted.start..self.end_of_new(object, wanted, reader);
+                Entry { object: object.clone(), chunk: Chunk::request(object, range)? }
+            }
+        };
+        let chunk = Arc::clone(&entry.chunk);
+        self.chunks.push(entry);
+        Ok(chunk)
+    }
+
+    /// Where the chunk ends that begins where `wanted` does: at the latest where another begins.
+    fn end_of_new(&self, object: &Ranged, wanted: Range<u64>, reader: Reader) -> u64 {
+        let at = wanted.start;
+        let before = self.position(object, |chunk| chunk.end() == at);
+        let twice = match (reader, before) {
+            (Reader::GoesOn, Some(index)) => 2 * self.chunks[index].chunk.length,
+            _ => 0,
+        };
+        let length = (wanted.end - at).max(FIRST_CHUNK).max(twice).min(MAX_CHUNK);
+        let of_object = self.chunks.iter().filter(|entry| entry.object.is(object));
+        let next = of_object.map(|entry| entry.chunk.start).filter(|start| *start > at).min();
+        at.saturating_add(length).min(next.unwrap_or(object.size)).min(object.size)
+    }
+
+    /// Drops the chunks that were used least recently, until those that stay are not too large. Who waits for one still gets it.
+    fn drop_oldest(&mut self) {
+        let mut size: u64 = self.chunks.iter().map(|entry| entry.chunk.length).sum();
+        self.chunks.retain(|entry| {
+            let stays = size <= KEPT;
+            if !stays {
+                size -= entry.chunk.length;
+            }
+            stays
+        });
+    }
+}
+
 /// A range of an object that was requested.
 pub(crate) struct Chunk {
     pub start: u64,
     length: u64,
-    /// The request, until somebody waits for it.
+    /// The request, until its end is known.
     on_its_way: Mutex<Option<Pending>>,
     bytes: OnceLock<Result<Bytes, Arc<Fault>>>,
 }
@@ -127,6 +237,7 @@ impl Drop for Pending {
 impl Chunk {
     fn request(object: &Ranged, range: Range<u64>) -> Result<Arc<Chunk>, Error> {
         let (start, length) = (range.start, range.end - range.start);
+        assert!(length > 0, "a chunk without bytes");
         let pending = Pending(runtime()?.spawn(object.clone().get(range)));
         let (on_its_way, bytes) = (Mutex::new(Some(pending)), OnceLock::new());
         Ok(Arc::new(Chunk { start, length, on_its_way, bytes }))
@@ -137,76 +248,19 @@ impl Chunk {
         self.start + self.length
     }
 
+    fn holds(&self, at: u64) -> bool {
+        (self.start..self.end()).contains(&at)
+    }
+
     /// Waits for the bytes.
     pub fn wait(&self) -> Result<Bytes, Arc<Fault>> {
         let receive = || {
-            let pending = self.on_its_way.lock().unwrap_or_else(PoisonError::into_inner).take();
-            let mut pending = pending.expect("one thread waits for it");
-            let runtime = runtime().expect("it runs the request");
-            let ended = runtime.block_on(&mut pending.0);
+            let mut pending = self.on_its_way.lock().unwrap_or_else(PoisonError::into_inner);
+            let request = &mut pending.as_mut().expect("its end is not known").0;
+            let ended = runtime().expect("it runs the request").block_on(request);
+            *pending = None;
             ended.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic())).map_err(Arc::new)
         };
         self.bytes.get_or_init(receive).clone()
-    }
-}
-
-/// A place at which an object is read: consecutive chunks.
-struct Row {
-    object: Ranged,
-    chunks: VecDeque<Arc<Chunk>>,
-    /// The byte after the last chunk.
-    end: u64,
-    /// Bytes of the next request.
-    length: u64,
-    /// Whether a reader went on beyond the first request: then chunks are requested ahead.
-    goes_on: bool,
-}
-
-impl Row {
-    /// A row without chunks.
-    fn at(object: &Ranged, offset: u64) -> Row {
-        let (object, chunks) = (object.clone(), VecDeque::new());
-        Row { object, chunks, end: offset, length: FIRST_CHUNK, goes_on: false }
-    }
-
-    fn start(&self) -> u64 {
-        self.chunks.front().map_or(self.end, |chunk| chunk.start)
-    }
-
-    /// Whether the byte at `offset` is in a chunk.
-    fn holds(&self, offset: u64) -> bool {
-        (self.start()..self.end).contains(&offset)
-    }
-
-    /// Whether the next request reaches `offset`.
-    fn reaches(&self, offset: u64) -> bool {
-        (self.end..self.end + self.length).contains(&offset)
-    }
-
-    /// The chunks that hold the bytes of `range`.
-    fn take(&mut self, range: Range<u64>) -> Result<Vec<Arc<Chunk>>, Error> {
-        self.goes_on |= !self.chunks.is_empty() && self.end < range.end;
-        while self.end < range.end {
-            self.grow(range.end - self.end)?;
-        }
-        while self.goes_on && self.end < self.object.size.min(range.end + self.length) {
-            self.grow(0)?;
-        }
-        let of_range = |chunk: &&Arc<Chunk>| chunk.start < range.end && range.start < chunk.end();
-        let taken = self.chunks.iter().filter(of_range).cloned().collect();
-        while self.chunks.front().is_some_and(|chunk| chunk.end() + KEPT <= range.start) {
-            self.chunks.pop_front();
-        }
-        Ok(taken)
-    }
-
-    /// Requests the next chunk, of which `wanted` bytes are waited for.
-    fn grow(&mut self, wanted: u64) -> Result<(), Error> {
-        let length = self.length.max(wanted.min(MAX_CHUNK));
-        let end = self.object.size.min(self.end + length);
-        self.chunks.push_back(Chunk::request(&self.object, self.end..end)?);
-        self.end = end;
-        self.length = (2 * length).min(MAX_CHUNK);
-        Ok(())
     }
 }

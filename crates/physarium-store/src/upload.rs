@@ -19,8 +19,9 @@ use physarium_checkpoint::{Checkpoint, Digest, Error, Malformed, Sha256, Source,
 use tokio::task::block_in_place;
 
 use crate::address::StoreAddress;
-use crate::client::{Client, failed, runtime, wait};
+use crate::client::{Client, failed, wait};
 use crate::mirror::{is_marker, list};
+use crate::runtime::runtime;
 
 /// Bytes of a part, unless the file would have too many.
 const PART: u64 = 16 << 20;
@@ -135,7 +136,7 @@ impl Upload {
         let keys = self.files.iter().map(|file| address.key(&file.path));
         let keys = keys.collect::<Result<Vec<Key>, Error>>()?;
         let mut there = vec![false; keys.len()];
-        for object in list(address, &*client.store)? {
+        for object in list(address, &*client.at_first)? {
             if is_marker(address, &object) {
                 continue;
             }
@@ -152,7 +153,7 @@ impl Upload {
                 )));
             };
             let options = GetOptions { head: true, ..GetOptions::default() };
-            let head = wait(address, "look at", client.store.get_opts(&keys[index], options))?;
+            let head = wait(address, "look at", client.at_first.get_opts(&keys[index], options))?;
             let file = &self.files[index];
             let sha256 = head.attributes.get(&Attribute::Metadata(SHA256.into()));
             let is_same = sha256.is_some_and(|sha256| **sha256 == file.sha256.to_string());

@@ -84,6 +84,7 @@ impl<'a> Block<'a> {
         (weights, stride, terms): (&[f32], usize, Range<usize>),
     ) {
         assert!(weights.len() == self.outputs.len() * stride && terms.len() <= stride);
+        assert!(x.width == self.map.inputs && terms.end <= x.width);
         let update = if terms.start == 0 { Update::Replace } else { Update::Add };
         // SAFETY: `x` holds its rows of `width` elements, among them `terms`; `weights` holds a row of as many terms for each output,
         // read transposed; the columns of `y` that are `outputs` are this block's.

@@ -134,7 +134,7 @@ impl Sparse {
     /// Writes a part of a row to `to`, from `column` on, converted to float32 exactly.
     ///
     /// # Panics
-    /// If `column` is not a multiple of 32, or the row does not have as many weights.
+    /// If `column` is not a multiple of 32, or `to` ends neither at one nor with the row, or the row does not have as many weights.
     pub(crate) fn widen(&self, [row, column]: [usize; 2], to: &mut [f32]) {
         assert!(column.is_multiple_of(WORD) && column + to.len() <= self.inputs);
         match &self.values {

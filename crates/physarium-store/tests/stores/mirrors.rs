@@ -10,6 +10,7 @@ use physarium_checkpoint::{
     Sidecar, Source,
 };
 use physarium_fixtures::{Fill, Kind, Tensor, write_checkpoint};
+use physarium_store::Client;
 
 use crate::{CACHE, Store};
 
@@ -143,8 +144,10 @@ fn an_object_that_changes_is_noticed() {
     assert!(error.contains("ETag"), "{error}");
 
     store.delete(LARGE);
+    // A client of its own has nothing of it.
+    Client::register(&store.address, store.memory.clone());
     let source = Source::open(&other.join(LARGE)).unwrap();
-    let error = source.read_all(1 << 30).unwrap_err().to_string();
+    let error = source.read_all(1 << 30).err().unwrap().to_string();
     let expected = format!("s3://changes/models/one/{LARGE}: cannot read: ");
     assert!(error.starts_with(&expected), "{error}");
 }
@@ -155,6 +158,11 @@ fn listings_that_are_no_directory_are_refused() {
     let error = store.mirror().unwrap_err().to_string();
     assert!(error.contains("s3://listings/models/one: nothing in the store"), "{error}");
     store.put("config.json", "{}");
+    let error = store.mirror().unwrap_err().to_string();
+    assert!(
+        error.contains("no model in the store") && error.contains("1 other objects"),
+        "{error}"
+    );
     store.put("config.json/x", "{}");
     let error = store.mirror().unwrap_err().to_string();
     assert!(error.contains("both on the way to config.json/x"), "{error}");
@@ -163,7 +171,7 @@ fn listings_that_are_no_directory_are_refused() {
 #[test]
 fn directories_of_killed_processes_are_removed() {
     let store = Store::new("killed");
-    store.put("config.json", "{}");
+    store.put("model.safetensors", "");
     let stores = CACHE.path().join("stores");
     let [old, young] = [".new-old", ".new-young"].map(|name| stores.join(name));
     for dir in [&old, &young] {
@@ -174,6 +182,17 @@ fn directories_of_killed_processes_are_removed() {
     fs::File::open(&old).unwrap().set_modified(yesterday).unwrap();
     store.mirror().unwrap();
     assert!(!old.exists() && young.exists());
+}
+
+#[test]
+fn a_mirror_of_which_a_part_was_removed_is_made_again() {
+    let store = Store::new("half-removed");
+    store.put("model.safetensors", "");
+    let mirror = store.mirror().unwrap();
+    fs::remove_file(mirror.parent().unwrap().join("store.json")).unwrap();
+    fs::remove_file(mirror.join("model.safetensors")).unwrap();
+    assert_eq!(store.mirror().unwrap(), mirror);
+    assert!(fs::read_link(mirror.join("model.safetensors")).is_ok());
 }
 
 #[test]
