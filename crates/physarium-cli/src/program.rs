@@ -191,7 +191,7 @@ pub fn chain(error: &anyhow::Error) -> String {
             text += &format!(": {cause}");
         }
     }
-    text
+    stores::by_address(text)
 }
 
 fn is_interrupt(error: &anyhow::Error) -> bool {

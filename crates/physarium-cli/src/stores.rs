@@ -3,16 +3,20 @@
 use std::path::{Path, PathBuf};
 
 #[cfg(feature = "object-stores")]
-pub use reading::{mirror, register};
+pub use reading::{by_address, mirror, register};
 
 #[cfg(feature = "object-stores")]
 mod reading {
     use std::env::var_os;
+    use std::sync::{Mutex, PoisonError};
 
     use anyhow::Context;
     use physarium_store::{Mirror, StoreAddress, cache_of_environment};
 
     use super::{Path, PathBuf};
+
+    /// Mirrors that this process has used, with their addresses.
+    static USED: Mutex<Vec<(String, String)>> = Mutex::new(Vec::new());
 
     /// Lets every command read links of mirrors.
     pub fn register() {
@@ -29,7 +33,17 @@ mod reading {
         let place =
             "no place for a mirror, expected PHYSARIUM_CACHE, XDG_CACHE_HOME or HOME to be set";
         let cache = cache().with_context(|| format!("{}: {place}", address.display()))?;
-        Ok(Mirror::of(&StoreAddress::parse(address)?, &cache)?.dir)
+        let address = StoreAddress::parse(address)?;
+        let dir = Mirror::of(&address, &cache)?.dir;
+        let mut used = USED.lock().unwrap_or_else(PoisonError::into_inner);
+        used.push((dir.display().to_string(), address.to_string()));
+        Ok(dir)
+    }
+
+    /// A message in which mirrors are called by their addresses.
+    pub fn by_address(message: String) -> String {
+        let used = USED.lock().unwrap_or_else(PoisonError::into_inner);
+        used.iter().fold(message, |message, (dir, address)| message.replace(dir, address))
     }
 
     fn cache() -> Option<PathBuf> {
@@ -40,6 +54,12 @@ mod reading {
 /// Nothing to register.
 #[cfg(not(feature = "object-stores"))]
 pub fn register() {}
+
+/// A message; there are no mirrors in it.
+#[cfg(not(feature = "object-stores"))]
+pub fn by_address(message: String) -> String {
+    message
+}
 
 /// Refuses an address.
 ///

@@ -93,6 +93,9 @@ mod with_stores {
         let (model, stored) = (demo("model"), "s3://models/demo");
         let text = demo("heldout.txt");
         assert!(ok(&format!("inspect {stored}")).starts_with("s3://models/demo\n"));
+        let (code, said) = work.run(&server, "inspect s3://models/broken");
+        let index = "error: s3://models/broken/model.safetensors.index.json: shards are missing";
+        assert!(code == 2 && said.starts_with(index), "{said}");
         let calibrated = format!(
             "--calibration {} --calibration-tokens 2048 --window 256 --sparsity 0.5 --method",
             demo("calibration.txt")

@@ -154,7 +154,7 @@ fn weights_widened_in_parts_give_the_bits_of_float32_weights() {
     let (size @ [outputs, inputs], rows) = ([2300, 1100], 3);
     // Exact in every dtype; a third is zero.
     let number = |index: usize| ((index * 7919) % 129) as f32 / 64.0 - 1.0;
-    let weight = |index: usize| if index % 3 == 0 { 0.0 } else { number(index) };
+    let weight = |index: usize| if index.is_multiple_of(3) { 0.0 } else { number(index) };
     let values: Vec<f32> = (0..outputs * inputs).map(weight).collect();
     let x: Vec<f32> = (0..rows * inputs).map(|index| number(index) / 3.0).collect();
     for kind in VectorKind::available() {

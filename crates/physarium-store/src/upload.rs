@@ -68,6 +68,11 @@ impl Upload {
     /// # Errors
     /// `Unfinished` for an output that is none yet; `Record` and `Malformed` for a directory without a manifest, or with a wrong one.
     pub fn of(dir: &Path) -> Result<Upload, Error> {
+        if !dir.is_dir() {
+            let found = if dir.exists() { "a file" } else { "nothing here" };
+            let expected = "a directory on this machine, an output of physarium prune";
+            return Err(Malformed::new(dir, "no output", expected, found).into());
+        }
         Checkpoint::open(dir)?;
         let path = dir.join(manifest::FILE_NAME);
         if path.symlink_metadata().is_err() {

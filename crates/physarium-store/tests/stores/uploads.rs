@@ -157,6 +157,11 @@ fn only_a_finished_output_is_uploaded() {
     let store = Store::new("unfinished");
     let error = upload(pruned.model.path(), &store).unwrap_err().to_string();
     assert!(error.contains("no manifest, expected an output of physarium prune"), "{error}");
+    let error = upload(Path::new("s3://unfinished/models/one"), &store).unwrap_err().to_string();
+    assert!(
+        error.contains("expected a directory on this machine") && error.contains("nothing here"),
+        "{error}"
+    );
     fs::write(pruned.out().join("physarium.unfinished.json"), "{}").unwrap();
     let error = upload(&pruned.out(), &store).unwrap_err().to_string();
     assert!(error.contains("unfinished output"), "{error}");
