@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -146,6 +147,8 @@ def test_ctrl_c_and_the_same_call_again(
         with contextlib.suppress(psutil.NoSuchProcess):
             worker.resume()
 
+    # Where a shell started this in the background, Ctrl-C is ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     before: list[physarium.progress.Event] = []
     with pytest.raises(KeyboardInterrupt), Meanwhile(interrupt):
         physarium.ray.prune(plan, progress=before.append)
