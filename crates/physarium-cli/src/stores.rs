@@ -7,6 +7,7 @@ pub use reading::{by_address, mirror, register};
 
 #[cfg(feature = "object-stores")]
 mod reading {
+    use std::collections::BTreeMap;
     use std::env::var_os;
     use std::sync::{Mutex, PoisonError};
 
@@ -15,8 +16,8 @@ mod reading {
 
     use super::{Path, PathBuf};
 
-    /// Mirrors that this process has used, with their addresses.
-    static USED: Mutex<Vec<(String, String)>> = Mutex::new(Vec::new());
+    /// The address of each mirror that this process has used.
+    static USED: Mutex<BTreeMap<String, String>> = Mutex::new(BTreeMap::new());
 
     /// Lets every command read links of mirrors.
     pub fn register() {
@@ -36,7 +37,7 @@ mod reading {
         let address = StoreAddress::parse(address)?;
         let dir = Mirror::of(&address, &cache)?.dir;
         let mut used = USED.lock().unwrap_or_else(PoisonError::into_inner);
-        used.push((dir.display().to_string(), address.to_string()));
+        used.insert(dir.display().to_string(), address.to_string());
         Ok(dir)
     }
 

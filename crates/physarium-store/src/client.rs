@@ -18,8 +18,9 @@ use crate::runtime::runtime;
 
 /// How often the first requests of a command are repeated, and for how long: a wrong address is to be told soon.
 const AT_FIRST: (usize, Duration) = (3, Duration::from_secs(20));
-/// How often reads and writes of large objects are repeated, and for how long: a run of hours outlives an outage of a minute.
-const LATER: (usize, Duration) = (12, Duration::from_secs(300));
+/// The same for reads and writes of weights: a run of hours outlives an outage of a minute. Only the time is a bound, for the pauses between
+/// repetitions are random and may be short.
+const LATER: (usize, Duration) = (usize::MAX, Duration::from_secs(300));
 
 /// The clients that this process has, by the address of their bucket.
 static CLIENTS: LazyLock<Mutex<HashMap<String, Client>>> = LazyLock::new(Mutex::default);

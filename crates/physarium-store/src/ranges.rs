@@ -114,19 +114,15 @@ impl Ranges {
         begin: u64,
     ) -> Result<(Arc<Chunk>, Origin), Error> {
         let mut kept = self.kept();
-        let origin = match kept.position(object, |chunk| chunk.holds(range.start)) {
-            Some(_) => Origin::Kept,
-            None => Origin::New,
-        };
         let reader = kept.reader(object, begin);
-        let first = kept.chunk(object, range.clone(), reader)?;
+        let (first, origin) = kept.chunk(object, range.clone(), reader)?;
         let ahead = match reader {
             Reader::Begins => range.end,
             Reader::GoesOn => range.end.saturating_add(AHEAD).min(object.size),
         };
         let mut at = first.end();
         while at < ahead {
-            at = kept.chunk(object, at..range.end.max(at), reader)?.end();
+            at = kept.chunk(object, at..range.end.max(at), reader)?.0.end();
         }
         kept.drop_oldest();
         Ok((first, origin))
@@ -176,17 +172,18 @@ impl Kept {
         object: &Ranged,
         wanted: Range<u64>,
         reader: Reader,
-    ) -> Result<Arc<Chunk>, Error> {
-        let entry = match self.position(object, |chunk| chunk.holds(wanted.start)) {
-            Some(index) => self.chunks.remove(index),
+    ) -> Result<(Arc<Chunk>, Origin), Error> {
+        let (entry, origin) = match self.position(object, |chunk| chunk.holds(wanted.start)) {
+            Some(index) => (self.chunks.remove(index), Origin::Kept),
             None => {
                 let range = wanted.start..self.end_of_new(object, wanted, reader);
-                Entry { object: object.clone(), chunk: Chunk::request(object, range)? }
+                let chunk = Chunk::request(object, range)?;
+                (Entry { object: object.clone(), chunk }, Origin::New)
             }
         };
         let chunk = Arc::clone(&entry.chunk);
         self.chunks.push(entry);
-        Ok(chunk)
+        Ok((chunk, origin))
     }
 
     /// Where the chunk ends that begins where `wanted` does: at the latest where another begins.
