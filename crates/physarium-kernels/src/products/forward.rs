@@ -60,6 +60,6 @@ pub fn forward_all(compute: &Compute, x: &[f32], maps: &mut [(&Linear, &mut [f32
         };
         return run_on_tiles(compute, x, terms, &blocks);
     }
-    debug_assert!(!on_tiles);
+    assert!(!on_tiles, "tiles only where there is AMX");
     compute.each(blocks.len(), |index| blocks[index].run(compute.vectors(), x));
 }

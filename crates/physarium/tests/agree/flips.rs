@@ -100,4 +100,4 @@ fn random_flips_in_a_larger_output_are_found() {
 }
 
 /// Number of flips in [`random_flips_in_a_larger_output_are_found`].
-const RANDOM_FLIPS: usize = 10_000;
+const RANDOM_FLIPS: usize = 4_000;
