@@ -120,7 +120,7 @@ pub fn share(text: &str) -> Result<Share, &'static str> {
 }
 
 /// A size of memory as it is typed.
-fn memory_limit(text: &str) -> Result<MemoryLimit, &'static str> {
+pub fn memory_limit(text: &str) -> Result<MemoryLimit, &'static str> {
     match text.parse() {
         Ok(ByteSize(bytes)) if bytes > 0 => Ok(MemoryLimit::Bytes(bytes)),
         _ => Err("expected a number with a unit, such as 8GB or 512MiB"),

@@ -5,12 +5,12 @@ All that the program prints goes through here, and is escaped here: names and va
 terminal obeys control characters. Only `run` writes the model's own words to stdout itself.
 */
 
-use std::io::Write;
-use std::path::Path;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use physarium::audit::grouped;
 use physarium::checkpoint::{json_visible, printable_path, visible, write_whole};
 use serde::Serialize;
@@ -134,6 +134,36 @@ pub fn duration(time: Duration) -> String {
 pub fn counted(count: u64, noun: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };
     format!("{} {noun}{plural}", grouped(count))
+}
+
+/// Fails unless a file can be made at `path`, and if it would replace one of `others` or lie in a directory among them.
+///
+/// # Errors
+/// Names `option`, the path, and what is there.
+pub fn refuse_lost(option: &str, path: &Path, others: &[&Path]) -> anyhow::Result<()> {
+    let shown = printable_path(path);
+    let place = placed(path).with_context(|| format!("{option} {shown}: cannot write there"))?;
+    ensure!(!place.is_dir(), "{option} {shown}: a directory, expected a file");
+    for other in others {
+        // An address in a store is no path.
+        let is_lost = placed(other).is_ok_and(|other| place.starts_with(other));
+        ensure!(
+            !is_lost,
+            "{option} {shown}: would replace {}, or a file in it",
+            printable_path(other)
+        );
+    }
+    Ok(())
+}
+
+/// A path without links, of a file that need not be there.
+fn placed(path: &Path) -> io::Result<PathBuf> {
+    if let Ok(path) = path.canonicalize() {
+        return Ok(path);
+    }
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    Ok(parent.unwrap_or(Path::new(".")).canonicalize()?.join(name))
 }
 
 /// Writes a file whose name appears only once its bytes are durable. A file of that name is replaced.

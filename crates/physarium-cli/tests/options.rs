@@ -169,7 +169,7 @@ fn every_option_of_every_command_is_known_here() {
             ),
         ),
         ("unit", format!("worker take-over-after threads memory {display}")),
-        ("finish", format!("wait force restart threads memory {display}")),
+        ("finish", format!("wait force restart threads {display}")),
         ("demo", "demo out quiet".to_owned()),
         #[cfg(feature = "object-stores")]
         ("upload", display.to_owned()),

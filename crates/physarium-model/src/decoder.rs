@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use physarium_checkpoint::{Dtype, Source};
 use physarium_kernels::{Compute, Linear};
 
-use crate::embedding::{Embedding, Rows};
+use crate::embedding::{Embedding, Rows, refuse_unknown};
 use crate::error::Result;
 use crate::layers::head::Head;
 use crate::layers::layer::Layer;
@@ -110,7 +110,15 @@ impl Decoder {
             Some((stored, source)) => Rows::InShard(stored, source),
             None => Rows::Whole(self.whole_embedding()?),
         };
-        Ok(Embedding { vocabulary, hidden, rows })
+        Ok(Embedding { model: self.files().path(), vocabulary, hidden, rows })
+    }
+
+    /// Fails for a token outside the vocabulary.
+    ///
+    /// # Errors
+    /// `Token`.
+    pub fn refuse_unknown(&self, tokens: &[u32]) -> Result<()> {
+        refuse_unknown(tokens, self.config.vocabulary, self.files().path())
     }
 
     /// The embedding's place in a shard on this machine; `None` if it is in a packed file or in a store.

@@ -1,5 +1,6 @@
 //! The rows of a model's embedding, for as long as windows are embedded.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use physarium_checkpoint::Source;
@@ -10,6 +11,7 @@ use crate::open::weights::Stored;
 
 /// The embedding `[vocabulary, hidden]` of an open model.
 pub struct Embedding<'a> {
+    pub(crate) model: &'a Path,
     pub(crate) vocabulary: usize,
     pub(crate) hidden: usize,
     pub(crate) rows: Rows<'a>,
@@ -38,10 +40,8 @@ impl Embedding<'_> {
     /// # Errors
     /// `Token` for an id outside the vocabulary; `Checkpoint` if the file cannot be read.
     pub fn of(&self, tokens: &[u32]) -> Result<Vec<f32>> {
-        let (vocabulary, width) = (self.vocabulary, self.hidden);
-        if let Some(&token) = tokens.iter().find(|token| **token as usize >= vocabulary) {
-            return Err(Error::Token { token, vocabulary });
-        }
+        refuse_unknown(tokens, self.vocabulary, self.model)?;
+        let width = self.hidden;
         let mut rows = vec![0.0; tokens.len() * width];
         for (row, &token) in rows.chunks_exact_mut(width).zip(tokens) {
             match &self.rows {
@@ -52,5 +52,16 @@ impl Embedding<'_> {
             }
         }
         Ok(rows)
+    }
+}
+
+/// Fails for a token outside the vocabulary.
+///
+/// # Errors
+/// `Token`.
+pub(crate) fn refuse_unknown(tokens: &[u32], vocabulary: usize, model: &Path) -> Result<()> {
+    match tokens.iter().find(|token| **token as usize >= vocabulary) {
+        Some(&token) => Err(Error::Token { model: model.to_owned(), token, vocabulary }),
+        None => Ok(()),
     }
 }

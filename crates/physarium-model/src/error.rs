@@ -32,9 +32,12 @@ pub enum Error {
     },
     /// A token without an embedding.
     #[error(
-        "token {token} is outside the vocabulary of {vocabulary}: tokenizer and model do not match"
+        "{}: token {token} is outside the vocabulary of {vocabulary}: tokenizer and model do not match",
+        printable_path(model)
     )]
     Token {
+        /// The model.
+        model: PathBuf,
         /// The token's id.
         token: u32,
         /// Number of embeddings.
@@ -50,8 +53,8 @@ impl Error {
             Error::Unsupported { file, found, supported, .. } => {
                 Fault::in_file(file).with(format!("one of: {supported}"), found)
             }
-            Error::Token { token, vocabulary } => {
-                Fault::default().with(format!("a token below {vocabulary}"), token)
+            Error::Token { model, token, vocabulary } => {
+                Fault::in_file(model).with(format!("a token below {vocabulary}"), token)
             }
         }
     }

@@ -64,16 +64,19 @@ pub enum Error {
         /// Whether layers of an interrupted run were taken: the same command without `--strict` resumes it.
         resumed: bool,
     },
-    /// The model computes NaN.
+    /// The model computes NaN, or an infinite logit.
     #[error(
-        "{}: logits are NaN after {tokens} tokens: the weights are damaged or overflow float32",
-        printable_path(model)
+        "{}: logits are NaN or infinite after {tokens} tokens{}: the weights are damaged or overflow float32",
+        printable_path(model),
+        line.map_or(String::new(), |line| format!(" (the item in line {line})"))
     )]
     NonFiniteLogits {
         /// The model.
         model: PathBuf,
         /// Tokens that it had processed.
         tokens: usize,
+        /// The line of the item that was scored.
+        line: Option<usize>,
     },
     /// A matrix that was given in memory cannot be used.
     #[error("{what}: expected {expected}, found {found}")]
@@ -164,7 +167,7 @@ impl Error {
             Error::DeadInputs { tensor, dead, inputs, .. } => in_tensor(tensor)
                 .with("no inputs that are always zero", format!("{dead} of {inputs} inputs")),
             Error::NonFiniteLogits { model, .. } => {
-                Fault::in_file(model).with("finite logits", "NaN")
+                Fault::in_file(model).with("finite logits", "NaN or infinite ones")
             }
             Error::Matrix { what, expected, found } => in_tensor(what).with(expected, found),
             Error::NoMemory { least, limit_bytes, .. } => {

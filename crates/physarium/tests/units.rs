@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use physarium::checkpoint::ErrorKind;
+use physarium::checkpoint::{ErrorKind, Overwrite};
 use physarium::{
     Allocation, CalibrationOptions, CalibrationText, Cancel, Error, Event, MemoryLimit, MethodName,
     Options, Output, Progress, RecipeOptions, ScopeName, Share, Silent, Surgery, Unit, UnitEnded,
@@ -299,11 +299,7 @@ fn a_damaged_file_between_units_is_found() {
 #[test]
 fn a_plan_of_another_input_or_program_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let model = dir.path().join("model");
-    fs::create_dir(&model).unwrap();
-    for (name, bytes) in files(&demo()) {
-        fs::write(model.join(name), bytes).unwrap();
-    }
+    let model = copy_of_demo(dir.path());
     let path = plan(&model, &options(MethodName::Wanda), &dir.path().join("out"));
     open(&path).unwrap();
     let text = fs::read_to_string(&path).unwrap();
@@ -341,12 +337,70 @@ fn a_plan_of_another_input_or_program_is_refused() {
     for unit in place.plan().units.iter().filter(|unit| !unit.id.starts_with("shard-")) {
         run(&place, &unit.id).unwrap();
     }
+    change_a_weight(&model);
+    let error = run(&open(&path).unwrap(), "shard-00001").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InputChanged, "{error}");
+}
+
+/// A copy of the demo model.
+fn copy_of_demo(dir: &Path) -> PathBuf {
+    let model = dir.join("model");
+    fs::create_dir(&model).unwrap();
+    for (name, bytes) in files(&demo()) {
+        fs::write(model.join(name), bytes).unwrap();
+    }
+    model
+}
+
+/// Changes a weight of the first shard, and no header.
+fn change_a_weight(model: &Path) {
     let shard = model.join("model-00001-of-00002.safetensors");
     let mut bytes = fs::read(&shard).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     fs::write(&shard, bytes).unwrap();
-    let error = run(&open(&path).unwrap(), "shard-00001").unwrap_err();
+}
+
+#[test]
+fn weights_that_changed_after_their_unit_are_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = copy_of_demo(dir.path());
+    let path = plan(&model, &options(MethodName::Magnitude), &dir.path().join("out"));
+    run(&open(&path).unwrap(), "shard-00001").unwrap();
+    change_a_weight(&model);
+    let place = open(&path).unwrap();
+    run(&place, "shard-00002").unwrap();
+    let error = finish(&place).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InputChanged, "{error}");
+    assert!(error.to_string().contains("model-00001-of-00002.safetensors"), "{error}");
+    assert!(!dir.path().join("out").exists());
+}
+
+#[test]
+fn an_output_from_before_the_plan_is_not_that_of_the_plan() {
+    let dir = tempfile::tempdir().unwrap();
+    let (model, out) = (copy_of_demo(dir.path()), dir.path().join("out"));
+    let options = options(MethodName::Magnitude);
+    let prune = |out: &Path| {
+        let surgery = surgery(&model, &options);
+        surgery.prune(Output::new(out), &Cancel::default(), &mut Silent).unwrap();
+    };
+    prune(&out);
+    // The same headers and recipe, so that the two journals begin alike.
+    change_a_weight(&model);
+    let place = open(&plan(&model, &options, &out)).unwrap();
+    let worker = Worker { share: Share::ALL, patience: Duration::ZERO };
+    let work = || worker.run(&place, &Cancel::default(), &mut Silent).unwrap();
+    assert_eq!(work(), place.plan().units.len());
+    let output = Output { overwrite: Overwrite::Replace, ..Output::new(&out) };
+    place.finish(output, &Cancel::default(), &mut Silent).unwrap();
+    let expected = dir.path().join("expected");
+    prune(&expected);
+    assert!(files(&out) == files(&expected));
+    // Now it is published: there is nothing to do, and nothing to wait for.
+    assert_eq!(work(), 0);
+    place.wait(&Cancel::default()).unwrap();
+    let error = finish(&place).unwrap_err().to_string();
+    assert!(error.contains("the output of this plan is published already"), "{error}");
 }
 
 #[test]

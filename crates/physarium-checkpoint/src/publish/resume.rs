@@ -145,7 +145,7 @@ impl Earlier {
 }
 
 /// Hashes two files in parallel; `on_bytes` is called with the bytes of `output` hashed.
-fn hash_both(
+pub(super) fn hash_both(
     input: &Source,
     output: &Source,
     on_bytes: &mut dyn FnMut(u64) -> Result<()>,

@@ -22,17 +22,18 @@ use std::path::{Path, PathBuf};
 use super::durable::{
     create_new, part_name, publish_part, remove_file_if_exists, rename_to_new, sync_dir,
 };
-use super::inputs::{InputDigests, mark_unfinished};
+use super::inputs::{InputDigests, mark_unfinished, refuse_change};
 use super::part_file::PartFile;
 use super::place::lock::Lock;
 use super::place::occupant::{Occupant, Replaceable};
 use super::place::output_path::OutputPath;
 use super::place::working;
 use super::request::{FinishedShard, Resume, StagingRequest};
-use super::resume;
+use super::resume::{self, hash_both};
 use super::solved_dir::SOLVED_DIR;
 use super::space::{Disk, bytes_below};
 use crate::error::{Error, Result};
+use crate::open::checkpoint::Shard;
 use crate::open::digest::{Digest, Sha256};
 use crate::open::source::Source;
 use crate::open::unfinished::{UNFINISHED_NAME, is_unfinished};
@@ -172,20 +173,24 @@ impl Staging {
         self.journal.sync()
     }
 
-    /// Takes a durable shard from `path` on the same file system, where it stays, proves it by its digest and records it in
-    /// the journal with its tensors. `input` is the path of the input shard; `on_bytes` is called with the bytes hashed.
+    /// Takes a durable shard from `path` on the same file system, where it stays, proves by digests that it is the one of
+    /// `record` and was made from the present `input`, and records it in the journal with its tensors. `on_bytes` is called
+    /// with the bytes hashed.
     ///
     /// # Errors
     /// As [`Staging::finish_shard`]; `Record` if it is another file than `record` says; what `on_bytes` returns.
     pub fn adopt_shard(
         &mut self,
-        (path, input): (&Path, &Path),
+        (path, input): (&Path, &Shard),
         tensors: &[TensorRecord],
         record: ShardRecord,
         on_bytes: &mut dyn FnMut(u64) -> Result<()>,
     ) -> Result<()> {
         let file = Source::open(path)?;
-        let found = file.sha256(on_bytes)?;
+        let (now, found) = match self.digests.of_shard(&record.name) {
+            Some(now) => (now, file.sha256(on_bytes)?),
+            None => hash_both(&input.reopen()?, &file, on_bytes)?,
+        };
         if (found, file.len()) != (record.output_sha256, record.size_bytes) {
             return Err(Error::Record {
                 path: path.to_owned(),
@@ -194,7 +199,7 @@ impl Staging {
                 found: format!("{} bytes, SHA-256 {found}", file.len()),
             });
         }
-        self.digests.refuse_changed_shard(input, &record.name, record.input_sha256)?;
+        refuse_change(&input.path, Some(record.input_sha256), now)?;
         let part = part_name(&self.dir.join(&record.name));
         remove_file_if_exists(&part)?;
         // Not every file system has links.

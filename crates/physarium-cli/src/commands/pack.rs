@@ -29,7 +29,7 @@ pub struct PackArguments {
     /// Packed file, usually NAME.physpack
     #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     out: PathBuf,
-    /// Replace an existing file once the new one is complete
+    /// Replace an existing packed file once the new one is complete
     #[arg(long, help_heading = OUTPUT)]
     force: bool,
     /// Pack files that links out of the directory point to, instead of leaving them out

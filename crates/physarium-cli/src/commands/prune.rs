@@ -37,7 +37,7 @@ use crate::{signals, terminal};
 pub struct Arguments {
     #[command(flatten)]
     surgery: SurgeryArguments,
-    /// Print the plan, output size and memory; write nothing
+    /// Print the plan, output size, disk space, memory and time; write nothing
     #[arg(long, help_heading = OUTPUT)]
     dry_run: bool,
     /// Replace an earlier physarium output once the new one is complete

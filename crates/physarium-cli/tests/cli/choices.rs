@@ -47,6 +47,24 @@ fn accuracy_needs_no_text_and_names_its_denominator() {
     }
 }
 
+/// The last token of a choice is predicted and not read.
+#[test]
+fn a_choice_outside_the_vocabulary_is_refused() {
+    let work = work();
+    let path = work.path("demo/tokenizer.json");
+    let mut tokenizer: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let added = serde_json::json!({
+        "id": 512, "content": "<zz>", "special": false, "normalized": false,
+        "single_word": false, "lstrip": false, "rstrip": false,
+    });
+    tokenizer["added_tokens"].as_array_mut().unwrap().push(added);
+    fs::write(&path, tokenizer.to_string()).unwrap();
+    let item = "{\"context\":\"The cell\",\"choices\":[\"wall\",\"<zz>\"],\"answer\":0}";
+    fs::write(work.path("zz.jsonl"), item).unwrap();
+    let needles = ["demo: token 512 is outside the vocabulary of 512"];
+    work.fails(2, "eval demo --choices zz.jsonl", &needles);
+}
+
 #[test]
 fn a_text_and_items_are_measured_by_one_command() {
     let work = work();

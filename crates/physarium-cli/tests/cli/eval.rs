@@ -52,6 +52,27 @@ fn the_result_has_the_perplexity_and_its_protocol() {
     }
 }
 
+#[test]
+fn results_replace_no_input_and_are_not_lost() {
+    let work = work();
+    fs::write(work.path("items.jsonl"), "{\"context\":\"a\",\"choices\":[\"b\"],\"answer\":0}")
+        .unwrap();
+    let text = fs::read(work.path("text.txt")).unwrap();
+    let eval = "eval demo --text text.txt --choices items.jsonl --window 256";
+    for (options, needle) in [
+        ("--per-token text.txt", "--per-token text.txt: would replace text.txt"),
+        ("--per-token ./demo/../text.txt", "would replace text.txt"),
+        ("--per-item items.jsonl", "--per-item items.jsonl: would replace items.jsonl"),
+        ("--per-item demo/scores", "would replace demo, or a file in it"),
+        ("--per-token scores --per-item scores", "--per-item scores: would replace scores"),
+        ("--per-token nowhere/scores", "--per-token nowhere/scores: cannot write there"),
+        ("--per-item .", "--per-item .: "),
+    ] {
+        work.fails(2, &format!("{eval} {options}"), &[needle]);
+    }
+    assert_eq!(fs::read(work.path("text.txt")).unwrap(), text);
+}
+
 /// Names of all fields of an object; those of nested objects with their path.
 pub fn fields(value: &Value, path: &str, names: &mut Vec<String>) {
     for (name, value) in value.as_object().into_iter().flatten() {
@@ -141,7 +162,7 @@ fn invalid_texts_and_windows_are_refused() {
     fs::write(work.path("empty.txt"), "").unwrap();
     work.fails(2, "eval demo --text empty.txt", &["empty.txt", "some text"]);
     fs::write(work.path("short.txt"), "Once").unwrap();
-    let short = ["short.txt", "at least one window of 512 tokens", "hint: a smaller --window"];
+    let short = ["short.txt", "at least one window of 512 tokens", "hint: a smaller window"];
     work.fails(2, "eval demo --text short.txt", &short);
     fs::write(work.path("latin.txt"), b"caf\xe9 au lait").unwrap();
     work.fails(2, "eval demo --text latin.txt", &["latin.txt", "UTF-8", "0xe9", "byte offset 3"]);

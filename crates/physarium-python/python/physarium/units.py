@@ -87,7 +87,6 @@ def finish(
     force: bool = False,
     restart: bool = False,
     threads: int | None = None,
-    memory: str | int | None = None,
     progress: Listener | None = None,
 ) -> Pruned:
     """Publishes the output of a plan whose units are done; with ``wait``, once they are."""

@@ -124,7 +124,7 @@ impl Choices {
             accuracy,
             accuracy_normalised,
             items: scores.len(),
-            cut_contexts: self.questions.cut,
+            cut_contexts: self.questions.all[..scores.len()].iter().filter(|item| item.cut).count(),
             partial: scores.len() < self.questions.all.len(),
             protocol: self.protocol(&compute)?,
             against: report::against(&scores),
@@ -148,7 +148,8 @@ impl Choices {
                 let mut both = other.into_iter().chain([(&self.decoder, choice.own)]);
                 if let Some((decoder, _)) = both.find(|(_, value)| value.is_nan()) {
                     let model = decoder.files().path().to_owned();
-                    return Err(Error::NonFiniteLogits { model, tokens });
+                    let line = Some(question.line);
+                    return Err(Error::NonFiniteLogits { model, tokens, line });
                 }
             }
             scores.push(ItemScore::new(question, own));

@@ -27,6 +27,8 @@ pub(super) struct Question {
     pub(super) answer: usize,
     /// The last tokens of the context, as many as may be used; at least one.
     context: Vec<u32>,
+    /// Whether the context is cut for at least one choice.
+    pub(super) cut: bool,
     pub(super) choices: Vec<Continuation>,
 }
 
@@ -48,8 +50,6 @@ pub(super) struct Questions {
     pub(super) bos: BosRule,
     /// The token that stands for an empty context, if there is one.
     pub(super) empty_context: Option<String>,
-    /// Items whose context is cut for at least one choice.
-    pub(super) cut: usize,
 }
 
 impl Questions {
@@ -65,7 +65,7 @@ impl Questions {
     ) -> Result<Questions> {
         let (bos, first) = tokenizer.bos()?;
         let all = Vec::with_capacity(items.items.len());
-        let mut questions = Questions { all, bos, empty_context: None, cut: 0 };
+        let mut questions = Questions { all, bos, empty_context: None };
         for item in &items.items {
             questions.add(item, &Making { items, tokenizer, first, positions })?;
         }
@@ -100,10 +100,10 @@ impl Questions {
             let characters = text.chars().count();
             choices.push(Continuation { ids: own.to_vec(), context, characters });
         }
-        self.cut += usize::from(choices.iter().any(|choice| choice.context < used.len()));
+        let cut = choices.iter().any(|choice| choice.context < used.len());
         let most = choices.iter().map(|choice| choice.context).max().unwrap_or(0);
         let context = used.split_off(used.len() - most);
-        self.all.push(Question { line: item.line, answer: item.answer, context, choices });
+        self.all.push(Question { line: item.line, answer: item.answer, context, cut, choices });
         Ok(())
     }
 

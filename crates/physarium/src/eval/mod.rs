@@ -235,7 +235,7 @@ impl WindowedText {
         if windows.is_empty() {
             let expected = format!("at least one window of {} tokens", spacing.window);
             let found = format!("{} tokens", tokens.ids.len());
-            let hint = "a smaller --window, a larger --limit or a longer text";
+            let hint = "a smaller window, a larger --limit or a longer text";
             return Err(Malformed::new(request.text, "text too short", expected, found)
                 .with_hint(hint)
                 .into());
@@ -314,7 +314,8 @@ impl Spacing {
         let most = limits.min().unwrap_or(usize::MAX);
         let window = request.window.unwrap_or(DEFAULT_WINDOW.min(most));
         if window > most {
-            let what = format!("--window {window}: the model supports at most {most} positions");
+            let what =
+                format!("a window of {window} tokens: the model supports at most {most} positions");
             return Err(Error::Usage(what));
         }
         if window < 2 {

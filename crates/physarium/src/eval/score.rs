@@ -157,6 +157,12 @@ impl<'a> Scorer<'a> {
         let windows = &batch.windows[..];
         let total: usize = windows.iter().map(|window| window.tokens.len()).sum();
         let layers: usize = self.subjects.iter().map(Subject::layers).sum();
+        // A scored token need not be read: the last one of a window is not.
+        for subject in &self.subjects {
+            for window in windows {
+                subject.decoder.refuse_unknown(&batch.ids[window.scored.clone()])?;
+            }
+        }
         let places = places(windows);
         let mut steps = Steps::new(total, layers + places.len().div_ceil(self.rows));
         let mut tick = || {

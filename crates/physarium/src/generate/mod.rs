@@ -272,9 +272,13 @@ impl Session<'_> {
         if self.cancel.is_raised() {
             return Ok(None);
         }
-        if logits.iter().any(|logit| logit.is_nan()) {
+        if logits.iter().any(|logit| logit.is_nan() || *logit == f32::INFINITY) {
             let tokens = self.generation.seen();
-            return Err(Error::NonFiniteLogits { model: self.model.to_owned(), tokens });
+            return Err(Error::NonFiniteLogits {
+                model: self.model.to_owned(),
+                tokens,
+                line: None,
+            });
         }
         Ok(Some(self.sampler.choose(logits)))
     }

@@ -1,6 +1,6 @@
 //! Publishes the output of a plan whose units are done.
 
-use physarium_checkpoint::{Staging, StagingRequest};
+use physarium_checkpoint::{Staging, StagingRequest, printable_path};
 
 use super::listing::shard_id;
 use super::worker::WAIT;
@@ -48,7 +48,7 @@ impl Workplace {
         Ok(summary)
     }
 
-    /// Waits until all units are done.
+    /// Waits until all units are done, or the output is published.
     ///
     /// # Errors
     /// `Checkpoint` if that cannot be found out, and if `cancel` is raised.
@@ -56,6 +56,9 @@ impl Workplace {
         let mut left = self.plan.units.iter().peekable();
         while let Some(unit) = left.peek() {
             cancel.check()?;
+            if self.is_published() {
+                return Ok(());
+            }
             match self.is_done(unit)? {
                 true => drop(left.next()),
                 false => std::thread::sleep(WAIT),
@@ -82,7 +85,7 @@ impl Workplace {
             let done = self.shard_done(&unit.id, record.did)?;
             let path = self.dir.file(&unit.id, &shard.name);
             staging.adopt_shard(
-                (&path, &shard.path),
+                (&path, shard),
                 &done.tensors,
                 done.shard.clone(),
                 &mut |bytes| {
@@ -106,6 +109,12 @@ impl Workplace {
             }
         }
         let Some(first) = undone.first() else { return Ok(()) };
+        if self.is_published() {
+            let out = printable_path(&self.plan.out);
+            return Err(Error::Usage(format!(
+                "{out}: the output of this plan is published already"
+            )));
+        }
         let (count, of) = (undone.len(), units.len());
         Err(Error::Usage(format!(
             "{count} of {of} units are not done, expected all, the first is {first}"

@@ -5,6 +5,7 @@ use std::path::Path;
 use physarium_checkpoint::{Error as CheckpointError, InputDigests, LinkPolicy, UnitsDir};
 
 use super::plan::{SCHEMA, WorkPlan};
+use super::workplace::manifest_at;
 use super::{cost, listing};
 use crate::cancel::Cancel;
 use crate::error::Result;
@@ -45,6 +46,7 @@ impl WorkPlan {
         Ok(WorkPlan {
             schema: SCHEMA.to_owned(),
             model: absolute(surgery.checkpoint.dir())?,
+            replaces: manifest_at(&out),
             out,
             strict: surgery.strictness == Strictness::Refuse,
             follow_links: surgery.links == LinkPolicy::Follow,

@@ -5,8 +5,10 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
 use physarium_checkpoint::journal::{self, Record};
-use physarium_checkpoint::manifest::FileEntry;
-use physarium_checkpoint::{Error as CheckpointError, LinkPolicy, UnitRecord, UnitsDir};
+use physarium_checkpoint::manifest::{self, FileEntry};
+use physarium_checkpoint::{
+    Digest, Error as CheckpointError, LinkPolicy, Source, UnitRecord, UnitsDir,
+};
 use serde_json::Value;
 
 use super::cost::Costs;
@@ -86,8 +88,12 @@ impl Workplace {
         &self.surgery
     }
 
-    /// Whether the output of this plan is published, so that nothing is left to do.
+    /// Whether the output of this plan is published, so that nothing is left to do. An output that was there before the plan
+    /// is not it.
     pub(super) fn is_published(&self) -> bool {
+        if manifest_at(&self.plan.out).is_none_or(|found| self.plan.replaces == Some(found)) {
+            return false;
+        }
         let Ok(file) = File::open(self.plan.out.join(journal::FILE_NAME)) else { return false };
         let mut line = String::new();
         let read = BufReader::new(file.take(MAX_LINE_BYTES)).read_line(&mut line);
@@ -130,6 +136,12 @@ impl Workplace {
             _ => Ok(record),
         }
     }
+}
+
+/// The SHA-256 of the manifest of a finished output, if there is one.
+pub(super) fn manifest_at(out: &Path) -> Option<Digest> {
+    let file = Source::open(&out.join(manifest::FILE_NAME)).ok()?;
+    file.sha256::<CheckpointError>(&mut |_| Ok(())).ok()
 }
 
 /// Fails unless the headers of the input are those of the plan.

@@ -41,7 +41,7 @@ pub struct Arguments {
     /// Text to measure perplexity on: plain UTF-8, or documents in JSON (JSON Lines, array)
     #[arg(long, value_name = "FILE", help_heading = EVALUATION)]
     text: Option<PathBuf>,
-    /// Multiple-choice items: JSON Lines with \"context\", \"choices\" and \"answer\" (index from 0)
+    /// Multiple-choice items: JSON Lines with "context", "choices" and "answer" (index from 0)
     #[arg(long, value_name = "FILE", help_heading = EVALUATION)]
     choices: Option<PathBuf>,
     /// Field of the JSON documents that holds the text; FILE is then read as JSON [default: text]
@@ -61,7 +61,7 @@ pub struct Arguments {
     against: Option<PathBuf>,
     #[command(flatten)]
     revision: RevisionArgument,
-    /// Keep the scores of --text in this directory, part by part; the same command goes on from there
+    /// Keep the scores of --text in this directory, part by part; the same command resumes
     #[arg(long, value_name = "DIR", requires = "text", help_heading = OUTPUT)]
     parts: Option<PathBuf>,
     /// Score every N-th part only, from number I on, and print no result; without, the same command then prints it
@@ -111,6 +111,7 @@ pub fn run(mut arguments: Arguments) -> anyhow::Result<Outcome> {
     for out in per_token.iter().chain(per_item).chain(parts) {
         refuse_in_cache(out)?;
     }
+    arguments.refuse_lost_results()?;
     let reading = Reading::begin()?;
     let cancel = signals::cancel_on_signal()?;
     let mut progress = terminal::progress(arguments.display.style());
@@ -126,15 +127,15 @@ pub fn run(mut arguments: Arguments) -> anyhow::Result<Outcome> {
     if !arguments.display.quiet {
         output::notes(measured.notes());
     }
+    match arguments.display.format() {
+        Format::Json => measured.write_json()?,
+        Format::Text => output::text(&measured.as_text())?,
+    }
     if let (Some(path), Some(evaluation)) = (&arguments.per_token, &measured.text) {
         write_tokens(path, evaluation)?;
     }
     if let (Some(path), Some(result)) = (&arguments.per_item, &measured.choices) {
         choices::write_items(path, result)?;
-    }
-    match arguments.display.format() {
-        Format::Json => measured.write_json()?,
-        Format::Text => output::text(&measured.as_text())?,
     }
     if let (Some(parts), true) = (&arguments.parts, measured.partial) {
         let (parts, again) = (parts.display(), signals::command_line());
@@ -162,6 +163,20 @@ impl Arguments {
             true => Err(Error::Usage("--per-item has no effect without --choices".to_owned())),
             false => Ok(()),
         }
+    }
+
+    /// Refuses files that could not be written in the end, and those that would replace an input or each other.
+    fn refuse_lost_results(&self) -> anyhow::Result<()> {
+        let models = [Some(&self.model), self.against.as_ref()];
+        let texts = [self.text.as_ref(), self.choices.as_ref()];
+        let mut others: Vec<&Path> =
+            models.into_iter().chain(texts).flatten().map(PathBuf::as_path).collect();
+        for (option, path) in [("--per-token", &self.per_token), ("--per-item", &self.per_item)] {
+            let Some(path) = path else { continue };
+            output::refuse_lost(option, path, &others)?;
+            others.push(path);
+        }
+        Ok(())
     }
 
     /// Measures what was asked for. The items are checked before the text is scored.

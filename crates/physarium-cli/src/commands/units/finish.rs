@@ -5,11 +5,11 @@ use std::time::Instant;
 
 use clap::Args;
 use physarium::checkpoint::{Overwrite, Resume};
-use physarium::{Output, peak_resident_bytes};
+use physarium::{MemoryLimit, Output, peak_resident_bytes};
 use serde_json::json;
 
 use super::workplace;
-use crate::arguments::{Display, Format, INPUT, MemoryArgument, OUTPUT, ThreadsArgument};
+use crate::arguments::{Display, Format, INPUT, OUTPUT, ThreadsArgument};
 use crate::commands::prune;
 use crate::output::{self, Outcome};
 use crate::{signals, terminal};
@@ -19,6 +19,7 @@ use crate::{signals, terminal};
 /// Every shard is hashed again. The output is byte for byte that of `physarium prune` with the same options. What the units have
 /// left beside it is removed. Run the same command again if it was interrupted.
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Arguments {
     /// A plan, as `physarium plan` printed it
     plan: PathBuf,
@@ -34,16 +35,19 @@ pub struct Arguments {
     #[command(flatten)]
     threads: ThreadsArgument,
     #[command(flatten)]
-    memory: MemoryArgument,
-    #[command(flatten)]
     pub display: Display,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  physarium finish plan.json
+  physarium finish plan.json --wait";
 
 /// Publishes.
 pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     let began = Instant::now();
     let threads = arguments.threads.given();
-    let place = workplace(&arguments.plan, threads, arguments.memory.limit())?;
+    let place = workplace(&arguments.plan, threads, MemoryLimit::Free)?;
     let cancel = signals::cancel_on_signal()?;
     let mut progress = terminal::progress(arguments.display.style());
     if arguments.wait {

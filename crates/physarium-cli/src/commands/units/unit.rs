@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use physarium::{Share, UnitEnded, Worker, peak_resident_bytes};
+use physarium::{MemoryLimit, Share, UnitEnded, Worker, peak_resident_bytes};
 use serde_json::json;
 
 use super::workplace;
-use crate::arguments::{Display, Format, INPUT, MemoryArgument, ThreadsArgument, share};
+use crate::arguments::{DISPLAY, Display, Format, INPUT, ThreadsArgument, memory_limit, share};
 use crate::output::{self, Outcome, counted, size};
 use crate::{signals, terminal};
 
@@ -39,8 +39,10 @@ pub struct Arguments {
     take_over_after: u64,
     #[command(flatten)]
     threads: ThreadsArgument,
-    #[command(flatten)]
-    memory: MemoryArgument,
+    /// Most resident memory, e.g. 8GB or 512MiB: fewer threads run, or a unit that is expected to need more is refused
+    /// [default: what is free, less 5 %]
+    #[arg(long, value_name = "SIZE", value_parser = memory_limit, help_heading = DISPLAY)]
+    memory: Option<MemoryLimit>,
     #[command(flatten)]
     pub display: Display,
 }
@@ -54,7 +56,7 @@ Examples:
 pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     let began = Instant::now();
     let threads = arguments.threads.given();
-    let place = workplace(&arguments.plan, threads, arguments.memory.limit())?;
+    let place = workplace(&arguments.plan, threads, arguments.memory.unwrap_or_default())?;
     let cancel = signals::cancel_on_signal()?;
     let mut progress = terminal::progress(arguments.display.style());
     let (text, mut json) = match (&arguments.id, arguments.worker) {
