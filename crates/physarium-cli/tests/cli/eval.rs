@@ -167,7 +167,7 @@ fn invalid_texts_and_windows_are_refused() {
     fs::write(work.path("latin.txt"), b"caf\xe9 au lait").unwrap();
     work.fails(2, "eval demo --text latin.txt", &["latin.txt", "UTF-8", "0xe9", "byte offset 3"]);
     work.fails(2, "eval demo --text text.txt --limit 100", &["text.txt", "100 tokens"]);
-    let most = ["--window 513", "at most 512 positions"];
+    let most = ["a window of 513 tokens", "at most 512 positions"];
     work.fails(2, "eval demo --text text.txt --window 513", &most);
     work.fails(2, "eval demo --text text.txt --window 1", &["--window 1", "at least 2"]);
     work.fails(2, "eval demo --text text.txt --window 64 --stride 65", &["--stride 65", "64"]);

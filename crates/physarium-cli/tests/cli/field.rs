@@ -141,7 +141,7 @@ fn positions_are_those_of_the_scaling_and_have_no_limit() {
         let longer = format!("{name} --text text.txt --window 1024");
         assert_eq!(eval(&work, &longer), ("1.3639".to_owned(), vec![]));
         let beyond = format!("eval {name} --text text.txt --window 4096");
-        work.fails(2, &beyond, &["--window 4096", "at most 2048 positions"]);
+        work.fails(2, &beyond, &["a window of 4096 tokens", "at most 2048 positions"]);
     }
     let million = Model::demo().with("max_position_embeddings", json!(4_194_304));
     million.save(&work, "million");
