@@ -274,7 +274,7 @@ fn everything_is_checked_before_the_first_row() {
         (format!("{COMPARE} {third}"), "lm_head.weight"),
         (format!("{COMPARE} --skip *.typo"), "--skip *.typo: matches no tensor"),
         (COMPARE.replace("text.txt", "nowhere.txt"), "nowhere.txt"),
-        (COMPARE.replace("--eval-window 256", "--eval-window 4096"), "--window 4096"),
+        (COMPARE.replace("--eval-window 256", "--eval-window 4096"), "a window of 4096 tokens"),
         (COMPARE.replace("--eval-window 256", "--eval-window 256 --limit 100"), "too short"),
         (short, "calibration text too short"),
         (COMPARE.replace("--out table", "--out demo/table"), "output is inside the input"),
