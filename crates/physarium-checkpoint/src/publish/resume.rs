@@ -18,7 +18,7 @@ use super::inputs::{InputDigests, refuse_change};
 use super::request::{FinishedShard, StagingRequest};
 use super::solved_dir::SOLVED_DIR;
 use crate::error::{Error, Result};
-use crate::open::checkpoint::Checkpoint;
+use crate::open::checkpoint::{Checkpoint, Shard};
 use crate::open::digest::Digest;
 use crate::open::source::Source;
 use crate::open::unfinished::UNFINISHED_NAME;
@@ -120,10 +120,7 @@ impl Earlier {
                 break;
             }
             let Ok(staged) = Source::open(&dir.join(&record.name)) else { break };
-            let (input, output) = match known.of_shard(&shard.name) {
-                Some(input) => (input, staged.sha256(on_bytes)?),
-                None => hash_both(&shard.reopen()?, &staged, on_bytes)?,
-            };
+            let (input, output) = hash_both((shard, known), &staged, on_bytes)?;
             refuse_change(&shard.path, Some(record.input_sha256), input)?;
             if output != record.output_sha256 || staged.len() != record.size_bytes {
                 break;
@@ -144,12 +141,17 @@ impl Earlier {
     }
 }
 
-/// Hashes two files in parallel; `on_bytes` is called with the bytes of `output` hashed.
+/// The digests of a shard of the input, which may be `known`, and of the one made from it. Those that are hashed are hashed in
+/// parallel; `on_bytes` is called with the bytes of `output` hashed.
 pub(super) fn hash_both(
-    input: &Source,
+    (input, known): (&Shard, &InputDigests),
     output: &Source,
     on_bytes: &mut dyn FnMut(u64) -> Result<()>,
 ) -> Result<(Digest, Digest)> {
+    if let Some(input) = known.of_shard(&input.name) {
+        return Ok((input, output.sha256(on_bytes)?));
+    }
+    let input = input.reopen()?;
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let other = start_thread(scope, || {

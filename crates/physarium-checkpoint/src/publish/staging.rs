@@ -187,10 +187,7 @@ impl Staging {
         on_bytes: &mut dyn FnMut(u64) -> Result<()>,
     ) -> Result<()> {
         let file = Source::open(path)?;
-        let (now, found) = match self.digests.of_shard(&record.name) {
-            Some(now) => (now, file.sha256(on_bytes)?),
-            None => hash_both(&input.reopen()?, &file, on_bytes)?,
-        };
+        let (now, found) = hash_both((input, &self.digests), &file, on_bytes)?;
         if (found, file.len()) != (record.output_sha256, record.size_bytes) {
             return Err(Error::Record {
                 path: path.to_owned(),

@@ -56,11 +56,9 @@ impl Workplace {
         let mut left = self.plan.units.iter().peekable();
         while let Some(unit) = left.peek() {
             cancel.check()?;
-            if self.is_published() {
-                return Ok(());
-            }
             match self.is_done(unit)? {
                 true => drop(left.next()),
+                false if self.is_published() => return Ok(()),
                 false => std::thread::sleep(WAIT),
             }
         }
