@@ -1,6 +1,7 @@
 //! The gate: `.ci/run` calls it, so that a run by hand checks the same.
 
 use std::process::Command;
+use std::time::Instant;
 
 use anyhow::{Context, ensure};
 
@@ -27,11 +28,13 @@ pub fn run() -> anyhow::Result<()> {
 
 fn cargo(what: &str, arguments: &[&str], environment: &[(&str, &str)]) -> anyhow::Result<()> {
     println!("== {what}: cargo {}", arguments.join(" "));
+    let begun = Instant::now();
     let status = Command::new(env!("CARGO"))
         .args(arguments)
         .envs(environment.iter().copied())
         .status()
         .with_context(|| format!("{what}: cannot start cargo"))?;
     ensure!(status.success(), "{what}: failed");
+    println!("== {what}: {} s", begun.elapsed().as_secs());
     Ok(())
 }

@@ -164,7 +164,7 @@ fn every_option_of_every_command_is_known_here() {
         (
             "plan",
             format!(
-                "revision out recipe target skip strict follow-links card plan template workers \
+                "revision out recipe target skip strict force follow-links card plan template workers \
                  threads {display}"
             ),
         ),

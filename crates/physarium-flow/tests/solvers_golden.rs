@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 use physarium_flow::activation::{
-    ActivationFlow, FlowNetwork, Inputs, Keep, Problem, Projection, Target, sparsegpt, wanda,
+    ActivationFlow, FlowNetwork, InputRows, Inputs, Keep, Problem, Projection, Target, sparsegpt,
+    wanda,
 };
 use physarium_kernels::{Arithmetic, Compute};
 use serde_json::Value;
@@ -49,6 +50,8 @@ fn each_method_gives_what_its_equations_give_in_float64() {
     let cross = mean_products(&dense, &x, cols);
     let inputs = Inputs { cols, gram: &gram };
     let own = Problem { weights: &weights, inputs };
+    let narrow_x = narrow("x");
+    let rows = InputRows { cols, rows: &narrow_x };
     let (target, output_costs) = (Target::CrossGram(&cross), Some(&costs[..]));
     let two_streams = Projection { weights: &weights, target, output_costs };
     let share = |share: f64| Keep::AllBut((share * weights.len() as f64).round() as usize);
@@ -68,8 +71,9 @@ fn each_method_gives_what_its_equations_give_in_float64() {
         let network = FlowNetwork::new(&compute, gram.clone(), parameters).unwrap();
         network.prune(&compute, &two_streams, keep).unwrap()
     };
+    let squares: Vec<f32> = own.inputs.diagonal().collect();
     let results = [
-        ("wanda", wanda(&compute, &own, share(0.5)).unwrap()),
+        ("wanda", wanda(&compute, &weights, &squares, share(0.5)).unwrap()),
         ("sparsegpt", sparsegpt(&compute, &own, share(0.5)).unwrap()),
         ("sparsegpt-2:4", sparsegpt(&compute, &own, pattern).unwrap()),
         ("activation-flow", flow(ActivationFlow::default(), share(0.6))),
@@ -86,9 +90,13 @@ fn each_method_gives_what_its_equations_give_in_float64() {
             .map(|(new, old)| if *new == 0.0 { 0.0 } else { f64::from(*old) })
             .collect();
         let errors = own.output_errors(&compute, &found.weights);
-        for (error, weights_after) in [(errors.after, &expected), (errors.before_update, &zeroed)] {
-            let exact = output_error(&x, cols, &weights, weights_after);
-            assert!((error - exact).abs() < 0.02 * exact, "{name}: {error}, not {exact}");
+        let of_rows = rows.output_errors(&compute, [&weights, &found.weights]);
+        for errors in [errors, of_rows] {
+            let (after, before) = (errors.after, errors.before_update);
+            for (error, weights_after) in [(after, &expected), (before, &zeroed)] {
+                let exact = output_error(&x, cols, &weights, weights_after);
+                assert!((error - exact).abs() < 0.02 * exact, "{name}: {error}, not {exact}");
+            }
         }
         assert_eq!(errors.after == errors.before_update, name == "wanda", "{name}");
         for (at, (found, expected)) in found.weights.iter().zip(&expected).enumerate() {

@@ -28,7 +28,10 @@ fn case() -> (Vec<f32>, Vec<f32>) {
 type Solver = fn(&Compute, &Problem<'_>) -> Result<Solution, Unsolved>;
 
 const SOLVERS: [(&str, Solver); 4] = [
-    ("wanda", |compute, problem| wanda(compute, problem, Keep::AllBut(ROWS * COLS / 2))),
+    ("wanda", |compute, problem| {
+        let squares: Vec<f32> = problem.inputs.diagonal().collect();
+        wanda(compute, problem.weights, &squares, Keep::AllBut(ROWS * COLS / 2))
+    }),
     ("sparsegpt", |compute, problem| sparsegpt(compute, problem, Keep::AllBut(ROWS * COLS / 2))),
     ("sparsegpt 2:4", |compute, problem| {
         sparsegpt(compute, problem, Keep::Pattern { keep: 2, group: 4 })

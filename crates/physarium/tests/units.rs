@@ -41,10 +41,19 @@ fn surgery(model: &Path, options: &RecipeOptions) -> Surgery {
 
 /// Writes the plan of a run into `out`, and returns its path.
 fn plan(model: &Path, options: &RecipeOptions, out: &Path) -> PathBuf {
-    let plan = WorkPlan::new(&surgery(model, options), out, &Cancel::default(), &mut Silent);
+    try_plan(model, options, (out, Overwrite::Refuse)).unwrap()
+}
+
+fn try_plan(
+    model: &Path,
+    options: &RecipeOptions,
+    (out, overwrite): (&Path, Overwrite),
+) -> Result<PathBuf, Error> {
+    let surgery = surgery(model, options);
+    let plan = WorkPlan::new(&surgery, (out, overwrite), &Cancel::default(), &mut Silent)?;
     let path = out.with_extension("plan.json");
-    fs::write(&path, plan.unwrap().encode()).unwrap();
-    path
+    fs::write(&path, plan.encode()).unwrap();
+    Ok(path)
 }
 
 fn open(plan: &Path) -> Result<Workplace, Error> {
@@ -387,12 +396,23 @@ fn an_output_from_before_the_plan_is_not_that_of_the_plan() {
     prune(&out);
     // The same headers and recipe, so that the two journals begin alike.
     change_a_weight(&model);
-    let place = open(&plan(&model, &options, &out)).unwrap();
+    let error = try_plan(&model, &options, (&out, Overwrite::Refuse)).unwrap_err().to_string();
+    assert!(error.contains("found a finished physarium output"), "{error}");
+    let place = open(&try_plan(&model, &options, (&out, Overwrite::Replace)).unwrap()).unwrap();
     let worker = Worker { share: Share::ALL, patience: Duration::ZERO };
     let work = || worker.run(&place, &Cancel::default(), &mut Silent).unwrap();
     assert_eq!(work(), place.plan().units.len());
-    let output = Output { overwrite: Overwrite::Replace, ..Output::new(&out) };
-    place.finish(output, &Cancel::default(), &mut Silent).unwrap();
+    // The output that the plan found is replaced, another one is not.
+    let aside = dir.path().join("aside");
+    fs::rename(&out, &aside).unwrap();
+    let other = RecipeOptions { sparsity: Some("0.25".parse().unwrap()), ..options.clone() };
+    let other = surgery(&model, &other);
+    other.prune(Output::new(&out), &Cancel::default(), &mut Silent).unwrap();
+    let error = finish(&place).unwrap_err().to_string();
+    assert!(error.contains("found a finished physarium output"), "{error}");
+    fs::remove_dir_all(&out).unwrap();
+    fs::rename(&aside, &out).unwrap();
+    finish(&place).unwrap();
     let expected = dir.path().join("expected");
     prune(&expected);
     assert!(files(&out) == files(&expected));
@@ -428,4 +448,17 @@ fn a_cancelled_finish_is_resumed() {
     finish(&place).unwrap();
     assert!(files(&whole) == files(&out));
     assert_eq!(names(dir.path()), ["out", "out.plan.json", "whole"]);
+}
+
+#[test]
+fn a_plan_into_a_directory_of_other_files_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    fs::create_dir(&out).unwrap();
+    fs::write(out.join("notes.txt"), "mine").unwrap();
+    for overwrite in [Overwrite::Refuse, Overwrite::Replace] {
+        let refused = try_plan(&demo(), &options(MethodName::Magnitude), (&out, overwrite));
+        let error = refused.unwrap_err().to_string();
+        assert!(error.contains("a directory with other files in it"), "{error}");
+    }
 }

@@ -165,6 +165,8 @@ pub struct Needs {
     pub gradients: bool,
     /// Whether the activations of the dense model are needed in addition to those of the pruned model.
     pub dense_stream: bool,
+    /// Whether products of inputs with each other are needed (a Gram matrix), not only the mean square of each input.
+    pub gram: bool,
     /// Whether remaining weights are updated.
     pub refits: bool,
     /// Whether weights are chosen along inputs, which must then be the columns.
@@ -253,6 +255,7 @@ impl Method {
             // A pattern keeps the same number of weights in every row, so that rows need no ranking.
             gradients: calibration.is_some() && (over_model || (activation_flow && !pattern)),
             dense_stream: activation_flow,
+            gram: activation_flow || matches!(self.criterion, Criterion::SparseGpt(_)),
             refits: activation_flow || matches!(self.criterion, Criterion::SparseGpt(_)),
             along_inputs: calibration.is_some() || pattern,
             tile_edge: match (self.criterion, self.amount) {
@@ -340,11 +343,13 @@ mod tests {
             serde_json::from_str::<Method>(&form).expect("a method").needs()
         };
         let flow = needs(r#"{"name":"activation-flow","sparsity":0.5,$}"#);
-        assert!(flow.gradients && flow.refits && flow.dense_stream && flow.along_inputs);
+        assert!(
+            flow.gradients && flow.refits && flow.dense_stream && flow.gram && flow.along_inputs
+        );
         let pattern = needs(r#"{"name":"activation-flow","pattern":"2:4",$}"#);
         assert!(!pattern.gradients && pattern.refits);
         let wanda = needs(r#"{"name":"wanda","sparsity":0.5,$}"#);
-        assert!(!wanda.gradients && !wanda.refits && wanda.calibration.is_some());
+        assert!(!wanda.gradients && !wanda.refits && !wanda.gram && wanda.calibration.is_some());
         assert!(needs(r#"{"name":"wanda","model-sparsity":0.5,$}"#).gradients);
         let tile = needs(r#"{"name":"magnitude","sparsity":0.5,"scope":"tile","block_size":64}"#);
         assert_eq!((tile.tile_edge, tile.along_inputs), (Some(64), false));

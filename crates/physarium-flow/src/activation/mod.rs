@@ -2,7 +2,7 @@
 Activation-aware pruning: a Gram matrix of a projection's inputs represents the calibration text.
 
 In: float32 weights `[rows, cols]` and the Gram matrix `[cols, cols]` of the inputs that the pruned projection
-will see ([`Problem`]); for the activation flow also what its outputs should be and a cost for each of them ([`Projection`]). Out:
+will see ([`Problem`]), for Wanda only its diagonal; for the activation flow also what its outputs should be and a cost for each of them ([`Projection`]). Out:
 weights with the requested zeros ([`Solution`]).
 
 * [`wanda`] prunes by |w| ‖x‖ and changes no other weight (Sun et al. 2023, arXiv 2306.11695).
@@ -28,7 +28,7 @@ pub use keep::Keep;
 pub use network::FlowNetwork;
 pub use network::parameters::ActivationFlow;
 pub use network::projection::{Projection, Target};
-pub use problem::{Inputs, OutputErrors, Problem, Solution, Unsolved};
+pub use problem::{InputRows, Inputs, OutputErrors, Problem, Solution, Unsolved};
 pub use rounding::rounded;
 pub use sparsegpt::sparsegpt;
 pub use wanda::wanda;

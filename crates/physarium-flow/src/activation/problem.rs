@@ -5,7 +5,10 @@ A [`Problem`] is one projection with statistics of its inputs on the calibration
 projection.
 */
 
-use physarium_kernels::{Compute, Precision, Symmetric};
+use physarium_kernels::{Compute, Dense, Linear, Precision, Symmetric};
+
+/// Tokens whose outputs are computed at once, for an error.
+const TOKENS: usize = 256;
 
 /// Statistics of the inputs X `[tokens, cols]` of one or several projections.
 #[derive(Debug, Clone, Copy)]
@@ -14,6 +17,15 @@ pub struct Inputs<'a> {
     pub cols: usize,
     /// XᵀX ÷ tokens `[cols, cols]`; X are the inputs that the pruned projection will see.
     pub gram: &'a [f32],
+}
+
+/// Rows of the inputs of one or several projections.
+#[derive(Debug, Clone, Copy)]
+pub struct InputRows<'a> {
+    /// Number of inputs.
+    pub cols: usize,
+    /// `[tokens, cols]`.
+    pub rows: &'a [f32],
 }
 
 /// One projection with statistics of its inputs. A pruned projection is to have the outputs of its own weights for the same
@@ -68,8 +80,8 @@ impl Inputs<'_> {
         assert!(cols > 0 && self.gram.len() == cols * cols, "Gram matrix: not {cols} x {cols}");
     }
 
-    /// The diagonal of the Gram matrix: the mean square of each input.
-    pub(super) fn diagonal(&self) -> impl Iterator<Item = f32> + '_ {
+    /// The diagonal of the Gram matrix `[cols]`: the mean square of each input.
+    pub fn diagonal(&self) -> impl Iterator<Item = f32> + '_ {
         (0..self.cols).map(|i| self.gram[i * self.cols + i])
     }
 
@@ -122,6 +134,29 @@ impl Problem<'_> {
             let mut product = vec![0.0; rows.len()];
             gram.multiply(compute, rows, Precision::Full, &mut product);
             dot(rows, &product)
+        })
+    }
+}
+
+impl InputRows<'_> {
+    /// The errors of the outputs of `pruned` weights `[rows, cols]` for these inputs, where `weights` are to give the same.
+    /// Zero if all outputs are zero; NaN if float32 cannot hold them. Meaningless once `compute` is stopped.
+    ///
+    /// # Panics
+    /// If the lengths of the slices do not match.
+    pub fn output_errors(&self, compute: &Compute, [weights, pruned]: [&[f32]; 2]) -> OutputErrors {
+        let cols = self.cols;
+        output_errors([weights, pruned], |weights| {
+            let map = Linear::new(weights.len() / cols, cols, Dense::F32(weights.to_vec()), None);
+            let mut outputs = vec![0.0; TOKENS * map.outputs()];
+            let tokens = self.rows.chunks(TOKENS * cols);
+            tokens
+                .map(|inputs| {
+                    let outputs = &mut outputs[..inputs.len() / cols * map.outputs()];
+                    map.forward(compute, inputs, outputs);
+                    dot(outputs, outputs)
+                })
+                .sum()
         })
     }
 }

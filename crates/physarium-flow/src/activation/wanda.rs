@@ -1,35 +1,45 @@
 /*!
 Wanda (Sun et al. 2023, arXiv 2306.11695): prunes the weights with the smallest |w| ‖x‖ of each row.
 
-In: a [`Problem`]. Out: a [`Solution`] whose remaining weights are unchanged.
+In: weights `[rows, cols]` and the mean square of each input `[cols]`. Out: a [`Solution`] whose remaining weights are
+unchanged.
 */
 
 use physarium_kernels::Compute;
 
 use super::keep::Keep;
 use super::order::{Order, Part, divide};
-use super::problem::{Problem, Solution, Unsolved, unless_stopped};
+use super::problem::{Solution, Unsolved, unless_stopped};
 
 /// Number of rows that one task prunes.
 const ROWS: usize = 32;
 
-/// Zeroes the weights with the smallest |w| ‖x‖ of each row, or of each group of a pattern. Each row gets the same
-/// number of zeros; what a row had too many before, the others get fewer.
+/// Zeroes the weights `[rows, cols]` with the smallest |w| ‖x‖ of each row, or of each group of a pattern. Each row gets the
+/// same number of zeros; what a row had too many before, the others get fewer. `squares`: the mean square of each input
+/// `[cols]`, in any unit.
 ///
 /// # Errors
 /// `Stopped` if `compute` is, which is asked for each block of rows.
 ///
 /// # Panics
-/// If the lengths of the slices do not match.
-pub fn wanda(compute: &Compute, problem: &Problem<'_>, keep: Keep) -> Result<Solution, Unsolved> {
-    problem.check();
-    let (cols, order) = (problem.cols(), Order::of(problem));
-    let norms: Vec<f32> = problem.inputs.diagonal().map(f32::sqrt).collect();
-    let mut weights = problem.weights.to_vec();
+/// If the weights are not whole rows of as many columns as there are squares.
+pub fn wanda(
+    compute: &Compute,
+    weights: &[f32],
+    squares: &[f32],
+    keep: Keep,
+) -> Result<Solution, Unsolved> {
+    let (cols, before) = (squares.len(), weights);
+    assert!(cols > 0 && before.len().is_multiple_of(cols), "weights: not rows of {cols}");
+    let dead: Vec<bool> = squares.iter().map(|square| *square == 0.0).collect();
+    let dead_inputs = dead.iter().filter(|dead| **dead).count();
+    let order = Order::new(before, dead);
+    let norms: Vec<f32> = squares.iter().map(|square| square.sqrt()).collect();
+    let mut weights = before.to_vec();
     let shares = match keep {
         Keep::AllBut(zeros) => {
             let zeros_before = |row: &[f32]| row.iter().filter(|weight| **weight == 0.0).count();
-            let rows = problem.weights.chunks_exact(cols);
+            let rows = before.chunks_exact(cols);
             let part = |row| Part { size: cols, least: zeros_before(row) };
             divide(zeros, &rows.map(part).collect::<Vec<_>>())
         }
@@ -46,5 +56,5 @@ pub fn wanda(compute: &Compute, problem: &Problem<'_>, keep: Keep) -> Result<Sol
         }
     });
     unless_stopped(compute)?;
-    Ok(Solution { weights, dead_inputs: problem.inputs.dead() })
+    Ok(Solution { weights, dead_inputs })
 }

@@ -29,6 +29,8 @@ class Plan:
 
     path: pathlib.Path
     out: pathlib.Path
+    replaces: bool
+    """Whether a finished output was at ``out`` when the plan was made, which is to be replaced."""
     cpus: int
     """Processors of each unit."""
     key: str
@@ -63,7 +65,8 @@ class Plan:
             memory_bytes = int(unit["cost"]["memory_bytes"])
             units[unit["id"]] = Unit(needs=tuple(unit["needs"]), memory_bytes=memory_bytes)
         out, cpus, key = pathlib.Path(data["out"]), int(data["cpus"]), str(data["key"])
-        return cls(path=path, out=out, cpus=cpus, key=key, units=units)
+        replaces = data["replaces"] is not None
+        return cls(path=path, out=out, replaces=replaces, cpus=cpus, key=key, units=units)
 
     def is_done(self, unit: str) -> bool:
         """Whether a unit has a result, by its record beside the output."""

@@ -38,6 +38,7 @@ def plan(
     beta: float | None = None,
     inflow: float | None = None,
     strict: bool = False,
+    force: bool = False,
     follow_links: bool = False,
     card: bool = False,
     threads: int | None = None,
@@ -45,7 +46,7 @@ def plan(
 ) -> Planned:
     """Writes a run into ``out`` as a list of units of work to the file ``plan``.
 
-    Each unit is planned for ``threads`` processors, by default all of this machine.
+    With ``force``, a finished output that is there now is replaced when the plan's is published. Each unit is planned for ``threads`` processors, by default all of this machine.
     """
     return Planned.from_dict(run("plan", locals(), ("model",))[1])
 

@@ -25,8 +25,9 @@ mod tiles;
 mod treatment;
 
 pub(crate) use calibrated::{
-    Budget, DeadInputs, DenseMeans, Footprint, GRADIENT_TOKENS, GroupSums, Solving, StageSolver,
-    StageSums, TargetsBySite, Wanted, Watch, targets_by_site,
+    Budget, DeadInputs, DenseMeans, Footprint, GRADIENT_TOKENS, GroupSums, InputSums,
+    SAMPLE_TOKENS, Solving, Squares, StageSolver, StageSums, Summed, TargetsBySite, Wanted, Watch,
+    targets_by_site,
 };
 pub use memory::MemoryPlan;
 pub(crate) use pipeline::{ShardRun, TensorDone};

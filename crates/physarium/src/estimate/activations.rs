@@ -10,19 +10,20 @@ use std::time::{Duration, Instant};
 
 use physarium_checkpoint::{Criterion, Recipe, TargetPlan};
 use physarium_flow::activation::{
-    ActivationFlow, FlowNetwork, Inputs, Keep, Problem, Projection, Target, sparsegpt, wanda,
+    ActivationFlow, FlowNetwork, InputRows, Inputs, Keep, Problem, Projection, Target, sparsegpt,
+    wanda,
 };
 use physarium_model::{Compute, Decoder, Gram, PrunedInputs, StageShape, Workspace, add_cross};
 
 use crate::cancel::Cancel;
-use crate::engine::GRADIENT_TOKENS;
+use crate::engine::{GRADIENT_TOKENS, SAMPLE_TOKENS};
 use crate::error::Result;
 use crate::random::SplitMix;
 use crate::recipe::arithmetic::compute;
 use crate::recipe::effort::parameters;
 
-/// Tokens of the sample that is timed.
-const SAMPLE_TOKENS: usize = 256;
+/// Tokens that are timed.
+const TIMED_TOKENS: usize = 256;
 /// Most inputs of the matrices that are timed.
 const SAMPLE_WIDTH: usize = 1536;
 /// Rows of the matrices that are timed; a multiple of the solver's blocks on every thread.
@@ -59,7 +60,11 @@ impl Measured {
             compute(run.threads, run.recipe.arithmetic)?.stopping_when(run.cancel.asked());
         let token = seconds_per_token(run, &compute.coarse())?;
         let sample = Sample::new(run.decoder.config().hidden.min(SAMPLE_WIDTH));
-        let sums = sample.sums(&compute);
+        let sums = match run.recipe.needs().gram {
+            true => sample.sums(&compute),
+            // Squares take no time worth counting.
+            false => Sums { gram: 0.0, cross: 0.0 },
+        };
         let rates = sample.solver(&compute, run.recipe.method.criterion());
         run.cancel.check()?;
         Ok(Measured { token, sums, rates })
@@ -130,7 +135,7 @@ impl Measured {
 /// Seconds that one token takes through the first layer.
 fn seconds_per_token(run: &CalibratedRun<'_>, compute: &Compute) -> Result<f64> {
     let window = run.windows.first().map_or(&[][..], Vec::as_slice);
-    let window = &window[..window.len().min(SAMPLE_TOKENS)];
+    let window = &window[..window.len().min(TIMED_TOKENS)];
     let layer = run.decoder.layer(0)?;
     layer.prepare(compute);
     let workspace = Workspace::new(compute, run.decoder.config(), window.len().max(1));
@@ -144,7 +149,7 @@ fn seconds_per_token(run: &CalibratedRun<'_>, compute: &Compute) -> Result<f64> 
 /// Random numbers to time work on matrices with.
 struct Sample {
     width: usize,
-    /// `[SAMPLE_TOKENS, width]`.
+    /// `[TIMED_TOKENS, width]`.
     inputs: Vec<f32>,
 }
 
@@ -170,7 +175,7 @@ struct Sums {
 
 impl Sample {
     fn new(width: usize) -> Sample {
-        Sample { width, inputs: random(SAMPLE_TOKENS * width) }
+        Sample { width, inputs: random(TIMED_TOKENS * width) }
     }
 
     /// Seconds that the sums over tokens take.
@@ -178,20 +183,23 @@ impl Sample {
         let mut gram = Gram::new(self.width);
         let mut cross = vec![0.0; self.width * self.width];
         gram.add(compute, &self.inputs);
-        let work = (SAMPLE_TOKENS * self.width * self.width) as f64;
+        let work = (TIMED_TOKENS * self.width * self.width) as f64;
         let inputs = &self.inputs[..];
         Sums {
             gram: timed(|| gram.add(compute, inputs)) / work,
-            cross: timed(|| add_cross(compute, [inputs; 2], SAMPLE_TOKENS, &mut cross)) / work,
+            cross: timed(|| add_cross(compute, [inputs; 2], TIMED_TOKENS, &mut cross)) / work,
         }
     }
 
     /// The rates of a method, with its measurement of the error.
     fn solver(&self, compute: &Compute, criterion: Criterion) -> Rates {
+        let weights = random(SAMPLE_ROWS * self.width);
+        if let Criterion::Wanda(_) = criterion {
+            return self.wanda(compute, &weights);
+        }
         let mut gram = Gram::new(self.width);
         gram.add(compute, &self.inputs);
-        let gram = gram.finish(compute, 1.0 / SAMPLE_TOKENS as f32);
-        let weights = random(SAMPLE_ROWS * self.width);
+        let gram = gram.finish(compute, 1.0 / TIMED_TOKENS as f32);
         let inputs = Inputs { cols: self.width, gram: &gram };
         let problem = |rows: usize| Problem { weights: &weights[..rows * self.width], inputs };
         let keep = |rows: usize| Keep::AllBut(rows * self.width / 2);
@@ -223,19 +231,29 @@ impl Sample {
                 rates.product += (few + each * (flow.products() as f64 - products)) / work;
                 rates.inverse = flow.levels as f64 * inverse / width.powi(3);
             }
-            Criterion::SparseGpt(_) => {
+            _ => {
                 let of = |rows| timed(|| drop(sparsegpt(compute, &problem(rows), keep(rows))));
                 let (one, all) = (of(1), of(SAMPLE_ROWS));
                 rates.product += (all - one).max(0.0) / work;
                 rates.factor = one / width.powi(3);
             }
-            _ => {
-                let seconds =
-                    timed(|| drop(wanda(compute, &problem(SAMPLE_ROWS), keep(SAMPLE_ROWS))));
-                rates.weight = seconds / weights.len() as f64;
-            }
         }
         rates
+    }
+
+    /// The rates of Wanda, whose error is of a number of tokens.
+    fn wanda(&self, compute: &Compute, weights: &[f32]) -> Rates {
+        let (cols, squares) = (self.width, vec![1.0; self.width]);
+        let solve = timed(|| {
+            drop(wanda(compute, weights, &squares, Keep::AllBut(weights.len() / 2)));
+        });
+        let rows = InputRows { cols, rows: &self.inputs };
+        let error = timed(|| {
+            rows.output_errors(compute, [weights, weights]);
+        });
+        let samples = (SAMPLE_TOKENS / TIMED_TOKENS) as f64;
+        let weight = (solve + samples * error) / weights.len() as f64;
+        Rates { weight, product: 0.0, factor: 0.0, inverse: 0.0 }
     }
 }
 

@@ -29,7 +29,10 @@ pub(super) fn prune(
     let problem =
         Problem { weights: request.weights, inputs: Inputs { cols: request.shape[1], gram } };
     let solution = match recipe.method.criterion() {
-        Criterion::Wanda(_) => wanda(compute, &problem, keep),
+        Criterion::Wanda(_) => {
+            let squares: Vec<f32> = problem.inputs.diagonal().collect();
+            wanda(compute, problem.weights, &squares, keep)
+        }
         Criterion::SparseGpt(_) => sparsegpt(compute, &problem, keep),
         Criterion::ActivationFlow { flow, .. } => {
             FlowNetwork::new(compute, gram.to_vec(), parameters(flow)).and_then(|network| {

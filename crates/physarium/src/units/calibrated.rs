@@ -22,8 +22,9 @@ use super::weights::SOLVED;
 use super::workplace::{Made, Workplace};
 use crate::cancel::Cancel;
 use crate::engine::{
-    Budget, DeadInputs, DenseMeans, GroupSums, SolvedMap, SolvedWeights, Solving, StageSolver,
-    StageSums, TargetsBySite, Wanted, Watch, targets_by_site, write_solved,
+    Budget, DeadInputs, DenseMeans, GroupSums, InputSums, SAMPLE_TOKENS, SolvedMap, SolvedWeights,
+    Solving, Squares, StageSolver, StageSums, Summed, TargetsBySite, Wanted, Watch,
+    targets_by_site, write_solved,
 };
 use crate::error::{Error, Result};
 use crate::memory_limit::Streams;
@@ -39,6 +40,8 @@ const DENSE: &str = "dense.safetensors";
 const COSTS: &str = "costs.safetensors";
 /// Arrays in the file of sums.
 const GRAM: &str = "gram";
+const SQUARES: &str = "squares";
+const SAMPLE: &str = "sample";
 const DENSE_INPUTS: &str = "dense_inputs";
 const DENSE_OUTPUTS: &str = "dense_outputs";
 
@@ -144,7 +147,7 @@ impl<'a> Calibrated<'a> {
         passage.show(&layers, stage, 0, &mut |_, shown| {
             self.cancel.check()?;
             if is_wanted {
-                sums.add(&self.compute, shape.inputs(), shown);
+                sums.add(&self.compute, (Summed::of(&surgery.recipe), shape.inputs()), shown);
             }
             (0..shown.windows).for_each(|_| progress.event(Event::LayerStep));
             Ok::<(), Error>(())
@@ -163,7 +166,7 @@ impl<'a> Calibrated<'a> {
         drop((pruned, dense));
         let tokens = sums.tokens;
         if is_wanted {
-            write_sums(attempt, shape.inputs(), sums)?;
+            write_sums(attempt, (shape.inputs(), group), sums)?;
             files.push(SUMS.to_owned());
         }
         progress.event(Event::Finished);
@@ -184,12 +187,12 @@ impl<'a> Calibrated<'a> {
         surgery.check_memory(footprint.solve_unit(shape, &shape.maps[map]))?;
         let mut sums = StageSums::default();
         for group in 0..window_groups(&self.windows).len() {
-            let id = statistics_id(layer, shape.kind, group);
-            sums.add(&self.compute, self.read_sums(&id, shape.inputs())?);
+            let at = (layer, stage, group);
+            sums.add(&self.compute, self.read_sums(at, shape.inputs())?);
             self.cancel.check()?;
         }
         let statistics = sums.mean(&self.compute);
-        let dead = statistics.inputs().dead() as u64;
+        let dead = statistics.inputs.dead() as u64;
         surgery.dead_inputs().check(target, dead, true)?;
         let budget = self.read_budget(site)?;
         let criterion = surgery.recipe.method.criterion();
@@ -300,23 +303,37 @@ impl<'a> Calibrated<'a> {
     }
 
     /// The sums of a group at a stage of `width` inputs.
-    fn read_sums(&self, unit: &str, width: usize) -> Result<GroupSums> {
+    fn read_sums(&self, (layer, stage, group): At, width: usize) -> Result<GroupSums> {
+        let unit = &statistics_id(layer, self.stages[stage].kind, group);
         let record =
             self.place.record(self.place.plan.unit(unit).expect("the list was checked"))?;
         let tokens = record.and_then(|record| record.did["tokens"].as_u64());
         let tokens = tokens.ok_or_else(|| self.place.malformed(unit))? as usize;
         let arrays = Arrays::open(self.place.dir.proven(unit, SUMS)?)?;
         let unexpected = || arrays.unexpected("the sums of a group");
-        let (_, upper) = arrays.get(GRAM)?.ok_or_else(unexpected)?;
-        let gram = Some(Gram::from_upper(width, &upper).ok_or_else(unexpected)?);
-        drop(upper);
+        let get = |name| arrays.get(name)?.map(|(_, values)| values).ok_or_else(unexpected);
+        let inputs = match Summed::of(&self.place.surgery.recipe) {
+            Summed::Products => {
+                let gram = Gram::from_upper(width, &get(GRAM)?);
+                InputSums::Products(gram.ok_or_else(unexpected)?)
+            }
+            Summed::Squares => {
+                let sums = get(SQUARES)?;
+                let sample = if group == 0 { get(SAMPLE)? } else { Vec::new() };
+                let tokens = if group == 0 { tokens.min(SAMPLE_TOKENS) } else { 0 };
+                if [sums.len(), sample.len()] != [width, tokens * width] {
+                    return Err(unexpected());
+                }
+                InputSums::Squares(Squares { sums, sample })
+            }
+        };
         let dense = match (arrays.get(DENSE_INPUTS)?, arrays.get(DENSE_OUTPUTS)?) {
             (None, None) => DenseMeans::Unused,
             (Some((_, sums)), None) => DenseMeans::Inputs(sums),
             (None, Some((_, sums))) => DenseMeans::Outputs(sums),
             (Some(_), Some(_)) => return Err(unexpected()),
         };
-        Ok(GroupSums { tokens, gram, dense })
+        Ok(GroupSums { tokens, inputs: Some(inputs), dense })
     }
 
     /// What is decided for a target before any is solved.
@@ -345,13 +362,25 @@ fn window_name(index: usize) -> String {
 }
 
 /// Writes the sums of a group.
-fn write_sums(attempt: &Attempt, width: usize, sums: GroupSums) -> Result<()> {
-    let GroupSums { gram, dense, .. } = sums;
-    // Half of the matrix takes the place of all of it.
-    let upper = gram.map(|gram| gram.upper()).unwrap_or_default();
-    let array = |name: &str, shape, values| Array { name: name.to_owned(), shape, values };
-    let mut arrays = vec![array(GRAM, vec![upper.len()], &upper)];
+fn write_sums(attempt: &Attempt, (width, group): (usize, usize), sums: GroupSums) -> Result<()> {
+    fn array<'a>(name: &str, shape: Vec<usize>, values: &'a [f32]) -> Array<'a> {
+        Array { name: name.to_owned(), shape, values }
+    }
+    let GroupSums { inputs, dense, .. } = sums;
     let rows = |sums: &Vec<f32>| vec![sums.len() / width, width];
+    // Half of the matrix takes the place of all of it.
+    let (upper, squares) = match inputs.expect("a group has windows") {
+        InputSums::Products(gram) => (Some(gram.upper()), None),
+        InputSums::Squares(squares) => (None, Some(squares)),
+    };
+    let mut arrays = Vec::new();
+    arrays.extend(upper.iter().map(|upper| array(GRAM, vec![upper.len()], upper)));
+    if let Some(Squares { sums, sample }) = &squares {
+        arrays.push(array(SQUARES, vec![width], sums));
+        if group == 0 {
+            arrays.push(array(SAMPLE, rows(sample), sample));
+        }
+    }
     match &dense {
         DenseMeans::Unused => {}
         DenseMeans::Inputs(sums) => arrays.push(array(DENSE_INPUTS, rows(sums), sums)),

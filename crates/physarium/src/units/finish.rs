@@ -1,6 +1,6 @@
 //! Publishes the output of a plan whose units are done.
 
-use physarium_checkpoint::{Staging, StagingRequest, printable_path};
+use physarium_checkpoint::{Overwrite, Staging, StagingRequest, printable_path};
 
 use super::listing::shard_id;
 use super::worker::WAIT;
@@ -13,7 +13,8 @@ use crate::surgery::{Output, Summary, resumable};
 
 impl Workplace {
     /// Proves every shard by its digest, records all in the order of the plan, publishes the output, and removes what the
-    /// units have left. `output.dir` is not used: the plan names it.
+    /// units have left. A finished output that the plan replaces is replaced, another one only with [`Overwrite::Replace`].
+    /// `output.dir` is not used: the plan names it.
     ///
     /// # Errors
     /// `Usage` for units that are not done; otherwise as [`Surgery::prune`](crate::Surgery::prune), and the call can be made
@@ -34,7 +35,7 @@ impl Workplace {
             output_bytes: surgery.output_bytes(),
             // What is solved is beside the output already.
             solved_bytes: 0,
-            overwrite: output.overwrite,
+            overwrite: if self.would_replace() { Overwrite::Replace } else { output.overwrite },
             resume: output.resume,
         };
         let mut staging = Staging::begin(request, &mut |_| cancel.check())?;

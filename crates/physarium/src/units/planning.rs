@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use physarium_checkpoint::{Error as CheckpointError, InputDigests, LinkPolicy, UnitsDir};
+use physarium_checkpoint::{
+    Error as CheckpointError, InputDigests, LinkPolicy, Overwrite, UnitsDir,
+};
 
 use super::plan::{SCHEMA, WorkPlan};
 use super::workplace::manifest_at;
@@ -15,19 +17,20 @@ use crate::surgery::{CardPlace, Strictness, Surgery};
 
 impl WorkPlan {
     /// Plans the units of a run into `out`. Reads the whole input if each shard of the output depends on all of it. Writes
-    /// nothing.
+    /// nothing. With [`Overwrite::Replace`], a finished output that is at `out` now is replaced when the plan's is published.
     ///
     /// # Errors
     /// `Usage` for an activation-aware method without a calibration text; `Checkpoint` for a path that no run would write
     /// to, an input that cannot be read, and if `cancel` is raised.
     pub fn new(
         surgery: &Surgery,
-        out: &Path,
+        (out, overwrite): (&Path, Overwrite),
         cancel: &Cancel,
         progress: &mut dyn Progress,
     ) -> Result<WorkPlan> {
         surgery.check_card()?;
         UnitsDir::beside(out, surgery.checkpoint.dir())?;
+        UnitsDir::check_output(out, surgery.checkpoint.dir(), overwrite)?;
         let absolute = |path: &Path| {
             let io = |e| CheckpointError::io(path, "resolve", e);
             path.canonicalize().map_err(io)

@@ -91,7 +91,7 @@ impl Workplace {
     /// Whether the output of this plan is published, so that nothing is left to do. An output that was there before the plan
     /// is not it.
     pub(super) fn is_published(&self) -> bool {
-        if manifest_at(&self.plan.out).is_none_or(|found| self.plan.replaces == Some(found)) {
+        if manifest_at(&self.plan.out).is_none() || self.would_replace() {
             return false;
         }
         let Ok(file) = File::open(self.plan.out.join(journal::FILE_NAME)) else { return false };
@@ -99,6 +99,11 @@ impl Workplace {
         let read = BufReader::new(file.take(MAX_LINE_BYTES)).read_line(&mut line);
         let first = serde_json::from_str::<Record>(&line).ok();
         read.is_ok() && first == Some(Record::Run(self.plan.run.clone()))
+    }
+
+    /// Whether the output is there that was to be replaced when the plan was made.
+    pub(super) fn would_replace(&self) -> bool {
+        self.plan.replaces.is_some() && manifest_at(&self.plan.out) == self.plan.replaces
     }
 
     /// Whether a unit is done.

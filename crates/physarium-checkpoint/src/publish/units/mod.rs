@@ -21,6 +21,7 @@ pub use record::{Stopwatch, Took, UnitRecord};
 use super::durable::remove_file_if_exists;
 use super::place::output_path::OutputPath;
 use super::place::working;
+use super::request::Overwrite;
 use crate::error::{Error, Result};
 use crate::open::source::Source;
 use crate::records::manifest::FileEntry;
@@ -44,6 +45,15 @@ impl UnitsDir {
         let dir = OutputPath::check(out, input)?.units();
         working::refuse_foreign(&dir)?;
         Ok(UnitsDir { dir })
+    }
+
+    /// Checks that the units' output can be published at `out` as long as nothing changes there.
+    ///
+    /// # Errors
+    /// `Output` for a path that no run would write to, and for what is there unless it is a finished output that `overwrite`
+    /// replaces.
+    pub fn check_output(out: &Path, input: &Path, overwrite: Overwrite) -> Result<()> {
+        OutputPath::check(out, input)?.refuse_finished(overwrite).map(|_| ())
     }
 
     /// Its path.

@@ -26,7 +26,7 @@ pub struct Arguments {
     /// Wait until all units are done instead of failing if some are not
     #[arg(long, help_heading = INPUT)]
     wait: bool,
-    /// Replace an earlier physarium output once the new one is complete
+    /// Also replace a finished output that was not there when the plan was made
     #[arg(long, help_heading = OUTPUT)]
     force: bool,
     /// Discard an interrupted `prune` or `finish` of the same output instead of resuming it

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use physarium::checkpoint::write_whole;
+use physarium::checkpoint::{Overwrite, write_whole};
 use physarium::{MemoryLimit, Options, WorkPlan};
 use serde_json::json;
 
@@ -29,6 +29,9 @@ use crate::{signals, terminal};
 pub struct Arguments {
     #[command(flatten)]
     surgery: SurgeryArguments,
+    /// Replace an earlier physarium output once the new one is complete
+    #[arg(long, help_heading = OUTPUT)]
+    force: bool,
     /// Write the plan to this file instead of stdout
     #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     plan: Option<PathBuf>,
@@ -75,7 +78,9 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     let (surgery, _) = arguments.surgery.plan(within, arguments.display.quiet)?;
     let cancel = signals::cancel_on_signal()?;
     let mut progress = terminal::progress(arguments.display.style());
-    let plan = WorkPlan::new(&surgery, &arguments.surgery.out, &cancel, &mut *progress)?;
+    let overwrite = if arguments.force { Overwrite::Replace } else { Overwrite::Refuse };
+    let output = (&*arguments.surgery.out, overwrite);
+    let plan = WorkPlan::new(&surgery, output, &cancel, &mut *progress)?;
     drop(progress);
     let Some(path) = &arguments.plan else {
         output::text(&plan.encode())?;

@@ -10,6 +10,7 @@ use physarium_checkpoint::{Criterion, Recipe};
 use physarium_model::{BATCH_TOKENS, Config, MapShape, PrunedInputs, StageShape, window_groups};
 
 use super::gradient_windows;
+use super::squares::SAMPLE_TOKENS;
 use crate::memory_limit::Streams;
 use crate::peak;
 
@@ -30,6 +31,8 @@ const BLOCK_ROWS: u64 = 192;
 const FACTOR_EDGE: u64 = 128;
 /// Columns of a block of the activation flow's inverse.
 const INVERSE_EDGE: u64 = 256;
+/// Tokens of the sample whose outputs are computed together (`flow/activation/problem.rs`).
+const ERROR_TOKENS: u64 = 256;
 /// Queries whose scores are computed together.
 const QUERIES: u64 = 128;
 /// Stacks, small buffers, the widened weights and packed blocks of products, of each thread.
@@ -199,6 +202,9 @@ impl Footprint<'_> {
             _ => inputs,
         };
         let shown = self.batch() * (streams * inputs + outputs) * F32;
+        if !self.recipe.needs().gram {
+            return (shown, 0, self.sample() * inputs * F32);
+        }
         // Tiles of activations, of both factors, and those transposed by each thread (`kernels/products/on_tiles/gram.rs`).
         let packed = BF16 * self.batch().min(GRAM_TOKENS).next_multiple_of(TILE);
         let summing = match (self.on_tiles, streams) {
@@ -207,6 +213,11 @@ impl Footprint<'_> {
             (true, _) => packed * (inputs + inputs.max(of_dense) + self.threads() * ROWS),
         };
         (shown, summing, (inputs + of_dense) * inputs * F32)
+    }
+
+    /// Tokens whose inputs are kept for the error of a method that sums squares only (`squares.rs`).
+    fn sample(&self) -> u64 {
+        self.tokens().min(SAMPLE_TOKENS as u64)
     }
 
     /// A matrix `[inputs, inputs]` with which rows are multiplied: float32, or two terms (`kernels/products/symmetric.rs`).
@@ -262,8 +273,12 @@ impl Footprint<'_> {
             _ => all * F32,
         };
         let (wide, rounded) = (all * F32, all * self.element_bytes);
-        // The matrix of the error is the network's own, or a copy.
-        let matrix = if self.inverses() == 0 { self.symmetric(cols) } else { 0 };
+        // What the error multiplies with: the network's own matrix, a copy of the Gram matrix, or the weights.
+        let matrix = match (self.recipe.needs().gram, self.inverses()) {
+            (false, _) => all * F32 + ERROR_TOKENS * rows * F32,
+            (true, 0) => self.symmetric(cols),
+            (true, _) => 0,
+        };
         let error = matrix + 3 * all * F32 + rounded;
         self.network(cols) + wide + method.max(error)
     }

@@ -7,7 +7,7 @@ use physarium_model::{Capture, Compute, Dense, Shown, Stage};
 
 use super::budget::Budget;
 use super::stage_solver::{StageSolver, Wanted};
-use super::statistics::{GroupSums, StageSums};
+use super::statistics::{GroupSums, StageSums, Summed};
 use super::watch::Watch;
 use crate::engine::allocation::TargetsBySite;
 use crate::engine::solved::{LayerFiles, SolvedMap};
@@ -99,7 +99,7 @@ impl Capture for LayerSolver<'_> {
         let wanted = stage.maps().iter().any(|(site, _)| self.targets.contains_key(site));
         if self.kept.is_none() && wanted {
             let width = stage.maps()[0].1.inputs();
-            self.group.add(self.compute, width, shown);
+            self.group.add(self.compute, (Summed::of(self.recipe), width), shown);
         }
         (0..shown.windows).for_each(|_| self.watch.progress.event(Event::LayerStep));
         Ok(())
@@ -113,7 +113,7 @@ impl Capture for LayerSolver<'_> {
         let statistics = std::mem::take(&mut self.sums).mean(self.compute);
         self.watch.cancel.check()?;
         // Before any target of the stage is solved.
-        let dead = statistics.inputs().dead() as u64;
+        let dead = statistics.inputs.dead() as u64;
         let of_stage = stage.maps().iter().filter_map(|(site, _)| self.targets.get(site));
         of_stage
             .copied()

@@ -2,12 +2,14 @@
 
 use physarium_checkpoint::{Criterion, PlannedTensor};
 use physarium_flow::activation::{
-    FlowNetwork, Keep, Problem, Projection, Solution, Target, Unsolved, sparsegpt, wanda,
+    FlowNetwork, InputRows, Inputs, Keep, Problem, Projection, Solution, Target, Unsolved,
+    sparsegpt, wanda,
 };
 use physarium_model::{Compute, Dense};
 
 use super::narrow::narrow;
-use super::statistics::{DenseMeans, Statistics};
+use super::squares::Squares;
+use super::statistics::{DenseMeans, InputMeans, Statistics};
 use crate::engine::solved::SolutionStats;
 use crate::error::{Error, Result};
 use crate::recipe::effort::parameters;
@@ -20,8 +22,9 @@ pub(crate) struct StageSolver<'a> {
 
 /// What a method prepares for all targets of a stage.
 enum Prepared {
-    Wanda(Statistics),
-    SparseGpt(Statistics),
+    Wanda(Squares),
+    /// The Gram matrix.
+    SparseGpt(Vec<f32>),
     ActivationFlow(Box<FlowNetwork>, DenseMeans),
 }
 
@@ -51,16 +54,16 @@ impl<'a> StageSolver<'a> {
                 "expected finite activations, found NaN or infinite ones on this text",
             ));
         }
-        let prepared = match criterion {
-            Criterion::Wanda(_) => Prepared::Wanda(statistics),
-            Criterion::SparseGpt(_) => Prepared::SparseGpt(statistics),
-            Criterion::ActivationFlow { flow, .. } => {
+        let prepared = match (criterion, statistics.inputs) {
+            (Criterion::Wanda(_), InputMeans::Squares(squares)) => Prepared::Wanda(squares),
+            (Criterion::SparseGpt(_), InputMeans::Gram(gram)) => Prepared::SparseGpt(gram),
+            (Criterion::ActivationFlow { flow, .. }, InputMeans::Gram(gram)) => {
                 let flow = parameters(flow);
-                let network = FlowNetwork::new(compute, statistics.gram, flow);
+                let network = FlowNetwork::new(compute, gram, flow);
                 let network = network.map_err(|why| unsolved(first, why))?;
                 Prepared::ActivationFlow(Box::new(network), statistics.dense)
             }
-            other => unreachable!("{} does not use activations", other.name()),
+            (other, _) => unreachable!("{} needs other statistics", other.name()),
         };
         Ok(StageSolver { compute, prepared })
     }
@@ -87,9 +90,11 @@ impl<'a> StageSolver<'a> {
             Prepared::ActivationFlow(network, _) => {
                 network.output_errors(self.compute, &wide, &pruned)
             }
-            Prepared::Wanda(statistics) | Prepared::SparseGpt(statistics) => {
-                problem(&wide, statistics).output_errors(self.compute, &pruned)
+            Prepared::Wanda(squares) => {
+                let rows = InputRows { cols: squares.sums.len(), rows: &squares.sample };
+                rows.output_errors(self.compute, [&wide, &pruned])
             }
+            Prepared::SparseGpt(gram) => problem(&wide, gram).output_errors(self.compute, &pruned),
         };
         if self.compute.is_stopped() {
             return Err(unsolved(target, Unsolved::Stopped));
@@ -115,10 +120,8 @@ impl<'a> StageSolver<'a> {
         output_costs: Option<&[f32]>,
     ) -> Result<Solution, Unsolved> {
         match &self.prepared {
-            Prepared::Wanda(statistics) => wanda(self.compute, &problem(weights, statistics), keep),
-            Prepared::SparseGpt(statistics) => {
-                sparsegpt(self.compute, &problem(weights, statistics), keep)
-            }
+            Prepared::Wanda(squares) => wanda(self.compute, weights, &squares.sums, keep),
+            Prepared::SparseGpt(gram) => sparsegpt(self.compute, &problem(weights, gram), keep),
             Prepared::ActivationFlow(network, dense) => {
                 let target = match dense {
                     DenseMeans::Unused => Target::Own,
@@ -132,8 +135,8 @@ impl<'a> StageSolver<'a> {
     }
 }
 
-fn problem<'a>(weights: &'a [f32], statistics: &'a Statistics) -> Problem<'a> {
-    Problem { weights, inputs: statistics.inputs() }
+fn problem<'a>(weights: &'a [f32], gram: &'a [f32]) -> Problem<'a> {
+    Problem { weights, inputs: Inputs { cols: gram.len().isqrt(), gram } }
 }
 
 fn unsolved(target: &PlannedTensor, why: Unsolved) -> Error {

@@ -1,7 +1,9 @@
 //! Sums and means over the inputs of a stage's maps.
 
-use physarium_flow::activation::Inputs;
+use physarium_checkpoint::Recipe;
 use physarium_model::{Compute, Gram, Shown, add_cross};
+
+use super::squares::Squares;
 
 /// Sums that one task merges.
 const MERGED: usize = 1 << 16;
@@ -10,9 +12,23 @@ const MERGED: usize = 1 << 16;
 #[derive(Default)]
 pub(crate) struct GroupSums {
     pub tokens: usize,
-    /// XᵀX `[inputs, inputs]` of the pruned stream; absent before the first window.
-    pub gram: Option<Gram>,
+    /// Of the pruned stream; absent before the first window.
+    pub inputs: Option<InputSums>,
     pub dense: DenseMeans,
+}
+
+/// Sums over the inputs X `[tokens, inputs]` of the pruned stream.
+pub(crate) enum InputSums {
+    /// XᵀX `[inputs, inputs]`.
+    Products(Gram),
+    Squares(Squares),
+}
+
+/// Which sums a method needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Summed {
+    Products,
+    Squares,
 }
 
 /// What the dense model says about the outputs that the maps are to have: sums over tokens, then means.
@@ -34,20 +50,84 @@ pub(crate) struct StageSums(Option<GroupSums>);
 
 /// Means over the tokens at a stage.
 pub(crate) struct Statistics {
-    /// Number of inputs.
-    width: usize,
-    /// XᵀX ÷ tokens `[inputs, inputs]`; empty if there are no sums.
-    pub gram: Vec<f32>,
+    pub inputs: InputMeans,
     pub dense: DenseMeans,
+}
+
+/// Means over the inputs X `[tokens, inputs]`.
+pub(crate) enum InputMeans {
+    /// XᵀX ÷ tokens `[inputs, inputs]`; empty if there are no sums.
+    Gram(Vec<f32>),
+    /// The sums are means.
+    Squares(Squares),
+}
+
+impl Summed {
+    /// What a recipe's method needs.
+    pub fn of(recipe: &Recipe) -> Summed {
+        if recipe.needs().gram { Summed::Products } else { Summed::Squares }
+    }
+
+    /// A sum of zero, for `width` inputs.
+    fn none(self, width: usize) -> InputSums {
+        match self {
+            Summed::Products => InputSums::Products(Gram::new(width)),
+            Summed::Squares => InputSums::Squares(Squares::new(width)),
+        }
+    }
+}
+
+impl InputSums {
+    fn add(&mut self, compute: &Compute, x: &[f32]) {
+        match self {
+            InputSums::Products(gram) => gram.add(compute, x),
+            InputSums::Squares(squares) => squares.add(compute, x),
+        }
+    }
+
+    fn merge(&mut self, compute: &Compute, next: &InputSums) {
+        match (self, next) {
+            (InputSums::Products(gram), InputSums::Products(next)) => gram.merge(compute, next),
+            (InputSums::Squares(squares), InputSums::Squares(next)) => squares.merge(next),
+            _ => unreachable!("a method needs one kind of sums"),
+        }
+    }
+
+    /// The sums times `part`.
+    fn mean(self, compute: &Compute, part: f32) -> InputMeans {
+        match self {
+            InputSums::Products(gram) => InputMeans::Gram(gram.finish(compute, part)),
+            InputSums::Squares(mut squares) => {
+                squares.sums.iter_mut().for_each(|sum| *sum *= part);
+                InputMeans::Squares(squares)
+            }
+        }
+    }
+}
+
+impl InputMeans {
+    /// Number of inputs that are zero for every token.
+    pub fn dead(&self) -> usize {
+        let zeros =
+            |means: &mut dyn Iterator<Item = &f32>| means.filter(|mean| **mean == 0.0).count();
+        match self {
+            InputMeans::Gram(gram) => {
+                // Of each row, the element of the diagonal.
+                let width = gram.len().isqrt();
+                zeros(&mut gram.iter().step_by(width + 1))
+            }
+            InputMeans::Squares(squares) => zeros(&mut squares.sums.iter()),
+        }
+    }
 }
 
 impl GroupSums {
     /// Adds the inputs of some windows to maps of `width` inputs.
-    pub fn add(&mut self, compute: &Compute, width: usize, shown: Shown<'_>) {
+    pub fn add(&mut self, compute: &Compute, (summed, width): (Summed, usize), shown: Shown<'_>) {
         let Shown { pruned, dense, .. } = shown;
         let tokens = pruned.len() / width;
         self.tokens += tokens;
-        self.gram.get_or_insert_with(|| Gram::new(width)).add(compute, pruned);
+        self.inputs.get_or_insert_with(|| summed.none(width)).add(compute, pruned);
         let Some(dense) = dense else { return };
         if let DenseMeans::Unused = self.dense {
             let rows = dense.outputs.unwrap_or(dense.inputs).len() / tokens.max(1);
@@ -68,9 +148,9 @@ impl GroupSums {
     /// Adds the sums of the group that follows.
     fn merge(&mut self, compute: &Compute, next: GroupSums) {
         self.tokens += next.tokens;
-        match (&mut self.gram, next.gram) {
-            (Some(gram), Some(next)) => gram.merge(compute, &next),
-            (gram @ None, next) => *gram = next,
+        match (&mut self.inputs, next.inputs) {
+            (Some(sums), Some(next)) => sums.merge(compute, &next),
+            (sums @ None, next) => *sums = next,
             (Some(_), None) => {}
         }
         match (&mut self.dense, next.dense) {
@@ -100,28 +180,27 @@ impl StageSums {
 
     /// The means over all tokens.
     pub fn mean(self, compute: &Compute) -> Statistics {
-        let GroupSums { tokens, gram, mut dense } = self.0.unwrap_or_default();
+        let GroupSums { tokens, inputs, mut dense } = self.0.unwrap_or_default();
         let part = 1.0 / tokens.max(1) as f32;
         if let DenseMeans::Inputs(sums) | DenseMeans::Outputs(sums) = &mut dense {
             sums.iter_mut().for_each(|sum| *sum *= part);
         }
-        let gram = gram.map_or_else(Vec::new, |gram| gram.finish(compute, part));
-        Statistics { width: gram.len().isqrt(), gram, dense }
+        let none = || InputMeans::Gram(Vec::new());
+        Statistics { inputs: inputs.map_or_else(none, |sums| sums.mean(compute, part)), dense }
     }
 }
 
 impl Statistics {
-    /// The inputs of the stage's maps.
-    pub fn inputs(&self) -> Inputs<'_> {
-        Inputs { cols: self.width, gram: &self.gram }
-    }
-
     /// Whether all means are finite.
     pub fn are_finite(&self) -> bool {
         let dense = match &self.dense {
             DenseMeans::Unused => &[][..],
             DenseMeans::Inputs(means) | DenseMeans::Outputs(means) => means,
         };
-        self.gram.iter().chain(dense).all(|mean| mean.is_finite())
+        let inputs = match &self.inputs {
+            InputMeans::Gram(gram) => gram,
+            InputMeans::Squares(squares) => &squares.sums,
+        };
+        inputs.iter().chain(dense).all(|mean| mean.is_finite())
     }
 }
