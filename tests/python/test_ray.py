@@ -55,10 +55,12 @@ def expected(model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     return outputs
 
 
-def planned(model: Path, tmp_path: Path, method: str = "activation-flow", threads: int = 1) -> Path:
+def planned(
+    model: Path, tmp_path: Path, method: str = "activation-flow", threads: int = 1, force: bool = False
+) -> Path:
     """A plan with the output ``tmp_path / "out"``."""
     plan = tmp_path / "plan.json"
-    options: dict[str, Any] = {"method": method, **METHODS[method]}
+    options: dict[str, Any] = {"method": method, "force": force, **METHODS[method]}
     physarium.plan(model, tmp_path / "out", plan=plan, threads=threads, **options)
     return plan
 
@@ -203,6 +205,20 @@ def test_an_output_that_exists_is_refused_before_the_work(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "plan.json"]
     physarium.ray.prune(plan, force=True)
     assert files(tmp_path / "out") == expected["magnitude-flow"]
+
+
+def test_a_forced_plan_replaces_the_output_that_it_found_once(
+    cluster: Cluster, model: Path, expected: Any, tmp_path: Path
+) -> None:
+    physarium.prune(model, tmp_path / "out", method="magnitude", sparsity=0.25)
+    with pytest.raises(physarium.OutputError):
+        planned(model, tmp_path, "magnitude-flow")
+    plan = planned(model, tmp_path, "magnitude-flow", force=True)
+    physarium.ray.prune(plan)
+    assert files(tmp_path / "out") == expected["magnitude-flow"]
+    with pytest.raises(physarium.OutputError):
+        physarium.ray.prune(plan)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "plan.json"]
 
 
 @pytest.mark.parametrize(

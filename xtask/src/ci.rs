@@ -34,7 +34,7 @@ fn cargo(what: &str, arguments: &[&str], environment: &[(&str, &str)]) -> anyhow
         .envs(environment.iter().copied())
         .status()
         .with_context(|| format!("{what}: cannot start cargo"))?;
-    ensure!(status.success(), "{what}: failed");
     println!("== {what}: {} s", begun.elapsed().as_secs());
+    ensure!(status.success(), "{what}: failed");
     Ok(())
 }

@@ -421,6 +421,13 @@ fn an_output_from_before_the_plan_is_not_that_of_the_plan() {
     place.wait(&Cancel::default()).unwrap();
     let error = finish(&place).unwrap_err().to_string();
     assert!(error.contains("the output of this plan is published already"), "{error}");
+    // Made again it would be the same, and nobody could tell when it is.
+    let again = try_plan(&model, &options, (&out, Overwrite::Replace)).unwrap_err().to_string();
+    assert!(again.contains("an output of this recipe and input is there already"), "{again}");
+    // It is to be replaced, but someone has added a file.
+    fs::write(out.join("notes.txt"), "mine").unwrap();
+    let added = try_plan(&model, &options, (&out, Overwrite::Replace)).unwrap_err().to_string();
+    assert!(added.contains("notes.txt"), "{added}");
 }
 
 #[test]

@@ -1,5 +1,5 @@
 /*!
-Activation-aware pruning: a Gram matrix of a projection's inputs represents the calibration text.
+Activation-aware pruning: statistics of a projection's inputs represent the calibration text.
 
 In: float32 weights `[rows, cols]` and the Gram matrix `[cols, cols]` of the inputs that the pruned projection
 will see ([`Problem`]), for Wanda only its diagonal; for the activation flow also what its outputs should be and a cost for each of them ([`Projection`]). Out:

@@ -67,6 +67,14 @@ pub(super) fn not_zero(weight: f32) -> f32 {
     if weight == 0.0 { f32::from_bits(1).copysign(weight) } else { weight }
 }
 
+/// The same numbers as BF16 if that holds all of them, with which products are faster; else as float32.
+fn exact(weights: &[f32]) -> Dense {
+    match weights.iter().all(|weight| weight.to_bits() & 0xffff == 0) {
+        true => Dense::Bf16(weights.iter().map(|weight| (weight.to_bits() >> 16) as u16).collect()),
+        false => Dense::F32(weights.to_vec()),
+    }
+}
+
 /// Σ aᵢ bᵢ.
 pub(super) fn dot(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
@@ -147,7 +155,7 @@ impl InputRows<'_> {
     pub fn output_errors(&self, compute: &Compute, [weights, pruned]: [&[f32]; 2]) -> OutputErrors {
         let cols = self.cols;
         output_errors([weights, pruned], |weights| {
-            let map = Linear::new(weights.len() / cols, cols, Dense::F32(weights.to_vec()), None);
+            let map = Linear::new(weights.len() / cols, cols, exact(weights), None);
             let mut outputs = vec![0.0; TOKENS * map.outputs()];
             let tokens = self.rows.chunks(TOKENS * cols);
             tokens

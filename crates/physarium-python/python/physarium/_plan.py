@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pathlib
@@ -29,8 +30,8 @@ class Plan:
 
     path: pathlib.Path
     out: pathlib.Path
-    replaces: bool
-    """Whether a finished output was at ``out`` when the plan was made, which is to be replaced."""
+    replaces: str | None
+    """SHA-256 of the manifest of a finished output that is to be replaced."""
     cpus: int
     """Processors of each unit."""
     key: str
@@ -65,8 +66,16 @@ class Plan:
             memory_bytes = int(unit["cost"]["memory_bytes"])
             units[unit["id"]] = Unit(needs=tuple(unit["needs"]), memory_bytes=memory_bytes)
         out, cpus, key = pathlib.Path(data["out"]), int(data["cpus"]), str(data["key"])
-        replaces = data["replaces"] is not None
+        replaces = None if data["replaces"] is None else str(data["replaces"])
         return cls(path=path, out=out, replaces=replaces, cpus=cpus, key=key, units=units)
+
+    def would_replace(self) -> bool:
+        """Whether the output is there that was to be replaced when the plan was made."""
+        try:
+            manifest = (self.out / "physarium.manifest.json").read_bytes()
+        except OSError:
+            return False
+        return hashlib.sha256(manifest).hexdigest() == self.replaces
 
     def is_done(self, unit: str) -> bool:
         """Whether a unit has a result, by its record beside the output."""

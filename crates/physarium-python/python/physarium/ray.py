@@ -48,7 +48,7 @@ def prune(
     ``steps``, and the ``name`` of the unit that is done.
     """
     read = Plan.read(plan)
-    if not (force or read.replaces):
+    if not (force or read.would_replace()):
         _refuse_output(read)
     with _connection(address):
         _refuse_small_cluster(read)

@@ -46,7 +46,8 @@ def plan(
 ) -> Planned:
     """Writes a run into ``out`` as a list of units of work to the file ``plan``.
 
-    With ``force``, a finished output that is there now is replaced when the plan's is published. Each unit is planned for ``threads`` processors, by default all of this machine.
+    With ``force``, a finished output that is there now is replaced when the plan's is published. Each unit is
+    planned for ``threads`` processors, by default all of this machine.
     """
     return Planned.from_dict(run("plan", locals(), ("model",))[1])
 

@@ -59,7 +59,8 @@ impl Measured {
         let compute =
             compute(run.threads, run.recipe.arithmetic)?.stopping_when(run.cancel.asked());
         let token = seconds_per_token(run, &compute.coarse())?;
-        let sample = Sample::new(run.decoder.config().hidden.min(SAMPLE_WIDTH));
+        let tokens: usize = run.windows.iter().map(Vec::len).sum();
+        let sample = Sample::new(run.decoder.config().hidden.min(SAMPLE_WIDTH), tokens);
         let sums = match run.recipe.needs().gram {
             true => sample.sums(&compute),
             // Squares take no time worth counting.
@@ -149,6 +150,8 @@ fn seconds_per_token(run: &CalibratedRun<'_>, compute: &Compute) -> Result<f64> 
 /// Random numbers to time work on matrices with.
 struct Sample {
     width: usize,
+    /// Calibration tokens of the run.
+    tokens: usize,
     /// `[TIMED_TOKENS, width]`.
     inputs: Vec<f32>,
 }
@@ -174,8 +177,8 @@ struct Sums {
 }
 
 impl Sample {
-    fn new(width: usize) -> Sample {
-        Sample { width, inputs: random(TIMED_TOKENS * width) }
+    fn new(width: usize, tokens: usize) -> Sample {
+        Sample { width, tokens, inputs: random(TIMED_TOKENS * width) }
     }
 
     /// Seconds that the sums over tokens take.
@@ -251,7 +254,7 @@ impl Sample {
         let error = timed(|| {
             rows.output_errors(compute, [weights, weights]);
         });
-        let samples = (SAMPLE_TOKENS / TIMED_TOKENS) as f64;
+        let samples = self.tokens.min(SAMPLE_TOKENS) as f64 / TIMED_TOKENS as f64;
         let weight = (solve + samples * error) / weights.len() as f64;
         Rates { weight, product: 0.0, factor: 0.0, inverse: 0.0 }
     }

@@ -307,8 +307,11 @@ impl<'a> Calibrated<'a> {
         let unit = &statistics_id(layer, self.stages[stage].kind, group);
         let record =
             self.place.record(self.place.plan.unit(unit).expect("the list was checked"))?;
-        let tokens = record.and_then(|record| record.did["tokens"].as_u64());
-        let tokens = tokens.ok_or_else(|| self.place.malformed(unit))? as usize;
+        let windows = &self.windows[window_groups(&self.windows)[group].clone()];
+        let tokens: usize = windows.iter().map(|window| window.len()).sum();
+        if record.and_then(|record| record.did["tokens"].as_u64()) != Some(tokens as u64) {
+            return Err(self.place.malformed(unit));
+        }
         let arrays = Arrays::open(self.place.dir.proven(unit, SUMS)?)?;
         let unexpected = || arrays.unexpected("the sums of a group");
         let get = |name| arrays.get(name)?.map(|(_, values)| values).ok_or_else(unexpected);
@@ -327,12 +330,16 @@ impl<'a> Calibrated<'a> {
                 InputSums::Squares(Squares { sums, sample })
             }
         };
-        let dense = match (arrays.get(DENSE_INPUTS)?, arrays.get(DENSE_OUTPUTS)?) {
-            (None, None) => DenseMeans::Unused,
-            (Some((_, sums)), None) => DenseMeans::Inputs(sums),
-            (None, Some((_, sums))) => DenseMeans::Outputs(sums),
-            (Some(_), Some(_)) => return Err(unexpected()),
+        let adds = self.stages[stage].kind.adds_to_stream();
+        let outputs = self.stages[stage].maps[0].outputs;
+        let (dense, rows) = match self.place.surgery.recipe.needs().dense_stream {
+            false => (DenseMeans::Unused, 0),
+            true if adds => (DenseMeans::Outputs(get(DENSE_OUTPUTS)?), outputs),
+            true => (DenseMeans::Inputs(get(DENSE_INPUTS)?), width),
         };
+        if dense.sums().len() != rows * width {
+            return Err(unexpected());
+        }
         Ok(GroupSums { tokens, inputs: Some(inputs), dense })
     }
 

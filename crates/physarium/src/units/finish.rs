@@ -17,7 +17,7 @@ impl Workplace {
     /// `output.dir` is not used: the plan names it.
     ///
     /// # Errors
-    /// `Usage` for units that are not done; otherwise as [`Surgery::prune`](crate::Surgery::prune), and the call can be made
+    /// `Usage` for units that are not done, and if the output is published already; otherwise as [`Surgery::prune`](crate::Surgery::prune), and the call can be made
     /// again.
     pub fn finish(
         &self,
@@ -25,6 +25,13 @@ impl Workplace {
         cancel: &Cancel,
         progress: &mut dyn Progress,
     ) -> Result<Summary> {
+        if self.is_published() {
+            // A call that was killed after it had published has left them.
+            self.dir.remove()?;
+            let out = printable_path(&self.plan.out);
+            let what = format!("{out}: the output of this plan is published already");
+            return Err(Error::Usage(what));
+        }
         self.refuse_undone()?;
         let surgery = &self.surgery;
         let request = StagingRequest {
@@ -108,12 +115,6 @@ impl Workplace {
             }
         }
         let Some(first) = undone.first() else { return Ok(()) };
-        if self.is_published() {
-            let out = printable_path(&self.plan.out);
-            return Err(Error::Usage(format!(
-                "{out}: the output of this plan is published already"
-            )));
-        }
         let (count, of) = (undone.len(), units.len());
         Err(Error::Usage(format!(
             "{count} of {of} units are not done, expected all, the first is {first}"

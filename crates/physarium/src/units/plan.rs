@@ -24,7 +24,8 @@ pub struct WorkPlan {
     pub model: PathBuf,
     /// The output, an absolute path on every host. What units exchange is beside it.
     pub out: PathBuf,
-    /// The SHA-256 of the manifest of a finished output that was at `out` when the plan was made: it is not that of the plan.
+    /// The SHA-256 of the manifest of a finished output that was at `out` when the plan was made: it is not that of the plan,
+    /// and is replaced by it.
     pub(super) replaces: Option<Digest>,
     /// Whether projections that cannot be pruned, and inputs that are always zero, are refused.
     pub(super) strict: bool,

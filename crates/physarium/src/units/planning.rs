@@ -2,15 +2,16 @@
 
 use std::path::Path;
 
+use physarium_checkpoint::manifest::Manifest;
 use physarium_checkpoint::{
-    Error as CheckpointError, InputDigests, LinkPolicy, Overwrite, UnitsDir,
+    Error as CheckpointError, InputDigests, LinkPolicy, Overwrite, UnitsDir, printable_path,
 };
 
 use super::plan::{SCHEMA, WorkPlan};
-use super::workplace::manifest_at;
+use super::workplace::{manifest_at, run_at};
 use super::{cost, listing};
 use crate::cancel::Cancel;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::progress::{Event, Progress};
 use crate::records::run_record;
 use crate::surgery::{CardPlace, Strictness, Surgery};
@@ -20,8 +21,9 @@ impl WorkPlan {
     /// nothing. With [`Overwrite::Replace`], a finished output that is at `out` now is replaced when the plan's is published.
     ///
     /// # Errors
-    /// `Usage` for an activation-aware method without a calibration text; `Checkpoint` for a path that no run would write
-    /// to, an input that cannot be read, and if `cancel` is raised.
+    /// `Usage` for an activation-aware method without a calibration text, and for an output of this recipe and input that is
+    /// there already; `Checkpoint` for a path that no run would write to, for what is there and is not to be replaced, for an
+    /// input that cannot be read, and if `cancel` is raised.
     pub fn new(
         surgery: &Surgery,
         (out, overwrite): (&Path, Overwrite),
@@ -30,7 +32,9 @@ impl WorkPlan {
     ) -> Result<WorkPlan> {
         surgery.check_card()?;
         UnitsDir::beside(out, surgery.checkpoint.dir())?;
-        UnitsDir::check_output(out, surgery.checkpoint.dir(), overwrite)?;
+        let input = surgery.checkpoint.dir();
+        let replaced = UnitsDir::check_output(out, input, overwrite, &mut |_| cancel.check())?;
+        let replaces = replaced.as_ref().and_then(|_| manifest_at(out));
         let absolute = |path: &Path| {
             let io = |e| CheckpointError::io(path, "resolve", e);
             path.canonicalize().map_err(io)
@@ -44,12 +48,15 @@ impl WorkPlan {
         let input =
             InputDigests::of(&surgery.checkpoint, &surgery.inputs(), &mut |_| cancel.check())?;
         let run = run_record(&surgery.recipe, &surgery.checkpoint);
+        if let Some(manifest) = replaced.filter(|_| run_at(&out).as_ref() == Some(&run)) {
+            refuse_same_input(surgery, &manifest, &out, cancel)?;
+        }
         progress.event(Event::Step("measuring a second of the work"));
         let costs = cost::Costs::measured(surgery, cancel)?;
         Ok(WorkPlan {
             schema: SCHEMA.to_owned(),
             model: absolute(surgery.checkpoint.dir())?,
-            replaces: manifest_at(&out),
+            replaces,
             out,
             strict: surgery.strictness == Strictness::Refuse,
             follow_links: surgery.links == LinkPolicy::Follow,
@@ -66,4 +73,25 @@ impl WorkPlan {
             },
         })
     }
+}
+
+/// Fails if an output of the same run was made of these shards: once the plan's output is in its place, nobody could tell
+/// them apart.
+fn refuse_same_input(
+    surgery: &Surgery,
+    manifest: &Manifest,
+    out: &Path,
+    cancel: &Cancel,
+) -> Result<()> {
+    for shard in surgery.checkpoint.shards() {
+        let digest = shard.reopen()?.sha256(&mut |_| cancel.check())?;
+        let recorded = manifest.shards.iter().find(|recorded| recorded.name == shard.name);
+        if recorded.is_none_or(|recorded| recorded.input_sha256 != digest) {
+            return Ok(());
+        }
+    }
+    Err(Error::Usage(format!(
+        "{}: an output of this recipe and input is there already; to make it again, move it away",
+        printable_path(out)
+    )))
 }

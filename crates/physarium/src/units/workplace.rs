@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
-use physarium_checkpoint::journal::{self, Record};
+use physarium_checkpoint::journal::{self, Record, RunRecord};
 use physarium_checkpoint::manifest::{self, FileEntry};
 use physarium_checkpoint::{
     Digest, Error as CheckpointError, LinkPolicy, Source, UnitRecord, UnitsDir,
@@ -94,11 +94,7 @@ impl Workplace {
         if manifest_at(&self.plan.out).is_none() || self.would_replace() {
             return false;
         }
-        let Ok(file) = File::open(self.plan.out.join(journal::FILE_NAME)) else { return false };
-        let mut line = String::new();
-        let read = BufReader::new(file.take(MAX_LINE_BYTES)).read_line(&mut line);
-        let first = serde_json::from_str::<Record>(&line).ok();
-        read.is_ok() && first == Some(Record::Run(self.plan.run.clone()))
+        run_at(&self.plan.out).as_ref() == Some(&self.plan.run)
     }
 
     /// Whether the output is there that was to be replaced when the plan was made.
@@ -147,6 +143,17 @@ impl Workplace {
 pub(super) fn manifest_at(out: &Path) -> Option<Digest> {
     let file = Source::open(&out.join(manifest::FILE_NAME)).ok()?;
     file.sha256::<CheckpointError>(&mut |_| Ok(())).ok()
+}
+
+/// The run of the output that is there.
+pub(super) fn run_at(out: &Path) -> Option<RunRecord> {
+    let file = File::open(out.join(journal::FILE_NAME)).ok()?;
+    let mut line = String::new();
+    BufReader::new(file.take(MAX_LINE_BYTES)).read_line(&mut line).ok()?;
+    match serde_json::from_str(&line).ok()? {
+        Record::Run(run) => Some(run),
+        _ => None,
+    }
 }
 
 /// Fails unless the headers of the input are those of the plan.

@@ -19,12 +19,13 @@ pub use attempt::{Attempt, Published};
 pub use record::{Stopwatch, Took, UnitRecord};
 
 use super::durable::remove_file_if_exists;
+use super::place::occupant::{Occupant, Replaceable};
 use super::place::output_path::OutputPath;
 use super::place::working;
 use super::request::Overwrite;
 use crate::error::{Error, Result};
 use crate::open::source::Source;
-use crate::records::manifest::FileEntry;
+use crate::records::manifest::{self, FileEntry, Manifest};
 
 /// Units that are done, and attempts.
 const DONE: &str = "done";
@@ -47,13 +48,26 @@ impl UnitsDir {
         Ok(UnitsDir { dir })
     }
 
-    /// Checks that the units' output can be published at `out` as long as nothing changes there.
+    /// Checks that the units' output can be published at `out` as long as nothing changes there. Returns the manifest of the
+    /// finished output that is to be replaced, if there is one; `on_bytes` is called with the number of its bytes hashed.
     ///
     /// # Errors
     /// `Output` for a path that no run would write to, and for what is there unless it is a finished output that `overwrite`
-    /// replaces.
-    pub fn check_output(out: &Path, input: &Path, overwrite: Overwrite) -> Result<()> {
-        OutputPath::check(out, input)?.refuse_finished(overwrite).map(|_| ())
+    /// replaces, with the files that it was published with; what `on_bytes` returns.
+    pub fn check_output(
+        out: &Path,
+        input: &Path,
+        overwrite: Overwrite,
+        on_bytes: &mut dyn FnMut(u64) -> Result<()>,
+    ) -> Result<Option<Manifest>> {
+        let place = OutputPath::check(out, input)?;
+        match place.refuse_finished(overwrite)? {
+            Occupant::Absent | Occupant::Empty => Ok(None),
+            Occupant::Finished => {
+                Replaceable::check(&place.dir(), on_bytes)?;
+                Manifest::read(&place.dir().join(manifest::FILE_NAME)).map(Some)
+            }
+        }
     }
 
     /// Its path.

@@ -273,9 +273,9 @@ impl Footprint<'_> {
             _ => all * F32,
         };
         let (wide, rounded) = (all * F32, all * self.element_bytes);
-        // What the error multiplies with: the network's own matrix, a copy of the Gram matrix, or the weights.
+        // What the error multiplies with: the network's own matrix, or a copy of the Gram matrix; or outputs of the sample.
         let matrix = match (self.recipe.needs().gram, self.inverses()) {
-            (false, _) => all * F32 + ERROR_TOKENS * rows * F32,
+            (false, _) => ERROR_TOKENS * rows * F32,
             (true, 0) => self.symmetric(cols),
             (true, _) => 0,
         };

@@ -44,3 +44,33 @@ impl Squares {
         self.sums.iter_mut().zip(&next.sums).for_each(|(sum, next)| *sum += next);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn squares_are_those_of_every_token_and_the_sample_of_the_first() {
+        const WIDTH: usize = 70;
+        let x: Vec<f32> = (0..3000 * WIDTH).map(|at| (at * 7919 % 1009) as f32 / 256.0).collect();
+        let of = |threads| {
+            let compute = Compute::new(threads).expect("threads");
+            let (first, rest) = x.split_at(1500 * WIDTH);
+            let mut squares = Squares::new(WIDTH);
+            squares.add(&compute, first);
+            squares.add(&compute, rest);
+            let mut next = Squares::new(WIDTH);
+            next.add(&compute, rest);
+            squares.merge(&next);
+            squares
+        };
+        let squares = of(1);
+        for (input, sum) in squares.sums.iter().enumerate() {
+            let squares = x.iter().skip(input).step_by(WIDTH).map(|x| f64::from(*x).powi(2));
+            let (all, last) = (squares.clone().sum::<f64>(), squares.skip(1500).sum::<f64>());
+            assert!((f64::from(*sum) / (all + last) - 1.0).abs() < 1e-6, "input {input}");
+        }
+        assert!(squares.sample == x[..SAMPLE_TOKENS * WIDTH]);
+        assert!(of(3).sums == squares.sums);
+    }
+}

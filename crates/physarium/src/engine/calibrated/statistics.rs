@@ -121,6 +121,16 @@ impl InputMeans {
     }
 }
 
+impl DenseMeans {
+    /// The sums or means; none if the dense stream is not used.
+    pub fn sums(&self) -> &[f32] {
+        match self {
+            DenseMeans::Unused => &[],
+            DenseMeans::Inputs(sums) | DenseMeans::Outputs(sums) => sums,
+        }
+    }
+}
+
 impl GroupSums {
     /// Adds the inputs of some windows to maps of `width` inputs.
     pub fn add(&mut self, compute: &Compute, (summed, width): (Summed, usize), shown: Shown<'_>) {
@@ -193,14 +203,10 @@ impl StageSums {
 impl Statistics {
     /// Whether all means are finite.
     pub fn are_finite(&self) -> bool {
-        let dense = match &self.dense {
-            DenseMeans::Unused => &[][..],
-            DenseMeans::Inputs(means) | DenseMeans::Outputs(means) => means,
-        };
         let inputs = match &self.inputs {
             InputMeans::Gram(gram) => gram,
             InputMeans::Squares(squares) => &squares.sums,
         };
-        inputs.iter().chain(dense).all(|mean| mean.is_finite())
+        inputs.iter().chain(self.dense.sums()).all(|mean| mean.is_finite())
     }
 }
