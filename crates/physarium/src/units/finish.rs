@@ -17,7 +17,8 @@ impl Workplace {
     /// `output.dir` is not used: the plan names it.
     ///
     /// # Errors
-    /// `Usage` for units that are not done, and if the output is published already; otherwise as [`Surgery::prune`](crate::Surgery::prune), and the call can be made
+    /// `Usage` for units that are not done, and if the output is published already and not to be
+    /// replaced; otherwise as [`Surgery::prune`](crate::Surgery::prune), and the call can be made
     /// again.
     pub fn finish(
         &self,
@@ -25,7 +26,7 @@ impl Workplace {
         cancel: &Cancel,
         progress: &mut dyn Progress,
     ) -> Result<Summary> {
-        if self.is_published() {
+        if output.overwrite == Overwrite::Refuse && self.is_published() {
             // A call that was killed after it had published has left them.
             self.dir.remove()?;
             let out = printable_path(&self.plan.out);
