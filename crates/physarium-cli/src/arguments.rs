@@ -2,7 +2,7 @@
 
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
-use physarium::checkpoint::Arithmetic;
+use physarium::checkpoint::{Arithmetic, Overwrite};
 use physarium::{MemoryLimit, Options, Share};
 
 use crate::terminal;
@@ -27,6 +27,11 @@ pub const GENERATION: &str = "Generation";
 pub const OUTPUT: &str = "Output";
 /// Result and progress on the terminal, and threads.
 pub const DISPLAY: &str = "Display";
+
+/// What `--force` says of a finished output.
+pub fn overwrite(force: bool) -> Overwrite {
+    if force { Overwrite::Replace } else { Overwrite::Refuse }
+}
 
 /// The format of a result; every command that has a result takes it.
 #[derive(Args, Clone, Copy)]

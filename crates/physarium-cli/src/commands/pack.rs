@@ -9,7 +9,7 @@ use physarium::pack::{NegativeZeros, PackRequest, PackSummary, Packed, TensorSiz
 use physarium::{Cancel, Event, Progress};
 use serde_json::json;
 
-use crate::arguments::{Display, Format, OUTPUT};
+use crate::arguments::{Display, Format, OUTPUT, overwrite};
 use crate::model::{RevisionArgument, refuse_in_cache};
 use crate::output::{self, Outcome, counted, size};
 use crate::{signals, terminal};
@@ -85,7 +85,7 @@ pub fn run(arguments: PackArguments) -> anyhow::Result<Outcome> {
     let packing = Packing {
         dir: &model.path,
         out: &arguments.out,
-        overwrite: if arguments.force { Overwrite::Replace } else { Overwrite::Refuse },
+        overwrite: overwrite(arguments.force),
         links: if arguments.follow_links { LinkPolicy::Follow } else { LinkPolicy::LeaveOut },
     };
     let summary = packing.pack(&cancel, &mut *progress)?;

@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use physarium::audit::{Share, grouped};
-use physarium::checkpoint::{Disk, Found, Occupant, Overwrite, Resume};
+use physarium::checkpoint::{Disk, Found, Occupant, Resume};
 use physarium::model::PrunedInputs;
 use physarium::{
     CardPlace, Output, Streams, Summary, Surgery, method_in_words, peak_resident_bytes,
 };
 use serde_json::json;
 
-use crate::arguments::{Display, Format, MemoryArgument, OUTPUT, ThreadsArgument};
+use crate::arguments::{Display, Format, MemoryArgument, OUTPUT, ThreadsArgument, overwrite};
 use crate::output::{self, Outcome, counted, size};
 use crate::surgery::SurgeryArguments;
 use crate::{signals, terminal};
@@ -70,8 +70,8 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     let within = (arguments.threads.count(), arguments.memory.limit());
     let (surgery, shown) = arguments.surgery.plan(within, arguments.display.quiet)?;
     let cancel = signals::cancel_on_signal()?;
-    let overwrite = if arguments.force { Overwrite::Replace } else { Overwrite::Refuse };
     let resume = if arguments.restart { Resume::Restart } else { Resume::Continue };
+    let overwrite = overwrite(arguments.force);
     let output = Output { dir: &arguments.surgery.out, overwrite, resume };
     if arguments.dry_run {
         let found = surgery.look_at_output(output)?;

@@ -2,8 +2,8 @@
 Activation-aware pruning: statistics of a projection's inputs represent the calibration text.
 
 In: float32 weights `[rows, cols]` and the Gram matrix `[cols, cols]` of the inputs that the pruned projection
-will see ([`Problem`]), for Wanda only its diagonal; for the activation flow also what its outputs should be and a cost for each of them ([`Projection`]). Out:
-weights with the requested zeros ([`Solution`]).
+will see ([`Problem`]), for Wanda only its diagonal; for the activation flow also what its outputs should be and a
+cost for each of them ([`Projection`]). Out: weights with the requested zeros ([`Solution`]).
 
 * [`wanda`] prunes by |w| ‖x‖ and changes no other weight (Sun et al. 2023, arXiv 2306.11695).
 * [`sparsegpt`] prunes column by column and updates the remaining weights to compensate (Frantar and

@@ -375,17 +375,20 @@ fn write_sums(attempt: &Attempt, (width, group): (usize, usize), sums: GroupSums
     }
     let GroupSums { inputs, dense, .. } = sums;
     let rows = |sums: &Vec<f32>| vec![sums.len() / width, width];
-    // Half of the matrix takes the place of all of it.
-    let (upper, squares) = match inputs.expect("a group has windows") {
-        InputSums::Products(gram) => (Some(gram.upper()), None),
-        InputSums::Squares(squares) => (None, Some(squares)),
-    };
+    let (upper, squares);
     let mut arrays = Vec::new();
-    arrays.extend(upper.iter().map(|upper| array(GRAM, vec![upper.len()], upper)));
-    if let Some(Squares { sums, sample }) = &squares {
-        arrays.push(array(SQUARES, vec![width], sums));
-        if group == 0 {
-            arrays.push(array(SAMPLE, rows(sample), sample));
+    match inputs.expect("a group has windows") {
+        InputSums::Products(gram) => {
+            // Half of the matrix takes the place of all of it.
+            upper = gram.upper();
+            arrays.push(array(GRAM, vec![upper.len()], &upper));
+        }
+        InputSums::Squares(summed) => {
+            squares = summed;
+            arrays.push(array(SQUARES, vec![width], &squares.sums));
+            if group == 0 {
+                arrays.push(array(SAMPLE, rows(&squares.sample), &squares.sample));
+            }
         }
     }
     match &dense {

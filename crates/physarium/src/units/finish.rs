@@ -17,9 +17,8 @@ impl Workplace {
     /// `output.dir` is not used: the plan names it.
     ///
     /// # Errors
-    /// `Usage` for units that are not done, and if the output is published already and not to be
-    /// replaced; otherwise as [`Surgery::prune`](crate::Surgery::prune), and the call can be made
-    /// again.
+    /// `Usage` for units that are not done, and if the output is published already and not to be replaced; otherwise as
+    /// [`Surgery::prune`](crate::Surgery::prune), and the call can be made again.
     pub fn finish(
         &self,
         output: Output<'_>,

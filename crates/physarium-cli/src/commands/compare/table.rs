@@ -78,8 +78,8 @@ fn footnotes(comparison: &Comparison) -> String {
     let mut text = format!(
         "\nMeasured on {}: {} tokens in windows of {}. \"Zero\" includes weights that were zero before; \
          \"updated\" counts weights updated to compensate. Layer error: ‖X(Ŵ−W)ᵀ‖² ÷ ‖XWᵀ‖², mean over the \
-         targets; X are the inputs on the calibration tokens, for Wanda on the first 2,048. Seconds and peak memory are those of the process during the row's own pruning; \"–\" where they are not \
-         known.\n",
+         targets; X are the inputs on the calibration tokens, for Wanda on the first 2,048. Seconds and peak memory are \
+         those of the process during the row's own pruning; \"–\" where they are not known.\n",
         markdown(&printable(&protocol.text.file)),
         grouped(run.evaluation.tokens_scored as u64),
         protocol.window,

@@ -4,12 +4,12 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
-use physarium::checkpoint::{Overwrite, Resume};
+use physarium::checkpoint::Resume;
 use physarium::{MemoryLimit, Output, peak_resident_bytes};
 use serde_json::json;
 
 use super::workplace;
-use crate::arguments::{Display, Format, INPUT, OUTPUT, ThreadsArgument};
+use crate::arguments::{Display, Format, INPUT, OUTPUT, ThreadsArgument, overwrite};
 use crate::commands::prune;
 use crate::output::{self, Outcome};
 use crate::{signals, terminal};
@@ -54,9 +54,8 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         place.wait(&cancel)?;
     }
     let out = &place.plan().out;
-    let overwrite = if arguments.force { Overwrite::Replace } else { Overwrite::Refuse };
     let resume = if arguments.restart { Resume::Restart } else { Resume::Continue };
-    let output = Output { dir: out, overwrite, resume };
+    let output = Output { dir: out, overwrite: overwrite(arguments.force), resume };
     let summary = place.finish(output, &cancel, &mut *progress)?;
     drop(progress);
     let surgery = place.surgery();

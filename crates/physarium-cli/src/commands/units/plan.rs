@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use physarium::checkpoint::{Overwrite, write_whole};
+use physarium::checkpoint::write_whole;
 use physarium::{MemoryLimit, Options, WorkPlan};
 use serde_json::json;
 
 use super::job::{Job, memory};
 use super::{kubernetes, slurm};
-use crate::arguments::{DISPLAY, Display, Format, OUTPUT};
+use crate::arguments::{DISPLAY, Display, Format, OUTPUT, overwrite};
 use crate::output::{self, Outcome, counted, size};
 use crate::surgery::SurgeryArguments;
 use crate::{signals, terminal};
@@ -78,8 +78,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     let (surgery, _) = arguments.surgery.plan(within, arguments.display.quiet)?;
     let cancel = signals::cancel_on_signal()?;
     let mut progress = terminal::progress(arguments.display.style());
-    let overwrite = if arguments.force { Overwrite::Replace } else { Overwrite::Refuse };
-    let output = (&*arguments.surgery.out, overwrite);
+    let output = (&*arguments.surgery.out, overwrite(arguments.force));
     let plan = WorkPlan::new(&surgery, output, &cancel, &mut *progress)?;
     drop(progress);
     let Some(path) = &arguments.plan else {

@@ -1,6 +1,7 @@
 //! Sums and means over the inputs of a stage's maps.
 
 use physarium_checkpoint::Recipe;
+use physarium_flow::activation::Inputs;
 use physarium_model::{Compute, Gram, Shown, add_cross};
 
 use super::squares::Squares;
@@ -108,15 +109,11 @@ impl InputSums {
 impl InputMeans {
     /// Number of inputs that are zero for every token.
     pub fn dead(&self) -> usize {
-        let zeros =
-            |means: &mut dyn Iterator<Item = &f32>| means.filter(|mean| **mean == 0.0).count();
         match self {
-            InputMeans::Gram(gram) => {
-                // Of each row, the element of the diagonal.
-                let width = gram.len().isqrt();
-                zeros(&mut gram.iter().step_by(width + 1))
+            InputMeans::Gram(gram) => Inputs { cols: gram.len().isqrt(), gram }.dead(),
+            InputMeans::Squares(squares) => {
+                squares.sums.iter().filter(|mean| **mean == 0.0).count()
             }
-            InputMeans::Squares(squares) => zeros(&mut squares.sums.iter()),
         }
     }
 }
