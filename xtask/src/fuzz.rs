@@ -2,7 +2,7 @@
 Fuzzing: builds a target of `fuzz/` with coverage instrumentation, on stable Rust, and runs it.
 
 In: the names of targets and minutes for each. Out: the corpus in `target/fuzz/TARGET/corpus`, which the next run begins
-with, and inputs that failed in `target/fuzz/TARGET/found`. libFuzzer comes with the crate `libfuzzer-sys`; its build
+with, and inputs that failed in `target/fuzz/TARGET/found`. libFuzzer is part of the crate `libfuzzer-sys`, whose build
 needs a C++ compiler.
 */
 
@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, bail, ensure};
+
+use crate::cargo::{cargo, root};
 
 /// What `cargo fuzz` passes on nightly, in the spelling of stable, without the address sanitizer: there is no unsafe
 /// code in the readers. Not for build scripts, hence the explicit target.
@@ -36,7 +38,7 @@ impl Fuzz {
     /// Builds and runs the targets one after the other, and stops at the first that fails.
     pub fn run(&self) -> anyhow::Result<()> {
         ensure!(self.minutes > 0.0, "--minutes must be above 0");
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize()?;
+        let root = root()?;
         let all = targets(&root.join("fuzz/targets"))?;
         if let Some(unknown) = self.targets.iter().find(|target| !all.contains(target)) {
             bail!("no target {unknown}; there are {}", all.join(", "));
@@ -88,7 +90,7 @@ fn targets(dir: &Path) -> anyhow::Result<Vec<String>> {
 
 fn build(fuzz: &Path, built: &Path, target: &str) -> anyhow::Result<()> {
     println!("== build {target}");
-    let status = Command::new(env!("CARGO"))
+    let status = cargo()?
         .args(["build", "--release", "--locked", "--target", PLATFORM, "--bin", target])
         .current_dir(fuzz)
         .env("CARGO_TARGET_DIR", built)

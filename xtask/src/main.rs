@@ -3,6 +3,7 @@
 
 mod bench;
 mod browser;
+mod cargo;
 mod ci;
 mod external;
 mod fuzz;
@@ -28,7 +29,6 @@ enum Command {
     /// Test the HTML reports in Chromium; skipped if there is none
     Browser(browser::Browser),
     /// Benchmark against a baseline measured in the same run
-    #[command(subcommand)]
     Bench(bench::Bench),
     /// Fuzz the readers of files that strangers write
     Fuzz(fuzz::Fuzz),
@@ -43,7 +43,7 @@ fn main() -> anyhow::Result<()> {
         Command::Ci => ci::run(),
         Command::Layers => layers::run(),
         Command::Browser(browser) => browser.run(),
-        Command::Bench(bench) => bench::run(bench),
+        Command::Bench(bench) => bench.run(),
         Command::Fuzz(fuzz) => fuzz.run(),
         Command::Pictures => pictures::run(),
         Command::Python => python::run(),

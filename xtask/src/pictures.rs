@@ -7,12 +7,11 @@ comparison.
 */
 
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 
 use anyhow::Context;
 
-use crate::bench::{build_physarium, printed};
+use crate::cargo::{build_physarium, printed, root};
 
 /// The session, in a directory that holds `demo/`.
 const SESSION: [&str; 3] = [
@@ -36,7 +35,7 @@ const MARGIN: f64 = 20.0;
 /// Runs the session and writes its picture.
 pub fn run() -> anyhow::Result<()> {
     let program = build_physarium()?.canonicalize()?;
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize()?;
+    let root = root()?;
     let work = tempfile::tempdir()?;
     std::os::unix::fs::symlink(root.join("demo"), work.path().join("demo"))?;
     let pictures = root.join(PICTURES);

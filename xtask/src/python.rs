@@ -12,7 +12,7 @@ use std::process::Command;
 
 use anyhow::{Context, bail, ensure};
 
-use crate::bench::target_dir;
+use crate::cargo::{as_from_a_shell, root, target_dir};
 use crate::external::{Optional, on_path};
 
 const TESTS: Optional = Optional {
@@ -115,8 +115,7 @@ fn environment(python: &Path, dir: &Path) -> anyhow::Result<()> {
 
 impl Package {
     fn new() -> anyhow::Result<Package> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize()?;
-        let target = root.join(target_dir());
+        let (root, target) = (root()?, target_dir()?);
         Ok(Package { work: target.join("python"), wheels: target.join("wheels"), root })
     }
 
@@ -148,7 +147,7 @@ impl Package {
         if self.wheels.exists() {
             fs::remove_dir_all(&self.wheels)?;
         }
-        let mut maturin = Command::new(tools.join("bin/maturin"));
+        let mut maturin = as_from_a_shell(tools.join("bin/maturin"))?;
         maturin.args(["build", "--release", "--locked", "--quiet", "--out"]).arg(&self.wheels);
         self.step("maturin build --release", maturin)?;
         let wheels = fs::read_dir(&self.wheels)?.collect::<Result<Vec<_>, _>>()?;

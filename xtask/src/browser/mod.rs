@@ -14,7 +14,7 @@ use std::process::Command;
 
 use anyhow::{Context, bail, ensure};
 
-use crate::bench::build_physarium;
+use crate::cargo::{build_physarium, root};
 use crate::external::{Optional, on_path};
 
 /// Names of Chromium, the first that is on PATH is used.
@@ -68,7 +68,7 @@ impl Browser {
             Ok(tools) => tools,
             Err(missing) => return SKIPPABLE.skip(&missing),
         };
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize()?;
+        let root = root()?;
         let tests = root.join(TESTS);
         println!("== browser: npm {}", INSTALL.join(" "));
         if let Some(unreachable) = tools.install(&tests)? {

@@ -1,12 +1,11 @@
 //! Which crate may depend on which.
 
-use std::process::Command;
-
-use anyhow::{Context, ensure};
 use cargo_metadata::{DependencyKind, Metadata, Package};
 
+use crate::cargo::{cargo, printed};
+
 /// Edges that are allowed between crates of the workspace.
-const ALLOWED: [(&str, &[&str]); 13] = [
+const ALLOWED: [(&str, &[&str]); 14] = [
     ("physarium-checkpoint", &[]),
     ("physarium-flow", &["physarium-kernels"]),
     ("physarium-kernels", &[]),
@@ -28,7 +27,11 @@ const ALLOWED: [(&str, &[&str]); 13] = [
     ("physarium-report", &["physarium"]),
     ("physarium-cli", &["physarium", "physarium-report", "physarium-store"]),
     ("physarium-python", &["physarium", "physarium-cli"]),
-    ("xtask", &["physarium-fixtures", "physarium-flow", "physarium-kernels", "physarium-model"]),
+    (
+        "physarium-bench",
+        &["physarium-fixtures", "physarium-flow", "physarium-kernels", "physarium-model"],
+    ),
+    ("xtask", &[]),
 ];
 /// The crate that any other may use in tests.
 const FOR_TESTS: &str = "physarium-fixtures";
@@ -74,13 +77,9 @@ fn may_use(allowed: &[&str], name: &str, kind: DependencyKind) -> bool {
 
 /// The library's normal dependencies, one a line: depth, then name and version.
 fn library_tree() -> anyhow::Result<String> {
-    let output = Command::new(env!("CARGO"))
-        .args(["tree", "--locked", "--package", LIBRARY, "--edges", "normal"])
-        .args(["--prefix", "depth", "--format", " {p}"])
-        .output()
-        .context("cannot start cargo tree")?;
-    ensure!(output.status.success(), "cargo tree: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(String::from_utf8(output.stdout)?)
+    let mut tree = cargo()?;
+    tree.args(["tree", "--locked", "--package", LIBRARY, "--edges", "normal"]);
+    printed(tree.args(["--prefix", "depth", "--format", " {p}"]))
 }
 
 /// What the library must not depend on, each with the chain of crates that leads to it.

@@ -263,7 +263,7 @@ pub struct Tensor {
     pub sign_bit_zero: Option<u64>,
     /// Nonzero weights that differ from the original.
     pub changed: Option<u64>,
-    /// Relative squared error of its outputs on the calibration text, as the journal states it; `None` if it does not.
+    /// Relative squared error of its outputs on calibration tokens, as the journal states it; `None` if it does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_error: Option<f64>,
     /// The same before remaining weights were updated, as the journal states it.

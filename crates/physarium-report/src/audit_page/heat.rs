@@ -71,7 +71,7 @@ pub(crate) fn error(tensors: &[Tensor]) -> Option<Heat> {
         let says = format!("mean of {}{before}", counted(tensors.len(), "tensor"));
         Some((mean(|tensor| tensor.output_error)?, says))
     };
-    let caption = "Squared error of the outputs on the calibration text, in percent of the squared outputs of \
+    let caption = "Squared error of the outputs on calibration tokens, in percent of the squared outputs of \
                    the original weights, as the journal states it.";
     heat("heat-error", caption, tensors, value)
 }

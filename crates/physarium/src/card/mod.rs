@@ -171,7 +171,7 @@ impl Card<'_> {
         };
         rows.push(("other weights", others));
         rows.extend(mean_output_error(self.tensors).map(|error| {
-            let what = "squared, relative to the outputs, on the calibration text; mean over the target's tensors";
+            let what = "squared, relative to the outputs, on calibration tokens; mean over the target's tensors";
             ("error of outputs", format!("{error:.5} ({what})"))
         }));
         rows

@@ -115,9 +115,9 @@ pub struct Processed {
     /// Inputs of the projection that were always zero on the calibration text.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub dead_inputs: u64,
-    /// ‖X (Ŵ − W)ᵀ‖² ÷ ‖X Wᵀ‖² over the calibration text, with X the inputs in the pruned model: the squared
-    /// relative error of the projection's outputs against those of its original weights on the same inputs. Absent
-    /// for methods that are not activation-aware.
+    /// ‖X (Ŵ − W)ᵀ‖² ÷ ‖X Wᵀ‖² over the calibration tokens (for `wanda`, the first 2,048), with X the inputs in the
+    /// pruned model: the squared relative error of the projection's outputs against those of its original weights on
+    /// the same inputs. Absent for methods that are not activation-aware.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_error: Option<f64>,
     /// The same if the pruned weights were only set to zero and the others left as they were: what the update has

@@ -12,7 +12,7 @@ use physarium_fixtures::{Fill, Tensor, qwen2_5_7b_tensors, write_shard};
 use physarium_model::{Compute, Decoder, Generation, Residency, large_zeroed, vector};
 use serde_json::json;
 
-use super::run::{build_physarium, printed};
+use crate::run::{self, printed};
 
 /// Sparsities of the packed variants.
 const SPARSITIES: [&str; 4] = ["0.22", "0.5", "0.6", "0.7"];
@@ -49,7 +49,7 @@ pub struct Arguments {
 
 /// Measures and prints tables.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let program = build_physarium()?;
+    let program = run::physarium()?;
     let parent = arguments.dir.clone().unwrap_or_else(std::env::temp_dir);
     let dir = tempfile::Builder::new().prefix("physarium-bench").tempdir_in(parent)?;
     if let Some(model) = &arguments.model {

@@ -1,4 +1,4 @@
-//! Runs commands, measures their time and memory, and builds the program under test.
+//! Runs commands, measures their time and memory, and names the program under test.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -16,18 +16,12 @@ pub struct Usage {
     pub peak_bytes: u64,
 }
 
-/// Cargo's build directory.
-pub fn target_dir() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from)
-}
-
-/// Builds the program under test; returns its path.
-pub fn build_physarium() -> anyhow::Result<PathBuf> {
-    let status = Command::new(env!("CARGO"))
-        .args(["build", "--locked", "--release", "--quiet", "--package", "physarium-cli"])
-        .status()?;
-    ensure!(status.success(), "cannot build physarium-cli");
-    Ok(target_dir().join("release/physarium"))
+/// The path of the program under test.
+pub fn physarium() -> anyhow::Result<PathBuf> {
+    let path = std::env::var_os("PHYSARIUM").map(PathBuf::from);
+    path.context(
+        "PHYSARIUM, the path of the program under test, is not set: start with `cargo xtask bench`",
+    )
 }
 
 /// Runs a command to its end and returns its stdout.

@@ -9,8 +9,8 @@ use clap::Args;
 use physarium_kernels::{Arithmetic, Compute, Dense, Linear};
 use serde_json::Value;
 
-use super::products::{config_sizes, rate};
-use super::run::{build_physarium, printed};
+use crate::products::{config_sizes, rate};
+use crate::run::{self, printed};
 
 /// Rows, inputs and outputs of a product large enough to reach the machine's peak rate.
 const LARGE: [usize; 3] = [4096, 4096, 4096];
@@ -65,7 +65,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 fn physarium(arguments: &Arguments) -> anyhow::Result<Row> {
-    let program = build_physarium()?;
+    let program = run::physarium()?;
     let mut runs = Vec::new();
     for _ in 0..arguments.rounds.max(1) {
         let text = printed(

@@ -10,8 +10,8 @@ use clap::Args;
 use physarium_kernels::{Compute, Gram, Precision, Symmetric};
 use serde_json::Value;
 
-use super::products::{config_sizes, rate};
-use super::run::{Usage, build_physarium, printed, target_dir, timed};
+use crate::products::{config_sizes, rate};
+use crate::run::{self, Usage, printed, timed};
 
 /// Rows and width of a product large enough to reach the machine's peak rate.
 const LARGE: [usize; 2] = [4096, 4096];
@@ -42,7 +42,7 @@ pub struct Arguments {
 
 /// Measures and prints tables.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let program = build_physarium()?;
+    let program = run::physarium()?;
     let baseline =
         arguments.python.as_ref().map(|python| pytorch(python, arguments)).transpose()?;
     println!("| what | seconds | peak memory, MB | of PyTorch's seconds |");
@@ -63,7 +63,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 fn physarium(program: &Path, arguments: &Arguments, method: &str) -> anyhow::Result<Usage> {
-    let out = target_dir().join("bench-calibrate");
+    let out = program.with_file_name("bench-calibrate");
     let tokens = arguments.window * arguments.windows;
     let usage = timed(
         Command::new(program)

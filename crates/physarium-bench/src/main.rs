@@ -1,5 +1,9 @@
-//! Benchmarks: separate commands, each printing ratios against a baseline measured in the same run.
-//! They are not part of the gate.
+/*!
+Benchmarks: separate commands, each printing ratios against a baseline measured in the same run.
+
+They are not part of the gate. `cargo xtask bench` builds physarium, and runs this program with its path in `PHYSARIUM`.
+*/
+#![allow(clippy::print_stdout, reason = "a program that prints its result")]
 
 mod calibrate;
 mod decode;
@@ -13,13 +17,20 @@ mod prune;
 mod run;
 mod solve;
 
-pub use run::{build_physarium, printed, target_dir};
+use clap::{Parser, Subcommand};
 
-use clap::Subcommand;
+#[derive(Parser)]
+#[command(
+    bin_name = "cargo xtask bench",
+    about = "Benchmarks, each against a baseline measured in the same run"
+)]
+struct Cli {
+    #[command(subcommand)]
+    bench: Bench,
+}
 
-/// The benchmarks.
 #[derive(Subcommand)]
-pub enum Bench {
+enum Bench {
     /// Pruning tiles in memory, against copying the same bytes
     Solve(solve::Arguments),
     /// inspect, prune, audit and verify on a checkpoint with Qwen2.5-7B's shapes, against cp and cat
@@ -35,9 +46,8 @@ pub enum Bench {
     Run(decode::Arguments),
 }
 
-/// Runs one benchmark.
-pub fn run(bench: Bench) -> anyhow::Result<()> {
-    match bench {
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().bench {
         Bench::Solve(arguments) => solve::run(&arguments),
         Bench::Prune(arguments) => prune::run(&arguments),
         Bench::Eval(arguments) => eval::run(&arguments),

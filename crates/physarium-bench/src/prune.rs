@@ -9,7 +9,7 @@ use anyhow::{Context, ensure};
 use clap::Args;
 use physarium_fixtures::{Fill, qwen2_5_7b_tensors, write_checkpoint};
 
-use super::run::{Usage, build_physarium, drop_caches, sync, timed};
+use crate::run::{self, Usage, drop_caches, sync, timed};
 
 #[derive(Args)]
 pub struct Arguments {
@@ -97,7 +97,7 @@ fn size(dir: &Path) -> anyhow::Result<u64> {
 
 /// Measures all steps with the page cache in one state.
 fn measure(arguments: &Arguments, model: &Path, state: &'static str) -> anyhow::Result<Vec<Row>> {
-    let program = build_physarium()?;
+    let program = run::physarium()?;
     let copy = arguments.dir.join("copy");
     let out = arguments.dir.join("pruned");
     let shards = |dir: &Path| format!("cat {0}/*.safetensors > /dev/null", dir.display());

@@ -7,7 +7,7 @@ use anyhow::ensure;
 use clap::Args;
 use physarium_kernels::{Arithmetic, Compute, Left, Output, Right, VectorKind};
 
-use super::gemm::{self, Strided};
+use crate::gemm::{self, Strided};
 
 #[derive(Args)]
 pub struct Arguments {
