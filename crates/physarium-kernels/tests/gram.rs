@@ -111,3 +111,33 @@ fn products_with_a_symmetric_matrix_are_those_of_float64() {
         }
     }
 }
+
+#[test]
+fn a_quadratic_form_is_that_of_float64_and_the_same_for_any_number_of_threads() {
+    for (rows, width) in [(0, 5), (1, 1), (3, 128), (270, 300)] {
+        let a = activations(5, 2 * width, width);
+        let gram: Vec<f32> = exact(&a, &a, width).iter().map(|(sum, _)| *sum as f32).collect();
+        let x = activations(6, rows, width);
+        let terms = x.chunks_exact(width).flat_map(|x| {
+            let columns = x.iter().zip(gram.chunks_exact(width));
+            columns.map(|(x_i, column)| {
+                let sum = x.iter().zip(column).map(|(x, g)| f64::from(*x) * f64::from(*g));
+                f64::from(*x_i) * sum.sum::<f64>()
+            })
+        });
+        let (sum, size) = terms.fold((0.0, 1e-30), |(s, a), x: f64| (s + x, a + x.abs()));
+        for compute in computes() {
+            let matrix = Symmetric::new(&compute, gram.clone(), width);
+            for (precision, bound) in [(Precision::Full, 1.6e-5), (Precision::Coarse, 7.9e-3)] {
+                let form = matrix.quadratic_form(&compute, &x, precision);
+                assert!((form - sum).abs() < bound * size, "{rows} {width} {form} {sum}");
+            }
+        }
+        let form = |threads| {
+            let compute = Compute::with_arithmetic(threads, Arithmetic::F32).unwrap();
+            let matrix = Symmetric::new(&compute, gram.clone(), width);
+            matrix.quadratic_form(&compute, &x, Precision::Full).to_bits()
+        };
+        assert_eq!(form(1), form(3));
+    }
+}

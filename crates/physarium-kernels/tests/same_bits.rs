@@ -3,8 +3,8 @@
 
 use half::{bf16, f16};
 use physarium_kernels::{
-    Arithmetic, Compute, Dense, Gram, Left, Linear, Output, Precision, Right, Symmetric,
-    VectorKind, add_cross, inverse_factor, invert,
+    Arithmetic, Compute, Dense, Gram, Left, Linear, Output, Precision, Right, Sparse, Symmetric,
+    VectorKind, Weights, add_cross, inverse_factor, invert,
 };
 use proptest::prelude::*;
 
@@ -208,6 +208,101 @@ fn products_with_a_symmetric_matrix_are_as_defined() {
             let mut out = vec![f32::NAN; rows * width];
             Symmetric::new(compute, elements.clone(), width)
                 .multiply(compute, &x, precision, &mut out);
+            out
+        });
+    }
+    let forms = computes().into_iter().map(|compute| {
+        let matrix = Symmetric::new(&compute, elements.clone(), width);
+        matrix.quadratic_form(&compute, &x, Precision::Full).to_bits()
+    });
+    let forms: std::collections::BTreeSet<u64> = forms.collect();
+    assert_eq!(forms.len(), 1, "quadratic forms");
+}
+
+/// `count` numbers, of which `zeros` of ten are zero, of either sign.
+fn with_zeros(seed: u64, count: usize, zeros: usize) -> Vec<f32> {
+    let choices = numbers(seed ^ 77, count);
+    let numbers = numbers(seed, count).into_iter().zip(choices);
+    numbers.map(|(x, y)| if (y.abs() * 1e4) as usize % 10 < zeros { 0.0 * x } else { x }).collect()
+}
+
+#[test]
+fn maps_with_many_zeros_are_as_defined() {
+    // One row is not enough to leave zeros out, nor are few zeros; rows, inputs and outputs beyond whole panels, parts and runs.
+    for ([rows, inputs, outputs], zeros) in [
+        ([256, 1, 1], 5),
+        ([257, 300, 37], 5),
+        ([515, 513, 131], 7),
+        ([300, 64, 290], 9),
+        ([260, 290, 8], 10),
+        ([255, 40, 9], 7),
+        ([260, 40, 9], 2),
+    ] {
+        let x = numbers(1, rows * inputs);
+        let wide: Vec<f32> = with_zeros(2, outputs * inputs, zeros)
+            .iter()
+            .map(|weight| bf16::from_f32(*weight).to_f32())
+            .collect();
+        let bias = numbers(3, outputs);
+        let expected: Vec<f32> = (0..rows * outputs)
+            .map(|at| {
+                let (x, w) = (&x[at / outputs * inputs..], &wide[at % outputs * inputs..]);
+                let terms = x[..inputs].iter().copied().zip(w.iter().copied());
+                defined(terms, None) + bias[at % outputs]
+            })
+            .collect();
+        let words = Sparse::words(inputs);
+        let (mut masks, mut values) = (vec![0u32; outputs * words], Vec::new());
+        for (at, weight) in wide.iter().enumerate().filter(|(_, weight)| **weight != 0.0) {
+            masks[at / inputs * words + at % inputs / 32] |= 1 << (at % inputs % 32);
+            values.push(*weight);
+        }
+        let bits = |values: &[f32]| values.iter().map(|v| bf16::from_f32(*v).to_bits()).collect();
+        let halves = || wide.iter().map(|v| f16::from_f32(*v)).collect();
+        let sparse = Sparse::new([outputs, inputs], masks, Dense::Bf16(bits(&values)));
+        let kinds: [Weights; 3] = [
+            Dense::Bf16(bits(&wide)).into(),
+            Dense::F32(wide.clone()).into(),
+            sparse.unwrap().into(),
+        ];
+        for weights in kinds {
+            let map = Linear::new(outputs, inputs, weights, Some(bias.clone()));
+            check(&expected, &format!("{rows} x {inputs} x {outputs}"), |compute| {
+                let mut y = vec![f32::NAN; rows * outputs];
+                map.forward(compute, &x, &mut y);
+                y
+            });
+        }
+        // Exact only where half precision holds the weights; else it is another map, which has to be the same everywhere.
+        let map = Linear::new(outputs, inputs, Dense::F16(halves()), None);
+        let mut first = None;
+        for compute in computes() {
+            let mut y = vec![f32::NAN; rows * outputs];
+            map.forward(&compute, &x, &mut y);
+            let bits: Vec<u32> = y.iter().map(|y| y.to_bits()).collect();
+            assert!(*first.get_or_insert_with(|| bits.clone()) == bits, "{compute:?}");
+        }
+    }
+}
+
+#[test]
+fn sparse_rows_times_a_symmetric_matrix_are_as_defined() {
+    for ([rows, width], zeros) in [([200, 290], 5), ([3, 1100], 9), ([193, 256], 10)] {
+        let x = with_zeros(3, rows * width, zeros);
+        let half = numbers(4, width * width);
+        let element = |i: usize, j: usize| half[i.min(j) * width + i.max(j)];
+        let elements: Vec<f32> =
+            (0..width * width).map(|at| element(at / width, at % width)).collect();
+        let expected: Vec<f32> = (0..rows * width)
+            .map(|at| {
+                let (x, g) = (&x[at / width * width..], &elements[at % width * width..]);
+                defined(x[..width].iter().copied().zip(g[..width].iter().copied()), None)
+            })
+            .collect();
+        check(&expected, "symmetric", |compute| {
+            let mut out = vec![f32::NAN; rows * width];
+            let matrix = Symmetric::new(compute, elements.clone(), width);
+            matrix.multiply(compute, &x, Precision::Full, &mut out);
             out
         });
     }

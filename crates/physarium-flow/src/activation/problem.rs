@@ -139,9 +139,7 @@ impl Problem<'_> {
         self.check();
         let gram = Symmetric::new(compute, self.inputs.gram.to_vec(), self.cols());
         output_errors([self.weights, pruned], |rows| {
-            let mut product = vec![0.0; rows.len()];
-            gram.multiply(compute, rows, Precision::Full, &mut product);
-            dot(rows, &product)
+            gram.quadratic_form(compute, rows, Precision::Full)
         })
     }
 }

@@ -15,6 +15,8 @@ first run is the result so far. Each element is a chain of its own, so that neit
 register tiles, the number of threads or what else is computed changes its bits. (A NaN is a NaN everywhere; its payload
 is not defined.)
 
+[`sparse_product`] leaves out terms with a zero of the left factor.
+
 Source of the blocking and packing: Goto and van de Geijn 2008, Anatomy of high-performance matrix multiplication.
 */
 
@@ -29,11 +31,13 @@ mod operands;
 mod pack;
 mod portable;
 mod product;
+mod sparse;
 mod tile;
 mod vector;
 
 pub(crate) use operands::{Factor, PerTask, Target, Update};
 pub(crate) use product::product;
+pub(crate) use sparse::{Layout, Placed, SPARSE_COLUMNS, is_sparse, sparse_product};
 
 /// Number of terms of a sum that are one chain.
 pub(crate) const DEPTH: usize = 256;

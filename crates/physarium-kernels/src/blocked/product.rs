@@ -18,7 +18,16 @@ const COLS: usize = 768;
 /// Memory for packed parts, aligned to cache lines.
 #[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C, align(64))]
-struct Line([u8; 64]);
+pub(super) struct Line([u8; 64]);
+
+/// A pointer to room for `count` numbers in whole cache lines, which are appended if they are missing.
+pub(super) fn aligned<N>(lines: &mut Vec<Line>, count: usize) -> *mut N {
+    let count = count.div_ceil(size_of::<Line>() / size_of::<N>());
+    if lines.len() < count {
+        lines.resize(count, Line([0; 64]));
+    }
+    lines.as_mut_ptr().cast()
+}
 
 thread_local! {
     /// Kept from product to product: new pages cost more time than a small product.

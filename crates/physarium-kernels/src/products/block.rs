@@ -7,7 +7,10 @@ In: rows of activations. Out: the columns of the result that belong to the block
 use std::ops::Range;
 
 use super::linear::Linear;
-use crate::blocked::{DEPTH, Factor, Target, Update, product};
+use crate::blocked::{
+    DEPTH, Factor, Layout, Placed, SPARSE_COLUMNS, Target, Update, is_sparse, product,
+    sparse_product,
+};
 use crate::matvec::VectorKind;
 use crate::weights::{Dense, Weights};
 
@@ -56,7 +59,10 @@ impl<'a> Block<'a> {
     /// Computes the block in float32.
     pub(super) fn run(&self, vectors: VectorKind, x: Rows<'_>) {
         let (inputs, outputs) = (self.map.inputs, self.outputs.len());
-        if let Weights::Dense(Dense::F32(weights)) = &*self.map.weights {
+        let zeros = self.map.weights.zeros(inputs, self.outputs.clone());
+        if is_sparse(zeros, outputs * inputs, x.count()) {
+            self.leave_out_zeros(vectors, x);
+        } else if let Weights::Dense(Dense::F32(weights)) = &*self.map.weights {
             let weights = &weights[self.outputs.start * inputs..self.outputs.end * inputs];
             self.add_terms(vectors, x, (weights, inputs, 0..inputs));
         } else {
@@ -73,6 +79,24 @@ impl<'a> Block<'a> {
             }
         }
         self.add_bias(0..x.count());
+    }
+
+    /// Writes the products, without terms of zero weights.
+    fn leave_out_zeros(&self, vectors: VectorKind, x: Rows<'_>) {
+        let Block { map, y, outputs } = self;
+        let left = |[row, term]: [usize; 2], to: &mut [f32]| {
+            map.weights.widen(map.inputs, [outputs.start + row, term], to);
+        };
+        for first in (0..x.count()).step_by(SPARSE_COLUMNS) {
+            let shape = [outputs.len(), map.inputs, SPARSE_COLUMNS.min(x.count() - first)];
+            // SAFETY: `x` holds whole rows of inputs, read transposed; the columns of `y` that are `outputs` are this block's.
+            unsafe {
+                let right = Factor::transposed(x.values.as_ptr().add(first * x.width), x.width);
+                let begin = y.begin.add(first * y.stride + outputs.start);
+                let out = Placed { begin, stride: y.stride, layout: Layout::Columns };
+                sparse_product(vectors, shape, (&left, right), out);
+            }
+        }
     }
 
     /// Adds the products over `terms`, inputs that begin where a run of [`DEPTH`] terms does. Those from 0 on replace what `y`

@@ -1,5 +1,7 @@
 //! A dense matrix in the dtype that it is stored in.
 
+use std::ops::Range;
+
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
@@ -35,6 +37,17 @@ impl Dense {
     /// Whether there are no weights.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Number of zeros of any sign among some weights.
+    pub(crate) fn zeros(&self, here: Range<usize>) -> usize {
+        // Half precision is zero if no bit but that of the sign is set.
+        let halves = |bits: &[u16]| bits.iter().filter(|bits| **bits & 0x7fff == 0).count();
+        match self {
+            Dense::Bf16(weights) => halves(&weights[here]),
+            Dense::F16(weights) => halves(weights[here].reinterpret_cast()),
+            Dense::F32(weights) => weights[here].iter().filter(|weight| **weight == 0.0).count(),
+        }
     }
 
     /// Copies the weights from position `begin` on to `to`, converted to float32 exactly.

@@ -1,5 +1,7 @@
 //! The weights of a map, dense or sparse.
 
+use std::ops::Range;
+
 use super::dense::Dense;
 use super::sparse::Sparse;
 
@@ -38,6 +40,16 @@ impl Weights {
         match self {
             Weights::Dense(weights) => weights.len() * weights.element_bytes(),
             Weights::Sparse(weights) => weights.size_bytes(),
+        }
+    }
+
+    /// Number of zeros among the weights of some outputs, of `inputs` weights each.
+    pub(crate) fn zeros(&self, inputs: usize, outputs: Range<usize>) -> usize {
+        match self {
+            Weights::Dense(weights) => weights.zeros(outputs.start * inputs..outputs.end * inputs),
+            Weights::Sparse(weights) => {
+                outputs.len() * inputs - (weights.start(outputs.end) - weights.start(outputs.start))
+            }
         }
     }
 

@@ -85,10 +85,8 @@ impl FlowNetwork {
         let unit = vec![1.0; weights.len() / self.cols];
         output_errors([weights, pruned], |weights| {
             let flow = self.flow_of(weights, &unit);
-            let mut product = vec![0.0; flow.len()];
             // The rounding of single flows has no share in the sum over all of them.
-            self.gram.multiply(compute, &flow, Precision::Coarse, &mut product);
-            let damped = dot(&flow, &product);
+            let damped = self.gram.quadratic_form(compute, &flow, Precision::Coarse);
             damped - self.damping * dot(weights, weights)
         })
     }
