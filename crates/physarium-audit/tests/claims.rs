@@ -73,7 +73,9 @@ fn write(dir: &Path, projections: &[(&str, Vec<Bits>)]) {
 fn audit_of(dir: &Path, against: Option<&Path>) -> Audit {
     let evidence = Evidence::Bytes;
     let request = AuditRequest { dir, against, evidence, selection: None, threads: 1 };
-    audit(&request, &mut |_| Ok(())).unwrap()
+    let audit = audit(&request, &mut |_| Ok(())).unwrap();
+    assert_eq!(audit.contradiction(), None);
+    audit
 }
 
 /// A claim in TOML; without a denominator if `of` is empty.
