@@ -1,55 +1,123 @@
 //! Whether the numbers of an audit agree with one another. An audit that was read from a file may have been changed.
 
-use crate::report::audit::{Audit, Changed, SCHEMA, Tensor};
+use std::collections::{HashMap, HashSet};
+
+use physarium_checkpoint::printable;
+
+use crate::count::coverage::projections;
+use crate::report::audit::{
+    Audit, Base, Basis, Changed, Matrix, Projection, SCHEMA, Skipped, Tensor,
+};
 use crate::report::share::Share;
 use crate::tiles::TileMap;
 
 impl Audit {
     /// What in an audit cannot be as [`audit`](crate::audit()) would have counted it: sums that are not the sums of their
-    /// parts, shares of other numbers, checks that do not say what their sides say. `None` if there is nothing.
+    /// parts, shares of other numbers, checks that do not say what their sides say. `None` if there is nothing. A journal
+    /// may state more than there is, so only what was counted in bytes is compared with the number of elements.
     ///
     /// Numbers that were changed consistently are not found: only an audit of the bytes finds them.
     pub fn contradiction(&self) -> Option<String> {
         if self.schema != SCHEMA {
             return Some(format!("expected schema {SCHEMA}, found {}", self.schema));
         }
-        self.sums().or_else(|| self.shares()).or_else(|| self.checks()).or_else(|| {
-            self.tensors.iter().find_map(|tensor| {
-                let what = tensor.contradiction()?;
-                Some(format!("{}: {what}", physarium_checkpoint::printable(&tensor.name)))
-            })
-        })
+        // What is added up later was found here to have a sum.
+        self.sums()
+            .or_else(|| self.parts())
+            .or_else(|| self.others())
+            .or_else(|| self.by_projection())
+            .or_else(|| self.shares())
+            .or_else(|| self.checks())
     }
 
+    /// Totals that are not the sums over the targets.
     fn sums(&self) -> Option<String> {
-        let sum = |field: fn(&Tensor) -> Option<u64>| {
-            let mut counts = self.tensors.iter().map(field);
-            counts.try_fold(0u64, |sum, count| count.and_then(|count| sum.checked_add(count)))
-        };
+        let sum = |field: fn(&Tensor) -> Option<u64>| checked_sum(self.tensors.iter().map(field));
         let elements = |count: &Option<Changed>| count.as_ref().map(|count| count.elements);
+        let processed = self.processed.as_ref();
         let totals = [
             ("target elements", Some(self.target.elements), sum(|t| Some(t.elements))),
+            ("target tensors", Some(self.target.tensors), sum(|_| Some(1))),
             ("zeros", Some(self.zero.elements), sum(|t| Some(t.zero))),
             ("pruned weights", self.pruned.as_ref().map(|p| p.elements), sum(|t| t.pruned)),
+            ("processed weights", processed.map(|p| p.elements), sum(|t| t.processed)),
             (
-                "processed weights",
-                self.processed.as_ref().map(|p| p.elements),
-                sum(|t| t.processed),
+                "processed tensors",
+                processed.map(|p| p.tensors),
+                sum(|t| Some(u64::from(t.processed? > 0))),
             ),
             ("weights that were zero", elements(&self.already_zero), sum(|t| t.already_zero)),
+            (
+                "weights that were zero before",
+                elements(&self.zero_before),
+                sum(|t| t.already_zero?.checked_add(t.no_longer_zero.unwrap_or(0))),
+            ),
+            (
+                "weights that are no longer zero",
+                elements(&self.no_longer_zero),
+                sum(|t| t.no_longer_zero),
+            ),
+            ("zeros with a sign bit", elements(&self.sign_bit_zero), sum(|t| t.sign_bit_zero)),
             ("changed weights", elements(&self.changed), sum(|t| t.changed)),
         ];
-        let wrong = totals
-            .into_iter()
-            .find(|(_, total, sum)| total.is_some_and(|total| *sum != Some(total)));
-        if let Some((what, total, sum)) = wrong {
-            let [total, sum] =
-                [total, sum].map(|n| n.map_or("no number".to_owned(), |n| n.to_string()));
-            return Some(format!("{what}: {total} in all, {sum} by tensor"));
+        first_unequal(totals, "by tensor")
+    }
+
+    /// Parts of a target that are more than it has.
+    fn parts(&self) -> Option<String> {
+        let mut all = self.tensors.iter();
+        let of_tensors = all.find_map(|tensor| {
+            let what = tensor.contradiction(self)?;
+            Some(format!("{}: {what}", printable(&tensor.name)))
+        });
+        let of_conversion = || {
+            let converted = self.pruned_by_conversion.as_ref()?.elements;
+            let pruned = self.pruned.as_ref().map_or(self.zero.elements, |p| p.elements);
+            (converted > pruned)
+                .then(|| format!("{converted} weights pruned by conversion, of {pruned} pruned"))
+        };
+        of_tensors.or_else(of_conversion)
+    }
+
+    /// Model and untouched tensors that are not what is listed.
+    fn others(&self) -> Option<String> {
+        let (model, target, untouched) = (&self.model, &self.target, &self.untouched);
+        let sum = |skipped: &mut dyn Iterator<Item = &Skipped>| {
+            checked_sum(skipped.map(|tensor| Some(tensor.elements)))
+        };
+        let skipped = self.skipped.len() as u64;
+        let skipped_elements = sum(&mut self.skipped.iter());
+        let names: HashSet<&str> = untouched.differing.iter().map(String::as_str).collect();
+        let as_before = |tensor: &&Skipped| !names.contains(tensor.name.as_str());
+        let as_before = sum(&mut self.skipped.iter().filter(as_before));
+        let tensors = skipped.checked_sub(untouched.differing.len() as u64);
+        let model_elements = skipped_elements.and_then(|n| n.checked_add(target.elements));
+        let model_tensors = skipped.checked_add(target.tensors);
+        let totals = [
+            ("model elements", Some(model.elements), model_elements),
+            ("model tensors", Some(model.tensors), model_tensors),
+            ("untouched elements", Some(untouched.elements), as_before),
+            ("untouched tensors", Some(untouched.tensors), tensors),
+        ];
+        first_unequal(totals, "as listed")
+    }
+
+    /// Projections that are not the sums over their targets.
+    fn by_projection(&self) -> Option<String> {
+        let counted = projections(&self.tensors);
+        let stated: HashMap<&str, &Projection> =
+            self.projections.iter().map(|p| (p.projection.as_str(), p)).collect();
+        let (listed, expected) = (self.projections.len(), counted.len());
+        if listed != expected {
+            return Some(format!("{listed} projections, {expected} by tensor"));
         }
-        let listed = self.tensors.len() as u64;
-        (self.target.tensors != listed)
-            .then(|| format!("target: {} tensors, {listed} are listed", self.target.tensors))
+        counted.iter().find_map(|counted| {
+            let name = printable(&counted.projection);
+            match stated.get(counted.projection.as_str()) {
+                None => Some(format!("no projection {name}, which tensors have")),
+                Some(stated) => Some(format!("{name}: {}", stated.unlike(counted)?)),
+            }
+        })
     }
 
     fn shares(&self) -> Option<String> {
@@ -77,15 +145,7 @@ impl Audit {
         ];
         let others = others.into_iter().flatten();
         shares.extend(others.map(|count| (&count.of_target, count.elements, target, "target")));
-        let wrong = shares.into_iter().find(|(share, part, whole, of)| {
-            **share != Share::new(*part, *whole, *of) || part > whole
-        });
-        wrong.map(|(share, part, whole, of)| {
-            format!(
-                "a share of {} in {} of {}, not {part} in {whole} of {of}",
-                share.part, share.whole, share.of
-            )
-        })
+        shares.into_iter().find_map(|(share, part, whole, of)| share.unlike(part, whole, of))
     }
 
     fn checks(&self) -> Option<String> {
@@ -106,15 +166,114 @@ impl Audit {
     }
 }
 
+impl Share {
+    /// How this is no share of `part` in `whole`.
+    fn unlike(&self, part: u64, whole: u64, of: &str) -> Option<String> {
+        let right = Share::new(part, whole, of);
+        let numbers = |share: &Share| {
+            format!("{} in {} of {}", share.part, share.whole, printable(&share.of))
+        };
+        let quotient =
+            |share: &Share| share.share.map_or("no number".to_owned(), |share| share.to_string());
+        if *self == right {
+            None
+        } else if numbers(self) != numbers(&right) {
+            Some(format!("a share of {}, not {}", numbers(self), numbers(&right)))
+        } else {
+            let [stated, right] = [quotient(self), quotient(&right)];
+            Some(format!("a share of {} as {stated}, not {right}", numbers(self)))
+        }
+    }
+}
+
+/// Sparsities are means: another version may have added them up in another order.
+const ROUNDING: f64 = 1e-9;
+
+impl Projection {
+    /// How this is not what was counted.
+    fn unlike(&self, counted: &Projection) -> Option<String> {
+        let counts = [
+            ("tensors", Some(self.tensors), Some(counted.tensors)),
+            ("elements", Some(self.elements), Some(counted.elements)),
+            ("pruned weights", self.pruned, counted.pruned),
+        ];
+        let sparsities = [
+            ("sparsity_min", self.sparsity_min, counted.sparsity_min),
+            ("sparsity_mean", self.sparsity_mean, counted.sparsity_mean),
+            ("sparsity_max", self.sparsity_max, counted.sparsity_max),
+        ];
+        let sparsity = || {
+            let wrong =
+                |(_, stated, counted): &(&str, f64, f64)| (stated - counted).abs() > ROUNDING;
+            let (what, stated, counted) = sparsities.into_iter().find(wrong)?;
+            Some(format!("{what}: {stated}, {counted} by tensor"))
+        };
+        let share = || match (&self.of_projection, counted.pruned) {
+            (Some(share), Some(pruned)) => share.unlike(pruned, self.elements, &self.projection),
+            (Some(_), None) => Some("a share of pruned weights, which are unknown".to_owned()),
+            (None, Some(_)) => Some("no share of pruned weights, which are known".to_owned()),
+            (None, None) => None,
+        };
+        let unknown = || match (self.pruned, counted.pruned) {
+            (None, Some(counted)) => {
+                Some(format!("pruned weights: no number in all, {counted} by tensor"))
+            }
+            _ => None,
+        };
+        first_unequal(counts, "by tensor").or_else(unknown).or_else(share).or_else(sparsity)
+    }
+}
+
 impl Tensor {
-    fn contradiction(&self) -> Option<String> {
+    fn contradiction(&self, audit: &Audit) -> Option<String> {
         let product = self.shape.iter().try_fold(1u64, |product, n| product.checked_mul(*n));
         if product != Some(self.elements) {
             return Some(format!("{} elements in the shape {:?}", self.elements, self.shape));
         }
-        if self.zero > self.elements || self.pruned.is_some_and(|pruned| pruned > self.zero) {
-            return Some(format!("{} zeros among {} elements", self.zero, self.elements));
-        }
+        self.too_much(audit)
+            .or_else(|| self.unlike_matrices(audit.basis))
+            .or_else(|| self.unlike_tiles())
+    }
+
+    /// A part that is more than its whole.
+    fn too_much(&self, audit: &Audit) -> Option<String> {
+        let counted = audit.basis == Basis::Bytes;
+        let compared = counted && audit.base == Base::Original;
+        let by_bytes = audit.processed.as_ref().is_some_and(|p| p.basis == Basis::Bytes);
+        let zero = ("zeros", self.zero);
+        let elements = ("elements", self.elements);
+        let not_zero = ("weights that are not zero", self.elements.saturating_sub(self.zero));
+        let parts = [
+            (true, "pruned", self.pruned, zero),
+            (counted, "zeros", Some(self.zero), elements),
+            (counted, "zeros with a sign bit", self.sign_bit_zero, zero),
+            (counted, "changed", self.changed, not_zero),
+            (counted, "no longer zero", self.no_longer_zero, not_zero),
+            (compared, "zero before and now", self.already_zero, zero),
+            (by_bytes, "processed", self.processed, elements),
+        ];
+        parts.into_iter().filter(|(applies, ..)| *applies).find_map(
+            |(_, what, part, (of, whole))| {
+                let part = part.filter(|part| *part > whole)?;
+                Some(format!("{part} {what} among {whole} {of}"))
+            },
+        )
+    }
+
+    /// Matrices that do not add up to the tensor.
+    fn unlike_matrices(&self, basis: Basis) -> Option<String> {
+        let sum = |field: fn(&Matrix) -> u64| {
+            checked_sum(self.matrices.iter().map(|matrix| Some(field(matrix))))
+        };
+        let zero = Some(self.zero).filter(|_| basis == Basis::Bytes);
+        let totals = [
+            ("elements", Some(self.elements), sum(|matrix| matrix.elements)),
+            ("zeros", zero, sum(|matrix| matrix.zero)),
+        ];
+        first_unequal(totals, "by matrix").filter(|_| !self.matrices.is_empty())
+    }
+
+    fn unlike_tiles(&self) -> Option<String> {
         if self.tile_map.as_ref().is_some_and(|map| !map.adds_up_to(self.zero)) {
             return Some(format!("tiles that do not have {} zeros", self.zero));
         }
@@ -131,4 +290,20 @@ impl TileMap {
     fn adds_up_to(&self, zeros: u64) -> bool {
         self.tiles().is_some_and(|tiles| tiles.iter().map(|[zeros, _]| zeros).sum::<u64>() == zeros)
     }
+}
+
+/// The sum; `None` if a count is unknown, or the sum exceeds 64 bits.
+fn checked_sum(mut counts: impl Iterator<Item = Option<u64>>) -> Option<u64> {
+    counts.try_fold(0u64, |sum, count| sum.checked_add(count?))
+}
+
+/// The first total that is not the sum of its parts: what it counts, the total if it is stated, and the sum.
+fn first_unequal<'a>(
+    totals: impl IntoIterator<Item = (&'a str, Option<u64>, Option<u64>)>,
+    by: &str,
+) -> Option<String> {
+    let mut wrong = totals.into_iter().filter(|(_, total, sum)| total.is_some() && total != sum);
+    let (what, total, sum) = wrong.next()?;
+    let [total, sum] = [total, sum].map(|n| n.map_or("no number".to_owned(), |n| n.to_string()));
+    Some(format!("{what}: {total} in all, {sum} {by}"))
 }

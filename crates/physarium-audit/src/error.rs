@@ -1,5 +1,6 @@
 //! Why an audit cannot be made.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use physarium_checkpoint::{ErrorKind, Fault, printable, printable_path};
@@ -24,7 +25,7 @@ pub enum Error {
     },
     /// A claim needs a count that this audit does not have.
     #[error(
-        "{}: claim {}: this audit has no count of {count}\nhint: --against ORIGINAL distinguishes pruned weights from weights that were zero before",
+        "{}: claim {}: this audit has no count of {count}{lacking}",
         printable_path(path),
         printable(id)
     )]
@@ -35,7 +36,35 @@ pub enum Error {
         id: String,
         /// What it counts.
         count: String,
+        /// Why there is no count.
+        lacking: Lacking,
     },
+}
+
+/// Why an audit lacks a count.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Lacking {
+    /// Nothing was compared with the original.
+    Original,
+    /// These tensors, as a message names them, cannot be compared with the original.
+    Counterparts(String),
+}
+
+impl fmt::Display for Lacking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Lacking::Original => f.write_str(
+                "\nhint: --against ORIGINAL distinguishes pruned weights from weights that were zero before, and \
+                 compares the other tensors",
+            ),
+            Lacking::Counterparts(names) => write!(
+                f,
+                "; cannot be compared with the original: {names}\nhint: audit without --claims says why not, and \
+                 claims of other projections can be judged"
+            ),
+        }
+    }
 }
 
 impl Error {

@@ -28,7 +28,7 @@ mod verify;
 
 pub use audit::{AuditRequest, Evidence, audit};
 pub use claims::claim::{Claim, Claims};
-pub use error::Error;
+pub use error::{Error, Lacking};
 pub use report::audit::{
     Audit, Base, Basis, Changed, Counted, Matrix, Model, Projection, Pruned, Skipped, Target,
     Tensor, TileCoverage, Untouched,

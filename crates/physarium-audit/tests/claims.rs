@@ -73,7 +73,9 @@ fn write(dir: &Path, projections: &[(&str, Vec<Bits>)]) {
 fn audit_of(dir: &Path, against: Option<&Path>) -> Audit {
     let evidence = Evidence::Bytes;
     let request = AuditRequest { dir, against, evidence, selection: None, threads: 1 };
-    audit(&request, &mut |_| Ok(())).unwrap()
+    let audit = audit(&request, &mut |_| Ok(())).unwrap();
+    assert_eq!(audit.contradiction(), None);
+    audit
 }
 
 /// A claim in TOML; without a denominator if `of` is empty.
@@ -325,17 +327,44 @@ fn claims_about_counts_that_the_audit_lacks_are_errors() {
     let known = Known::new();
     // Neither an original nor a journal: zeros are counted, pruned weights are unknown.
     let audit = audit_of(&known.path("out"), None);
-    for count in ["pruned", "processed", "already_zero", "tensors"] {
+    for count in ["pruned", "processed", "already_zero", "tensors", "untouched"] {
         for value in ["0", "\"0 %\""] {
             let error = known.judge(claim("b", count, value, "target"), &audit).unwrap_err();
             let said = format!("claims.toml: claim b: this audit has no count of {count}");
             assert!(error.contains(&said) && error.contains("--against"), "{error}");
         }
     }
-    let known_all_the_same = [("zero", "4"), ("target", "24"), ("untouched", "16")];
+    let error = known.judge(claim("b", "untouched", "\"40 %\"", "model"), &audit).unwrap_err();
+    assert!(error.contains("has no count of untouched"), "{error}");
+    let known_all_the_same = [("zero", "4"), ("target", "24")];
     for (count, value) in known_all_the_same {
         let judged = known.judge(claim("b", count, value, ""), &audit).unwrap();
         assert_eq!(judged[0].verdict, Verdict::Correct, "{count}");
+    }
+}
+
+#[test]
+fn one_tensor_that_cannot_be_compared_is_named_and_other_claims_are_judged() {
+    let known = Known::new();
+    let weights = vec![ONE; 8];
+    write(&known.path("other"), &[(UP, weights.clone()), (Q, weights)]);
+    // Half of the original's q_proj: nothing is known of it, and everything of up_proj.
+    let audit = audit_of(&known.path("other"), Some(&known.path("base")));
+    for (value, of) in [("0", "up_proj"), ("\"0 %\"", "up_proj"), ("\"0 %\"", "mlp.up_proj")] {
+        let judged = known.judge(claim("b", "pruned", value, of), &audit).unwrap();
+        assert_eq!(judged[0].verdict, Verdict::Correct, "{value} of {of}");
+    }
+    let judged = known.judge(claim("b", "pruned", "\"9 %\"", "up_proj"), &audit).unwrap();
+    assert_eq!(judged[0].verdict, Verdict::Wrong);
+    assert_eq!(judged[0].should_say.as_deref(), Some("0.00 % of mlp.up_proj (0 of 8)"));
+    for count in ["pruned", "processed", "already_zero", "tensors"] {
+        for of in ["target", "model", "q_proj", ""] {
+            let error = known.judge(claim("b", count, "\"0 %\"", of), &audit).unwrap_err();
+            let said = format!(
+                "claim b: this audit has no count of {count}; cannot be compared with the original: {Q}"
+            );
+            assert!(error.contains(&said) && !error.contains("--against"), "{error}");
+        }
     }
 }
 

@@ -134,7 +134,7 @@ fn tiles_in_the_json_add_up_to_the_zeros() {
 fn a_report_that_was_changed_is_refused_by_the_number_that_does_not_fit() {
     let work = Work::new();
     type Change = fn(&mut Value);
-    let changes: [(Change, &str); 6] = [
+    let changes: [(Change, &str); 24] = [
         (|audit| audit["pruned"]["elements"] = 5.into(), "pruned weights: 5 in all"),
         (|audit| audit["tensors"][0]["zero"] = 0.into(), "zeros:"),
         (|audit| audit["pruned"]["of_model"]["whole"] = 7.into(), "a share of"),
@@ -144,12 +144,106 @@ fn a_report_that_was_changed_is_refused_by_the_number_that_does_not_fit() {
             |audit| audit["tensors"][0]["tile_map"]["zeros"] = "AAAA".into(),
             "tiles that do not have",
         ),
+        (|audit| audit["zero"]["of_target"]["share"] = 0.5.into(), " of target as 0.5, not 0."),
+        (|audit| audit["projections"][0]["pruned"] = 5.into(), "pruned weights: 5 in all"),
+        (|audit| audit["projections"][0]["pruned"] = Value::Null, "pruned weights: no number"),
+        (|audit| audit["projections"][0]["elements"] = 5.into(), "elements: 5 in all"),
+        (|audit| audit["projections"][0]["tensors"] = 5.into(), "tensors: 5 in all, 2 by tensor"),
+        (|audit| audit["projections"][0]["of_projection"]["part"] = 5.into(), "a share of 5 in"),
+        (|audit| audit["projections"][0]["of_projection"] = Value::Null, "no share of pruned"),
+        (|audit| audit["projections"][0]["sparsity_min"] = 0.0.into(), "sparsity_min: 0, 0."),
+        (|audit| audit["projections"][0]["sparsity_mean"] = 0.5.into(), "sparsity_mean: 0.5, 0."),
+        (|audit| audit["projections"][0]["sparsity_max"] = 1.0.into(), "sparsity_max: 1, 0."),
+        (
+            |audit| drop(audit["projections"].as_array_mut().unwrap().remove(0)),
+            "6 projections, 7 by tensor",
+        ),
+        (|audit| audit["processed"]["tensors"] = 5.into(), "processed tensors: 5 in all, 14 by"),
+        (|audit| audit["model"]["tensors"] = 5.into(), "model tensors: 5 in all, 21 as listed"),
+        (|audit| audit["untouched"]["tensors"] = 5.into(), "untouched tensors: 5 in all, 7 as"),
+        (|audit| audit["untouched"]["elements"] = 5.into(), "untouched elements: 5 in all"),
+        (|audit| audit["skipped"][0]["elements"] = u64::MAX.into(), "no number as listed"),
+        (|audit| audit["sign_bit_zero"]["elements"] = 5.into(), "zeros with a sign bit: 5 in all"),
+        (
+            |audit| audit["tensors"][0]["changed"] = audit["tensors"][0]["elements"].clone(),
+            "changed weights: 0 in all",
+        ),
     ];
     for (change, needle) in changes {
         work.changed_audit("changed", change);
         work.fails("audit --from-report changed/physarium.audit.json", needle);
         work.fails("report changed/physarium.audit.json", needle);
     }
+}
+
+#[test]
+fn the_journal_of_another_model_makes_a_page_and_is_read_back() {
+    let work = Work::new();
+    // Its projections have fewer weights than the journal has zeros.
+    let tensors = llama_tensors(Kind::Bf16, 2, [320, 160, 32]);
+    write_checkpoint(&work.path("smaller"), &tensors, 2, Fill::Gaussian(3)).unwrap();
+    work.ok("prune model --out sparse --method magnitude --sparsity 0.9 --quiet");
+    let audited =
+        "audit smaller --from-journal sparse/physarium.journal.jsonl --report smaller-audit";
+    let (code, stdout, stderr) = work.run(audited);
+    assert_eq!(code, 1, "{stderr}");
+    assert!(stdout.contains("false: journal: processed elements = target elements"), "{stdout}");
+    let audit = work.json("smaller-audit/physarium.audit.json");
+    assert!(audit["zero"]["elements"].as_u64() > audit["target"]["elements"].as_u64());
+    assert!(audit["processed"]["elements"].as_u64() > audit["model"]["elements"].as_u64());
+    let page = fs::read_to_string(work.path("smaller-audit/physarium.audit.html")).unwrap();
+    assert!(page.contains("of the counts are false."));
+    for report in ["smaller-audit/physarium.audit.html", "smaller-audit/physarium.audit.json"] {
+        let (code, again, stderr) = work.run(&format!("audit --from-report {report}"));
+        assert_eq!(code, 1, "{stderr}");
+        assert!(stdout.starts_with(&again), "{again}");
+    }
+    work.ok("report smaller-audit --out page.html");
+    assert_eq!(fs::read_to_string(work.path("page.html")).unwrap(), page);
+    // What was not counted in bytes may be too much; it has to add up all the same.
+    fs::create_dir(work.path("changed")).unwrap();
+    let mut changed = audit.clone();
+    changed["processed"]["of_target"]["part"] = 7.into();
+    fs::write(work.path("changed/physarium.audit.json"), changed.to_string()).unwrap();
+    work.fails("report changed", "a share of 7 in");
+}
+
+#[test]
+fn a_page_of_several_documents_is_read_again() {
+    let work = Work::new();
+    work.ok("prune model --out other --method magnitude --sparsity 0.5 --quiet");
+    work.ok("audit other --against model --report second --quiet");
+    work.ok("report audit second --out both.html");
+    work.ok("report both.html audit --out again.html --pictures charts");
+    let page = fs::read_to_string(work.path("again.html")).unwrap();
+    for heading in [">both-1</th>", ">both-2</th>", ">audit</th>"] {
+        assert!(page.contains(heading), "{heading}");
+    }
+    for chart in ["both-1-flow.svg", "both-2-tiles.svg", "audit-flow.svg"] {
+        assert!(work.path("charts").join(chart).exists(), "{chart}");
+    }
+    work.fails("audit --from-report both.html", "expected the report of one audit, found several");
+}
+
+#[test]
+fn a_note_on_tensors_that_differ_is_on_the_page() {
+    let work = Work::new();
+    let tensors = llama_tensors(Kind::Bf16, 2, [320, 160, 480]);
+    write_checkpoint(&work.path("handed"), &tensors, 2, Fill::Gaussian(3)).unwrap();
+    let shard = work.path("handed/model-00001-of-00002.safetensors");
+    let mut bytes = fs::read(&shard).unwrap();
+    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let text = String::from_utf8(bytes[8..8 + header].to_vec()).unwrap();
+    let info: Value = serde_json::from_str(&text).unwrap();
+    let norm = "model.layers.0.input_layernorm.weight";
+    let begin = info[norm]["data_offsets"][0].as_u64().unwrap() as usize;
+    bytes[8 + header + begin] ^= 1;
+    fs::write(&shard, bytes).unwrap();
+    let said = format!("1 tensor that is no target differs from the original: {norm}");
+    let shown = work.ok("audit handed --against model --report handed-audit");
+    assert!(shown.contains(&format!("note: {said}\n")), "{shown}");
+    let page = fs::read_to_string(work.path("handed-audit/physarium.audit.html")).unwrap();
+    assert!(page.contains(&format!("<p>Note: {said}</p>")));
 }
 
 #[test]
@@ -180,9 +274,18 @@ fn names_of_strangers_are_text() {
     work.changed_audit("hostile", |audit| {
         for (index, name) in names.iter().enumerate() {
             audit["tensors"][index]["name"] = (*name).into();
-            audit["tensors"][index]["role"] = (*name).into();
-            audit["projections"][index]["projection"] = (*name).into();
             audit["warnings"] = vec![*name].into();
+            let projection = &mut audit["projections"][index];
+            let role = projection["projection"].take();
+            projection["projection"] = (*name).into();
+            projection["of_projection"]["of"] = (*name).into();
+            let mut tensors = audit["tensors"].as_array_mut().unwrap().iter_mut();
+            let mut renamed = 0;
+            while let Some(tensor) = tensors.find(|tensor| tensor["role"] == role) {
+                tensor["role"] = (*name).into();
+                renamed += 1;
+            }
+            assert_eq!(renamed, 2);
         }
     });
     work.ok("report hostile --out page.html");

@@ -7,6 +7,7 @@ use physarium::audit::Audit;
 use physarium::{ChoicesResult, ComparisonRecord, Evaluation};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use crate::embedded::read_back;
 use crate::error::Error;
@@ -68,6 +69,15 @@ impl Content {
         };
         Ok(content)
     }
+
+    /// Reads the JSON of a page: a document, or an array of them.
+    fn of_page(json: &str) -> Result<Vec<Content>, Error> {
+        if !json.starts_with('[') {
+            return Ok(vec![Content::of_json(json)?]);
+        }
+        let documents: Vec<Box<RawValue>> = parsed(json)?;
+        documents.iter().map(|document| Content::of_json(document.get())).collect()
+    }
 }
 
 fn parsed<T: DeserializeOwned>(json: &str) -> Result<T, Error> {
@@ -91,13 +101,14 @@ impl Document {
         }
     }
 
-    /// Reads documents: a file in JSON, a page, or a directory with such files of JSON.
+    /// Reads documents: a file in JSON, a page of one or several, or a directory with such files of JSON. Several
+    /// documents of one page have its name with a number.
     ///
     /// # Errors
     /// `Io`; `File` for a file that is no document; `NoDocument` for a directory without one.
     pub fn read(path: &Path) -> Result<Vec<Document>, Error> {
         if !path.is_dir() {
-            return Ok(vec![Document::of_file(path)?]);
+            return Document::of_file(path);
         }
         let unreadable = |source| Error::Io { path: path.to_owned(), source };
         let entries = fs::read_dir(path).map_err(unreadable)?;
@@ -107,25 +118,35 @@ impl Document {
         files.sort();
         let read = files.iter().map(|file| match Document::of_file(file) {
             // Other JSON lies in such directories too.
-            Err(Error::File { fault, .. }) if matches!(*fault, Error::Document { .. }) => Ok(None),
-            other => other.map(Some),
+            Err(Error::File { fault, .. }) if matches!(*fault, Error::Document { .. }) => {
+                Ok(Vec::new())
+            }
+            other => other,
         });
         let documents: Vec<Document> =
-            read.filter_map(Result::transpose).collect::<Result<_, _>>()?;
+            read.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
         match documents.is_empty() {
             true => Err(Error::NoDocument { path: path.to_owned() }),
             false => Ok(documents),
         }
     }
 
-    fn of_file(path: &Path) -> Result<Document, Error> {
+    fn of_file(path: &Path) -> Result<Vec<Document>, Error> {
         let text = fs::read_to_string(path)
             .map_err(|source| Error::Io { path: path.to_owned(), source })?;
         let is_page = path.extension().is_some_and(|extension| extension == "html");
-        let read = || Content::of_json(&if is_page { read_back(&text)? } else { text });
-        let content = read()
+        let read = || match is_page {
+            true => Content::of_page(&read_back(&text)?),
+            false => Ok(vec![Content::of_json(&text)?]),
+        };
+        let contents = read()
             .map_err(|fault| Error::File { path: path.to_owned(), fault: Box::new(fault) })?;
-        Ok(Document { name: name_of(path), content })
+        let (name, several) = (name_of(path), contents.len() > 1);
+        let document = |(at, content)| {
+            let name = if several { format!("{name}-{}", at + 1) } else { name.clone() };
+            Document { name, content }
+        };
+        Ok(contents.into_iter().enumerate().map(document).collect())
     }
 }
 

@@ -4,8 +4,9 @@ use physarium_checkpoint::printable;
 
 use super::claim::{Claim, Claims, Countable};
 use super::value::Value;
-use crate::error::{Error, Result};
-use crate::report::audit::{Audit, Projection, Tensor};
+use crate::count::notes::names;
+use crate::error::{Error, Lacking, Result};
+use crate::report::audit::{Audit, Base, Projection, Tensor};
 use crate::report::judgement::{Judgement, Verdict};
 use crate::report::share::{Share, grouped, rounds_to};
 
@@ -47,7 +48,7 @@ impl Claims {
     ///
     /// # Errors
     /// `Claims` if a claim names a denominator that the audit does not have, `Unmeasured` if the audit has
-    /// no count of what the claim counts.
+    /// no count of what the claim counts in it.
     pub fn judge(&self, audit: &Audit) -> Result<Vec<Judgement>> {
         self.claims.iter().map(|claim| self.judge_one(claim, audit)).collect()
     }
@@ -77,7 +78,9 @@ impl Claims {
             }
             Value::Percent { units, decimals } => {
                 let is_true = |share: &Share| rounds_to(share.part, share.whole, units, decimals);
-                let all = Whole::all(audit).map(share).collect::<Result<Vec<Share>>>()?;
+                // Of a whole with a tensor that cannot be compared, nothing is true.
+                let all: Vec<Share> =
+                    Whole::all(audit).filter_map(|whole| share(whole).ok()).collect();
                 let truths: Vec<&Share> = all.iter().filter(|share| is_true(share)).collect();
                 judgement.true_of = truths.iter().map(|share| share.of.clone()).collect();
                 if claim.of.is_some() && is_true(&judgement.measured[0]) {
@@ -121,28 +124,52 @@ impl Claims {
 
     /// What the claim counts within `whole`, as a share of it.
     fn share(&self, claim: &Claim, audit: &Audit, whole: Whole<'_>) -> Result<Share> {
-        let inside = |field: fn(&Tensor) -> Option<u64>| -> Option<u64> {
-            audit.tensors.iter().filter(|tensor| whole.includes(tensor)).map(field).sum()
-        };
         let part = match (claim.count, whole) {
-            (Countable::Pruned, _) => inside(|t| t.pruned),
-            (Countable::Processed, _) => inside(|t| t.processed),
-            (Countable::Target, _) => inside(|t| Some(t.elements)),
-            (Countable::AlreadyZero, _) => inside(|t| t.already_zero),
-            (Countable::Zero, _) => inside(|t| Some(t.zero)),
-            (Countable::Tensors, _) => inside(|t| Some(u64::from(t.processed? > 0))),
+            // Nobody has seen that they are as before.
+            (Countable::Untouched, _) if !audit.untouched.compared => None,
             // Untouched tensors are not targets.
             (Countable::Untouched, Whole::Target | Whole::Projection(_)) => Some(0),
             (Countable::Untouched, Whole::Model) => Some(audit.untouched.elements),
+            (count, _) => {
+                let inside = audit.tensors.iter().filter(|tensor| whole.includes(tensor));
+                inside.map(|tensor| count.of_target(tensor)).sum()
+            }
         };
         let part = part.ok_or_else(|| Error::Unmeasured {
             path: self.path.clone(),
             id: claim.id.clone(),
             count: claim.count.to_string(),
+            lacking: lacking(claim.count, audit, whole),
         })?;
         let (of, tensors, elements) = whole.size(audit);
         let by_tensor = claim.count == Countable::Tensors;
         Ok(Share::new(part, if by_tensor { tensors } else { elements }, of))
+    }
+}
+
+impl Countable {
+    /// What it counts in a target; `None` if that is not known.
+    fn of_target(self, tensor: &Tensor) -> Option<u64> {
+        match self {
+            Countable::Pruned => tensor.pruned,
+            Countable::Processed => tensor.processed,
+            Countable::Target => Some(tensor.elements),
+            Countable::AlreadyZero => tensor.already_zero,
+            Countable::Zero => Some(tensor.zero),
+            Countable::Tensors => Some(u64::from(tensor.processed? > 0)),
+            Countable::Untouched => Some(0),
+        }
+    }
+}
+
+/// Why there is no count within `whole`.
+fn lacking(count: Countable, audit: &Audit, whole: Whole<'_>) -> Lacking {
+    let unknown = |tensor: &&Tensor| whole.includes(tensor) && count.of_target(tensor).is_none();
+    let unknown: Vec<&str> =
+        audit.tensors.iter().filter(unknown).map(|tensor| tensor.name.as_str()).collect();
+    match audit.base {
+        Base::Original if !unknown.is_empty() => Lacking::Counterparts(names(&unknown)),
+        _ => Lacking::Original,
     }
 }
 

@@ -63,6 +63,7 @@ pub(crate) fn comparison_notes(
     [here, original]: [&Checkpoint; 2],
 ) -> Vec<String> {
     let mut notes = cast_notes(pairs, found);
+    notes.extend(differing_note(pairs, found));
     let mut kinds: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for pair in pairs {
         let info = &pair.planned.input;
@@ -85,6 +86,21 @@ pub(crate) fn comparison_notes(
         notes.push(format!("{} {what}: {}", tensors_are(lost.len()), names(&lost)));
     }
     notes
+}
+
+/// The tensors that are no targets and were compared, and differ.
+fn differing_note(pairs: &[Pair<'_>], found: Option<&[Found]>) -> Option<String> {
+    let others = pairs.iter().zip(found?).filter(|(pair, _)| !pair.planned.is_target());
+    let differing: Vec<&str> = others
+        .filter(|(_, found)| found.differs)
+        .map(|(pair, _)| pair.planned.input.name.as_str())
+        .collect();
+    let what = match differing.len() {
+        0 => return None,
+        1 => "1 tensor that is no target differs".to_owned(),
+        n => format!("{} that are no targets differ", counted(n)),
+    };
+    Some(format!("{what} from the original: {}", names(&differing)))
 }
 
 /// One note for each two element types that are compared by value.

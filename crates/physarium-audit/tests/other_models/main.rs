@@ -82,5 +82,7 @@ fn is_projection(name: &str) -> bool {
 fn audit_of(dir: &Path, against: Option<&Path>) -> Audit {
     let evidence = Evidence::Bytes;
     let request = AuditRequest { dir, against, evidence, selection: None, threads: 2 };
-    audit(&request, &mut |_| Ok(())).unwrap()
+    let audit = audit(&request, &mut |_| Ok(())).unwrap();
+    assert_eq!(audit.contradiction(), None);
+    audit
 }

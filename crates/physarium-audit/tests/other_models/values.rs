@@ -68,7 +68,30 @@ fn changed_weights_of_a_copy_are_counted_and_changed_tensors_named() {
     let found = audit_of(&copy, Some(&base));
     assert_eq!(elements(&found), [0, 0, 0, 2]);
     assert_eq!(found.untouched.differing, ["model.norm.weight"]);
+    let note = "1 tensor that is no target differs from the original: model.norm.weight";
+    assert!(found.warnings.iter().any(|warning| warning == note), "{:?}", found.warnings);
     assert_eq!(found.processed.unwrap().tensors, 1);
+}
+
+#[test]
+fn tensors_that_are_no_targets_and_differ_are_named_in_every_text() {
+    let models = Models::new();
+    let base = models.write("base", &llama(Kind::Bf16), weight);
+    let copy = models.write("copy", &llama(Kind::Bf16), |name, at| match name {
+        "model.embed_tokens.weight" => 0.0,
+        name if name.contains("layernorm") && at == 3 => 4.0,
+        _ => halved(name, at),
+    });
+    let found = audit_of(&copy, Some(&base));
+    let first = "model.embed_tokens.weight, model.layers.0.input_layernorm.weight, \
+                 model.layers.0.post_attention_layernorm.weight";
+    let note =
+        format!("5 tensors that are no targets differ from the original: {first} and 2 more");
+    assert_eq!(found.warnings, [note.as_str()]);
+    assert!(found.denominator_correct && found.untouched.differing.len() == 5);
+    assert!(text(&found).contains(&format!("note: {note}\n")), "{}", text(&found));
+    let markdown = markdown(&found).replace("\\_", "_");
+    assert!(markdown.contains(&format!("\nNote: {note}\n")), "{markdown}");
 }
 
 #[test]

@@ -200,7 +200,7 @@ impl Stacks {
     ) -> Result<Audit, physarium_audit::Error> {
         let dir = self.path("out");
         let request = AuditRequest { dir: &dir, against, evidence, selection: None, threads: 2 };
-        audit(&request, &mut |_| Ok(()))
+        audit(&request, &mut |_| Ok(())).inspect(|audit| assert_eq!(audit.contradiction(), None))
     }
 
     /// The findings of a verification, with the records in place.

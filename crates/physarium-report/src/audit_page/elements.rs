@@ -40,19 +40,21 @@ pub(super) fn elements(audit: &Audit) -> Flow {
     Flow { label, model: whole }
 }
 
-/// The parts of the processed targets by what their weights are now.
+/// The parts of the processed targets by what their weights are now. A journal may state more zeros than a target has
+/// weights; the picture has no more parts than the target.
 fn what_became(audit: &Audit, of_target: &dyn Fn(u64) -> Share) -> Vec<Part> {
     let processed = audit.tensors.iter().filter(|tensor| tensor.processed != Some(0));
     let (mut elements, mut zero, mut already) = (0, 0, Some(0));
     for tensor in processed {
         elements += tensor.elements;
-        zero += tensor.zero;
-        already = already.zip(tensor.already_zero).map(|(sum, more)| sum + more);
+        let zeros = tensor.zero.min(tensor.elements);
+        zero += zeros;
+        already = already.zip(tensor.already_zero).map(|(sum, more)| sum + more.min(zeros));
     }
     let already = already.filter(|_| audit.pruned.is_some());
     let kinds = match already {
         Some(already) => vec![
-            ("pruned", "pruned", zero - already.min(zero)),
+            ("pruned", "pruned", zero - already),
             ("kept", "kept (not zero)", elements - zero),
             ("already", "zero before", already),
         ],
