@@ -17,6 +17,8 @@ use crate::{audit_page, comparison_page};
 pub struct Document {
     /// Its name: the directory that it is in, or the file without its extension.
     pub name: String,
+    /// The file that it was read from.
+    pub file: PathBuf,
     /// What it is.
     pub content: Content,
 }
@@ -125,7 +127,7 @@ impl Document {
         let read = || Content::of_json(&if is_page { read_back(&text)? } else { text });
         let content = read()
             .map_err(|fault| Error::File { path: path.to_owned(), fault: Box::new(fault) })?;
-        Ok(Document { name: name_of(path), content })
+        Ok(Document { name: name_of(path), file: path.to_owned(), content })
     }
 }
 

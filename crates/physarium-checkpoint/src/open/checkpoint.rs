@@ -17,7 +17,7 @@ use crate::open::hub::snapshot::incomplete_hint;
 use crate::open::index::{INDEX_NAME, Index};
 use crate::open::source::{FileIdentity, Source};
 use crate::open::tied::{is_head, says_tied};
-use crate::open::unfinished::is_unfinished;
+use crate::open::unfinished::{UNFINISHED_NAME, is_unfinished};
 
 /// Name of the weights file of a checkpoint that is not sharded.
 pub(super) const SINGLE_NAME: &str = "model.safetensors";
@@ -228,6 +228,13 @@ impl Checkpoint {
             warnings,
             listed: Some(index.weight_map),
         })
+    }
+
+    /// Whether a directory has the weights of a checkpoint, be they whole or damaged, or is an output that is not finished.
+    /// Reads no file.
+    pub fn is_at(dir: &Path) -> bool {
+        let names = [SINGLE_NAME, INDEX_NAME, UNFINISHED_NAME];
+        names.iter().any(|name| dir.join(name).symlink_metadata().is_ok())
     }
 
     /// The directory, as the caller spelt it.

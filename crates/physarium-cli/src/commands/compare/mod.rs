@@ -2,11 +2,9 @@
 
 pub mod table;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::ensure;
 use clap::Args;
-use physarium::checkpoint::manifest;
 use physarium::checkpoint::{Calibration, NmPattern, Sparsity};
 use physarium::{
     Allocation, Begun, CalibrationText, Case, Comparison, ComparisonRequest, Contender, Effort,
@@ -18,7 +16,7 @@ use crate::arguments::{
     ArithmeticArgument, Display, EVALUATION, Format, METHOD, MemoryArgument, OUTPUT,
     SelectionArguments, ThreadsArgument, share,
 };
-use crate::model::{RevisionArgument, refuse_in_cache};
+use crate::model::{RevisionArgument, refuse_in_model};
 use crate::output::{self, Outcome, counted};
 use crate::recipe::{AllocationChoice, CalibrationArguments, EffortChoice, MethodChoice};
 use crate::{signals, terminal};
@@ -107,8 +105,7 @@ Examples:
 /// Compares.
 pub fn run(mut arguments: Arguments) -> anyhow::Result<Outcome> {
     arguments.refuse_idle_options()?;
-    refuse_pruned_model(&arguments.out)?;
-    refuse_in_cache(&arguments.out)?;
+    refuse_in_model(&arguments.out)?;
     arguments.model = arguments.revision.find(&arguments.model)?.path;
     let (text, calibration) = arguments.calibration()?;
     let contenders = arguments.contenders(calibration)?;
@@ -146,13 +143,6 @@ pub fn run(mut arguments: Arguments) -> anyhow::Result<Outcome> {
     // Of the last call: it has written all rows.
     written?;
     arguments.report(&comparison, contenders.len())
-}
-
-/// Fails if a table would be written into the output of `prune`, which could then not be verified.
-fn refuse_pruned_model(out: &Path) -> anyhow::Result<()> {
-    let what = "a pruned model, expected a directory for the table";
-    ensure!(!out.join(manifest::FILE_NAME).exists(), "{}: {what}", out.display());
-    Ok(())
 }
 
 impl Arguments {
