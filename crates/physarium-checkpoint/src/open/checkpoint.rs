@@ -159,14 +159,7 @@ impl Checkpoint {
     /// `Malformed` with file and tensor for anything that violates the formats; `Unfinished` for the output of an
     /// interrupted run; `InputChanged`, `FileShrank`, `Io`.
     pub fn open(dir: &Path) -> Result<Checkpoint> {
-        let meta = std::fs::metadata(dir).map_err(|e| not_opened(dir, e))?;
-        if !meta.is_dir() {
-            let expected = "a checkpoint directory (config.json, *.safetensors)";
-            let hint = "run, eval and unpack read packed files";
-            return Err(Malformed::new(dir, "not a directory", expected, "a file")
-                .with_hint(hint)
-                .into());
-        }
+        Checkpoint::require_directory(dir)?;
         if is_unfinished(dir) {
             return Err(Error::Unfinished { path: dir.to_owned() });
         }
@@ -181,6 +174,20 @@ impl Checkpoint {
             refuse_two_sets(dir, &read)?;
         }
         Self::open_sharded(dir, &index, read)
+    }
+
+    /// Fails unless something that is to be a checkpoint is a directory.
+    ///
+    /// # Errors
+    /// `Malformed` for nothing and for a file; `Io`.
+    pub fn require_directory(dir: &Path) -> Result<()> {
+        let meta = std::fs::metadata(dir).map_err(|e| not_opened(dir, e))?;
+        if meta.is_dir() {
+            return Ok(());
+        }
+        let expected = "a checkpoint directory (config.json, *.safetensors)";
+        let hint = "run, eval and unpack read packed files";
+        Err(Malformed::new(dir, "not a directory", expected, "a file").with_hint(hint).into())
     }
 
     fn open_single(dir: &Path) -> Result<Checkpoint> {

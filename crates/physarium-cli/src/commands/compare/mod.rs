@@ -153,9 +153,14 @@ impl Arguments {
         {
             output::notes(&first.evaluation.notes);
         }
-        match self.display.format() {
-            Format::Json => output::json(&comparison.record())?,
-            Format::Text => output::text(&table::as_text(comparison))?,
+        match (self.display.format(), self.worker) {
+            (Format::Json, _) => output::json(&comparison.record())?,
+            (Format::Text, None) => output::text(&table::as_text(comparison))?,
+            (Format::Text, Some(_)) if comparison.ended == Ended::Unfinished => {}
+            (Format::Text, Some(_)) => output::text(&format!(
+                "made {} of {of}; once all workers have ended, the same command without --worker prints the table\n",
+                counted(comparison.runs().count() as u64, "row"),
+            ))?,
         }
         for FailedRun { name, error, .. } in comparison.failed() {
             output::note(&format!("error: {name}: {error}"));
