@@ -146,7 +146,7 @@ pub enum Error {
     },
     /// A file changed, or was replaced, after the run began.
     #[error(
-        "{}: input changed during the run: {what} was {before}, is {after}\nhint: run again with --restart once nothing writes to the input",
+        "{}: input changed during the run: {what} was {before}, is {after}\nhint: restore the input, or begin again once nothing writes to it: prune and compare with --restart, units with a new plan after .OUT.physarium-units is removed",
         show(path)
     )]
     InputChanged {

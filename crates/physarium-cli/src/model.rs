@@ -2,9 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{bail, ensure};
+use anyhow::{Context, bail, ensure};
 use clap::Args;
-use physarium::checkpoint::{FoundModel, HubCache, ModelName, ModelSource, StoreSource};
+use physarium::checkpoint::{
+    Checkpoint, FoundModel, HubCache, ModelName, ModelSource, StoreSource, printable_path,
+};
 
 use crate::arguments::INPUT;
 use crate::stores;
@@ -119,6 +121,26 @@ pub fn refuse_in_cache(out: &Path) -> anyhow::Result<()> {
         "{address}: an address in a store, expected a path\n{hint}"
     );
     Ok(cache().refuse_output(out)?)
+}
+
+/// Fails if a file or directory of results would be in a checkpoint, where `verify` does not expect it; or in the hub cache or
+/// in a store.
+///
+/// # Errors
+/// With the place.
+pub fn refuse_in_model(out: &Path) -> anyhow::Result<()> {
+    refuse_in_cache(out)?;
+    let shown = printable_path(out);
+    let absolute = std::path::absolute(out).with_context(|| format!("{shown}: cannot resolve"))?;
+    let real = absolute.ancestors().find_map(|above| above.canonicalize().ok());
+    let Some(real) = real else { return Ok(()) };
+    match real.ancestors().find(|above| Checkpoint::is_at(above)) {
+        None => Ok(()),
+        Some(dir) => bail!(
+            "{shown}: would be written into the checkpoint {}, expected a place outside",
+            printable_path(dir)
+        ),
+    }
 }
 
 /// The hub cache of this process's environment.

@@ -231,6 +231,11 @@ impl CalibrationArguments {
 }
 
 impl RecipeArguments {
+    /// The files that are read.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        [&self.recipe, &self.calibration.calibration].into_iter().flatten().map(PathBuf::as_path)
+    }
+
     /// The recipe, and the calibration text of activation-aware methods.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! The arguments of a run, which `prune` and `plan` take: what is pruned, how, and into which directory.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use physarium::audit::{Share, grouped};
@@ -38,6 +38,11 @@ pub struct SurgeryArguments {
 }
 
 impl SurgeryArguments {
+    /// The paths that are read and written.
+    pub fn paths(&self) -> Vec<&Path> {
+        [&*self.model, &*self.out].into_iter().chain(self.recipe.files()).collect()
+    }
+
     /// Plans the run, with at most so many threads and so much memory, and prints what the user should know before it, unless
     /// it is to be `quiet`. Also returns the model as it is typed in another command.
     ///

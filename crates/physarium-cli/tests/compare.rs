@@ -154,10 +154,24 @@ fn workers_share_the_rows_of_a_table() {
     assert_eq!(whole.code, Some(0), "{}", whole.stderr);
     let worker = |share: &str| work.spawn(&format!("{COMPARE} --worker {share}"));
     let workers: Vec<Child> = ["0/2", "1/2"].map(worker).into();
-    for (child, own) in workers.into_iter().zip([&[0, 2][..], &[1]]) {
+    for (child, made) in workers.into_iter().zip(["made 2 rows of 3", "made 1 row of 3"]) {
         let ran = end(child, String::new());
         assert_eq!(ran.code, Some(0), "{}", ran.stderr);
-        assert_eq!(names(&ran.stdout), own.iter().map(|row| ROWS[*row]).collect::<Vec<_>>());
+        let said =
+            "; once all workers have ended, the same command without --worker prints the table\n";
+        assert_eq!(ran.stdout, format!("{made}{said}"));
+    }
+    for (share, own) in [("0/2", &[0, 2][..]), ("1/2", &[1]), ("0/1", &[0, 1, 2])] {
+        let ran = work.run(&format!("{COMPARE} --worker {share} --format json"));
+        let json: Value = serde_json::from_str(&ran.stdout).unwrap();
+        let rows: Vec<&str> = json["runs"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|run| run["name"].as_str().unwrap())
+            .collect();
+        assert_eq!(rows, own.iter().map(|row| ROWS[*row]).collect::<Vec<_>>());
+        assert_eq!(json["complete"], own.len() == ROWS.len(), "{share}");
     }
     assert!(!work.path("table/physarium.compare.md").exists());
     let together = work.run(COMPARE);

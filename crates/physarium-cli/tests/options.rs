@@ -349,6 +349,24 @@ fn a_dry_run_says_what_force_and_restart_would_do() {
     // What the run would refuse, the dry run refuses.
     let refused = run(&dry);
     assert!(refused.code == 2 && refused.stderr.contains("output exists"), "{}", refused.stderr);
+    // An unfinished run of another recipe, and a directory that no run made.
+    assert_eq!(run(&format!("prune model --out {} --sparsity 0.5 --force", out.display())).code, 0);
+    std::fs::rename(&out, &partial).unwrap();
+    let other = "recipe.method.sparsity was 0.5, this run has 0.6";
+    for options in ["", " --dry-run", " --dry-run --format json"] {
+        let ran = run(&format!("prune model --out {} --sparsity 0.6{options}", out.display()));
+        assert_eq!((ran.code, &*ran.stdout), (2, ""), "{options}");
+        assert!(ran.stderr.contains(other), "{options}: {}", ran.stderr);
+    }
+    says(" --sparsity 0.5", "would resume the unfinished run");
+    says(" --sparsity 0.6 --restart", "would discard the unfinished run");
+    std::fs::remove_dir_all(&partial).unwrap();
+    std::fs::create_dir(&partial).unwrap();
+    std::fs::write(partial.join("mine.txt"), "mine").unwrap();
+    let foreign = run(&dry);
+    assert_eq!(foreign.code, 2, "{}", foreign.stdout);
+    assert!(foreign.stderr.contains("that physarium did not make"), "{}", foreign.stderr);
+    assert!(partial.join("mine.txt").is_file() && !out.exists());
     let inside = run("prune model --out model/inside --dry-run");
     assert!(inside.code == 2 && inside.stderr.contains("inside the input"), "{}", inside.stderr);
 }

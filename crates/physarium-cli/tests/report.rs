@@ -256,11 +256,43 @@ fn what_is_no_report_is_refused_by_name() {
     work.fails("report other.json", "schema \"physarium.eval/9\"");
     work.fails("report empty", "empty: expected physarium.audit.json");
     work.fails("report nowhere", "nowhere: cannot read");
-    work.fails("report audit --out out/page.html", "inside a checkpoint");
-    work.fails("report audit --pictures out", "inside a checkpoint");
+    work.fails("report audit --out out/page.html", "written into the checkpoint");
+    work.fails("report audit --pictures out", "written into the checkpoint");
     work.fails("audit out --from-report audit", "cannot be used with");
     work.fails("audit", "required");
     assert!(!work.path("physarium.report.html").exists());
+}
+
+#[test]
+fn a_report_replaces_none_of_its_inputs() {
+    let work = Work::new();
+    let json = "audit/physarium.audit.json";
+    let page = "audit/physarium.audit.html";
+    let picture = "charts/audit-flow.svg";
+    fs::create_dir(work.path("charts")).unwrap();
+    fs::copy(work.path(json), work.path(picture)).unwrap();
+    let before = [json, page, picture].map(|file| fs::read(work.path(file)).unwrap());
+    for (arguments, needle) in [
+        (format!("{json} --out {json}"), format!("--out {json}: would replace {json}")),
+        (format!("audit --out ./audit/../{json}"), "would replace audit/".to_owned()),
+        (format!("audit {page} --out {page}"), format!("would replace {page}")),
+        (
+            format!("{picture} audit --out page.html --pictures charts"),
+            format!("--pictures {picture}: would replace {picture}"),
+        ),
+        (
+            "audit --out charts/audit-tiles.svg --pictures charts".to_owned(),
+            "--pictures charts/audit-tiles.svg: would replace charts/audit-tiles.svg".to_owned(),
+        ),
+    ] {
+        work.fails(&format!("report {arguments}"), &needle);
+        let after = [json, page, picture].map(|file| fs::read(work.path(file)).unwrap());
+        assert!(after == before, "{arguments}");
+        assert!(!work.path("page.html").exists(), "{arguments}");
+    }
+    // A page beside the JSON that it is made of.
+    work.ok(&format!("report audit --out {page}"));
+    work.ok(&format!("audit --from-report {page}"));
 }
 
 #[test]

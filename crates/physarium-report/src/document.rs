@@ -18,6 +18,8 @@ use crate::{audit_page, comparison_page};
 pub struct Document {
     /// Its name: the directory that it is in, or the file without its extension.
     pub name: String,
+    /// The file that it was read from.
+    pub file: PathBuf,
     /// What it is.
     pub content: Content,
 }
@@ -144,7 +146,7 @@ impl Document {
         let (name, several) = (name_of(path), contents.len() > 1);
         let document = |(at, content)| {
             let name = if several { format!("{name}-{}", at + 1) } else { name.clone() };
-            Document { name, content }
+            Document { name, file: path.to_owned(), content }
         };
         Ok(contents.into_iter().enumerate().map(document).collect())
     }

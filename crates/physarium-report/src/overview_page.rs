@@ -38,7 +38,7 @@ impl Page {
     fn of(documents: &[Document]) -> Page {
         let (mut columns, mut zeros) = (Vec::new(), Vec::new());
         let mut comparisons = Vec::new();
-        for Document { name, content } in documents {
+        for Document { name, content, .. } in documents {
             let name = printable(name);
             match content {
                 Content::Audit(audit) => {

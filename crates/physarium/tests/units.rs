@@ -381,7 +381,19 @@ fn weights_that_changed_after_their_unit_are_found() {
     let error = finish(&place).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InputChanged, "{error}");
     assert!(error.to_string().contains("model-00001-of-00002.safetensors"), "{error}");
+    assert!(error.to_string().contains("new plan after .OUT.physarium-units is rem"), "{error}");
     assert!(!dir.path().join("out").exists());
+    // The units of this plan are in the way of others.
+    let changed = plan(&model, &options(MethodName::Wanda), &dir.path().join("out"));
+    let changed = open(&changed).unwrap();
+    let error = run(&changed, "shard-00001").unwrap_err().to_string();
+    assert!(error.contains("units of another plan") && error.contains("remove this"), "{error}");
+    assert!(!error.contains("--restart"), "{error}");
+    fs::remove_dir_all(dir.path().join(".out.physarium-units")).unwrap();
+    let again = plan(&model, &options(MethodName::Magnitude), &dir.path().join("out"));
+    let changed = open(&again).unwrap();
+    changed.plan().units.iter().for_each(|unit| drop(run(&changed, &unit.id).unwrap()));
+    finish(&changed).unwrap();
 }
 
 #[test]

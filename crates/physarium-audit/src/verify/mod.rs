@@ -22,7 +22,6 @@ mod shard;
 mod span;
 mod weights;
 
-use std::fs;
 use std::path::Path;
 
 use physarium_checkpoint::Checkpoint;
@@ -48,7 +47,7 @@ pub fn verify(
     on_step: &mut dyn FnMut(Step) -> Result<(), physarium_checkpoint::Error>,
 ) -> Result<Verification> {
     let checkpoint = Checkpoint::open(model)?;
-    fs::metadata(out).map_err(|e| physarium_checkpoint::Error::io(out, "open the output", e))?;
+    Checkpoint::require_directory(out)?;
     let sides = Sides { model: &checkpoint, out };
     if let Some(unrelated) = sides.unrelated_by_headers() {
         return Ok(Verification { unrelated: Some(unrelated), ..Verification::default() });

@@ -17,7 +17,7 @@ use crate::open::hub::snapshot::incomplete_hint;
 use crate::open::index::{INDEX_NAME, Index};
 use crate::open::source::{FileIdentity, Source};
 use crate::open::tied::{is_head, says_tied};
-use crate::open::unfinished::is_unfinished;
+use crate::open::unfinished::{UNFINISHED_NAME, is_unfinished};
 
 /// Name of the weights file of a checkpoint that is not sharded.
 pub(super) const SINGLE_NAME: &str = "model.safetensors";
@@ -159,14 +159,7 @@ impl Checkpoint {
     /// `Malformed` with file and tensor for anything that violates the formats; `Unfinished` for the output of an
     /// interrupted run; `InputChanged`, `FileShrank`, `Io`.
     pub fn open(dir: &Path) -> Result<Checkpoint> {
-        let meta = std::fs::metadata(dir).map_err(|e| not_opened(dir, e))?;
-        if !meta.is_dir() {
-            let expected = "a checkpoint directory (config.json, *.safetensors)";
-            let hint = "run, eval and unpack read packed files";
-            return Err(Malformed::new(dir, "not a directory", expected, "a file")
-                .with_hint(hint)
-                .into());
-        }
+        Checkpoint::require_directory(dir)?;
         if is_unfinished(dir) {
             return Err(Error::Unfinished { path: dir.to_owned() });
         }
@@ -181,6 +174,20 @@ impl Checkpoint {
             refuse_two_sets(dir, &read)?;
         }
         Self::open_sharded(dir, &index, read)
+    }
+
+    /// Fails unless something that is to be a checkpoint is a directory.
+    ///
+    /// # Errors
+    /// `Malformed` for nothing and for a file; `Io`.
+    pub fn require_directory(dir: &Path) -> Result<()> {
+        let meta = std::fs::metadata(dir).map_err(|e| not_opened(dir, e))?;
+        if meta.is_dir() {
+            return Ok(());
+        }
+        let expected = "a checkpoint directory (config.json, *.safetensors)";
+        let hint = "run, eval and unpack read packed files";
+        Err(Malformed::new(dir, "not a directory", expected, "a file").with_hint(hint).into())
     }
 
     fn open_single(dir: &Path) -> Result<Checkpoint> {
@@ -228,6 +235,13 @@ impl Checkpoint {
             warnings,
             listed: Some(index.weight_map),
         })
+    }
+
+    /// Whether a directory has the weights of a checkpoint, be they whole or damaged, or is an output that is not finished.
+    /// Reads no file.
+    pub fn is_at(dir: &Path) -> bool {
+        let names = [SINGLE_NAME, INDEX_NAME, UNFINISHED_NAME];
+        names.iter().any(|name| dir.join(name).symlink_metadata().is_ok())
     }
 
     /// The directory, as the caller spelt it.

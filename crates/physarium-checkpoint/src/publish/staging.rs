@@ -26,7 +26,7 @@ use super::inputs::{InputDigests, mark_unfinished, refuse_change};
 use super::part_file::PartFile;
 use super::place::lock::Lock;
 use super::place::occupant::{Occupant, Replaceable};
-use super::place::output_path::OutputPath;
+use super::place::output_path::{Found, OutputPath};
 use super::place::working;
 use super::request::{FinishedShard, Resume, StagingRequest};
 use super::resume::{self, hash_both};
@@ -56,6 +56,30 @@ pub struct Staging {
 }
 
 impl Staging {
+    /// What [`begin`](Self::begin) would find at the output's place and beside it. Writes nothing. If there is an unfinished run
+    /// that would be resumed, the input is hashed as `begin` does; `on_bytes` is called with the number of bytes.
+    ///
+    /// # Errors
+    /// Those of `begin` for a place that no run would write to, for a finished output that is not to be overwritten, and for an
+    /// unfinished run of another recipe, version or input; what `on_bytes` returns.
+    pub fn look(
+        request: &StagingRequest<'_>,
+        on_bytes: &mut dyn FnMut(u64) -> Result<()>,
+    ) -> Result<Found> {
+        let place = OutputPath::check(request.out, request.checkpoint.dir())?;
+        refuse_unusable(&place, request.resume)?;
+        place.refuse_finished(request.overwrite)?;
+        let found = Found::of(&place)?;
+        if let (Some(dir), Resume::Continue) = (&found.unfinished, request.resume) {
+            let digests = InputDigests::of(request.checkpoint, &request.inputs, on_bytes)?;
+            if resume::look(dir, request, &digests)?.is_none() {
+                // It would be begun again.
+                working::refuse_foreign(dir)?;
+            }
+        }
+        Ok(found)
+    }
+
     /// Checks paths and space, takes the lock, and starts or resumes a run.
     ///
     /// `on_bytes` is called with the number of bytes hashed while the input is identified, and while shards of an
@@ -72,11 +96,7 @@ impl Staging {
         let place = OutputPath::check(request.out, request.checkpoint.dir())?;
         let lock = place.lock()?;
         let dir = place.staging();
-        working::refuse_foreign(&place.replaced())?;
-        match request.resume {
-            Resume::Restart => working::refuse_foreign(&dir)?,
-            Resume::Continue => working::refuse_links(&dir, SOLVED_DIR)?,
-        }
+        refuse_unusable(&place, request.resume)?;
         let replaces = match place.refuse_finished(request.overwrite)? {
             Occupant::Absent | Occupant::Empty => None,
             Occupant::Finished => Some(Replaceable::check(&place.dir(), on_bytes)?),
@@ -318,6 +338,15 @@ impl Staging {
         sync_dir(&self.place.parent)?;
         // This also removes what a run with --force left when it was killed at this point.
         working::remove(&replaced)
+    }
+}
+
+/// Fails if the working directories of an output are not of a run that can be resumed, discarded or replaced.
+fn refuse_unusable(place: &OutputPath, resume: Resume) -> Result<()> {
+    working::refuse_foreign(&place.replaced())?;
+    match resume {
+        Resume::Restart => working::refuse_foreign(&place.staging()),
+        Resume::Continue => working::refuse_links(&place.staging(), SOLVED_DIR),
     }
 }
 

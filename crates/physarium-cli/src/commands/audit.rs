@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 use clap::Args;
 use physarium::Event;
 use physarium::audit::{Audit, AuditRequest, Claims, Evidence, Verdict, audit, markdown, text};
@@ -10,7 +10,7 @@ use physarium::checkpoint::{DECODE_HINT, Selection};
 use physarium_report::{Content, Document, audit_page};
 
 use crate::arguments::{Display, Format, INPUT, OUTPUT, SelectionArguments, ThreadsArgument};
-use crate::model::{Model, RevisionArgument, refuse_in_cache};
+use crate::model::{Model, RevisionArgument, refuse_in_model};
 use crate::output::{self, Outcome, counted};
 use crate::{signals, terminal};
 
@@ -68,6 +68,9 @@ const REPORT_FILES: [&str; 3] =
 
 /// Audits.
 pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
+    if let Some(report) = &arguments.report {
+        refuse_in_model(report)?;
+    }
     let claims = arguments.claims.as_deref().map(Claims::read).transpose()?;
     let mut result = match (&arguments.dir, &arguments.from_report) {
         (Some(dir), _) => arguments.count(dir)?,
@@ -108,10 +111,6 @@ impl Arguments {
     fn count(&self, dir: &Path) -> anyhow::Result<Audit> {
         let (Model { path, source, .. }, against) =
             self.revision.find_both(dir, self.against.as_deref())?;
-        if let Some(report) = &self.report {
-            refuse_inside(report, &path)?;
-            refuse_in_cache(report)?;
-        }
         let SelectionArguments { target, skip } = self.selection.clone();
         let named = !target.is_empty() || !skip.is_empty();
         let request = AuditRequest {
@@ -175,21 +174,6 @@ fn why_undecided(audit: &Audit) -> String {
         _ => DECODE_HINT,
     };
     format!("{what}\n{hint}")
-}
-
-/// A report inside the checkpoint would be a file that `verify` does not expect.
-fn refuse_inside(report: &Path, audited: &Path) -> anyhow::Result<()> {
-    let resolve = || format!("{}: cannot resolve", audited.display());
-    let audited = std::fs::canonicalize(audited).with_context(resolve)?;
-    let absolute = std::path::absolute(report)
-        .with_context(|| format!("{}: cannot resolve", report.display()))?;
-    let real = absolute.ancestors().find_map(|above| std::fs::canonicalize(above).ok());
-    ensure!(
-        !real.is_some_and(|real| real.starts_with(&audited)),
-        "{}: report directory is inside the audited checkpoint, expected one outside",
-        report.display()
-    );
-    Ok(())
 }
 
 /// Writes the report's files.

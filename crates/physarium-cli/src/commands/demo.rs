@@ -16,6 +16,7 @@ use physarium::{
 
 use crate::arguments::{DISPLAY, INPUT, OUTPUT};
 use crate::commands::{audit as audit_command, compare, eval, pack, prune, verify};
+use crate::model::refuse_in_model;
 use crate::output::{self, Outcome, size};
 use crate::{signals, terminal};
 
@@ -44,6 +45,7 @@ Examples:
 
 /// Runs the demo.
 pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
+    refuse_in_model(&arguments.out)?;
     let demo = find_demo(arguments.demo.as_deref())?;
     let (model, out) = (demo.join("model"), arguments.out.join("pruned"));
     std::fs::create_dir_all(&arguments.out)

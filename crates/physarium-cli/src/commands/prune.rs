@@ -74,7 +74,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     let overwrite = overwrite(arguments.force);
     let output = Output { dir: &arguments.surgery.out, overwrite, resume };
     if arguments.dry_run {
-        let found = surgery.look_at_output(output)?;
+        let found = surgery.look_at_output(output, &cancel)?;
         let time = surgery.estimate(&cancel)?;
         match arguments.display.format() {
             Format::Json => {

@@ -4,11 +4,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use clap::Args;
-use physarium::checkpoint::Checkpoint;
 use physarium_report::{Document, overview_page};
 
 use crate::arguments::{DISPLAY, OUTPUT};
-use crate::model::refuse_in_cache;
+use crate::model::refuse_in_model;
 use crate::output::{self, Outcome};
 
 /// Show audits, comparisons and evaluations side by side in one HTML page
@@ -44,50 +43,51 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     for path in &arguments.paths {
         documents.extend(Document::read(path)?);
     }
-    refuse_in_checkpoint(&arguments.out)?;
-    refuse_in_cache(&arguments.out)?;
-    if let Some(dir) = &arguments.pictures {
-        refuse_in_checkpoint(&dir.join("chart.svg"))?;
-        refuse_in_cache(dir)?;
-    }
+    refuse_in_model(&arguments.out)?;
+    let mut others: Vec<&Path> = documents.iter().map(|document| &*document.file).collect();
+    output::refuse_lost("--out", &arguments.out, &others)?;
+    others.push(&arguments.out);
+    let pictures = match &arguments.pictures {
+        Some(dir) => pictures(dir, &documents, &others)?,
+        None => Vec::new(),
+    };
     output::file(&arguments.out, &overview_page(&documents))?;
-    let mut written = vec![arguments.out.clone()];
     if let Some(dir) = &arguments.pictures {
-        written.extend(write_pictures(dir, &documents)?);
+        std::fs::create_dir_all(dir)
+            .with_context(|| format!("{}: cannot create", dir.display()))?;
     }
+    for (file, picture) in &pictures {
+        output::file(file, picture)?;
+    }
+    let written = [&arguments.out].into_iter().chain(pictures.iter().map(|(file, _)| file));
     if !arguments.quiet {
-        let lines = written.iter().map(|path| format!("wrote {}\n", path.display()));
+        let lines = written.map(|path| format!("wrote {}\n", path.display()));
         output::text(&lines.collect::<String>())?;
     }
     Ok(Outcome::True)
 }
 
-/// Writes the charts of all documents, and returns where.
-fn write_pictures(dir: &Path, documents: &[Document]) -> anyhow::Result<Vec<PathBuf>> {
-    std::fs::create_dir_all(dir).with_context(|| format!("{}: cannot create", dir.display()))?;
-    let mut written: Vec<PathBuf> = Vec::new();
+/// The charts of all documents, each with its file in `dir`.
+///
+/// # Errors
+/// For a directory in a checkpoint, for two charts of one name, and for one that would replace a file of `others`.
+fn pictures(
+    dir: &Path,
+    documents: &[Document],
+    others: &[&Path],
+) -> anyhow::Result<Vec<(PathBuf, String)>> {
+    refuse_in_model(dir)?;
+    let mut pictures: Vec<(PathBuf, String)> = Vec::new();
     for document in documents {
         for (name, picture) in document.pictures() {
             let file = dir.join(format!("{}-{name}.svg", document.name));
             let twice = "two documents have this name, expected different ones";
-            ensure!(!written.contains(&file), "{}: {twice}", document.name);
-            output::file(&file, &picture)?;
-            written.push(file);
+            ensure!(pictures.iter().all(|(other, _)| *other != file), "{}: {twice}", document.name);
+            if dir.is_dir() {
+                output::refuse_lost("--pictures", &file, others)?;
+            }
+            pictures.push((file, picture));
         }
     }
-    Ok(written)
-}
-
-/// A page inside a checkpoint would be a file that `verify` does not expect.
-fn refuse_in_checkpoint(out: &Path) -> anyhow::Result<()> {
-    let dir = match out.parent() {
-        Some(dir) if !dir.as_os_str().is_empty() => dir,
-        _ => Path::new("."),
-    };
-    ensure!(
-        Checkpoint::open(dir).is_err(),
-        "{}: would be inside a checkpoint, expected a place outside",
-        out.display()
-    );
-    Ok(())
+    Ok(pictures)
 }

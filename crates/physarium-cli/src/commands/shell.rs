@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::{Args, Command};
 
+use crate::model::refuse_in_model;
 use crate::output::{self, Outcome};
 
 /// Print shell completions
@@ -46,6 +47,7 @@ pub fn completions(
 /// Writes the manual pages.
 pub fn man(arguments: ManArguments, program: Command) -> anyhow::Result<Outcome> {
     let dir = &arguments.dir;
+    refuse_in_model(dir)?;
     let write = || -> std::io::Result<()> {
         std::fs::create_dir_all(dir)?;
         clap_mangen::generate_to(program, dir)

@@ -165,7 +165,7 @@ fn methods_are_compared_in_one_table() {
     work.ok("verify kept/magnitude-0.5 --against demo");
     work.fails(2, "compare demo --out none --text text.txt", &["at least one --sparsity S"]);
     let into_output = format!("compare demo --out kept/magnitude-0.5 --text text.txt {few}");
-    work.fails(2, &into_output, &["kept/magnitude-0.5: a pruned model, expected a directory"]);
+    work.fails(2, &into_output, &["kept/magnitude-0.5: would be written into the checkpoint"]);
     work.nothing_was_written("none");
 }
 

@@ -63,7 +63,7 @@ fn results_replace_no_input_and_are_not_lost() {
         ("--per-token text.txt", "--per-token text.txt: would replace text.txt"),
         ("--per-token ./demo/../text.txt", "would replace text.txt"),
         ("--per-item items.jsonl", "--per-item items.jsonl: would replace items.jsonl"),
-        ("--per-item demo/scores", "would replace demo, or a file in it"),
+        ("--per-item demo/scores", "demo/scores: would be written into the checkpoint"),
         ("--per-token scores --per-item scores", "--per-item scores: would replace scores"),
         ("--per-token nowhere/scores", "--per-token nowhere/scores: cannot write there"),
         ("--per-item .", "--per-item .: "),

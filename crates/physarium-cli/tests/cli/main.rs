@@ -151,7 +151,11 @@ fn audit_reports_are_written_to_the_report_directory() {
         serde_json::from_slice(&fs::read(work.path("reports/physarium.audit.json")).unwrap())
             .unwrap();
     assert_eq!(json["basis"], "bytes");
-    work.fails(2, "audit out --report out/reports", &["inside the audited checkpoint"]);
+    work.fails(
+        2,
+        "audit out --report out/reports",
+        &["out/reports: would be written into the checkpoint"],
+    );
     let markdown = fs::read_to_string(work.path("reports/physarium.audit.md")).unwrap();
     assert!(markdown.contains("| pruned |"), "{markdown}");
 }
@@ -254,6 +258,93 @@ fn invalid_output_paths_are_refused() {
     fs::create_dir(work.path("around")).unwrap();
     fs::rename(work.path("model"), work.path("around/model")).unwrap();
     work.fails(2, "prune around/model --out around", &["input is inside the output"]);
+}
+
+#[test]
+fn results_are_not_written_into_a_checkpoint() {
+    let work = Work::new();
+    work.ok("prune model --out out");
+    work.ok("prune model --out other --sparsity 0.5");
+    // A damaged checkpoint is one too.
+    fs::create_dir(work.path("damaged")).unwrap();
+    fs::write(work.path("damaged/model.safetensors"), "x").unwrap();
+    fs::write(work.path("text.txt"), "x").unwrap();
+    work.ok("audit out --against model --report reports");
+    for (place, into) in [
+        ("model", "model"),
+        ("model/", "model"),
+        ("model/new/sub", "model"),
+        ("model/../other", "other"),
+        ("damaged/sub", "damaged"),
+    ] {
+        for command in [
+            "audit out --against model --report",
+            "audit --from-report reports --report",
+            "eval model --text text.txt --parts",
+            "eval model --text text.txt --per-token",
+            "compare model --text text.txt --methods magnitude --sparsity 0.5 --out",
+            "man",
+            "demo --out",
+            "report reports --out",
+            "report reports --pictures",
+            "plan model --out planned --sparsity 0.5 --plan",
+        ] {
+            let into = format!("/{into}, expected a place outside");
+            let needles = ["would be written into the checkpoint ", &into];
+            work.fails(2, &format!("{command} {place}"), &needles);
+        }
+    }
+    assert_eq!(fs::read_dir(work.path("damaged")).unwrap().count(), 1);
+    work.ok("verify out --against model");
+    work.ok("verify other --against model");
+}
+
+#[test]
+fn a_plan_replaces_nothing_but_an_earlier_plan() {
+    let work = Work::new();
+    let texts = ["calibration.txt", "recipe.toml", "claims.toml", "other.json"];
+    for name in texts {
+        fs::write(work.path(name), "{\"schema\": \"physarium.eval/1\"}").unwrap();
+    }
+    fs::create_dir(work.path("full")).unwrap();
+    std::os::unix::fs::symlink("claims.toml", work.path("link")).unwrap();
+    let shard = "model/model-00001-of-00002.safetensors";
+    let before = fs::read(work.path(shard)).unwrap();
+    let plan = "plan model --out planned --sparsity 0.5 --plan";
+    for (file, needle) in [
+        (shard, "would be written into the checkpoint"),
+        ("model/config.json", "would be written into the checkpoint"),
+        ("claims.toml", "--plan claims.toml: would replace claims.toml, which is no plan"),
+        ("other.json", "which is no plan"),
+        ("link", "which is no plan"),
+        ("full", "--plan full: a directory"),
+        ("planned", "--plan planned: would replace planned, or a file in it"),
+        ("./full/../planned", "would replace planned"),
+        ("nowhere/plan.json", "--plan nowhere/plan.json: cannot write there"),
+        ("recipe.toml --recipe recipe.toml", "--plan recipe.toml: would replace recipe.toml, or"),
+        ("calibration.txt --method wanda --calibration calibration.txt", "would replace calib"),
+    ] {
+        let planned = format!("{plan} {file}");
+        let planned = match file.contains("--recipe") {
+            true => planned.replace("--sparsity 0.5 ", ""),
+            false => planned,
+        };
+        work.fails(2, &planned, &[needle]);
+    }
+    assert_eq!(fs::read(work.path(shard)).unwrap(), before);
+    for name in texts {
+        assert!(fs::read_to_string(work.path(name)).unwrap().contains("eval/1"), "{name}");
+    }
+    // An empty file, and plans of this and another version.
+    fs::write(work.path("plan.json"), "").unwrap();
+    work.ok(&format!("{plan} plan.json"));
+    let made = fs::read_to_string(work.path("plan.json")).unwrap();
+    work.ok(&format!("{plan} plan.json"));
+    let earlier = made.replacen("physarium.units/1", "physarium.units/0", 1);
+    fs::write(work.path("plan.json"), earlier.replacen("{", "{\"new\": 1,", 1)).unwrap();
+    work.ok(&format!("{plan} plan.json"));
+    work.ok("unit plan.json --worker 0/1");
+    work.ok("finish plan.json");
 }
 
 #[test]

@@ -57,6 +57,16 @@ fn a_packed_file_is_smaller_and_unpacks_to_the_same_bytes() {
 }
 
 #[test]
+fn commands_that_read_directories_say_which_read_packed_files() {
+    let work = work();
+    for command in ["audit half.physpack", "verify half.physpack --against demo"] {
+        let needles = ["half.physpack: not a directory", "run, eval and unpack read packed files"];
+        work.fails(2, command, &needles);
+    }
+    work.fails(2, "verify nowhere --against demo", &["nowhere: cannot open", "nothing there"]);
+}
+
+#[test]
 fn packed_file_and_directory_give_the_same_text_and_evaluation() {
     let work = work();
     let of = |model: &str, more: &str| {

@@ -57,7 +57,10 @@ pub fn compare(
     let mut session = Session { request, prepared: &prepared, book: &book, cancel };
     match session.run(&mut comparison, progress, &mut changed) {
         Ok(()) => {
-            comparison.ended = Ended::Complete;
+            comparison.ended = match comparison.rows.len() == request.contenders.len() {
+                true => Ended::Complete,
+                false => Ended::ShareDone,
+            };
             changed(&comparison);
             if comparison.failed().next().is_none() {
                 dense::remove_states(&book)?;

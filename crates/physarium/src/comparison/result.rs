@@ -66,6 +66,8 @@ pub enum Row {
 pub enum Ended {
     /// Every contender has its row.
     Complete,
+    /// Every contender of the request's share has its row, and others are not of the share.
+    ShareDone,
     /// Not yet, or it was cancelled. The same call resumes it.
     Unfinished,
 }

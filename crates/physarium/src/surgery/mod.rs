@@ -187,13 +187,30 @@ impl Surgery {
         self.allowed.bytes
     }
 
-    /// What [`Surgery::prune`] would find at its output's place. Writes nothing.
+    /// What [`Surgery::prune`] would find at its output's place. Writes nothing. Hashes what decides whether an unfinished run
+    /// can be resumed, if there is one.
     ///
     /// # Errors
-    /// `Checkpoint` for a place that it would refuse, or a README.md that cannot have the model card.
-    pub fn look_at_output(&self, output: Output<'_>) -> Result<FoundOutput> {
+    /// `Checkpoint` for a place that it would refuse, for an unfinished run that it could not resume, for a README.md that cannot
+    /// have the model card, and if `cancel` is raised.
+    pub fn look_at_output(&self, output: Output<'_>, cancel: &Cancel) -> Result<FoundOutput> {
         self.model_card().check()?;
-        Ok(FoundOutput::for_run(output.dir, self.checkpoint.dir(), output.overwrite)?)
+        Ok(Staging::look(&self.staging_request(output), &mut |_| cancel.check())?)
+    }
+
+    /// What is to be written where.
+    fn staging_request<'a>(&'a self, output: Output<'a>) -> StagingRequest<'a> {
+        let Output { dir, overwrite, resume } = output;
+        StagingRequest {
+            out: dir,
+            checkpoint: &self.checkpoint,
+            run: run_record(&self.recipe, &self.checkpoint),
+            inputs: self.inputs(),
+            output_bytes: self.output_bytes(),
+            solved_bytes: self.solved_bytes(),
+            overwrite,
+            resume,
+        }
     }
 
     /// Whether one threshold over all targets decides what is pruned.
@@ -238,22 +255,11 @@ impl Surgery {
         cancel: &Cancel,
         progress: &mut dyn Progress,
     ) -> Result<Summary> {
-        let Output { dir, overwrite, resume } = output;
         self.model_card().check()?;
-        let inputs = self.inputs();
-        if inputs.shards == ShardInputs::All {
+        let request = self.staging_request(output);
+        if request.inputs.shards == ShardInputs::All {
             progress.event(Event::Step("hashing the input"));
         }
-        let request = StagingRequest {
-            out: dir,
-            checkpoint: &self.checkpoint,
-            run: run_record(&self.recipe, &self.checkpoint),
-            inputs,
-            output_bytes: self.output_bytes(),
-            solved_bytes: self.solved_bytes(),
-            overwrite,
-            resume,
-        };
         let mut staging = Staging::begin(request, &mut |_| cancel.check())?;
         let records = match self.write_shards(&mut staging, cancel, progress) {
             Ok(records) => records,

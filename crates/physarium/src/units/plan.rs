@@ -12,6 +12,8 @@ use crate::error::Result;
 
 /// Schema of the plan.
 pub(super) const SCHEMA: &str = "physarium.units/1";
+/// Beginning of the schema of plans of all versions.
+const ANY_SCHEMA: &str = "physarium.units/";
 /// Largest plan that is read, in bytes: a unit has some 300 bytes, a calibration token six.
 const MAX_PLAN_BYTES: u64 = 256 << 20;
 
@@ -130,6 +132,17 @@ impl WorkPlan {
             return Err(fault(&format!("what has the key {}", plan.key), found).into());
         }
         Ok(plan)
+    }
+
+    /// Whether a file is a plan, which may be of another version of the program.
+    pub fn is_at(path: &Path) -> bool {
+        #[derive(Deserialize)]
+        struct Schema {
+            schema: String,
+        }
+        let bytes = Source::open(path).and_then(|file| file.read_all(MAX_PLAN_BYTES));
+        let schema = bytes.ok().and_then(|bytes| serde_json::from_slice::<Schema>(&bytes).ok());
+        schema.is_some_and(|found| found.schema.starts_with(ANY_SCHEMA))
     }
 
     /// The plan as JSON with a line for each unit.

@@ -126,13 +126,16 @@ impl Workplace {
         let record = self.dir.record(&unit.id)?;
         match &record {
             Some(found) if found.key != self.plan.key => {
-                let mismatch = CheckpointError::StagingMismatch {
+                let other = CheckpointError::Output {
                     path: self.dir.path().to_owned(),
-                    what: "the key of the plan".to_owned(),
-                    theirs: found.key.to_string(),
-                    ours: self.plan.key.to_string(),
+                    what: "units of another plan",
+                    expected: format!("those of the plan with key {}", self.plan.key),
+                    found: format!(
+                        "key {}\nhint: finish that plan, or remove this directory",
+                        found.key
+                    ),
                 };
-                Err(mismatch.into())
+                Err(other.into())
             }
             _ => Ok(record),
         }

@@ -35,17 +35,8 @@ impl Found {
         Found::of(&OutputPath::check(out, input)?)
     }
 
-    /// As [`Found::at`], for a run that may or may not overwrite a finished output.
-    ///
-    /// # Errors
-    /// The same, and `Output` for a finished output that is not to be overwritten.
-    pub fn for_run(out: &Path, input: &Path, overwrite: Overwrite) -> Result<Found> {
-        let place = OutputPath::check(out, input)?;
-        place.refuse_finished(overwrite)?;
-        Found::of(&place)
-    }
-
-    fn of(place: &OutputPath) -> Result<Found> {
+    /// What is at a path that was checked.
+    pub(in crate::publish) fn of(place: &OutputPath) -> Result<Found> {
         let staging = place.staging();
         let unfinished = staging.symlink_metadata().is_ok().then_some(staging);
         Ok(Found { output: place.occupant()?, unfinished })

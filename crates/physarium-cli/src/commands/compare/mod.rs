@@ -2,11 +2,9 @@
 
 pub mod table;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::ensure;
 use clap::Args;
-use physarium::checkpoint::manifest;
 use physarium::checkpoint::{Calibration, NmPattern, Sparsity};
 use physarium::{
     Allocation, Begun, CalibrationText, Case, Comparison, ComparisonRequest, Contender, Effort,
@@ -18,7 +16,7 @@ use crate::arguments::{
     ArithmeticArgument, Display, EVALUATION, Format, METHOD, MemoryArgument, OUTPUT,
     SelectionArguments, ThreadsArgument, share,
 };
-use crate::model::{RevisionArgument, refuse_in_cache};
+use crate::model::{RevisionArgument, refuse_in_model};
 use crate::output::{self, Outcome, counted};
 use crate::recipe::{AllocationChoice, CalibrationArguments, EffortChoice, MethodChoice};
 use crate::{signals, terminal};
@@ -107,8 +105,7 @@ Examples:
 /// Compares.
 pub fn run(mut arguments: Arguments) -> anyhow::Result<Outcome> {
     arguments.refuse_idle_options()?;
-    refuse_pruned_model(&arguments.out)?;
-    refuse_in_cache(&arguments.out)?;
+    refuse_in_model(&arguments.out)?;
     arguments.model = arguments.revision.find(&arguments.model)?.path;
     let (text, calibration) = arguments.calibration()?;
     let contenders = arguments.contenders(calibration)?;
@@ -148,13 +145,6 @@ pub fn run(mut arguments: Arguments) -> anyhow::Result<Outcome> {
     arguments.report(&comparison, contenders.len())
 }
 
-/// Fails if a table would be written into the output of `prune`, which could then not be verified.
-fn refuse_pruned_model(out: &Path) -> anyhow::Result<()> {
-    let what = "a pruned model, expected a directory for the table";
-    ensure!(!out.join(manifest::FILE_NAME).exists(), "{}: {what}", out.display());
-    Ok(())
-}
-
 impl Arguments {
     /// Prints the rows. Those that failed, and how to resume an unfinished comparison, go to stderr.
     fn report(&self, comparison: &Comparison, of: usize) -> anyhow::Result<Outcome> {
@@ -163,9 +153,14 @@ impl Arguments {
         {
             output::notes(&first.evaluation.notes);
         }
-        match self.display.format() {
-            Format::Json => output::json(&comparison.record())?,
-            Format::Text => output::text(&table::as_text(comparison))?,
+        match (self.display.format(), self.worker) {
+            (Format::Json, _) => output::json(&comparison.record())?,
+            (Format::Text, None) => output::text(&table::as_text(comparison))?,
+            (Format::Text, Some(_)) if comparison.ended == Ended::Unfinished => {}
+            (Format::Text, Some(_)) => output::text(&format!(
+                "made {} of {of}; once all workers have ended, the same command without --worker prints the table\n",
+                counted(comparison.runs().count() as u64, "row"),
+            ))?,
         }
         for FailedRun { name, error, .. } in comparison.failed() {
             output::note(&format!("error: {name}: {error}"));

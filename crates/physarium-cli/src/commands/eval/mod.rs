@@ -17,7 +17,7 @@ use serde_json::json;
 use crate::arguments::{
     ArithmeticArgument, Display, EVALUATION, Format, OUTPUT, ThreadsArgument, share,
 };
-use crate::model::{RevisionArgument, refuse_in_cache};
+use crate::model::{RevisionArgument, refuse_in_model};
 use crate::output::{self, Outcome};
 use crate::signals::{self, Reading, UntilScoring};
 use crate::terminal;
@@ -109,7 +109,7 @@ pub fn run(mut arguments: Arguments) -> anyhow::Result<Outcome> {
     (arguments.model, arguments.against) = (model.path, against.map(|model| model.path));
     let Arguments { per_token, per_item, parts, .. } = &arguments;
     for out in per_token.iter().chain(per_item).chain(parts) {
-        refuse_in_cache(out)?;
+        refuse_in_model(out)?;
     }
     arguments.refuse_lost_results()?;
     let reading = Reading::begin()?;

@@ -1,17 +1,19 @@
 //! `physarium plan`: a run as a list of units of work.
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use anyhow::ensure;
 use clap::{Args, ValueEnum};
-use physarium::checkpoint::write_whole;
+use physarium::checkpoint::{printable_path, write_whole};
 use physarium::{MemoryLimit, Options, WorkPlan};
 use serde_json::json;
 
 use super::job::{Job, memory};
 use super::{kubernetes, slurm};
 use crate::arguments::{DISPLAY, Display, Format, OUTPUT, overwrite};
+use crate::model::refuse_in_model;
 use crate::output::{self, Outcome, counted, size};
 use crate::surgery::SurgeryArguments;
 use crate::{signals, terminal};
@@ -32,7 +34,7 @@ pub struct Arguments {
     /// Replace an earlier physarium output once the new one is complete
     #[arg(long, help_heading = OUTPUT)]
     force: bool,
-    /// Write the plan to this file instead of stdout
+    /// Write the plan to this file instead of stdout; an earlier plan there is replaced
     #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     plan: Option<PathBuf>,
     /// Also print a job that runs the plan's units and publishes the output
@@ -72,6 +74,9 @@ Examples:
 
 /// Plans.
 pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
+    if let Some(file) = &arguments.plan {
+        refuse_lost(file, &arguments.surgery)?;
+    }
     let threads = arguments.threads.map_or(Options::default().threads, usize::from);
     // The units run elsewhere.
     let within = (threads, MemoryLimit::Bytes(u64::MAX));
@@ -110,6 +115,23 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         }
     }
     Ok(Outcome::True)
+}
+
+/// Fails if the plan could not be written to `file` in the end, or if it would replace or enter anything but an earlier plan.
+fn refuse_lost(file: &Path, surgery: &SurgeryArguments) -> anyhow::Result<()> {
+    refuse_in_model(file)?;
+    output::refuse_lost("--plan", file, &surgery.paths())?;
+    // Nothing is lost with an empty file.
+    let is_free = match file.metadata() {
+        Ok(meta) => meta.is_file() && (meta.len() == 0 || WorkPlan::is_at(file)),
+        Err(_) => true,
+    };
+    let shown = printable_path(file);
+    ensure!(
+        is_free,
+        "--plan {shown}: would replace {shown}, which is no plan, expected a new file or an earlier plan"
+    );
+    Ok(())
 }
 
 /// The plan in a sentence.
