@@ -392,7 +392,9 @@ fn weights_that_changed_after_their_unit_are_found() {
     fs::remove_dir_all(dir.path().join(".out.physarium-units")).unwrap();
     let again = plan(&model, &options(MethodName::Magnitude), &dir.path().join("out"));
     let changed = open(&again).unwrap();
-    changed.plan().units.iter().for_each(|unit| drop(run(&changed, &unit.id).unwrap()));
+    for unit in &changed.plan().units {
+        assert_eq!(run(&changed, &unit.id).unwrap(), UnitEnded::Done, "{}", unit.id);
+    }
     finish(&changed).unwrap();
 }
 
