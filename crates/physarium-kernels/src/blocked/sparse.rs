@@ -71,9 +71,9 @@ thread_local! {
     static MEMORY: RefCell<Memory> = RefCell::default();
 }
 
-/// Whether so many zeros of the elements of a left factor are worth leaving out.
-pub(crate) fn is_sparse(zeros: usize, of: usize, cols: usize) -> bool {
-    cols >= COLUMNS && zeros >= of / 5 * 2
+/// Whether the zeros of a left factor are worth leaving out, of so many elements. They are counted only if there are enough columns.
+pub(crate) fn is_sparse(cols: usize, elements: usize, zeros: impl FnOnce() -> usize) -> bool {
+    cols >= COLUMNS && zeros() >= elements / 5 * 2
 }
 
 /// `out = left · right`; `shape`: rows, depth, cols. `left` writes terms of a row, from the given one on, into a slice.

@@ -59,8 +59,8 @@ impl<'a> Block<'a> {
     /// Computes the block in float32.
     pub(super) fn run(&self, vectors: VectorKind, x: Rows<'_>) {
         let (inputs, outputs) = (self.map.inputs, self.outputs.len());
-        let zeros = self.map.weights.zeros(inputs, self.outputs.clone());
-        if is_sparse(zeros, outputs * inputs, x.count()) {
+        let zeros = || self.map.weights.zeros(inputs, self.outputs.clone());
+        if is_sparse(x.count(), outputs * inputs, zeros) {
             self.leave_out_zeros(vectors, x);
         } else if let Weights::Dense(Dense::F32(weights)) = &*self.map.weights {
             let weights = &weights[self.outputs.start * inputs..self.outputs.end * inputs];

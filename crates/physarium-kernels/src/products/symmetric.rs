@@ -70,8 +70,8 @@ impl Symmetric {
         assert_eq!(rows.len(), out.len(), "as many rows of products");
         match &self.elements {
             Elements::F32(map) => {
-                let zeros = rows.iter().filter(|value| **value == 0.0).count();
-                match is_sparse(zeros, rows.len(), self.width) {
+                let zeros = || rows.iter().filter(|value| **value == 0.0).count();
+                match is_sparse(self.width, rows.len(), zeros) {
                     true => leave_out_zeros(compute, map, rows, out),
                     false => map.forward(compute, rows, out),
                 }
