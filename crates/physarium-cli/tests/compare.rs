@@ -291,7 +291,7 @@ fn everything_is_checked_before_the_first_row() {
         (COMPARE.replace("--eval-window 256", "--eval-window 4096"), "a window of 4096 tokens"),
         (COMPARE.replace("--eval-window 256", "--eval-window 256 --limit 100"), "too short"),
         (short, "calibration text too short"),
-        (COMPARE.replace("--out table", "--out demo/table"), "output is inside the input"),
+        (COMPARE.replace("--out table", "--out demo/table"), "written into the checkpoint"),
         (COMPARE.replace("--out table", "--out text.txt/table"), "text.txt"),
     ] {
         let ran = work.run(&arguments);
