@@ -217,6 +217,11 @@ pub fn silu_times_gradient(gate: &mut [f32], up: &mut [f32], dy: &[f32]) {
     dispatch(Gradient(gate, up, dy));
 }
 
+/// Σ aᵢ bᵢ in float64, one term after the other.
+pub fn dot(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+}
+
 /// Adds the square of each element of `x` `[rows, sums.len()]` to the sum of its feature.
 ///
 /// # Panics

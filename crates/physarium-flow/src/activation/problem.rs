@@ -5,6 +5,7 @@ A [`Problem`] is one projection with statistics of its inputs on the calibration
 projection.
 */
 
+use physarium_kernels::vector::dot;
 use physarium_kernels::{Compute, Dense, Linear, Precision, Symmetric};
 
 /// Tokens whose outputs are computed at once, for an error.
@@ -73,11 +74,6 @@ fn exact(weights: &[f32]) -> Dense {
         true => Dense::Bf16(weights.iter().map(|weight| (weight.to_bits() >> 16) as u16).collect()),
         false => Dense::F32(weights.to_vec()),
     }
-}
-
-/// Σ aᵢ bᵢ.
-pub(super) fn dot(a: &[f32], b: &[f32]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
 }
 
 impl Inputs<'_> {

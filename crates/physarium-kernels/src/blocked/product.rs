@@ -120,13 +120,10 @@ impl<N: Vectors> Product<N> {
         let for_right = COLS.min(cols.next_multiple_of(width)) * DEPTH.min(depth);
         let for_left = ROWS.min(rows.next_multiple_of(R)) * DEPTH.min(depth);
         let line = size_of::<Line>() / size_of::<N>();
-        let (for_right, for_left) = (for_right.div_ceil(line), for_left.div_ceil(line));
-        if packed.len() < for_right + for_left {
-            packed.resize(for_right + for_left, Line([0; 64]));
-        }
-        let (packed_right, packed_left) = packed.split_at_mut(for_right);
-        let right = packed_right.as_mut_ptr().cast::<N>();
-        let left = packed_left.as_mut_ptr().cast::<N>();
+        let for_right = for_right.next_multiple_of(line);
+        let right: *mut N = aligned(packed, for_right + for_left);
+        // SAFETY: there is room for both, each from the begin of a line on.
+        let left = unsafe { right.add(for_right) };
         // A right factor that is used for one tile of rows only is not worth packing, if its rows can be read as they are.
         let unpacked =
             if rows <= R && self.right.col_stride == 1 { cols / width * width } else { 0 };

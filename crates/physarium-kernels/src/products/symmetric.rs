@@ -16,7 +16,8 @@ use crate::blocked::{
 };
 use crate::compute::Compute;
 use crate::matvec::VectorKind;
-use crate::weights::Dense;
+use crate::vector::dot;
+use crate::weights::{Dense, Weights};
 
 /// Columns of the matrix, and rows, of a task of a quadratic form.
 const COLUMNS: usize = 128;
@@ -90,7 +91,7 @@ impl Symmetric {
         let width = self.width;
         assert!(rows.len().is_multiple_of(width), "not whole rows");
         let matrix = match &self.elements {
-            Elements::F32(map) => map.weights(),
+            Elements::F32(map) => elements(map),
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
             Elements::Tiles(tiles) => {
                 let mut products = vec![0.0; rows.len()];
@@ -98,7 +99,6 @@ impl Symmetric {
                 return dot(rows, &products);
             }
         };
-        let Dense::F32(matrix) = &*matrix else { unreachable!("a symmetric matrix is float32") };
         let bands = rows.len().div_ceil(ROWS * width);
         let mut sums = vec![0.0; width.div_ceil(COLUMNS) * bands];
         let tasks = sums.len();
@@ -106,27 +106,31 @@ impl Symmetric {
             // The last columns, with the most work, come first.
             let (block, band) = ((tasks - 1 - task) / bands, task % bands);
             let first = block * COLUMNS;
-            let rows = &rows[band * ROWS * width..];
-            let rows = &rows[..rows.len().min(ROWS * width)];
+            let rows = rows.chunks(ROWS * width).nth(band).expect("a band of rows");
             sum[0] = form_of_block(compute.vectors(), [matrix, rows], width, first);
         });
         sums.iter().sum()
     }
 }
 
+/// The elements of a matrix in float32.
+fn elements(map: &Linear) -> &[f32] {
+    match &*map.weights {
+        Weights::Dense(Dense::F32(elements)) => elements,
+        _ => unreachable!("a symmetric matrix is float32"),
+    }
+}
+
 /// Writes the products of `rows` with the matrix, without terms of zero elements of the rows.
 fn leave_out_zeros(compute: &Compute, map: &Linear, rows: &[f32], out: &mut [f32]) {
     let width = map.inputs;
-    let matrix = map.weights();
-    let Dense::F32(matrix) = &*matrix else { unreachable!("a symmetric matrix is float32") };
+    let matrix = elements(map);
     let bands = rows.len().div_ceil(SPARSE_ROWS * width);
     let (begin, update) = (out.as_mut_ptr(), Update::Replace);
     let out = PerTask(Target { begin, stride: width, update });
     compute.each(bands * width.div_ceil(SPARSE_COLUMNS), |task| {
         let (band, col) = (task % bands, task / bands * SPARSE_COLUMNS);
-        let first = band * SPARSE_ROWS;
-        let rows = &rows[first * width..];
-        let rows = &rows[..rows.len().min(SPARSE_ROWS * width)];
+        let rows = rows.chunks(SPARSE_ROWS * width).nth(band).expect("a band of rows");
         let left = |[row, term]: [usize; 2], to: &mut [f32]| {
             to.copy_from_slice(&rows[row * width + term..][..to.len()]);
         };
@@ -136,7 +140,7 @@ fn leave_out_zeros(compute: &Compute, map: &Linear, rows: &[f32], out: &mut [f32
         unsafe {
             let right = Factor::rows(matrix.as_ptr().add(col), width);
             let Target { begin, stride, .. } = out.get();
-            let begin = begin.add(first * stride + col);
+            let begin = begin.add(band * SPARSE_ROWS * stride + col);
             let out = Placed { begin, stride, layout: Layout::Rows };
             let shape = [rows.len() / width, width, cols];
             sparse_product(compute.vectors(), shape, (left, right), out);
@@ -174,9 +178,4 @@ fn form_of_block(
     add_terms(&mut products, first, edge);
     let rows = rows.chunks_exact(width).map(|row| &row[first..first + edge]);
     rows.zip(products.chunks_exact(edge)).map(|(row, product)| dot(row, product)).sum()
-}
-
-/// Σ aᵢ bᵢ.
-fn dot(a: &[f32], b: &[f32]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
 }

@@ -23,6 +23,7 @@ Optimization and Statistical Learning via the Alternating Direction Method of Mu
 in place of the hard one of ALPS (Meng et al. 2024, arXiv 2406.07831).
 */
 
+use physarium_kernels::vector::dot;
 use physarium_kernels::{Compute, Left, Output, Precision, Right};
 
 use super::adaptation::{Response, Threshold, Tubes};
@@ -33,7 +34,7 @@ use super::{FlowNetwork, ROWS};
 use crate::activation::keep::Keep;
 use crate::activation::order::Order;
 use crate::activation::problem::{
-    OutputErrors, Solution, Unsolved, dot, not_zero, output_errors, unless_stopped,
+    OutputErrors, Solution, Unsolved, not_zero, output_errors, unless_stopped,
 };
 
 impl FlowNetwork {
