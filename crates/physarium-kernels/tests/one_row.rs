@@ -79,6 +79,15 @@ fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|value| value.to_bits()).collect()
 }
 
+#[test]
+fn a_row_of_weights_may_be_longer_than_a_task() {
+    let inputs = (1 << 18) / 4 + 1;
+    let map = Linear::new(3, inputs, Dense::F32(vec![0.5; 3 * inputs]), None);
+    let mut y = [f32::NAN; 3];
+    map.forward(&Compute::new(2).unwrap(), &vec![2.0; inputs], &mut y);
+    assert_eq!(y, [inputs as f32; 3]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 

@@ -95,6 +95,7 @@ fn nothing_is_done_to_no_elements() {
         });
         assert_eq!(message, "runs of no elements");
         add_cross(&compute, [&[], &[]], 0, &mut []);
+        add_cross(&compute, [&[], &[1.0; 4]], 2, &mut []);
         let mut gram = Gram::new(5);
         gram.add(&compute, &[]);
         assert_eq!(gram.finish(&compute, 1.0), [0.0; 25]);

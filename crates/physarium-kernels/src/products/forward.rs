@@ -51,15 +51,17 @@ pub fn forward_all(compute: &Compute, x: &[f32], maps: &mut [(&Linear, &mut [f32
         let (begin, update) = (y.as_mut_ptr(), Update::Replace);
         blocks.extend(Block::of(map, Target { begin, stride: map.outputs, update }));
     }
-    let on_tiles = maps.iter().all(|(map, _)| map.runs_on_tiles(compute));
+    let (on_tiles, others): (Vec<_>, Vec<_>) =
+        blocks.into_iter().partition(|block| block.map.runs_on_tiles(compute));
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-    if on_tiles {
+    if !on_tiles.is_empty() {
         let terms = match compute.activations() {
             Precision::Full => Terms::Two,
             Precision::Coarse => Terms::One,
         };
-        return run_on_tiles(compute, x, terms, &blocks);
+        run_on_tiles(compute, x, terms, &on_tiles);
     }
-    assert!(!on_tiles, "tiles only where there is AMX");
-    compute.each(blocks.len(), |index| blocks[index].run(compute.vectors(), x));
+    #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+    assert!(on_tiles.is_empty(), "tiles only where there is AMX");
+    compute.each(others.len(), |index| others[index].run(compute.vectors(), x));
 }

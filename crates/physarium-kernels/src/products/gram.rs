@@ -129,6 +129,9 @@ pub fn add_cross(compute: &Compute, [a, b]: [&[f32]; 2], tokens: usize, out: &mu
     let widths = [a, b].map(|rows| rows.len() / tokens);
     let elements = widths[0].checked_mul(widths[1]);
     assert!(Some(out.len()) == elements, "a result of {widths:?}");
+    if out.is_empty() {
+        return;
+    }
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     if compute.arithmetic() == Arithmetic::Bf16x2 {
         return on_tiles::add_cross(compute, [a, b], widths, out);

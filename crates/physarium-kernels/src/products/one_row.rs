@@ -21,7 +21,8 @@ pub(super) fn forward_one_row(compute: &Compute, x: &[f32], maps: &mut [(&Linear
         assert_eq!(map.inputs, x.inputs(), "maps of the same rows");
         assert_eq!(y.len(), map.outputs, "result of one row");
         let row = map.weights.size_bytes().div_ceil(map.outputs).max(1);
-        let rows = (task / row).next_multiple_of(matvec::ROWS);
+        // One row of weights may take more than a task.
+        let rows = (task / row).max(1).next_multiple_of(matvec::ROWS);
         let parts = y.chunks_mut(rows).enumerate();
         tasks.extend(parts.map(|(index, y)| (&**map, index * rows, y)));
     }

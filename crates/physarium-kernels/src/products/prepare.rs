@@ -23,8 +23,11 @@ impl Linear {
         {
             let keeps = compute.keeps_packed_weights() && self.runs_on_tiles(compute);
             if keeps && self.packed.get().is_none() {
-                // If another thread was faster, its tiles are the same.
-                let _ = self.packed.set(Arc::new(pack_weights(compute, self)));
+                let tiles = pack_weights(compute, self);
+                // Stopped work leaves tiles of zero. If another thread was faster, its tiles are the same.
+                if !compute.is_stopped() {
+                    let _ = self.packed.set(Arc::new(tiles));
+                }
             }
         }
         #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]

@@ -72,7 +72,8 @@ impl Symmetric {
         match &self.elements {
             Elements::F32(map) => {
                 let zeros = || rows.iter().filter(|value| **value == 0.0).count();
-                match is_sparse(self.width, rows.len(), zeros) {
+                // A single row has another order of sums, whether it has zeros or not.
+                match rows.len() > self.width && is_sparse(self.width, rows.len(), zeros) {
                     true => leave_out_zeros(compute, map, rows, out),
                     false => map.forward(compute, rows, out),
                 }

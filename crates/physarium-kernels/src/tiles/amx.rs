@@ -178,7 +178,7 @@ impl Sums {
     /// # Safety
     /// The tiles are configured.
     unsafe fn begin(&self, begin: Begin) {
-        let c = self.0[0].as_ptr();
+        let c = self.0.as_ptr().cast::<f32>();
         // SAFETY: guaranteed by the caller; the block has 32 rows.
         unsafe {
             match begin {
@@ -204,7 +204,7 @@ impl Sums {
     /// # Safety
     /// The tiles are configured.
     unsafe fn store(&mut self) {
-        let c = self.0[0].as_mut_ptr();
+        let c = self.0.as_mut_ptr().cast::<f32>();
         // SAFETY: guaranteed by the caller; the block has 32 rows.
         unsafe {
             asm!(

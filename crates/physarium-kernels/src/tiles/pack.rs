@@ -5,8 +5,7 @@ use super::tile::{TILE_DEPTH, TILE_ROWS, Tile};
 
 /// Packs 16 rows of BF16 weights for AMX: each run of 32 inputs is a tile `[16 pairs, 16 rows, 2]`.
 ///
-/// `rows`: `[at most 16, depth]`. Elements of `packed` for missing rows and inputs keep their values, so
-/// `packed` must be zero there beforehand.
+/// `rows`: `[at most 16, depth]`. Elements of `packed` for missing rows and inputs become zero.
 pub(crate) fn pack_band(rows: &[u16], depth: usize, packed: &mut [Tile]) {
     assert!(rows.len().is_multiple_of(depth) && rows.len() <= TILE_ROWS * depth);
     assert!(packed.len() == depth.div_ceil(TILE_DEPTH));
@@ -20,6 +19,7 @@ pub(crate) fn pack_band(rows: &[u16], depth: usize, packed: &mut [Tile]) {
             unsafe { transpose_pairs(rows.as_ptr().add(begin), depth, tile) };
             continue;
         }
+        *tile = Tile::ZERO;
         for (n, row) in rows.chunks_exact(depth).enumerate() {
             for (k, weight) in row[begin..end].iter().enumerate() {
                 tile.0[k / 2][2 * n + k % 2] = *weight;
@@ -85,7 +85,8 @@ mod tests {
         for rows in [16, 5] {
             let depth = 75;
             let weights: Vec<u16> = (0..rows * depth).map(|i| i as u16).collect();
-            let mut packed = vec![Tile::ZERO; 3];
+            // As of an earlier product.
+            let mut packed = vec![Tile([[0x7f80; TILE_DEPTH]; TILE_ROWS]); 3];
             pack_band(&weights, depth, &mut packed);
             let all = packed.iter().flat_map(|tile| tile.0.iter().flatten());
             for (at, found) in all.enumerate() {
