@@ -10,7 +10,8 @@ Data flows from `count/` and `tiles/` (weights, headers and journal to counts) t
 * [`audit`] returns an [`Audit`]: elements, target, processed, pruned and untouched weights, per projection
   and per tensor, each share with its denominator, and the identities between these numbers.
 * [`Claims`] judges sentences about the model by the numbers of an audit.
-* [`verify`] proves that an output is its input with only pruned weights changed.
+* [`verify`] proves that an output is its input with only pruned and, by methods that compensate, updated target weights
+  changed.
 */
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]

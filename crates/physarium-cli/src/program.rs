@@ -50,8 +50,8 @@ into the hub cache; or, in a program built with object-stores, the address of su
 s3://BUCKET/PATH, gs://BUCKET/PATH, az://CONTAINER/PATH. It is never written to. A target is a
 tensor that is pruned: by default the q/k/v/o and gate/up/down weights of the decoder.
 
-Exit codes: 0 success, 1 a check failed or the original is another model, 2 error, 130 or 143 interrupted (rerun
-`prune`, `compare`, `eval --parts`, `unit`, `finish` or `upload` to resume).";
+Exit codes: 0 success, 1 a check failed or the original is another model, 2 error or nothing that `audit` could
+count, 130 or 143 interrupted (rerun the same command to resume `prune`, `compare`, `eval --parts`, `unit`, `finish`).";
 
 #[derive(Subcommand)]
 pub enum Command {

@@ -78,7 +78,7 @@ pub fn caught() -> u8 {
     u8::try_from(number).ok().filter(|n| *n > 0).unwrap_or(SIGINT as u8)
 }
 
-/// The command line that goes on with this run, quoted for a shell.
+/// The command line that resumes this run, quoted for a shell.
 pub fn command_line() -> String {
     again(std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()))
 }

@@ -4,7 +4,7 @@ The pruning maths on slices: no files, no clock, no randomness, no globals.
 In: the bytes of a tile or a row, little-endian as on disk, in one of three float formats.
 Out: a [`Cut`] (the magnitude below which weights are pruned, and how many of the ties), and the bytes
 with pruned weights set to +0.0. The activation-aware methods of [`activation`] take float32 weights and
-Gram matrices instead, and return float32 weights.
+Gram matrices (Wanda: mean squares of inputs) instead, and return float32 weights.
 
 A weight is represented by its *magnitude key*: its bits without the sign. Among finite values of
 one format, keys are ordered like magnitudes. No weights are compared as floats, so NaN has no effect on

@@ -1,6 +1,6 @@
 /*!
-The data in a page: the JSON that it was made from, gzip in base64, so that 36,000 tensors take less than a megabyte and no
-text in it can end the element that holds it.
+The data in a page: the JSON that it was made from, gzip in base64, so that many tensors take little space and no text in it
+can end the element that holds it.
 */
 
 use std::io::{BufWriter, Read};

@@ -9,7 +9,8 @@ reads as any checkpoint.
   [`Source::open`](physarium_checkpoint::Source::open) follow the links of mirrors.
 * [`Upload`] copies a finished output into a store, with the manifest last.
 
-Requests are made by the `object_store` crate. They are repeated a few times, then fail with the object's address.
+Requests are made by the `object_store` crate. The first of a command are repeated 3 times within 20 s, those for weights for 5 minutes; then
+they fail with the object's address.
 */
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]

@@ -3,7 +3,7 @@ A finished output into a store.
 
 The objects are the files that the manifest lists, each checked against its SHA-256 while it is read, and the manifest itself, last: a
 reader who sees the manifest sees the whole output. Large files go up in parts. A part that fails is repeated; a file that fails leaves
-no object. Each object carries its SHA-256, so that an upload that was interrupted goes on with what is missing.
+no object. Each object carries its SHA-256, so that an upload that was interrupted is resumed with what is missing.
 */
 
 use std::path::{Path, PathBuf};

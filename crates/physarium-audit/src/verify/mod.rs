@@ -1,5 +1,5 @@
 /*!
-Verification: an output equals its input except for pruned weights.
+Verification: an output equals its input except for pruned and, by methods that compensate, updated target weights.
 
 In: the two directories. Out: every difference, with its file, tensor and index. All files of both are read,
 all digests in journal and manifest are computed again. A weight of a target must be the input value or +0.0

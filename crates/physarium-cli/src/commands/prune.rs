@@ -30,8 +30,8 @@ use crate::{signals, terminal};
 ///
 /// The output is a Hugging Face checkpoint that differs from the input only in pruned weights and, with
 /// sparsegpt and activation-flow, in weights updated to compensate. Beside the weights it holds
-/// physarium.journal.jsonl and physarium.manifest.json. The output directory appears only once complete; rerun
-/// the same command to resume an interrupted run.
+/// physarium.journal.jsonl, physarium.manifest.json and the model card physarium.card.md. The output directory
+/// appears only once complete; rerun the same command to resume an interrupted run.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {

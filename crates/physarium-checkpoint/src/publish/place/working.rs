@@ -1,5 +1,5 @@
 /*!
-Working directories beside an output: `.OUT.physarium-partial`, `-unpacking` and `-replaced`.
+Working directories beside an output: `.OUT.physarium-partial`, `-packing`, `-unpacking` and `-replaced`.
 
 One that exists is removed only if a run made it: it holds the marker of an unfinished output or the manifest of a
 finished one. An empty directory holds nothing to lose, so it counts as one too. Anything else of such a name (a link,

@@ -17,7 +17,7 @@ pub(super) fn manifest(job: &Job<'_>) -> String {
         "# Runs the units of a plan with {workers} workers, then publishes the output.\n\
          # Replace the image {IMAGE} and the claim {CLAIM}: a volume that all nodes can write (ReadWriteMany), mounted\n\
          # at {mount}, so that the paths in the plan are the same. A worker whose node fails is started again, and\n\
-         # goes on with what is not done.\n\
+         # resumes what is not done.\n\
          apiVersion: batch/v1\n\
          kind: Job\n\
          metadata:\n  name: physarium-units\n\

@@ -14,7 +14,7 @@ pub(super) fn script(job: &Job<'_>) -> String {
 # Submits {workers} workers that run the units of a plan, and a job that publishes the output after them.
 #   bash THIS_FILE             submit
 #   PHYSARIUM=/path/to/physarium bash THIS_FILE      with a program that is not on the PATH of the nodes
-# A worker that is preempted or whose node fails is queued again and goes on with what is not done. With the estimates of the
+# A worker that is preempted or whose node fails is queued again and resumes what is not done. With the estimates of the
 # plan and as many nodes as workers, the units take about {hours}.
 set -euo pipefail
 plan={plan}
