@@ -13,12 +13,15 @@ use physarium_checkpoint::{Checkpoint, Encoded, Selection, TargetPlan, encoded_p
 use crate::count::compare::Tally;
 use crate::count::coverage::projections;
 use crate::count::journal_checks::read_journal;
-use crate::count::notes::{checkpoint_notes, comparison_notes, encoded_note, rewritten_note};
-use crate::count::pairs::{Pair, pair_up};
+use crate::count::pairs::{Pairs, pair_up};
 use crate::count::recount::{Found, recount};
 use crate::count::relation::{swapped, unrelated};
 use crate::count::sources::{JournalClaim, Sources};
 use crate::error::Result;
+use crate::notes::checkpoint::{
+    beyond_note, checkpoint_notes, encoded_note, non_finite_note, rewritten_note,
+};
+use crate::notes::comparison::comparison_notes;
 use crate::report::audit::{
     Audit, Base, Basis, Changed, Counted, Model, Pruned, SCHEMA, Skipped, Target, Tensor,
 };
@@ -67,11 +70,11 @@ pub fn audit(
     let edge = edge_for(&plan);
     let pairs = pair_up(&checkpoint, &plan, original.as_ref());
     let found = match request.evidence {
-        Evidence::Bytes => Some(recount(&pairs, edge, request.threads, on_step)?),
+        Evidence::Bytes => Some(recount(&pairs.all, edge, request.threads, on_step)?),
         Evidence::Journal(_) => None,
     };
     let magnified = match request.evidence {
-        Evidence::Bytes => magnified(&pairs)?,
+        Evidence::Bytes => magnified(&pairs.all)?,
         Evidence::Journal(_) => Vec::new(),
     };
     let encoded = encoded_projections(&checkpoint);
@@ -79,7 +82,10 @@ pub fn audit(
     if let JournalClaim::Unusable(reason) = &journal {
         notes.push(reason.clone());
     }
-    notes.extend(encoded_note(&encoded, plan.targets().count() as u64));
+    let targets = plan.targets().map(|target| target.input.name.as_str()).collect();
+    notes.extend(encoded_note(&encoded, &targets));
+    notes.extend(beyond_note(&plan));
+    notes.extend(found.as_ref().and_then(|found| non_finite_note(&pairs.all, found)));
     notes.extend(rewritten_note(request.dir));
     let sides = original.as_ref().map(|original| [&checkpoint, original]);
     let comparison =
@@ -93,7 +99,10 @@ pub fn audit(
     let records = journal.usable().into_iter().flat_map(|journal| &journal.tensors);
     let records = records.map(|record| (record.name.as_str(), record)).collect();
     let plan = &plan;
-    let sources = Sources { plan, pairs: &pairs, found, edge, journal: &journal, records, base };
+    let pairs = &pairs.all;
+    let sources = Sources { plan, pairs, found, edge, journal: &journal, records, base };
+    let models =
+        Models { model: Model::of(&checkpoint), original: original.as_ref().map(Model::of) };
     let remarks = Remarks {
         unrelated: comparison.unrelated,
         encoded,
@@ -101,7 +110,13 @@ pub fn audit(
         provenance: Provenance::of(request.dir, request.against, journal.usable()),
         magnified,
     };
-    Ok(report(&sources, remarks))
+    Ok(report(&sources, models, remarks))
+}
+
+/// The size of both sides.
+struct Models {
+    model: Model,
+    original: Option<Model>,
 }
 
 /// What an audit says beside its numbers.
@@ -122,16 +137,16 @@ struct Compared {
 }
 
 /// Compares a checkpoint with its original, which is the second of `sides`.
-fn compare(pairs: &[Pair<'_>], found: Option<&[Found]>, sides: [&Checkpoint; 2]) -> Compared {
+fn compare(pairs: &Pairs<'_>, found: Option<&[Found]>, sides: [&Checkpoint; 2]) -> Compared {
     let Some(counts) = found else {
         return Compared { unrelated: None, notes: comparison_notes(pairs, None, sides) };
     };
-    if let Some(unrelated) = unrelated(pairs, counts, sides) {
+    if let Some(unrelated) = unrelated(&pairs.all, counts, sides) {
         return Compared { unrelated: Some(unrelated), notes: Vec::new() };
     }
     let mut notes = comparison_notes(pairs, found, sides);
     let mut total = Tally::default();
-    let compared = pairs.iter().zip(counts).filter(|(pair, _)| pair.original.is_some());
+    let compared = pairs.all.iter().zip(counts).filter(|(pair, _)| pair.original.is_some());
     compared.for_each(|(_, found)| total += found.tally());
     notes.extend(swapped(total, sides));
     Compared { unrelated: None, notes }
@@ -176,8 +191,8 @@ fn find_journal(request: &AuditRequest<'_>) -> Result<JournalClaim> {
 }
 
 /// Combines everything that was counted.
-fn report(sources: &Sources<'_>, remarks: Remarks) -> Audit {
-    let model = Model::of(sources.plan);
+fn report(sources: &Sources<'_>, models: Models, remarks: Remarks) -> Audit {
+    let Models { model, original } = models;
     let target = Target::of(sources.plan, &model);
     let tensors = sources.tensors();
     // Of no targets nothing is known, not that nothing is pruned.
@@ -215,11 +230,13 @@ fn report(sources: &Sources<'_>, remarks: Remarks) -> Audit {
         sign_bit_zero: sum(|t| t.sign_bit_zero).map(among_targets),
         changed: sum(|t| t.changed).map(among_targets),
         untouched: sources.untouched(&model),
+        outside: sources.outside(&model),
         tiles: sources.tiles(),
         projections: projections(&tensors),
         skipped: Skipped::all(sources.plan),
         encoded: remarks.encoded,
         model,
+        original,
         target,
         tensors,
         warnings: remarks.warnings,

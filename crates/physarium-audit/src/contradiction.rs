@@ -6,7 +6,7 @@ use physarium_checkpoint::printable;
 
 use crate::count::coverage::projections;
 use crate::report::audit::{
-    Audit, Base, Basis, Changed, Matrix, Projection, SCHEMA, Skipped, Tensor,
+    Audit, Base, Basis, Changed, Matrix, OfModel, Outside, Projection, SCHEMA, Skipped, Tensor,
 };
 use crate::report::share::Share;
 use crate::tiles::TileMap;
@@ -87,10 +87,11 @@ impl Audit {
         };
         let skipped = self.skipped.len() as u64;
         let skipped_elements = sum(&mut self.skipped.iter());
-        let names: HashSet<&str> = untouched.differing.iter().map(String::as_str).collect();
+        let not_as_before = || untouched.differing.iter().chain(&untouched.uncompared);
+        let names: HashSet<&str> = not_as_before().map(String::as_str).collect();
         let as_before = |tensor: &&Skipped| !names.contains(tensor.name.as_str());
         let as_before = sum(&mut self.skipped.iter().filter(as_before));
-        let tensors = skipped.checked_sub(untouched.differing.len() as u64);
+        let tensors = skipped.checked_sub(not_as_before().count() as u64);
         let model_elements = skipped_elements.and_then(|n| n.checked_add(target.elements));
         let model_tensors = skipped.checked_add(target.tensors);
         let totals = [
@@ -100,6 +101,7 @@ impl Audit {
             ("untouched tensors", Some(untouched.tensors), tensors),
         ];
         first_unequal(totals, "as listed")
+            .or_else(|| self.outside.as_ref()?.too_much(skipped_elements))
     }
 
     /// Projections that are not the sums over their targets.
@@ -134,6 +136,10 @@ impl Audit {
         if let Some(count) = &self.processed {
             shares.push((&count.of_target, count.elements, target, "target"));
             shares.push((&count.of_model, count.elements, model, "model"));
+        }
+        if let Some(Outside { zero, pruned, already_zero }) = &self.outside {
+            let counts = std::iter::once(zero).chain(pruned).chain(already_zero);
+            shares.extend(counts.map(|count| (&count.of_model, count.elements, model, "model")));
         }
         let others = [
             &self.pruned_by_conversion,
@@ -183,6 +189,23 @@ impl Share {
             let [stated, right] = [quotient(self), quotient(&right)];
             Some(format!("a share of {} as {stated}, not {right}", numbers(self)))
         }
+    }
+}
+
+impl Outside {
+    /// A part that is more than its whole; `elements` are those of the tensors that are not targets.
+    fn too_much(&self, elements: Option<u64>) -> Option<String> {
+        let (zero, count) = (self.zero.elements, |count: &OfModel| count.elements);
+        let [pruned, before] =
+            [&self.pruned, &self.already_zero].map(|n| n.as_ref().map_or(0, count));
+        if elements.is_some_and(|elements| zero > elements) {
+            return Some(format!(
+                "{zero} zeros in tensors that are not targets, which have fewer elements"
+            ));
+        }
+        (pruned.checked_add(before).is_none_or(|sum| sum > zero)).then(|| {
+            format!("{pruned} pruned and {before} that were zero before, of {zero} zeros in tensors that are not targets")
+        })
     }
 }
 

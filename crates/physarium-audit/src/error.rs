@@ -47,6 +47,8 @@ pub enum Error {
 pub enum Lacking {
     /// Nothing was compared with the original.
     Original,
+    /// No weights were read.
+    Weights,
     /// These tensors, as a message names them, cannot be compared with the original.
     Counterparts(String),
 }
@@ -58,6 +60,7 @@ impl fmt::Display for Lacking {
                 "\nhint: --against ORIGINAL distinguishes pruned weights from weights that were zero before, and \
                  compares the other tensors",
             ),
+            Lacking::Weights => f.write_str("\nhint: audit counts it in the weights, without --from-journal"),
             Lacking::Counterparts(names) => write!(
                 f,
                 "; cannot be compared with the original: {names}\nhint: audit without --claims says why not, and \

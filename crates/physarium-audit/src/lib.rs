@@ -5,7 +5,7 @@ It shares no code with the pruner. Its numbers come from headers and weights. A 
 them and never trusted; a number that only a journal can give is marked as such in the report.
 
 Data flows from `count/` and `tiles/` (weights, headers and journal to counts) to `report/` (counts to tables);
-`claims/` judges sentences by a report, and `verify/` compares two directories byte by byte.
+`notes/` says what is odd, `claims/` judges sentences by a report, and `verify/` compares two directories byte by byte.
 
 * [`audit`] returns an [`Audit`]: elements, target, processed, pruned and untouched weights, per projection
   and per tensor, each share with its denominator, and the identities between these numbers.
@@ -21,6 +21,7 @@ mod claims;
 mod contradiction;
 mod count;
 mod error;
+mod notes;
 mod report;
 mod request;
 mod step;
@@ -31,8 +32,8 @@ pub use audit::{AuditRequest, Evidence, audit};
 pub use claims::claim::{Claim, Claims};
 pub use error::{Error, Lacking};
 pub use report::audit::{
-    Audit, Base, Basis, Changed, Counted, Matrix, Model, Projection, Pruned, Skipped, Target,
-    Tensor, TileCoverage, Untouched,
+    Audit, Base, Basis, Changed, Counted, Matrix, Model, OfModel, Outside, Projection, Pruned,
+    Skipped, Target, Tensor, TileCoverage, Untouched,
 };
 pub use report::identity::Identity;
 pub use report::inspection::{

@@ -38,7 +38,7 @@ pub use open::hub::snapshot::HubSource;
 pub use open::source::{FileIdentity, Source};
 pub use open::store::remote::{Opener, RemoteFile, RemoteLink, open_remote_by};
 pub use open::store::source::{ModelSource, StoreSource};
-pub use plan::encoded::{DECODE_HINT, Encoded, encoded_projections};
+pub use plan::encoded::{Encoded, decode_hint, encoded_projections};
 pub use plan::language_model::LeftAlone;
 pub use plan::names::{Named, Naming};
 pub use plan::selection::{Selection, TargetNames};

@@ -75,6 +75,8 @@ function tensorTable(tensors, changed) {
     ["zero, of tensor", t => share(t.zero, t), percent],
     ["pruned", t => t.pruned, grouped],
     ["pruned, of tensor", t => share(t.pruned, t), percent],
+    ...[["changed", "changed"], ["-0.0", "sign_bit_zero"]]
+      .filter(([, field]) => tensors.some(t => t[field])).map(([label, field]) => [label, t => t[field], grouped]),
     ["error", t => t.output_error, percent],
     ["error before update", t => t.error_before_update, percent],
   ].filter(([, value]) => tensors.some(t => value(t) !== null && value(t) !== undefined));

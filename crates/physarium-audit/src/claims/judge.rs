@@ -4,17 +4,18 @@ use physarium_checkpoint::printable;
 
 use super::claim::{Claim, Claims, Countable};
 use super::value::Value;
-use crate::count::notes::names;
 use crate::error::{Error, Lacking, Result};
-use crate::report::audit::{Audit, Base, Projection, Tensor};
+use crate::notes::words::names;
+use crate::report::audit::{Audit, Base, Basis, Model, Projection, Tensor};
 use crate::report::judgement::{Judgement, Verdict};
 use crate::report::share::{Share, grouped, rounds_to};
 
-/// A denominator: the model, the target, or one projection.
+/// A denominator: the target, the model, the original model, or one projection.
 #[derive(Clone, Copy)]
 enum Whole<'a> {
     Target,
     Model,
+    Original(&'a Model),
     Projection(&'a Projection),
 }
 
@@ -22,6 +23,8 @@ impl<'a> Whole<'a> {
     /// All denominators that a sentence may mean, the likeliest first.
     fn all(audit: &'a Audit) -> impl Iterator<Item = Whole<'a>> {
         let wholes = [Whole::Target, Whole::Model].into_iter();
+        let original = audit.original.as_ref().filter(|original| **original != audit.model);
+        let wholes = wholes.chain(original.map(Whole::Original));
         wholes.chain(audit.projections.iter().map(Whole::Projection))
     }
 
@@ -30,6 +33,7 @@ impl<'a> Whole<'a> {
         match self {
             Whole::Target => ("target", audit.target.tensors, audit.target.elements),
             Whole::Model => ("model", audit.model.tensors, audit.model.elements),
+            Whole::Original(original) => ("original", original.tensors, original.elements),
             Whole::Projection(p) => (&p.projection, p.tensors, p.elements),
         }
     }
@@ -37,8 +41,23 @@ impl<'a> Whole<'a> {
     /// Whether it includes a target.
     fn includes(self, tensor: &Tensor) -> bool {
         match self {
-            Whole::Target | Whole::Model => true,
+            Whole::Target | Whole::Model | Whole::Original(_) => true,
             Whole::Projection(projection) => tensor.role == projection.projection,
+        }
+    }
+
+    /// What `count` counts in it of tensors that are not targets; `None` if that is not known.
+    fn outside(self, count: Countable, audit: &Audit) -> Option<u64> {
+        let (Whole::Model | Whole::Original(_)) = self else { return Some(0) };
+        let outside = audit.outside.as_ref();
+        match count {
+            Countable::Processed | Countable::Target | Countable::Tensors => Some(0),
+            Countable::Untouched => Some(audit.untouched.elements),
+            Countable::Zero => outside.map(|outside| outside.zero.elements),
+            // Only targets were processed, as the journal states.
+            Countable::Pruned if audit.base == Base::Journal => Some(0),
+            Countable::Pruned => Some(outside?.pruned.as_ref()?.elements),
+            Countable::AlreadyZero => Some(outside?.already_zero.as_ref()?.elements),
         }
     }
 }
@@ -104,15 +123,17 @@ impl Claims {
         let last = |p: &Projection| p.projection.rsplit('.').next() == Some(of);
         let matching: Vec<&Projection> =
             audit.projections.iter().filter(|p| p.projection == of || last(p)).collect();
-        match (of, matching.as_slice()) {
-            ("target", _) => Ok(Whole::Target),
-            ("model", _) => Ok(Whole::Model),
-            (_, [one]) => Ok(Whole::Projection(one)),
-            (_, found) => {
+        match (of, matching.as_slice(), &audit.original) {
+            ("target", ..) => Ok(Whole::Target),
+            ("model", ..) => Ok(Whole::Model),
+            ("original", _, Some(original)) => Ok(Whole::Original(original)),
+            (_, [one], _) => Ok(Whole::Projection(one)),
+            (_, found, _) => {
                 let names: Vec<&str> =
                     audit.projections.iter().map(|p| p.projection.as_str()).collect();
                 let what = format!(
-                    "claim {}: of = \"{of}\" matches {} projections, expected target, model or one of {}",
+                    "claim {}: of = \"{of}\" matches {} projections, expected target, model, original (with an \
+                     original) or one of {}",
                     printable(&claim.id),
                     found.len(),
                     printable(&names.join(", "))
@@ -124,15 +145,13 @@ impl Claims {
 
     /// What the claim counts within `whole`, as a share of it.
     fn share(&self, claim: &Claim, audit: &Audit, whole: Whole<'_>) -> Result<Share> {
-        let part = match (claim.count, whole) {
+        let part = match claim.count {
             // Nobody has seen that they are as before.
-            (Countable::Untouched, _) if !audit.untouched.compared => None,
-            // Untouched tensors are not targets.
-            (Countable::Untouched, Whole::Target | Whole::Projection(_)) => Some(0),
-            (Countable::Untouched, Whole::Model) => Some(audit.untouched.elements),
-            (count, _) => {
+            Countable::Untouched if !audit.untouched.compared => None,
+            count => {
                 let inside = audit.tensors.iter().filter(|tensor| whole.includes(tensor));
-                inside.map(|tensor| count.of_target(tensor)).sum()
+                let targets: Option<u64> = inside.map(|tensor| count.of_target(tensor)).sum();
+                targets.zip(whole.outside(count, audit)).map(|(targets, others)| targets + others)
             }
         };
         let part = part.ok_or_else(|| Error::Unmeasured {
@@ -167,8 +186,11 @@ fn lacking(count: Countable, audit: &Audit, whole: Whole<'_>) -> Lacking {
     let unknown = |tensor: &&Tensor| whole.includes(tensor) && count.of_target(tensor).is_none();
     let unknown: Vec<&str> =
         audit.tensors.iter().filter(unknown).map(|tensor| tensor.name.as_str()).collect();
+    let uncompared = || audit.untouched.uncompared.iter().map(String::as_str).collect::<Vec<_>>();
     match audit.base {
         Base::Original if !unknown.is_empty() => Lacking::Counterparts(names(&unknown)),
+        Base::Original if audit.outside.is_some() => Lacking::Counterparts(names(&uncompared())),
+        _ if audit.basis == Basis::Journal && count != Countable::Untouched => Lacking::Weights,
         _ => Lacking::Original,
     }
 }

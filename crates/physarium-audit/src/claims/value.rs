@@ -43,8 +43,10 @@ impl TryFrom<toml::Value> for Value {
             toml::Value::Integer(count) => u64::try_from(count)
                 .map(Value::Count)
                 .map_err(|_| format!("value must not be negative, found {count}")),
-            toml::Value::String(text) => parse_percent(&text)
-                .ok_or_else(|| format!("value must be like \"22.22 %\", found {text:?}")),
+            toml::Value::String(text) => parse_percent(text.trim()).ok_or_else(|| {
+                let integer = "or a count: an integer without quotes and separators";
+                format!("value must be like \"22.22 %\", {integer}; found {text:?}")
+            }),
             other => {
                 Err(format!("value must be an integer or a percentage as text, found {other}"))
             }

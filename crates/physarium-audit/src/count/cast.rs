@@ -38,6 +38,7 @@ pub(crate) fn tally_cast(now: &[u8], before: &[u8], [dtype, original]: [Dtype; 2
         tally.revived += u64::from(was_zero && !is_zero);
         tally.changed += u64::from(!is_zero && (!same || overflows));
         tally.overflowed += u64::from(!is_zero && overflows);
+        tally.non_finite += u64::from(!value.is_finite());
         tally.to_negative_zero += u64::from(now == negative_zero && converted != negative_zero);
     }
     tally
@@ -138,6 +139,7 @@ mod tests {
             changed: 3,
             overflowed: 1,
             to_negative_zero: 1,
+            non_finite: 2,
         };
         assert_eq!(found, expected);
         // The other way nothing is rounded: 0.1 was not the value of this F16.

@@ -26,9 +26,16 @@ pub(crate) struct Tally {
     pub overflowed: u64,
     /// Weights that are -0.0 and were not.
     pub to_negative_zero: u64,
+    /// Weights that are infinite or NaN.
+    pub non_finite: u64,
 }
 
 impl Tally {
+    /// Weights whose value is not the original's; what the conversion to another element type makes zero is.
+    pub fn differing(&self) -> u64 {
+        self.pruned - self.by_conversion + self.changed
+    }
+
     /// Weights that are neither the original value nor +0.0.
     pub fn illegal(&self) -> u64 {
         self.changed + self.to_negative_zero
@@ -46,6 +53,7 @@ impl AddAssign for Tally {
         self.changed += other.changed;
         self.overflowed += other.overflowed;
         self.to_negative_zero += other.to_negative_zero;
+        self.non_finite += other.non_finite;
     }
 }
 
@@ -53,9 +61,10 @@ impl AddAssign for Tally {
 const BLOCK: usize = 1024;
 
 macro_rules! tally {
-    ($bytes:expr, $before:expr, $bits:ty) => {{
+    ($bytes:expr, $before:expr, $bits:ty, $exponent:expr) => {{
         const SIZE: usize = size_of::<$bits>();
         const SIGN: $bits = 1 << (<$bits>::BITS - 1);
+        let exponent: $bits = $exponent;
         let (now, rest) = $bytes.as_chunks::<SIZE>();
         let (before, rest_before) = $before.as_chunks::<SIZE>();
         assert!(rest.is_empty() && rest_before.is_empty() && now.len() == before.len());
@@ -63,7 +72,7 @@ macro_rules! tally {
         for (now, before) in now.chunks(BLOCK).zip(before.chunks(BLOCK)) {
             let (mut zeros, mut signs, mut pruned): ($bits, $bits, $bits) = (0, 0, 0);
             let (mut changed, mut to_negative): ($bits, $bits) = (0, 0);
-            let (mut zeros_before, mut revived): ($bits, $bits) = (0, 0);
+            let (mut zeros_before, mut revived, mut non_finite): ($bits, $bits, $bits) = (0, 0, 0);
             // Wrapping additions vectorise. They cannot wrap here: each count is at most `BLOCK`.
             for (now, before) in now.iter().zip(before) {
                 let (now, before) = (<$bits>::from_le_bytes(*now), <$bits>::from_le_bytes(*before));
@@ -76,6 +85,7 @@ macro_rules! tally {
                 let negated = (now == SIGN) & (before != SIGN);
                 to_negative = to_negative.wrapping_add(<$bits>::from(negated));
                 changed = changed.wrapping_add(<$bits>::from(!is_zero & (now != before)));
+                non_finite = non_finite.wrapping_add(<$bits>::from(now & exponent == exponent));
             }
             tally += Tally {
                 zeros: u64::from(zeros),
@@ -85,6 +95,7 @@ macro_rules! tally {
                 revived: u64::from(revived),
                 changed: u64::from(changed),
                 to_negative_zero: u64::from(to_negative),
+                non_finite: u64::from(non_finite),
                 ..Tally::default()
             };
         }
@@ -99,27 +110,11 @@ macro_rules! tally {
 #[track_caller]
 pub(crate) fn tally(now: &[u8], before: &[u8], dtype: Dtype) -> Tally {
     match dtype {
-        Dtype::BF16 | Dtype::F16 => tally!(now, before, u16),
-        Dtype::F32 => tally!(now, before, u32),
+        Dtype::BF16 => tally!(now, before, u16, 0x7f80),
+        Dtype::F16 => tally!(now, before, u16, 0x7c00),
+        Dtype::F32 => tally!(now, before, u32, 0x7f80_0000),
         other => panic!("{other} is not a prunable dtype"),
     }
-}
-
-/// Number of infinite and NaN weights.
-///
-/// # Panics
-/// If the slice is not whole elements of a prunable dtype.
-#[track_caller]
-pub(crate) fn non_finite(bytes: &[u8], dtype: Dtype) -> u64 {
-    let (size, exponent) = match dtype {
-        Dtype::BF16 => (2, 0x7f80),
-        Dtype::F16 => (2, 0x7c00),
-        Dtype::F32 => (4, 0x7f80_0000),
-        other => panic!("{other} is not a prunable dtype"),
-    };
-    assert!(bytes.len().is_multiple_of(size), "not whole {size}-byte elements");
-    let bits = |weight: &[u8]| weight.iter().rev().fold(0u32, |bits, b| bits << 8 | u32::from(*b));
-    bytes.chunks(size).filter(|weight| bits(weight) & exponent == exponent).count() as u64
 }
 
 /// Index of the first weight that is neither the original value nor +0.0. Slow; used only after [`tally()`] has
@@ -175,6 +170,7 @@ mod tests {
     fn infinite_and_nan_weights_are_counted_and_large_ones_are_not() {
         let bytes = |bits: &[u16]| bits.iter().flat_map(|b| b.to_le_bytes()).collect::<Vec<u8>>();
         let bf16 = bytes(&[0x7f7f, 0x7f80, 0xff80, 0x7fc0, 0xff81, 0x7c00]);
+        let non_finite = |bytes: &[u8], dtype| tally(bytes, bytes, dtype).non_finite;
         assert_eq!(non_finite(&bf16, Dtype::BF16), 4);
         assert_eq!(non_finite(&bytes(&[0x7bff, 0x7c00, 0xfc01, 0x3c00]), Dtype::F16), 2);
         assert_eq!(non_finite(&bytes(&[0, 0x7f80, 0xffff, 0x7f7f, 1, 0xff80]), Dtype::F32), 2);

@@ -5,29 +5,61 @@ use std::collections::BTreeMap;
 use physarium_checkpoint::sorted_naturally;
 
 use super::journal_checks::tiles_of;
+use super::pairs::Mismatch;
 use super::sources::Sources;
-use crate::report::audit::{Base, Model, Projection, Tensor, TileCoverage, Untouched};
+use crate::report::audit::{
+    Base, Model, OfModel, Outside, Projection, Tensor, TileCoverage, Untouched,
+};
 use crate::report::share::Share;
 
 impl Sources<'_> {
     /// Tensors that are not targets.
     pub fn untouched(&self, model: &Model) -> Untouched {
-        let (mut tensors, mut elements, mut differing) = (0, 0, Vec::new());
+        let (mut tensors, mut elements) = (0, 0);
+        let (mut differing, mut uncompared) = (Vec::new(), Vec::new());
         for (at, pair) in self.pairs.iter().enumerate() {
+            let info = &pair.planned.input;
             if pair.planned.is_target() {
                 continue;
             }
-            let differs = self.found.as_ref().is_some_and(|found| found[at].differs);
-            if differs || pair.mismatch.is_some() {
-                differing.push(pair.planned.input.name.clone());
+            if pair.mismatch.is_some() {
+                uncompared.push(info.name.clone());
+            } else if self.found.as_ref().is_some_and(|found| found[at].differs) {
+                differing.push(info.name.clone());
             } else {
                 tensors += 1;
-                elements += pair.planned.input.elements;
+                elements += info.elements;
             }
         }
         let (of_model, compared) = (model.share(elements), self.base == Base::Original);
-        let differing = sorted_naturally(differing.into_iter(), |name| name);
-        Untouched { tensors, elements, of_model, compared, differing }
+        let [differing, uncompared] =
+            [differing, uncompared].map(|names| sorted_naturally(names.into_iter(), |name| name));
+        Untouched { tensors, elements, of_model, compared, differing, uncompared }
+    }
+
+    /// Weights of the tensors that are not targets.
+    pub fn outside(&self, model: &Model) -> Option<Outside> {
+        let (mut zero, mut pruned, mut already_zero) = (0, Some(0), Some(0));
+        for (pair, found) in self.pairs.iter().zip(self.found.as_ref()?) {
+            if pair.planned.is_target() {
+                continue;
+            }
+            let tally = found.tally();
+            zero += tally.zeros;
+            let [newly, before] = match (self.base, &pair.mismatch) {
+                (Base::None, _) => [None, None],
+                // Only targets were processed, as the journal states.
+                (Base::Journal, _) => [Some(0), Some(tally.zeros)],
+                (Base::Original, None) => [Some(tally.pruned), Some(tally.zeros - tally.pruned)],
+                (Base::Original, Some(Mismatch::NotInOriginal)) => [Some(0), Some(0)],
+                (Base::Original, Some(Mismatch::Shape(_) | Mismatch::Dtype(_))) => [None, None],
+            };
+            pruned = pruned.zip(newly).map(|(sum, more)| sum + more);
+            already_zero = already_zero.zip(before).map(|(sum, more)| sum + more);
+        }
+        let of_model = |elements| OfModel { elements, of_model: model.share(elements) };
+        let [pruned, already_zero] = [pruned, already_zero].map(|count| count.map(of_model));
+        Some(Outside { zero: of_model(zero), pruned, already_zero })
     }
 
     /// Pruned weights that the conversion to another element type makes zero; `None` if no target is converted.

@@ -5,7 +5,6 @@ pub(crate) mod compare;
 pub(crate) mod coverage;
 mod identities;
 pub(crate) mod journal_checks;
-pub(crate) mod notes;
 pub(crate) mod pairs;
 pub(crate) mod recount;
 pub(crate) mod relation;

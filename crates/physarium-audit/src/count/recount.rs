@@ -1,9 +1,9 @@
 /*!
-The recount: reads all weights of the targets and, if there is an original, all bytes of the other tensors.
+The recount: reads all weights and, if there is an original, all other bytes.
 
-In: tensors with their counterparts in the original. Out: one [`Tally`] per matrix of a target, and for each
-tensor whether it equals the original's: by its bytes, or by its values if the original has another element
-type. Of each matrix also the zeros of its tiles.
+In: tensors with their counterparts in the original. Out: one [`Tally`] per matrix of a target and per other tensor, and
+whether each tensor equals the original's: by its bytes, or by its values if the original has another element
+type. Of each matrix of a target also the zeros of its tiles.
 */
 
 use physarium_checkpoint::{Dtype, MatrixView, Shard, Source, Tasks};
@@ -22,34 +22,28 @@ const READ_BYTES: u64 = 256 << 10;
 /// Counts of one tensor.
 #[derive(Debug, Clone)]
 pub(crate) struct Found {
-    /// One tally per matrix of a target; empty for other tensors.
+    /// One tally per matrix of a target; one of another tensor, of zero if its elements are no weights.
     pub matrices: Vec<Tally>,
-    /// Zeros of the tiles of each of these matrices, row by row.
+    /// Zeros of the tiles of each matrix of a target, row by row.
     pub tiles: Vec<Vec<u32>>,
     /// Whether it differs from the original; false without an original.
     pub differs: bool,
-    /// Weights of a tensor that is not a target that differ from the original.
-    pub differing: u64,
-    /// Those of them that the conversion to another element type makes infinite.
-    infinite: u64,
 }
 
 impl Found {
     /// Counts of zero.
     fn none(pair: &Pair<'_>) -> Found {
-        let matrices = vec![Tally::default(); target_views(pair).len()];
-        Found { matrices, tiles: Vec::new(), differs: false, differing: 0, infinite: 0 }
+        let matrices = vec![Tally::default(); target_views(pair).len().max(1)];
+        Found { matrices, tiles: Vec::new(), differs: false }
     }
 
     fn add(&mut self, other: Found) {
         self.differs |= other.differs;
-        self.differing += other.differing;
-        self.infinite += other.infinite;
         self.matrices.iter_mut().zip(other.matrices).for_each(|(total, part)| *total += part);
     }
 
-    /// Adds weights of a target, and the original's; `cast` are the element types of both if they differ.
-    fn add_target(
+    /// Adds consecutive elements, and the original's; `cast` are the element types of both if they differ.
+    fn count(
         &mut self,
         matrix: usize,
         [now, before]: [&[u8]; 2],
@@ -58,27 +52,14 @@ impl Found {
     ) {
         let tally = match cast {
             Some(dtypes) => tally_cast(now, before, dtypes),
-            None => tally(now, before, dtype),
-        };
-        self.matrices[matrix] += tally;
-        self.differs |= match cast {
-            Some(_) => tally.pruned - tally.by_conversion + tally.changed > 0,
-            None => now != before,
-        };
-    }
-
-    /// The same of another tensor.
-    fn add_other(&mut self, [now, before]: [&[u8]; 2], cast: Option<[Dtype; 2]>, dtype: Dtype) {
-        let tally = match cast {
-            Some(dtypes) => tally_cast(now, before, dtypes),
-            None if now == before => return,
             None if dtype.is_prunable() => tally(now, before, dtype),
             None => Tally::default(),
         };
-        let differing = tally.pruned - tally.by_conversion + tally.changed;
-        self.differing += differing;
-        self.infinite += tally.overflowed;
-        self.differs |= cast.is_none() || differing > 0;
+        self.matrices[matrix] += tally;
+        self.differs |= match cast {
+            Some(_) => tally.differing() > 0,
+            None => now != before,
+        };
     }
 
     /// Counts of the whole tensor.
@@ -86,11 +67,6 @@ impl Found {
         let mut tally = Tally::default();
         self.matrices.iter().for_each(|matrix| tally += *matrix);
         tally
-    }
-
-    /// Weights that the conversion to another element type makes infinite.
-    pub fn overflowed(&self) -> u64 {
-        self.tally().overflowed + self.infinite
     }
 }
 
@@ -177,9 +153,8 @@ fn chunks(pairs: &[Pair<'_>]) -> Vec<Chunk> {
         let bounds = |view: &MatrixView| (view.begin * element, view.elements() * element);
         let spans: Vec<(u64, u64)> = match (planned.is_target(), original) {
             (true, _) => planned.views.iter().map(bounds).collect(),
-            // Nothing is counted in other tensors, so without an original they are not read.
-            (false, None) => continue,
-            (false, Some(_)) => vec![(0, size)],
+            (false, None) if !planned.input.dtype.is_prunable() => continue,
+            (false, _) => vec![(0, size)],
         };
         for (matrix, (first, length)) in spans.into_iter().enumerate() {
             for offset in (0..length).step_by(CHUNK_BYTES as usize) {
@@ -226,14 +201,10 @@ impl<'a> Counter<'a> {
                 }
             };
             let found = &mut self.found[chunk.pair];
-            match (pair.planned.is_target(), pair.cast()) {
-                (true, cast) => {
-                    found.add_target(chunk.matrix, [now, before], cast, info.dtype);
-                    let view = &pair.planned.views[chunk.matrix];
-                    let first = chunk.begin / (info.dtype.bits() / 8) - view.begin;
-                    self.tiles[chunk.pair][chunk.matrix].count(first, now, info.dtype);
-                }
-                (false, cast) => found.add_other([now, before], cast, info.dtype),
+            found.count(chunk.matrix, [now, before], pair.cast(), info.dtype);
+            if let Some(view) = target_views(pair).get(chunk.matrix) {
+                let first = chunk.begin / (info.dtype.bits() / 8) - view.begin;
+                self.tiles[chunk.pair][chunk.matrix].count(first, now, info.dtype);
             }
         }
         Ok(chunk.bytes_read(self.pairs))

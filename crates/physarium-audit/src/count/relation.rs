@@ -47,22 +47,34 @@ pub(crate) fn unrelated(
             "{there} cannot be compared with {here}: its target tensors are {dtype}"
         ));
     }
-    let (other, all) = (pairs.iter().filter(|pair| pair.mismatch.is_some()).count(), pairs.len());
+    let with = |is: fn(&Mismatch) -> bool| {
+        pairs.iter().filter(|pair| pair.mismatch.as_ref().is_some_and(is)).count()
+    };
+    let names = with(|mismatch| *mismatch == Mismatch::NotInOriginal);
+    let shapes = with(|mismatch| matches!(mismatch, Mismatch::Shape(_)));
     let encoded: Vec<String> =
         encoded_projections(original).iter().map(Encoded::to_string).collect();
     let stored = match encoded.as_slice() {
         [] => String::new(),
         formats => format!(" (there, {})", formats.join("; ")),
     };
-    Some(names_differ([&here, &there], other, all) + &stored)
+    Some(headers_differ([&here, &there], [names, shapes], pairs.len()) + &stored)
 }
 
-/// The sentence on two checkpoints of which `other` of `all` tensors have no counterpart.
-pub(crate) fn names_differ([here, original]: [&str; 2], other: usize, all: usize) -> String {
-    let (other, all) = (grouped(other as u64), grouped(all as u64));
-    format!(
-        "{original} is not the original of {here}: {other} of {all} tensors have other names or shapes"
-    )
+/// The sentence on two checkpoints of which so many of `all` tensors have other names, and other shapes.
+pub(crate) fn headers_differ(
+    [here, original]: [&str; 2],
+    [names, shapes]: [usize; 2],
+    all: usize,
+) -> String {
+    let [names, shapes, all] = [names, shapes, all].map(|count| grouped(count as u64));
+    let differ = match (&*names, &*shapes) {
+        (_, "0") => format!("{names} of {all} tensors have other names"),
+        ("0", _) => format!("{shapes} of {all} tensors have other shapes"),
+        _ => format!("{names} of {all} tensors have other names, and {shapes} other shapes"),
+    };
+    let smaller = if names == "0" { ", or rows and columns were cut" } else { "" };
+    format!("{original} is not the original of {here}{smaller}: {differ}")
 }
 
 /// A directory in a sentence.
@@ -85,7 +97,7 @@ fn by_values(
             changed += tally.changed;
         } else if info.dtype.is_prunable() {
             others += info.elements;
-            differing += found.differing;
+            differing += found.tally().differing();
         }
     }
     let nearly_all = |part: u64, whole: u64| {

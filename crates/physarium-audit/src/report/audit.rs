@@ -3,7 +3,11 @@
 //! A *matrix* is the unit that is pruned by itself: the tensor of a projection, one map of a fused tensor,
 //! or one map of one expert of a stack.
 
-use physarium_checkpoint::{Action, Dtype, Encoded, PlannedTensor, TargetPlan, sorted_naturally};
+use std::collections::HashMap;
+
+use physarium_checkpoint::{
+    Action, Checkpoint, Dtype, Encoded, PlannedTensor, TargetPlan, sorted_naturally,
+};
 use serde::{Deserialize, Serialize};
 
 use super::identity::Identity;
@@ -56,6 +60,9 @@ pub struct Audit {
     pub identities: Vec<Identity>,
     /// The whole checkpoint.
     pub model: Model,
+    /// The whole original, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub original: Option<Model>,
     /// The tensors selected for pruning.
     pub target: Target,
     /// Processed weights; `None` without a journal and an original.
@@ -82,6 +89,9 @@ pub struct Audit {
     pub changed: Option<Changed>,
     /// Tensors that are not targets.
     pub untouched: Untouched,
+    /// Weights of tensors that are not targets; `None` if no weights were read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outside: Option<Outside>,
     /// Tiles of the targets; `None` if the method has no tiles or no journal records them.
     pub tiles: Option<TileCoverage>,
     /// The targets by projection.
@@ -105,7 +115,20 @@ pub struct Audit {
     pub provenance: Option<Provenance>,
 }
 
-/// The whole checkpoint.
+impl Audit {
+    /// The tensors that are not targets and are not as before: those that differ from the original, and those that cannot be
+    /// compared with it.
+    pub fn not_untouched(&self) -> [Model; 2] {
+        let elements: HashMap<&str, u64> =
+            self.skipped.iter().map(|tensor| (tensor.name.as_str(), tensor.elements)).collect();
+        [&self.untouched.differing, &self.untouched.uncompared].map(|names| Model {
+            tensors: names.len() as u64,
+            elements: names.iter().filter_map(|name| elements.get(name.as_str())).sum(),
+        })
+    }
+}
+
+/// A whole checkpoint, or some tensors of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Model {
     /// Tensors in the headers.
@@ -115,8 +138,9 @@ pub struct Model {
 }
 
 impl Model {
-    pub(crate) fn of(plan: &TargetPlan) -> Model {
-        Model { tensors: plan.tensors.len() as u64, elements: plan.model_elements() }
+    pub(crate) fn of(checkpoint: &Checkpoint) -> Model {
+        let elements = checkpoint.tensors().map(|(_, tensor)| tensor.elements).sum();
+        Model { tensors: checkpoint.tensors().count() as u64, elements }
     }
 
     /// `elements` as a share of the model.
@@ -187,7 +211,7 @@ pub struct Changed {
 /// The tensors that are not targets.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Untouched {
-    /// Number of these tensors, without those known to differ from the original.
+    /// Number of these tensors, without those that differ from the original or cannot be compared with it.
     pub tensors: u64,
     /// Their elements.
     pub elements: u64,
@@ -197,6 +221,31 @@ pub struct Untouched {
     pub compared: bool,
     /// Names of the tensors that are not targets and differ from the original.
     pub differing: Vec<String>,
+    /// Names of the tensors that are not targets and cannot be compared: the original has none of this name, or one of
+    /// another shape, or of a type that is not compared.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub uncompared: Vec<String>,
+}
+
+/// Weights of the tensors that are not targets.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Outside {
+    /// Weights that are zero for any reason.
+    pub zero: OfModel,
+    /// Weights that are zero and were not: those of tensors that the original does not have were not there before. `None` if it
+    /// is not known.
+    pub pruned: Option<OfModel>,
+    /// Weights that were zero before and still are; `None` if it is not known.
+    pub already_zero: Option<OfModel>,
+}
+
+/// A count in the whole model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OfModel {
+    /// Elements.
+    pub elements: u64,
+    /// Share of the model.
+    pub of_model: Share,
 }
 
 /// Tiles of the targets.

@@ -13,7 +13,7 @@ use super::kinds::{NOT_A_TARGET, kind, pattern};
 use super::share::{Share, grouped};
 use super::summary::SummaryRow;
 use super::table::aligned;
-use crate::count::notes::{checkpoint_notes, encoded_note};
+use crate::notes::checkpoint::{checkpoint_notes, encoded_note};
 
 /// Schema of [`Inspection`] as JSON.
 const SCHEMA: &str = "physarium.inspect/1";
@@ -119,7 +119,7 @@ fn is_one(count: &u64) -> bool {
 
 /// Inspects headers and plan.
 pub fn inspect(checkpoint: &Checkpoint, plan: &TargetPlan) -> Inspection {
-    let model = Model::of(plan);
+    let model = Model::of(checkpoint);
     let target = Target::of(plan, &model);
     let shard = |shard: &Shard| ShardSize {
         name: shard.name.clone(),
@@ -220,7 +220,8 @@ impl Inspection {
                 out += &format!("skipped  {}  {kind}\n", printable(&tensor.name));
             }
         }
-        if let Some(note) = encoded_note(&self.encoded, self.target.tensors) {
+        let targets = self.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
+        if let Some(note) = encoded_note(&self.encoded, &targets) {
             out += &format!("note: {note}\n");
         }
         for warning in &self.warnings {
@@ -249,8 +250,8 @@ impl Inspection {
                 what: &format!("  {}", printable(&projection.projection)),
                 tensors: Some(projection.tensors),
                 elements: Some(projection.elements),
-                of_target: Some(&projection.of_target),
-                of_model: Some(&projection.of_model),
+                of_target: Some(projection.of_target.clone()),
+                of_model: Some(projection.of_model.clone()),
             };
             row.cells()
         }));

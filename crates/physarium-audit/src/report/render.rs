@@ -71,7 +71,7 @@ pub fn markdown(audit: &Audit) -> String {
 /// The same tables for a terminal.
 pub fn text(audit: &Audit) -> String {
     if let Some(unrelated) = &audit.unrelated {
-        return format!("{unrelated}\n");
+        return format!("{unrelated}\nhint: without --against, audit counts the zeros\n");
     }
     let mut out = format!("audit from {}\n\n", basis(audit));
     out += &aligned(std::iter::once(SummaryRow::header()).chain(summary(audit)));

@@ -9,7 +9,7 @@ pub struct Share {
     pub part: u64,
     /// The denominator.
     pub whole: u64,
-    /// What the denominator counts: `target`, `model`, or a projection's name.
+    /// What the denominator counts: `target`, `model`, `original` (all of the original), or a projection's name.
     pub of: String,
     /// `part / whole`; `None` if the whole is 0.
     pub share: Option<f64>,

@@ -8,7 +8,7 @@ such cells there are. Memory is one row of cells.
 use physarium_checkpoint::{Dtype, MatrixView};
 
 use super::bounds::{Missed, Request, Weights};
-use crate::count::compare::{non_finite, tally};
+use crate::count::compare::tally;
 
 /// Counts the cells of one target.
 pub(crate) struct Cells<'a> {
@@ -100,15 +100,15 @@ impl<'a> Cells<'a> {
     fn count(&self, now: &[u8], before: &[u8]) -> Weights {
         let size = (self.dtype.bits() / 8) as usize;
         let elements = (now.len() / size) as u64;
-        let (zeros, zeros_before) = match size {
-            2 if now.len() < 256 => (short::<2>(now), short::<2>(before)),
-            4 if now.len() < 256 => (short::<4>(now), short::<4>(before)),
+        let few = now.len() < 256 && !self.counts_non_finite;
+        let (zeros, zeros_before, non_finite) = match size {
+            2 if few => (short::<2>(now), short::<2>(before), 0),
+            4 if few => (short::<4>(now), short::<4>(before), 0),
             _ => {
                 let tally = tally(now, before, self.dtype);
-                (tally.zeros, tally.zeros_before)
+                (tally.zeros, tally.zeros_before, tally.non_finite)
             }
         };
-        let non_finite = if self.counts_non_finite { non_finite(now, self.dtype) } else { 0 };
         Weights { elements, zeros, zeros_before, non_finite }
     }
 

@@ -11,7 +11,7 @@ use std::path::Path;
 use physarium_checkpoint::{Checkpoint, TensorInfo, journal, manifest};
 
 use super::findings::Verification;
-use crate::count::relation::{names_differ, shown};
+use crate::count::relation::{headers_differ, shown};
 use crate::report::share::grouped;
 
 /// The two directories of a verification.
@@ -28,19 +28,21 @@ impl Sides<'_> {
         let out = Checkpoint::open(self.out).ok()?;
         let there: HashMap<&str, &TensorInfo> =
             out.tensors().map(|(_, tensor)| (tensor.name.as_str(), tensor)).collect();
-        let (mut all, mut same, mut cast) = (0, 0, Vec::new());
+        let (mut all, mut names, mut shapes, mut cast) = (0, 0, 0, Vec::new());
         for (_, tensor) in self.model.tensors() {
             all += 1;
-            let found = there.get(tensor.name.as_str());
-            match found.filter(|found| found.shape == tensor.shape) {
-                Some(found) if found.dtype == tensor.dtype => same += 1,
-                Some(found) => cast.push([found.dtype, tensor.dtype]),
-                None => {}
+            match there.get(tensor.name.as_str()) {
+                None => names += 1,
+                Some(found) if found.shape != tensor.shape => shapes += 1,
+                Some(found) if found.dtype != tensor.dtype => {
+                    cast.push([found.dtype, tensor.dtype]);
+                }
+                Some(_) => {}
             }
         }
         let (model, out) = (shown(self.model.dir()), shown(self.out));
-        if 2 * (same + cast.len()) < all {
-            return Some(names_differ([&out, &model], all - same - cast.len(), all));
+        if 2 * (names + shapes) > all {
+            return Some(headers_differ([&out, &model], [names, shapes], all));
         }
         let [here, original] = *cast.first()?;
         (2 * cast.len() > all).then(|| {

@@ -3,7 +3,7 @@
 use physarium_checkpoint::Dtype;
 
 use super::span::Span;
-use crate::count::compare::{first_illegal, first_negative_zero, non_finite, tally};
+use crate::count::compare::{first_illegal, first_negative_zero, tally};
 use crate::request::bounds::Weights;
 
 /// What a recipe may do to the weights of targets, beside pruning them.
@@ -75,7 +75,7 @@ impl Counts {
         self.matrix[0] += tally.pruned;
         self.matrix[1] += already_zero;
         if changes.keeps_non_finite || changes.refits {
-            self.non_finite += non_finite(piece.now, dtype);
+            self.non_finite += tally.non_finite;
         }
         if changes.refits {
             self.refitted += tally.changed;

@@ -4,6 +4,7 @@
 mod encoded;
 mod originals;
 mod values;
+mod whole;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -134,8 +134,7 @@ impl fmt::Display for Warning {
             }
             Warning::TotalSize { stated: Some(stated), actual } => write!(
                 f,
-                "{INDEX_NAME}: metadata.total_size is {stated}, the tensors have {actual} bytes; \
-                 the index is copied unchanged"
+                "{INDEX_NAME}: metadata.total_size is {stated}, the tensors have {actual} bytes"
             ),
         }
     }

@@ -24,9 +24,18 @@ const MAX_COMPONENTS: usize = 3;
 /// Tensors of a module that are named in an unknown format.
 const SHOWN_PARTS: usize = 4;
 
+/// Weights and masks of `torch.nn.utils.prune`.
+const MASKED: &str = "weights and masks of PyTorch";
+
 /// What to do about encoded projections.
-pub const DECODE_HINT: &str =
-    "hint: decompress or dequantise the model first: plain BF16, F16 or F32 weights are needed";
+pub fn decode_hint(encoded: &[Encoded]) -> &'static str {
+    match encoded.iter().all(|encoded| encoded.format == MASKED) {
+        true => "hint: torch.nn.utils.prune.remove applies the masks and leaves plain weights",
+        false => {
+            "hint: decompress or dequantise the model first: plain BF16, F16 or F32 weights are needed"
+        }
+    }
+}
 
 /// Projections that are stored in a format without plain weights.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -203,6 +212,8 @@ impl Parts<'_> {
             "AQLM"
         } else if self.begin("weight._") {
             "Quanto"
+        } else if self.has("weight_orig") && self.has("weight_mask") {
+            MASKED
         } else if self.has("blocks") && self.has("scales") {
             "MXFP4"
         } else if self.weight() == Some(Dtype::U32) && self.has("scales") {
@@ -244,7 +255,8 @@ mod tests {
     #[test]
     fn formats_are_told_by_the_tensors_of_a_module() {
         use Dtype::{BF16, F8_E4M3, F32, I8, I32, I64, U8, U32};
-        let cases: [(&[(&str, Dtype)], &str); 16] = [
+        let cases: [(&[(&str, Dtype)], &str); 17] = [
+            (&[("weight_mask", F32), ("weight_orig", F32)], MASKED),
             (
                 &[("weight_compressed", BF16), ("bitmask", U8), ("weight_shape", I64)],
                 "compressed-tensors sparse-24-bitmask",

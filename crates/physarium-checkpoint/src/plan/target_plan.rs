@@ -10,7 +10,7 @@ use crate::escape::printable;
 use crate::open::checkpoint::{Checkpoint, Shard};
 use crate::open::header::TensorInfo;
 
-use super::encoded::{DECODE_HINT, encoded_projections};
+use super::encoded::{decode_hint, encoded_projections};
 use super::family::Family;
 use super::language_model::{LanguageModel, LeftAlone};
 use super::names::{Named, Naming};
@@ -147,7 +147,7 @@ impl TargetPlan {
         let encoded = encoded_projections(checkpoint);
         let why = if encoded.iter().any(|encoded| !encoded.is_plain_dtype()) {
             let formats: Vec<String> = encoded.iter().map(ToString::to_string).collect();
-            format!("{}\n{DECODE_HINT}", formats.join("; "))
+            format!("{}\n{}", formats.join("; "), decode_hint(&encoded))
         } else if count > 0 {
             format!("all {count} projections are skipped: {}", reasons.join("; "))
         } else {

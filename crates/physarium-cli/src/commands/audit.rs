@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use physarium::Event;
 use physarium::audit::{Audit, AuditRequest, Claims, Evidence, Verdict, audit, markdown, text};
-use physarium::checkpoint::{DECODE_HINT, Selection};
+use physarium::checkpoint::{Selection, decode_hint};
 use physarium_report::{Content, Document, audit_page};
 
 use crate::arguments::{Display, Format, INPUT, OUTPUT, SelectionArguments, ThreadsArgument};
@@ -171,7 +171,7 @@ fn why_undecided(audit: &Audit) -> String {
     };
     let hint = match audit.encoded.as_slice() {
         [] => "hint: --target GLOB names the tensors to count; inspect --tensors lists all names",
-        _ => DECODE_HINT,
+        encoded => decode_hint(encoded),
     };
     format!("{what}\n{hint}")
 }

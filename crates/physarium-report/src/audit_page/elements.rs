@@ -1,6 +1,6 @@
 //! Where the elements of a model went: the parts of the picture at the top of the page.
 
-use physarium::audit::{Audit, Share, grouped};
+use physarium::audit::{Audit, Share, Tensor, grouped};
 
 use super::verdict::headline;
 use crate::chart::{Flow, Part};
@@ -28,11 +28,13 @@ pub(super) fn elements(audit: &Audit) -> Flow {
     }
     let untouched = audit.untouched.elements;
     let name = if audit.untouched.compared { "untouched" } else { "not targets" };
-    let other = model.saturating_sub(target + untouched);
-    let mut parts = vec![targets, part("idle", name, of_model(untouched))];
-    if other > 0 {
-        parts.push(part("other", "changed, no targets", of_model(other)));
-    }
+    let [differing, uncompared] = audit.not_untouched();
+    let mut parts = vec![
+        targets,
+        part("idle", name, of_model(untouched)),
+        part("other", "not targets, changed", of_model(differing.elements)),
+        part("other", "not targets, not comparable", of_model(uncompared.elements)),
+    ];
     parts.retain(|part| part.elements > 0);
     let says = format!("{} elements", grouped(model));
     let whole = Part { class: "model", name: "model".to_owned(), elements: model, says, parts };
@@ -43,23 +45,29 @@ pub(super) fn elements(audit: &Audit) -> Flow {
 /// The parts of the processed targets by what their weights are now. A journal may state more zeros than a target has
 /// weights; the picture has no more parts than the target.
 fn what_became(audit: &Audit, of_target: &dyn Fn(u64) -> Share) -> Vec<Part> {
-    let processed = audit.tensors.iter().filter(|tensor| tensor.processed != Some(0));
-    let (mut elements, mut zero, mut already) = (0, 0, Some(0));
-    for tensor in processed {
+    let is_shown = |tensor: &&Tensor| audit.processed.is_none() || tensor.processed != Some(0);
+    let (mut elements, mut zero, mut already, mut changed) = (0, 0, Some(0), 0);
+    for tensor in audit.tensors.iter().filter(is_shown) {
         elements += tensor.elements;
+        changed += tensor.changed.unwrap_or(0);
         let zeros = tensor.zero.min(tensor.elements);
         zero += zeros;
         already = already.zip(tensor.already_zero).map(|(sum, more)| sum + more.min(zeros));
     }
     let already = already.filter(|_| audit.pruned.is_some());
-    let kinds = match already {
-        Some(already) => vec![
-            ("pruned", "pruned", zero - already),
-            ("kept", "kept (not zero)", elements - zero),
-            ("already", "zero before", already),
-        ],
-        None => vec![("pruned", "zero", zero), ("kept", "not zero", elements - zero)],
+    let kept = elements - zero;
+    let changed = changed.min(kept);
+    let of_kept = match changed {
+        0 => vec![("kept", "kept (not zero)", kept)],
+        _ => vec![("kept", "kept as before", kept - changed), ("changed", "changed", changed)],
     };
+    let mut kinds = match already {
+        Some(already) => {
+            vec![("pruned", "pruned", zero - already), ("already", "zero before", already)]
+        }
+        None => vec![("pruned", "zero", zero)],
+    };
+    kinds.splice(1..1, of_kept);
     let kinds = kinds.into_iter().filter(|(_, _, elements)| *elements > 0);
     kinds.map(|(class, name, elements)| part(class, name, of_target(elements))).collect()
 }

@@ -133,6 +133,14 @@ fn counts(audit: &Audit) -> Vec<Count> {
         let shares = format!("{}, {}", pruned.of_target.sentence(), pruned.of_model.sentence());
         all.push(count("pruned", "pruned", pruned.elements, shares));
     }
+    if let Some(changed) = audit.changed.as_ref().filter(|changed| changed.elements > 0) {
+        all.push(count(
+            "changed",
+            "changed otherwise",
+            changed.elements,
+            changed.of_target.sentence(),
+        ));
+    }
     let name = if audit.untouched.compared { "untouched" } else { "not targets (not compared)" };
     let untouched = &audit.untouched;
     all.push(count("untouched", name, untouched.elements, untouched.of_model.sentence()));

@@ -48,20 +48,37 @@ pub(super) fn verdict(audit: &Audit) -> Summary {
 
 pub(super) fn headline(audit: &Audit) -> String {
     match (&audit.pruned, audit.target.elements) {
-        _ if audit.unrelated.is_some() => "The original is none.".to_owned(),
+        _ if audit.unrelated.is_some() => {
+            "The checkpoint was compared with one that is not its original.".to_owned()
+        }
         (_, 0) => "Nothing can be counted: no tensor is a target.".to_owned(),
         (Some(pruned), _) => format!(
-            "{} weights were pruned: {} = {}.",
+            "{} weights were pruned: {} = {}.{}",
             grouped(pruned.elements),
             pruned.of_target.sentence(),
-            pruned.of_model.sentence()
+            pruned.of_model.sentence(),
+            pruned_outside(audit)
         ),
         (None, _) => format!(
-            "{} weights are zero: {}. How many of them were pruned is not known without the original.",
+            "{} weights are zero: {}. How many of them were pruned is not known{}.",
             grouped(audit.zero.elements),
-            audit.zero.of_target.sentence()
+            audit.zero.of_target.sentence(),
+            match audit.base {
+                Base::Original => ": some targets cannot be compared with the original",
+                Base::Journal | Base::None => " without the original",
+            }
         ),
     }
+}
+
+/// A sentence on weights that were pruned in tensors that are not targets; empty if there are none.
+fn pruned_outside(audit: &Audit) -> String {
+    let pruned = audit.outside.as_ref().and_then(|outside| outside.pruned.as_ref());
+    let pruned = pruned.filter(|pruned| pruned.elements > 0);
+    pruned.map_or(String::new(), |pruned| {
+        let (weights, share) = (grouped(pruned.elements), pruned.of_model.sentence());
+        format!(" So were {weights} in tensors that are not targets: {share}.")
+    })
 }
 
 fn of_checks(audit: &Audit) -> Finding {
@@ -79,9 +96,13 @@ fn of_claims(audit: &Audit) -> Option<Finding> {
     let with =
         |is: fn(Verdict) -> bool| audit.claims.iter().filter(|claim| is(claim.verdict)).count();
     let (all, correct) = (audit.claims.len(), with(|verdict| verdict == Verdict::Correct));
-    let says = match correct == all {
-        true => format!("All {} are correct.", counted(all, "claim")),
-        false => format!("{correct} of {} are correct.", counted(all, "claim")),
+    let unjudged = with(|verdict| verdict == Verdict::CannotBeJudged);
+    let is = |claims: usize| if claims == 1 { "is" } else { "are" };
+    let correct_of = format!("{correct} of {} {} correct", counted(all, "claim"), is(correct));
+    let says = match (correct == all, unjudged) {
+        (true, _) => format!("All {} {} correct.", counted(all, "claim"), is(all)),
+        (false, 0) => format!("{correct_of}."),
+        (false, n) => format!("{correct_of}; {n} cannot be judged."),
     };
     let finding = match with(Verdict::is_false) {
         0 if correct < all => Finding { class: "unknown", mark: "?", says },

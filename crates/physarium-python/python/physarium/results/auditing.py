@@ -11,7 +11,7 @@ from .shared import Encoded, Model, PrunedWeights, Share, Skipped, Source, Targe
 
 @dataclass(frozen=True, kw_only=True)
 class Identity(Json):
-    """Numbers that were come by in two ways, and must be equal."""
+    """Numbers that are computed in two ways, and must be equal."""
 
     says: str
     left: int
@@ -47,6 +47,24 @@ class Untouched(Json):
     of_model: Share
     compared: bool
     differing: tuple[str, ...]
+    uncompared: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfModel(Json):
+    """A count in the whole model."""
+
+    elements: int
+    of_model: Share
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outside(Json):
+    """Weights of tensors that are no targets."""
+
+    zero: OfModel
+    pruned: OfModel | None
+    already_zero: OfModel | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,6 +213,8 @@ class Audit(Json):
     warnings: tuple[str, ...]
     claims: tuple[Judgement, ...]
     unrelated: str | None = None
+    original: Model | None = None
+    outside: Outside | None = None
     pruned_by_conversion: Count | None = None
     encoded: tuple[Encoded, ...] = ()
     magnified: tuple[MagnifiedTile, ...] = ()
