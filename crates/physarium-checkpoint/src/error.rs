@@ -234,7 +234,7 @@ pub enum Error {
     },
     /// Not enough room on the file system.
     #[error(
-        "{}: not enough free space, expected {needed} bytes ({} for the output + 5 %), found {free} bytes",
+        "{}: not enough free space, expected {needed} bytes ({} for the output and what is kept beside it meanwhile, + 5 %), found {free} bytes",
         show(path),
         output
     )]

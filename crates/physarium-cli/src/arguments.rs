@@ -127,8 +127,9 @@ pub fn share(text: &str) -> Result<Share, &'static str> {
 /// A size of memory as it is typed.
 pub fn memory_limit(text: &str) -> Result<MemoryLimit, &'static str> {
     match text.parse() {
-        Ok(ByteSize(bytes)) if bytes > 0 => Ok(MemoryLimit::Bytes(bytes)),
-        _ => Err("expected a number with a unit, such as 8GB or 512MiB"),
+        // A few bytes are GB without the unit.
+        Ok(ByteSize(bytes)) if bytes >= 1_000_000 => Ok(MemoryLimit::Bytes(bytes)),
+        _ => Err("expected a megabyte or more, as a number with a unit, such as 8GB or 512MiB"),
     }
 }
 

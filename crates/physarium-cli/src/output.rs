@@ -40,6 +40,23 @@ pub fn text(text: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// An argument as a shell takes it.
+pub fn quoted(argument: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
+    match !argument.is_empty() && argument.chars().all(plain) {
+        true => argument.to_owned(),
+        false => format!("'{}'", argument.replace('\'', "'\\''")),
+    }
+}
+
+/// A path as a shell takes it, and no program as an option.
+pub fn quoted_path(path: &str) -> String {
+    match path.starts_with('-') {
+        true => quoted(&format!("./{path}")),
+        false => quoted(path),
+    }
+}
+
 /// Whether stderr gets JSON objects only.
 static JSON_ON_STDERR: AtomicBool = AtomicBool::new(false);
 

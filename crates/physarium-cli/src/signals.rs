@@ -9,7 +9,7 @@ use physarium::{Cancel, Event, Progress};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
-use crate::host;
+use crate::{host, output};
 
 /// Number of the signal that was caught, for the exit code.
 static CAUGHT: OnceLock<Arc<AtomicUsize>> = OnceLock::new();
@@ -85,16 +85,8 @@ pub fn command_line() -> String {
 
 /// The arguments without `--restart`, which would discard what was done.
 fn again(arguments: impl Iterator<Item = String>) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
-    let quote = |argument: String| {
-        if !argument.is_empty() && argument.chars().all(plain) {
-            argument
-        } else {
-            format!("'{}'", argument.replace('\'', "'\\''"))
-        }
-    };
     let kept = arguments.filter(|argument| argument != "--restart");
-    kept.map(quote).collect::<Vec<_>>().join(" ")
+    kept.map(|argument| output::quoted(&argument)).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]

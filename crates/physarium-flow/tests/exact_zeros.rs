@@ -134,6 +134,25 @@ fn a_pattern_holds_with_dead_inputs_and_prunes_them_first() {
 }
 
 #[test]
+fn groups_that_have_the_zeros_of_a_pattern_keep_them() {
+    let (gram, mut weights) = (gram(|_| false), numbers(ROWS * COLS, 11));
+    // One of four is left in the first 37 of 75 groups of a row.
+    let is_sparse = |at: usize| at % COLS < 37 * 4;
+    for (at, weight) in weights.iter_mut().enumerate() {
+        if is_sparse(at) && at % 4 != 0 {
+            *weight = 0.0;
+        }
+    }
+    for method in METHODS {
+        let solution = solve(method, &weights, &gram, Keep::Pattern { keep: 2, group: 4 });
+        assert_eq!(zeros(&solution.weights), ROWS * (37 * 3 + 38 * 2), "{method}");
+        for (at, (now, before)) in solution.weights.iter().zip(&weights).enumerate() {
+            assert!(!is_sparse(at) || (*now == 0.0) == (*before == 0.0), "{method} {at}");
+        }
+    }
+}
+
+#[test]
 fn rows_that_are_sparse_before_leave_fewer_zeros_to_the_others() {
     let gram = gram(|_| false);
     for method in METHODS {

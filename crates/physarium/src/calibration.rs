@@ -26,10 +26,10 @@ pub(crate) struct Available {
 }
 
 impl Available {
-    /// 2048 tokens, or the model's maximum, or the length of a shorter text.
-    pub(crate) fn default_window(&self) -> u64 {
+    /// 2048 tokens, or the model's maximum, or as many as are `asked` for, or if none are, the length of a shorter text.
+    pub(crate) fn default_window(&self, asked: Option<u64>) -> u64 {
         let most = self.positions.map_or(DEFAULT_WINDOW, |most| DEFAULT_WINDOW.min(most));
-        most.min(self.tokens.max(2))
+        most.min(asked.unwrap_or(self.tokens).max(2))
     }
 
     /// `wanted` tokens, or those of a shorter text in whole windows. At least one window: that a text has less is
@@ -114,8 +114,8 @@ impl CalibrationText {
         let tokens = Tokens::of(model, &self.text, None)?;
         let windows: Vec<&[u32]> = tokens.ids.chunks_exact(window).collect();
         if windows.len() < count {
-            let expected = format!("{count} windows of {window} tokens");
-            let found = format!("{} ({} tokens)", windows.len(), tokens.ids.len());
+            let expected = format!("{} tokens in windows of {window}", count * window);
+            let found = format!("{} tokens", tokens.ids.len());
             let hint = "a smaller --calibration-tokens or --window, or a longer text";
             return Err(Malformed::new(
                 self.text.path(),

@@ -93,7 +93,7 @@ pub enum Error {
     Stopped,
     /// The run needs more memory than it may take.
     #[error(
-        "not enough memory, expected at least {} MB for this run, found {} MB {}",
+        "not enough memory, expected {} MB, which are enough for this run, found {} MB {}",
         least / 1_000_000,
         limit_bytes / 1_000_000,
         found(limit)
@@ -128,7 +128,7 @@ pub enum Error {
         found: &'static str,
     },
     /// The run was cancelled; it can be resumed.
-    #[error("interrupted; the finished shards are kept in {}", printable_path(staging))]
+    #[error("interrupted; what is finished is kept in {}", printable_path(staging))]
     Interrupted {
         /// The directory that holds the finished shards.
         staging: PathBuf,

@@ -126,7 +126,7 @@ fn notes_are_one_for_each_kind_with_the_first_names_in_natural_order() {
                 model.layers.1.input_layernorm.weight and 21 more";
     let expected = [
         "1 tensor cannot be compared, I8 here, BF16 in the original: model.norm.weight".to_owned(),
-        format!("12 tensors cannot be compared, {k} (the first [8, 16] here, [16, 8] there)"),
+        format!("12 tensors cannot be compared, {k} (the first [16, 8] here, [8, 16] there)"),
         format!("12 tensors cannot be compared, {norms}"),
         format!(
             "24 tensors are in the original, not in this checkpoint (10.85 % of its elements): {lost}"

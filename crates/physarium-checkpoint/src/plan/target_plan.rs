@@ -144,8 +144,14 @@ impl TargetPlan {
                 reasons.push(reason);
             }
         }
+        let is_taken_out = |tensor: &&PlannedTensor| {
+            matches!(tensor.action, Action::Copy(SkipReason::SkipPattern(_)))
+        };
+        let taken_out = self.tensors.iter().filter(is_taken_out).count();
         let encoded = encoded_projections(checkpoint);
-        let why = if encoded.iter().any(|encoded| !encoded.is_plain_dtype()) {
+        let why = if taken_out > 0 {
+            format!("--skip takes out all targets, {taken_out} tensors")
+        } else if encoded.iter().any(|encoded| !encoded.is_plain_dtype()) {
             let formats: Vec<String> = encoded.iter().map(ToString::to_string).collect();
             format!("{}\n{}", formats.join("; "), decode_hint(&encoded))
         } else if count > 0 {

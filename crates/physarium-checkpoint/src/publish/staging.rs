@@ -56,19 +56,23 @@ pub struct Staging {
 }
 
 impl Staging {
-    /// What [`begin`](Self::begin) would find at the output's place and beside it. Writes nothing. If there is an unfinished run
-    /// that would be resumed, the input is hashed as `begin` does; `on_bytes` is called with the number of bytes.
+    /// What [`begin`](Self::begin) would find at the output's place and beside it. Writes nothing. An output that would be replaced
+    /// is hashed as `begin` does, and if there is an unfinished run that would be resumed, the input; `on_bytes` is called with
+    /// the number of bytes.
     ///
     /// # Errors
-    /// Those of `begin` for a place that no run would write to, for a finished output that is not to be overwritten, and for an
-    /// unfinished run of another recipe, version or input; what `on_bytes` returns.
+    /// Those of `begin` for a place that no run would write to or another run writes to, for a finished output that is not to be
+    /// overwritten or was changed, and for an unfinished run of another recipe, version or input; what `on_bytes` returns.
     pub fn look(
         request: &StagingRequest<'_>,
         on_bytes: &mut dyn FnMut(u64) -> Result<()>,
     ) -> Result<Found> {
         let place = OutputPath::check(request.out, request.checkpoint.dir())?;
+        place.refuse_locked()?;
         refuse_unusable(&place, request.resume)?;
-        place.refuse_finished(request.overwrite)?;
+        if place.refuse_finished(request.overwrite)? == Occupant::Finished {
+            Replaceable::check(&place.dir(), on_bytes)?;
+        }
         let found = Found::of(&place)?;
         if let (Some(dir), Resume::Continue) = (&found.unfinished, request.resume) {
             let digests = InputDigests::of(request.checkpoint, &request.inputs, on_bytes)?;

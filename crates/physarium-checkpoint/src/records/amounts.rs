@@ -58,7 +58,7 @@ impl TryFrom<f64> for Price {
         if price > 0.0 && price.is_finite() {
             Ok(Price(price))
         } else {
-            Err(format!("price must be above 0, found {price}"))
+            Err(format!("price must be above 0 and finite, found {price}"))
         }
     }
 }

@@ -80,6 +80,13 @@ pub struct Calibration {
     pub seed: u64,
 }
 
+impl Calibration {
+    /// Tokens that are used: those of whole windows.
+    pub fn tokens_used(&self) -> u64 {
+        self.tokens - self.tokens % self.window.max(1)
+    }
+}
+
 /// Parameters of the activation flow.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -190,7 +190,10 @@ fn would_happen(found: &Found, output: &Output<'_>) -> String {
             Resume::Continue => "resume",
             Resume::Restart => "discard",
         };
-        text += &format!("would {verb} the unfinished run {}\n", unfinished.display());
+        text += &format!(
+            "would {verb} the unfinished run {}; the figures above are for a new run\n",
+            unfinished.display()
+        );
     }
     text
 }
@@ -241,7 +244,7 @@ pub fn counts(surgery: &Surgery, summary: &Summary) -> String {
         Share::new(totals.pruned, totals.elements, "model").sentence(),
     );
     text += &format!(
-        "processed {} of {} target elements in {} of {} tensors; {} were zero before\n",
+        "processed {} of {} target elements in {} of {} tensors; {} were zero before and are still\n",
         grouped(totals.processed),
         grouped(target),
         totals.processed_tensors,
@@ -270,11 +273,12 @@ pub fn counts(surgery: &Surgery, summary: &Summary) -> String {
 
 /// Where the output is, and what to do with it.
 pub fn summary_text(summary: &Summary, model: &str, out: &Path) -> String {
-    let shown = out.display();
+    let (dir, model) = (output::quoted_path(&out.to_string_lossy()), output::quoted_path(model));
     format!(
-        "wrote {shown}: {} in {}\n\
-         next: physarium audit {shown} --against {model}\n      \
-         physarium verify {shown} --against {model}\n",
+        "wrote {}: {} in {}\n\
+         next: physarium audit {dir} --against {model}\n      \
+         physarium verify {dir} --against {model}\n",
+        out.display(),
         size(summary.output_bytes),
         counted(summary.shards as u64, "shard"),
     )

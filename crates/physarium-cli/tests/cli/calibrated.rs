@@ -176,13 +176,13 @@ fn invalid_requests_are_refused_with_the_reason() {
     let fails = |rest: &str, needles: &[&str]| work.fails(2, &format!("{prune} {rest}"), needles);
     let wanda = "prune demo --out out --method wanda --calibration calibration.txt";
     work.fails(2, wanda, &["wanda needs --sparsity or --pattern or --price"]);
-    fails(&format!("--price 0 {CALIBRATION}"), &["price must be above 0, found 0"]);
+    fails(&format!("--price 0 {CALIBRATION}"), &["price must be above 0 and finite, found 0"]);
     fails(&format!("--allocation flow {CALIBRATION}"), &["--sparsity"]);
     let scope = format!("--sparsity 0.5 --scope model {CALIBRATION}");
     fails(&scope, &["--scope has no effect"]);
     fails(&format!("--sparsity 0.5 --beta 3 {CALIBRATION}"), &["--beta"]);
     let short = "--sparsity 0.5 --calibration text.txt --window 256 --calibration-tokens 131072";
-    fails(short, &["text.txt", "too short", "512 windows of 256 tokens", "hint"]);
+    fails(short, &["text.txt", "too short", "131072 tokens in windows of 256", "hint"]);
     let wide = "--sparsity 0.5 --calibration calibration.txt --window 1024";
     fails(wide, &["--window 1024", "at most 512"]);
     let few = "--sparsity 0.5 --calibration calibration.txt --window 256 --calibration-tokens 100";
@@ -247,4 +247,41 @@ fn the_default_number_of_calibration_tokens_is_that_of_the_effort() {
     assert!(quick.contains("fewer than 32,768 tokens, the default"), "{quick}");
     let both = note("both", "--methods wanda,activation-flow --effort quick");
     assert!(both.contains("fewer than 131,072 tokens, the default"), "{both}");
+}
+
+#[test]
+fn infinite_gradients_and_nan_logits_are_no_result() {
+    let work = work();
+    let norm = "model.norm.weight";
+    for shard in ["demo/model-00001-of-00002.safetensors", "demo/model-00002-of-00002.safetensors"]
+    {
+        let mut bytes = fs::read(work.path(shard)).unwrap();
+        let header = u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
+        let names: serde_json::Value = serde_json::from_slice(&bytes[8..8 + header]).unwrap();
+        if let Some(begin) = names[norm]["data_offsets"][0].as_u64() {
+            let at = 8 + header + begin as usize;
+            bytes[at..at + 2].copy_from_slice(&0x7fc0u16.to_le_bytes());
+            fs::write(work.path(shard), bytes).unwrap();
+        }
+    }
+    for method in ["activation-flow --sparsity 0.5", "wanda --price 0.02"] {
+        let run = format!("prune demo --out out --method {method} {CALIBRATION}");
+        work.fails(2, &run, &["layers.0.", "finite activations and gradients", "NaN"]);
+        assert!(!work.path("out").exists(), "{method}");
+    }
+    let eval = "eval demo --against demo --text text.txt --window 256 --format json";
+    let agreement = &work.json(eval)["against"]["top1_agreement"];
+    assert_eq!(agreement.as_f64(), Some(0.0));
+}
+
+#[test]
+fn the_tokens_that_are_stated_are_those_of_whole_windows() {
+    let work = work();
+    let prune = "prune demo --out out --method wanda --sparsity 0.5 --calibration";
+    work.ok(&format!("{prune} calibration.txt --calibration-tokens 1023 --window 512"));
+    let card = fs::read_to_string(work.path("out/physarium.card.md")).unwrap();
+    assert!(card.contains("calibrated on 512 tokens in windows of 512"), "{card}");
+    fs::write(work.path("short.txt"), "Once upon a time there was a fox.").unwrap();
+    let short = format!("{prune} short.txt --calibration-tokens 512 --force");
+    work.fails(2, &short, &["short.txt", "too short", "512 tokens in windows of 512"]);
 }

@@ -34,8 +34,8 @@ fn number(value: &Value, field: &str) -> u64 {
 fn least(work: &Work, run: &str) -> u64 {
     let ran = work.run(run);
     assert_eq!((ran.code, &*ran.stdout), (2, ""), "{}", ran.stderr);
-    let (_, rest) = ran.stderr.split_once("not enough memory, expected at least ").unwrap();
-    let (least, rest) = rest.split_once(" MB for this run, found ").unwrap();
+    let (_, rest) = ran.stderr.split_once("not enough memory, expected ").unwrap();
+    let (least, rest) = rest.split_once(" MB, which are enough for this run, found ").unwrap();
     assert!(rest.contains("(--memory)") && !rest.contains("hint"), "{}", ran.stderr);
     least.parse().unwrap()
 }

@@ -128,3 +128,17 @@ fn towers_and_what_the_default_leaves_alone_are_noted() {
     assert!(inspected.contains("but of vision_tower"), "{inspected}");
     work.ok("verify out --against opt");
 }
+
+#[test]
+fn a_dry_run_refuses_an_output_that_the_run_would_not_replace() {
+    let work = Work::new();
+    let said = work.ok("prune model --out=-out --sparsity 0.5");
+    assert!(said.contains("next: physarium audit ./-out --against model\n"), "{said}");
+    let again = "prune model --out ./-out --sparsity 0.6 --force";
+    let dry = work.ok(&format!("{again} --dry-run"));
+    assert!(dry.contains("would replace the finished output ./-out\n"), "{dry}");
+    fs::write(work.path("-out/notes"), "mine").unwrap();
+    for command in [again.to_owned(), format!("{again} --dry-run")] {
+        work.fails(2, &command, &["-out/notes", "something that was added"]);
+    }
+}

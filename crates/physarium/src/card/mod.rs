@@ -152,12 +152,12 @@ impl Card<'_> {
                 ),
             ),
             (
-                "zero before, zero now",
+                "zero now",
                 format!(
-                    "{}, {} = {}",
-                    grouped(totals.already_zero),
+                    "{} weights = {}, of which {} were zero before",
                     grouped(zero_now),
                     of(zero_now, totals.processed, "target"),
+                    grouped(totals.already_zero),
                 ),
             ),
         ];
@@ -231,7 +231,7 @@ pub fn method_in_words(recipe: &Recipe) -> String {
     if let Some(calibration) = recipe.needs().calibration {
         text += &format!(
             ", calibrated on {} tokens in windows of {}",
-            grouped(calibration.tokens),
+            grouped(calibration.tokens_used()),
             grouped(calibration.window)
         );
     }

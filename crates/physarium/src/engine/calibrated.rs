@@ -259,7 +259,10 @@ impl Solving<'_> {
         let sensitivities = match needs.gradients {
             true => {
                 let labels = Labels::Drawn { seed: calibration.seed };
-                Some(self.sensitivities(decoder, workspace, labels, watch)?)
+                let sensitivities = self.sensitivities(decoder, workspace, labels, watch)?;
+                watch.cancel.check()?;
+                refuse_infinite(&sensitivities, targets)?;
+                Some(sensitivities)
             }
             false => None,
         };
@@ -296,6 +299,30 @@ impl Solving<'_> {
                 Ok(())
             },
         )
+    }
+}
+
+/// Fails if the pass over gradients has met NaN or infinite numbers at a target.
+///
+/// # Errors
+/// `Unsolvable`.
+fn refuse_infinite(
+    sensitivities: &BTreeMap<Site, Sensitivity>,
+    targets: &TargetsBySite<'_>,
+) -> Result<()> {
+    let is_infinite = |site: &Site| {
+        sensitivities.get(site).is_some_and(|Sensitivity { inputs, outputs }| {
+            inputs.iter().chain(outputs).any(|mean| !mean.is_finite())
+        })
+    };
+    match targets.iter().find(|(site, _)| is_infinite(site)) {
+        None => Ok(()),
+        Some((_, target)) => Err(Error::Unsolvable {
+            tensor: target.input.name.clone(),
+            what:
+                "expected finite activations and gradients, found NaN or infinite ones on this text"
+                    .to_owned(),
+        }),
     }
 }
 

@@ -47,16 +47,14 @@ pub(super) fn decode(path: &Path, bytes: Vec<u8>) -> Result<String> {
     if let Some((_, name, hint)) = FORMATS.iter().find(|(begin, ..)| bytes.starts_with(begin)) {
         return Err(Malformed::new(path, "text", EXPECTED, *name).with_hint(*hint).into());
     }
-    let at_byte = |at: usize, byte: u8| {
-        let found = format!("byte {byte:#04x}");
-        Malformed::new(path, "text", "UTF-8", found).with_offset(at as u64)
-    };
     let mut text = String::from_utf8(bytes).map_err(|e| {
         let at = e.utf8_error().valid_up_to();
-        at_byte(at, e.as_bytes()[at])
+        let found = format!("byte {:#04x}", e.as_bytes()[at]);
+        Malformed::new(path, "text", "UTF-8", found).with_offset(at as u64)
     })?;
     if let Some(at) = text.find('\0') {
-        return Err(at_byte(at, 0).into());
+        let fault = Malformed::new(path, "text", "UTF-8 text", "a zero byte, as in binary files");
+        return Err(fault.with_offset(at as u64).into());
     }
     if text.starts_with(BYTE_ORDER_MARK) {
         text.drain(..BYTE_ORDER_MARK.len_utf8());

@@ -258,11 +258,11 @@ fn judge(logits: &[&[f32]], row: usize, vocabulary: usize, score: &mut TokenScor
     score.nll = vector::LogSum::of(own).nll(own[token]);
     score.against = logits.get(1).map(|other| {
         let other = &other[row.clone()];
-        TokenComparison {
-            nll: vector::LogSum::of(other).nll(other[token]),
-            kl: vector::kl(other, own),
-            agree: vector::argmax(own) == vector::argmax(other),
-        }
+        let nll = vector::LogSum::of(other).nll(other[token]);
+        // NaN has no largest logit.
+        let agree =
+            !score.nll.is_nan() && !nll.is_nan() && vector::argmax(own) == vector::argmax(other);
+        TokenComparison { nll, kl: vector::kl(other, own), agree }
     });
 }
 

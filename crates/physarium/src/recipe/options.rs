@@ -102,7 +102,7 @@ impl CalibrationOptions {
         }
         let wanted = self.tokens.unwrap_or(default_tokens);
         let available = text.available(model, wanted)?;
-        let window = self.window.unwrap_or_else(|| available.default_window());
+        let window = self.window.unwrap_or_else(|| available.default_window(self.tokens));
         let tokens = self.tokens.unwrap_or_else(|| available.tokens(wanted, window));
         Ok(text.calibration(tokens, window, seed))
     }

@@ -34,47 +34,51 @@ impl Lock {
     /// Takes a lock; if it is held, the error names the holder.
     pub fn take(path: PathBuf) -> Result<Lock> {
         loop {
-            let io = |operation| {
-                let path = path.clone();
-                move |e| Error::io(&path, operation, e)
-            };
             match create(&path) {
                 Ok(file) => return Ok(Lock { path, file }),
                 Err(Error::Io { source, .. }) if source.kind() == ErrorKind::AlreadyExists => {}
                 Err(e) => return Err(e),
             }
-            // The lock of another run, or of one that was killed, or no lock at all.
-            match path.symlink_metadata() {
-                Err(e) if e.kind() == ErrorKind::NotFound => continue,
-                Ok(meta) if meta.is_file() && meta.nlink() == 1 => {}
-                _ => return Err(not_a_lock(path)),
+            // If it was left by a killed run, it is removed under its lock, so that no other run takes it in between.
+            if let Some(file) = left_behind(&path)? {
+                drop(Lock { path: path.clone(), file });
             }
-            let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-            let opened = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .custom_flags(flags.bits() as i32)
-                .open(&path);
-            let file = match opened {
-                Err(e) if e.kind() == ErrorKind::NotFound => continue,
-                opened => opened.map_err(io("open the output's lock"))?,
-            };
-            let mut note = String::new();
-            let read = (&file).take(MAX_NOTE_BYTES).read_to_string(&mut note);
-            if read.is_err() || !is_note(&note) {
-                return Err(not_a_lock(path));
-            }
-            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Err(Errno::WOULDBLOCK) => {
-                    // The holder is only for display; the kernel keeps the lock.
-                    let holder = printable(note.trim_end());
-                    return Err(Error::Locked { path, holder });
-                }
-                taken => taken.map_err(|e| io("lock")(e.into()))?,
-            }
-            // It was left by a killed run: removed under its lock, so that no other run takes it in between.
-            drop(Lock { path: path.clone(), file });
         }
+    }
+
+    /// Fails as [`take`](Self::take) does if the lock is held, or is none. Writes nothing.
+    pub fn probe(path: &Path) -> Result<()> {
+        left_behind(path).map(drop)
+    }
+}
+
+/// The lock at a path, taken, that nobody holds; `None` if there is nothing.
+fn left_behind(path: &Path) -> Result<Option<File>> {
+    let io = |operation| move |e| Error::io(path, operation, e);
+    match path.symlink_metadata() {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        Ok(meta) if meta.is_file() && meta.nlink() == 1 => {}
+        _ => return Err(not_a_lock(path.to_owned())),
+    }
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let mut options = OpenOptions::new();
+    let opened = options.read(true).write(true).custom_flags(flags.bits() as i32).open(path);
+    let file = match opened {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        opened => opened.map_err(io("open the output's lock"))?,
+    };
+    let mut note = String::new();
+    let read = (&file).take(MAX_NOTE_BYTES).read_to_string(&mut note);
+    if read.is_err() || !is_note(&note) {
+        return Err(not_a_lock(path.to_owned()));
+    }
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Err(Errno::WOULDBLOCK) => {
+            // The holder is only for display; the kernel keeps the lock.
+            let (path, holder) = (path.to_owned(), printable(note.trim_end()));
+            Err(Error::Locked { path, holder })
+        }
+        taken => taken.map(|()| Some(file)).map_err(|e| io("lock")(e.into())),
     }
 }
 

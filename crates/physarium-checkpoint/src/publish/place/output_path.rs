@@ -9,6 +9,8 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::Access;
+
 use super::lock::{Lock, identity};
 use super::occupant::Occupant;
 use crate::error::{Error, Result};
@@ -173,7 +175,18 @@ impl OutputPath {
 
     /// Takes the lock of this output; if it is held, the error names the holder.
     pub fn lock(&self) -> Result<Lock> {
-        Lock::take(self.parent.join(format!("{}.lock", self.name)))
+        Lock::take(self.lock_file())
+    }
+
+    /// Fails if the lock is held, or if this process may not write beside the output. Writes nothing.
+    pub fn refuse_locked(&self) -> Result<()> {
+        Lock::probe(&self.lock_file())?;
+        rustix::fs::access(&self.parent, Access::WRITE_OK | Access::EXEC_OK)
+            .map_err(|e| Error::io(&self.parent, "write to", e.into()))
+    }
+
+    fn lock_file(&self) -> PathBuf {
+        self.parent.join(format!("{}.lock", self.name))
     }
 }
 

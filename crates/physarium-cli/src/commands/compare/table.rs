@@ -87,7 +87,7 @@ fn footnotes(comparison: &Comparison) -> String {
     if let Some(calibration) = comparison.runs().find_map(|run| run.recipe.needs().calibration) {
         text += &format!(
             "Calibrated on {} tokens in windows of {}, seed {}, of the text with SHA-256 {}.\n",
-            grouped(calibration.tokens),
+            grouped(calibration.tokens_used()),
             calibration.window,
             calibration.seed,
             calibration.text_sha256,

@@ -208,17 +208,27 @@ impl FlowNetwork {
     }
 }
 
-/// Marks the tubes that stay open. Where the weights have as many zeros as asked for, those are the tubes that close.
+/// Marks the tubes that stay open. Where the weights have as many zeros as asked for, in all or in a group of a pattern, those
+/// are the tubes that close.
 fn open(flow: &[f32], keep: Keep, order: &Order<'_>, cols: usize) -> Vec<bool> {
-    match keep {
-        Keep::AllBut(zeros) if zeros <= order.zeros() => {
-            (0..flow.len()).map(|at| !order.is_zero(at)).collect()
-        }
-        _ => {
-            let ranks = flow.iter().enumerate().map(|(at, q)| order.rank(at, *q, *q));
-            keep.mask(&ranks.collect::<Vec<_>>(), cols)
+    let is_not_zero = |at| !order.is_zero(at);
+    if matches!(keep, Keep::AllBut(zeros) if zeros <= order.zeros()) {
+        return (0..flow.len()).map(is_not_zero).collect();
+    }
+    let ranks = flow.iter().enumerate().map(|(at, q)| order.rank(at, *q, *q));
+    let mut open = keep.mask(&ranks.collect::<Vec<_>>(), cols);
+    if let Keep::Pattern { keep, group } = keep {
+        for (row, open) in open.chunks_exact_mut(cols).enumerate() {
+            for (index, open) in open.chunks_mut(group).enumerate() {
+                let here = row * cols + index * group..;
+                let dense = || here.clone().map(is_not_zero).take(open.len());
+                if dense().filter(|is_not_zero| *is_not_zero).count() <= keep {
+                    open.copy_from_slice(&dense().collect::<Vec<_>>());
+                }
+            }
         }
     }
+    open
 }
 
 /// The refitted weights. No open tube's weight becomes zero, and those of dead inputs, about which the text says
