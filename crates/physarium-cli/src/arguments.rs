@@ -126,10 +126,13 @@ pub fn share(text: &str) -> Result<Share, &'static str> {
 
 /// A size of memory as it is typed.
 pub fn memory_limit(text: &str) -> Result<MemoryLimit, &'static str> {
+    let has_unit = text.ends_with(|last: char| last.is_ascii_alphabetic());
     match text.parse() {
-        // A few bytes are GB without the unit.
-        Ok(ByteSize(bytes)) if bytes >= 1_000_000 => Ok(MemoryLimit::Bytes(bytes)),
-        _ => Err("expected a megabyte or more, as a number with a unit, such as 8GB or 512MiB"),
+        // Who writes 8 does not mean bytes.
+        Ok(ByteSize(bytes)) if bytes >= 1_000_000 || (has_unit && bytes > 0) => {
+            Ok(MemoryLimit::Bytes(bytes))
+        }
+        _ => Err("expected a number with a unit, such as 8GB or 512MiB"),
     }
 }
 

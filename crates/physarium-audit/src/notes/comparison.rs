@@ -61,7 +61,8 @@ fn mismatch_notes(pairs: &[Pair<'_>]) -> Vec<String> {
             pairs.iter().map(|pair| pair.planned.input.name.as_str()).collect();
         let shapes = match &pairs[0].mismatch {
             Some(Mismatch::Shape(there)) => {
-                format!(" (the first {:?} here, {there:?} there)", pairs[0].planned.input.shape)
+                let first = if pairs.len() > 1 { "the first " } else { "" };
+                format!(" ({first}{:?} here, {there:?} there)", pairs[0].planned.input.shape)
             }
             _ => String::new(),
         };

@@ -178,7 +178,7 @@ mod tests {
         refused("a.jsonl.zst", [0x28, 0xb5, 0x2f, 0xfd, 0], &["Zstandard"]);
         refused("a.parquet", b"PAR1\0\0", &["Parquet"]);
         refused("a.txt", b"\xff\xfeA\0b\0", &["UTF-16"]);
-        refused("a.txt", b"A\0b\0", &["UTF-8", "0x00"]);
+        refused("a.txt", b"A\0b\0", &["UTF-8", "zero byte"]);
         refused("a.txt", b"caf\xe9 noir", &["UTF-8", "0xe9"]);
         refused("a.csv", b"id,text\n1,One.\n", &["CSV"]);
         refused("a.txt", b"", &["some text"]);
