@@ -195,6 +195,11 @@ fn totals(audit: &Value, tensors: Vec<Value>, projections: &[Sums]) -> Value {
         large[field] = none.clone();
     }
     large["untouched"]["of_model"] = of_model(untouched);
+    let none_of_model = json!({"elements": 0, "of_model": of_model(0)});
+    for field in ["zero", "pruned", "already_zero"] {
+        large["outside"][field] = none_of_model.clone();
+    }
+    large["original"] = large["model"].clone();
     large["tiles"] = Value::Null;
     large["projections"] = projections.iter().map(Sums::json).collect();
     large["tensors"] = tensors.into();
