@@ -247,6 +247,49 @@ fn a_note_on_tensors_that_differ_is_on_the_page() {
 }
 
 #[test]
+fn the_picture_tells_changed_weights_and_claims_nothing_of_what_cannot_be_compared() {
+    let work = Work::new();
+    let shard = "model-00001-of-00002.safetensors";
+    let other = |dir: &str, change: &dyn Fn(&mut Vec<u8>)| {
+        work.ok(&format!("prune model --out {dir} --quiet"));
+        for record in ["physarium.journal.jsonl", "physarium.manifest.json"] {
+            fs::remove_file(work.path(dir).join(record)).unwrap();
+        }
+        let mut bytes = fs::read(work.path(dir).join(shard)).unwrap();
+        change(&mut bytes);
+        fs::write(work.path(dir).join(shard), bytes).unwrap();
+        work.ok(&format!("audit {dir} --against model --report {dir}-audit --quiet"));
+        let page = fs::read_to_string(work.path(&format!("{dir}-audit/physarium.audit.html")));
+        page.unwrap()
+    };
+    let find = |bytes: &[u8], what: &[u8]| {
+        bytes.windows(what.len()).position(|here| here == what).unwrap()
+    };
+    // A weight of a projection that is not zero.
+    let updated = other("updated", &|bytes| {
+        let header = u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
+        let names: Value = serde_json::from_slice(&bytes[8..8 + header]).unwrap();
+        let (_, q) = names
+            .as_object()
+            .unwrap()
+            .iter()
+            .find(|(name, _)| name.ends_with("q_proj.weight"))
+            .unwrap();
+        let begin = 8 + header + q["data_offsets"][0].as_u64().unwrap() as usize;
+        let at = (begin..).step_by(2).find(|at| bytes[at + 1] & 0x7f != 0).unwrap();
+        bytes[at] ^= 1;
+    });
+    assert!(updated.contains("kept as before") && updated.contains("changed otherwise"));
+    // The shape of one projection is another one.
+    let reshaped = other("reshaped", &|bytes| {
+        let at = find(bytes, b"[160,320]");
+        bytes[at..at + 9].copy_from_slice(b"[320,160]");
+    });
+    assert!(reshaped.contains(">not zero<") && !reshaped.contains("kept as before"));
+    assert!(reshaped.contains("is not known: some targets cannot be compared with the original"));
+}
+
+#[test]
 fn what_is_no_report_is_refused_by_name() {
     let work = Work::new();
     fs::write(work.path("page.html"), "<html><p>nothing</p></html>").unwrap();

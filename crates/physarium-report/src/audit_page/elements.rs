@@ -56,8 +56,10 @@ fn what_became(audit: &Audit, of_target: &dyn Fn(u64) -> Share) -> Vec<Part> {
     }
     let already = already.filter(|_| audit.pruned.is_some());
     let kept = elements - zero;
-    let changed = changed.min(kept);
+    // If some targets cannot be compared, nobody knows which of the others are as before.
+    let changed = audit.changed.as_ref().map_or(0, |_| changed.min(kept));
     let of_kept = match changed {
+        0 if already.is_none() => vec![("kept", "not zero", kept)],
         0 => vec![("kept", "kept (not zero)", kept)],
         _ => vec![("kept", "kept as before", kept - changed), ("changed", "changed", changed)],
     };
