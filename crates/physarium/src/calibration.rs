@@ -114,7 +114,7 @@ impl CalibrationText {
         let tokens = Tokens::of(model, &self.text, None)?;
         let windows: Vec<&[u32]> = tokens.ids.chunks_exact(window).collect();
         if windows.len() < count {
-            let expected = format!("{} tokens in windows of {window}", count * window);
+            let expected = format!("{} tokens in windows of {window}", wanted.tokens_used());
             let found = format!("{} tokens", tokens.ids.len());
             let hint = "a smaller --calibration-tokens or --window, or a longer text";
             return Err(Malformed::new(

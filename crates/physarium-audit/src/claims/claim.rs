@@ -79,12 +79,12 @@ impl Claims {
         let fault = |what: String| Error::Claims { path: path.to_owned(), what };
         let bytes = Source::open(path)?.read_all(MAX_BYTES)?;
         let text = String::from_utf8(bytes).map_err(|e| fault(format!("not UTF-8: {e}")))?;
-        let one = |e: &toml::de::Error| match e.message().contains("expected a sequence") {
+        let hint = |e: &toml::de::Error| match e.message().contains("expected a sequence") {
             true => "\nhint: each claim begins with [[claim]], in double brackets",
             false => "",
         };
         let File { claim: claims } =
-            toml::from_str(&text).map_err(|e| fault(excerpt(&e.to_string()) + one(&e)))?;
+            toml::from_str(&text).map_err(|e| fault(excerpt(&e.to_string()) + hint(&e)))?;
         if claims.is_empty() {
             return Err(fault("no claims, expected at least one [[claim]]".to_owned()));
         }

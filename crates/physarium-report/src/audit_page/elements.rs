@@ -63,14 +63,13 @@ fn what_became(audit: &Audit, of_target: &dyn Fn(u64) -> Share) -> Vec<Part> {
         0 => vec![("kept", "kept (not zero)", kept)],
         _ => vec![("kept", "kept as before", kept - changed), ("changed", "changed", changed)],
     };
-    let mut kinds = match already {
-        Some(already) => {
-            vec![("pruned", "pruned", zero - already), ("already", "zero before", already)]
-        }
-        None => vec![("pruned", "zero", zero)],
+    let zeros = match already {
+        Some(already) => ("pruned", "pruned", zero - already),
+        None => ("pruned", "zero", zero),
     };
-    kinds.splice(1..1, of_kept);
-    let kinds = kinds.into_iter().filter(|(_, _, elements)| *elements > 0);
+    let before = ("already", "zero before", already.unwrap_or(0));
+    let kinds = std::iter::once(zeros).chain(of_kept).chain([before]);
+    let kinds = kinds.filter(|(_, _, elements)| *elements > 0);
     kinds.map(|(class, name, elements)| part(class, name, of_target(elements))).collect()
 }
 

@@ -211,22 +211,23 @@ impl FlowNetwork {
 /// Marks the tubes that stay open. Where the weights have as many zeros as asked for, in all or in a group of a pattern, those
 /// are the tubes that close.
 fn open(flow: &[f32], keep: Keep, order: &Order<'_>, cols: usize) -> Vec<bool> {
-    let is_not_zero = |at| !order.is_zero(at);
-    if matches!(keep, Keep::AllBut(zeros) if zeros <= order.zeros()) {
-        return (0..flow.len()).map(is_not_zero).collect();
-    }
     let ranks = flow.iter().enumerate().map(|(at, q)| order.rank(at, *q, *q));
     let mut open = keep.mask(&ranks.collect::<Vec<_>>(), cols);
-    if let Keep::Pattern { keep, group } = keep {
-        for (row, open) in open.chunks_exact_mut(cols).enumerate() {
-            for (index, open) in open.chunks_mut(group).enumerate() {
-                let here = row * cols + index * group..;
-                let dense = || here.clone().map(is_not_zero).take(open.len());
-                if dense().filter(|is_not_zero| *is_not_zero).count() <= keep {
-                    open.copy_from_slice(&dense().collect::<Vec<_>>());
-                }
-            }
+    // Without a pattern, all weights are one group.
+    let (row, group, kept) = match keep {
+        Keep::AllBut(zeros) => {
+            let all = flow.len().max(1);
+            (all, all, flow.len().saturating_sub(zeros))
         }
+        Keep::Pattern { keep, group } => (cols, group, keep),
+    };
+    let mut begin = 0;
+    for open in open.chunks_mut(row).flat_map(|row| row.chunks_mut(group)) {
+        let was_open = || (begin..begin + open.len()).map(|at| !order.is_zero(at));
+        if was_open().filter(|was_open| *was_open).count() <= kept {
+            open.copy_from_slice(&was_open().collect::<Vec<_>>());
+        }
+        begin += open.len();
     }
     open
 }
