@@ -141,6 +141,8 @@ pub fn memory_limit(text: &str) -> Result<MemoryLimit, &'static str> {
 pub enum ArithmeticChoice {
     /// Float32; on every machine
     F32,
+    /// Float32, but a calibration rounds activations to BF16; needs AVX-512 BF16
+    Bf16,
     /// Activations as sums of two BF16 numbers; needs Intel AMX
     Bf16x2,
 }
@@ -149,18 +151,37 @@ impl From<ArithmeticChoice> for Arithmetic {
     fn from(choice: ArithmeticChoice) -> Arithmetic {
         match choice {
             ArithmeticChoice::F32 => Arithmetic::F32,
+            ArithmeticChoice::Bf16 => Arithmetic::Bf16,
             ArithmeticChoice::Bf16x2 => Arithmetic::Bf16x2,
         }
     }
 }
 
-/// The arithmetic of a command that computes with a decoder.
+/// An arithmetic of `eval` and `run`, which round no more than they have to.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum OfEvaluation {
+    /// Float32; on every machine
+    F32,
+    /// Activations as sums of two BF16 numbers; needs Intel AMX
+    Bf16x2,
+}
+
+impl From<OfEvaluation> for Arithmetic {
+    fn from(choice: OfEvaluation) -> Arithmetic {
+        match choice {
+            OfEvaluation::F32 => Arithmetic::F32,
+            OfEvaluation::Bf16x2 => Arithmetic::Bf16x2,
+        }
+    }
+}
+
+/// The arithmetic of a command that evaluates a decoder.
 #[derive(Args, Clone, Copy)]
 pub struct ArithmeticArgument {
     /// Arithmetic of products with activations; one gives the same result on every machine that has it [default:
     /// bf16x2 on Intel AMX, f32 elsewhere]
     #[arg(long = "arithmetic", value_enum, help_heading = DISPLAY)]
-    choice: Option<ArithmeticChoice>,
+    choice: Option<OfEvaluation>,
 }
 
 impl ArithmeticArgument {

@@ -55,7 +55,7 @@ pub struct RecipeArguments {
     #[command(flatten)]
     calibration: CalibrationArguments,
     /// Arithmetic of an activation-aware method; one gives the same bytes on every machine that has it [default:
-    /// bf16x2 on Intel AMX, f32 elsewhere]
+    /// bf16x2 on Intel AMX, bf16 on AVX-512 BF16 of AMD, f32 elsewhere]
     #[arg(long, value_enum, help_heading = CALIBRATION)]
     arithmetic: Option<ArithmeticChoice>,
     /// Side length of the square tiles, 1 to 1024 [default: 256]

@@ -117,6 +117,12 @@ fn instructions_and_arithmetic_that_the_machine_does_not_have_are_refused() {
         assert!(why.contains("bf16x2") && why.contains("AMX") && why.contains("f32"), "{why}");
         assert!(!out.exists());
     }
+    let in_bf16 = |command: &str| command.replace("bf16x2", "bf16");
+    for command in [in_bf16(&bf16x2), in_bf16(&compare)] {
+        let why = refused(Some("portable"), &command);
+        assert!(why.contains("arithmetic bf16 needs a processor with AVX-512 BF16"), "{why}");
+        assert!(!out.exists());
+    }
 }
 
 /// The recipe in an output's manifest.

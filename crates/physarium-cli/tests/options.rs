@@ -57,7 +57,7 @@ fn with_value(option: RecipeOption) -> String {
         // That which is not the machine's default, or which it does not have.
         RecipeOption::Arithmetic => match physarium::model::Arithmetic::of_machine() {
             physarium::model::Arithmetic::F32 => "bf16x2",
-            physarium::model::Arithmetic::Bf16x2 => "f32",
+            _ => "f32",
         },
         RecipeOption::AllowNonfinite => "",
     };
@@ -226,6 +226,8 @@ const PAIRS: &[(&str, &str)] = &[
         "--arithmetic has no effect with --recipe",
     ),
     ("prune model --out o --recipe r.toml --skip *.k_proj.weight", "cannot be used with"),
+    ("eval model --text heldout.txt --arithmetic bf16", "possible values: f32, bf16x2"),
+    ("run model --prompt Once --arithmetic bf16", "possible values: f32, bf16x2"),
     ("prune model --out o --quiet --progress json", "cannot be used with"),
     (
         "compare model --out o --text heldout.txt --sparsity 0.5 --worker 0/2 --restart",

@@ -13,6 +13,8 @@ use crate::arithmetic::{Arithmetic, ArithmeticUnavailable, Precision};
 use crate::instructions::{Instructions, NoSuchInstructions};
 use crate::matvec::VectorKind;
 use crate::tiles::Tile;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+use crate::tiles::{Terms, TileKind};
 
 /// What keeps this process from computing as it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -153,7 +155,18 @@ impl Compute {
     pub fn instructions(&self) -> &'static str {
         match self.arithmetic {
             Arithmetic::Bf16x2 => "amx",
+            Arithmetic::Bf16 => "avx512bf16",
             Arithmetic::F32 => self.vectors.name(),
+        }
+    }
+
+    /// What multiplies tiles of activations with this many terms; `None` if such products are float32.
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    pub(crate) fn tiles_of(&self, terms: Terms) -> Option<TileKind> {
+        match (self.arithmetic, terms) {
+            (Arithmetic::Bf16x2, _) => Some(TileKind::Amx),
+            (Arithmetic::Bf16, Terms::One) => Some(TileKind::Avx512Bf16),
+            (Arithmetic::Bf16, Terms::Two) | (Arithmetic::F32, _) => None,
         }
     }
 

@@ -10,8 +10,11 @@ use std::sync::OnceLock;
 use pulp::{Arch, NullaryFnOnce};
 
 use crate::matvec::VectorKind;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+use crate::tiles::{TileKind, avx512_bf16_is_fast};
 
-/// The environment variable that names the instruction set: `portable`, `avx2`, `avx512`, `neon` or `amx`.
+/// The environment variable that names the instruction set: `portable`, `avx2`, `avx512`, `avx512bf16`,
+/// `neon` or `amx`.
 pub const INSTRUCTIONS_VARIABLE: &str = "PHYSARIUM_INSTRUCTIONS";
 
 /// The environment asks for an instruction set that this processor does not have.
@@ -29,8 +32,30 @@ pub struct NoSuchInstructions {
 pub(crate) struct Instructions {
     /// The vector instructions.
     pub(crate) vectors: VectorKind,
-    /// Whether AMX tiles may be used.
-    pub(crate) tiles: bool,
+    /// What BF16 numbers may be multiplied with.
+    pub(crate) bf16: Bf16,
+}
+
+/// Which instructions for BF16 may be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Bf16 {
+    /// Intel AMX.
+    pub(crate) amx: bool,
+    /// AVX-512 BF16.
+    pub(crate) avx512: bool,
+}
+
+impl Bf16 {
+    /// Those of the processor.
+    fn of_processor() -> Bf16 {
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        return Bf16 {
+            amx: TileKind::Amx.is_available(),
+            avx512: TileKind::Avx512Bf16.is_available(),
+        };
+        #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+        Bf16::default()
+    }
 }
 
 impl Instructions {
@@ -48,13 +73,16 @@ impl Instructions {
         let kinds = VectorKind::available();
         let best = Instructions {
             vectors: kinds.last().copied().unwrap_or(VectorKind::Portable),
-            tiles: has_tiles(),
+            bf16: Bf16::of_processor(),
         };
         let Some(name) = name else { return Ok(best) };
-        let tiles = best.tiles.then_some(("amx", best));
+        let none = Bf16::default();
         let vectors =
-            kinds.iter().map(|kind| (kind.name(), Instructions { vectors: *kind, tiles: false }));
-        let all: Vec<_> = vectors.chain(tiles).collect();
+            kinds.iter().map(|kind| (kind.name(), Instructions { vectors: *kind, bf16: none }));
+        let without_amx = Instructions { bf16: Bf16 { amx: false, ..best.bf16 }, ..best };
+        let avx512_bf16 = best.bf16.avx512.then_some(("avx512bf16", without_amx));
+        let amx = best.bf16.amx.then_some(("amx", best));
+        let all: Vec<_> = vectors.chain(avx512_bf16).chain(amx).collect();
         let found = all.iter().find(|(known, _)| name == *known);
         found.map(|(_, instructions)| *instructions).ok_or_else(|| NoSuchInstructions {
             found: name.to_string_lossy().escape_default().to_string(),
@@ -71,9 +99,10 @@ pub fn check_instructions() -> Result<(), NoSuchInstructions> {
     Instructions::of_process().map(|_| ())
 }
 
-fn has_tiles() -> bool {
+/// Whether products of BF16 numbers on AVX-512 take less time than in float32.
+pub(crate) fn avx512_bf16_saves_time() -> bool {
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-    return crate::tiles::is_available();
+    return avx512_bf16_is_fast();
     #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
     false
 }
@@ -109,9 +138,12 @@ mod tests {
         let named = |name: &str| Instructions::named(Some(name.into()));
         for kind in VectorKind::available() {
             let found = named(kind.name()).expect("available");
-            assert_eq!(found, Instructions { vectors: kind, tiles: false });
+            assert_eq!(found, Instructions { vectors: kind, bf16: Bf16::default() });
         }
-        assert_eq!(named("amx").is_ok(), has_tiles());
+        let bf16 = Bf16::of_processor();
+        assert_eq!(named("amx").is_ok(), bf16.amx);
+        let without_amx = named("avx512bf16").map(|found| found.bf16).ok();
+        assert_eq!(without_amx, bf16.avx512.then_some(Bf16 { amx: false, avx512: true }));
         for unknown in ["", "AVX2", "sse9\u{1b}"] {
             let error = named(unknown).expect_err("unknown").to_string();
             assert!(error.starts_with("PHYSARIUM_INSTRUCTIONS="), "{error}");

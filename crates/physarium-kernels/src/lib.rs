@@ -13,7 +13,7 @@ one [`Arithmetic`] have the same bits everywhere. This is the only crate with `u
 #![deny(clippy::undocumented_unsafe_blocks)]
 #![cfg_attr(
     not(all(target_arch = "x86_64", target_os = "linux")),
-    allow(dead_code, unused_imports, reason = "code that serves AMX only is unused elsewhere")
+    allow(dead_code, unused_imports, reason = "code that serves tiles only is unused elsewhere")
 )]
 
 mod arithmetic;

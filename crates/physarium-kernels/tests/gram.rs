@@ -37,19 +37,17 @@ fn worst(found: &[f32], exact: &[(f64, f64)]) -> f64 {
     found.iter().zip(exact).map(error).fold(0.0, f64::max)
 }
 
-fn computes() -> [Compute; 3] {
-    [
-        Compute::new(2).unwrap(),
-        Compute::new(1).unwrap(),
-        Compute::with_arithmetic(2, Arithmetic::F32).unwrap(),
-    ]
+/// In each arithmetic of this machine, with one and with two threads.
+fn computes() -> Vec<Compute> {
+    let compute = |arithmetic, threads| Compute::with_arithmetic(threads, arithmetic).ok();
+    Arithmetic::ALL.iter().flat_map(|a| [2, 1].into_iter().filter_map(|t| compute(*a, t))).collect()
 }
 
 /// What the sums of an arithmetic see of activations.
 fn seen(compute: &Compute, activations: &[f32]) -> Vec<f32> {
     let seen = |value: &f32| match compute.arithmetic() {
         Arithmetic::F32 => *value,
-        Arithmetic::Bf16x2 => half::bf16::from_f32(*value).to_f32(),
+        Arithmetic::Bf16 | Arithmetic::Bf16x2 => half::bf16::from_f32(*value).to_f32(),
     };
     activations.iter().map(seen).collect()
 }
@@ -59,7 +57,7 @@ fn gram_matrices_are_those_of_float64() {
     // No shape is a multiple of a tile; tokens are added in windows.
     for (tokens, width, window) in [(700, 250, 300), (33, 7, 33), (5000, 40, 2500)] {
         let (a, b) = (activations(1, tokens, width), activations(2, tokens, width));
-        let mut of_best: Option<(Vec<f32>, Vec<f32>)> = None;
+        let mut found: Vec<(Arithmetic, [Vec<f32>; 2])> = Vec::new();
         for compute in computes() {
             let (seen, other) = (seen(&compute, &a), seen(&compute, &b));
             let (own, cross) = (exact(&seen, &seen, width), exact(&seen, &other, width));
@@ -77,10 +75,10 @@ fn gram_matrices_are_those_of_float64() {
                     assert_eq!(gram[i * width + j].to_bits(), gram[j * width + i].to_bits());
                 }
             }
-            let same_kind = of_best.get_or_insert_with(|| (gram.clone(), sums.clone()));
-            if compute.arithmetic() == computes()[0].arithmetic() {
-                assert_eq!(*same_kind, (gram, sums), "the number of threads changes the sums");
-            }
+            found.push((compute.arithmetic(), [gram, sums]));
+        }
+        for [(arithmetic, two), (_, one)] in found.as_chunks().0 {
+            assert_eq!(two, one, "{arithmetic}: the number of threads changes the sums");
         }
     }
 }

@@ -164,15 +164,16 @@ fn coarse_products_with_weights_are_those_of_rounded_activations() {
     let weights = numbers(4, outputs * inputs);
     let weights = weights.iter().map(|weight| half::bf16::from_f32(*weight).to_bits()).collect();
     let map = Linear::new(outputs, inputs, Dense::Bf16(weights), None);
-    for arithmetic in [Arithmetic::F32, Arithmetic::of_machine()] {
-        let compute = Compute::with_arithmetic(2, arithmetic).unwrap();
+    // Sums of `bf16` have an order of their own (`coarse_bits.rs`).
+    for arithmetic in [Arithmetic::F32, Arithmetic::Bf16x2] {
+        let Ok(compute) = Compute::with_arithmetic(2, arithmetic) else { continue };
         let forward = |compute: &Compute, x: &[f32]| {
             let mut y = vec![f32::NAN; rows * outputs];
             map.forward(compute, x, &mut y);
             y
         };
         let seen = match arithmetic {
-            Arithmetic::F32 => x.clone(),
+            Arithmetic::F32 | Arithmetic::Bf16 => x.clone(),
             Arithmetic::Bf16x2 => x.iter().map(|x| half::bf16::from_f32(*x).to_f32()).collect(),
         };
         assert!(forward(&compute.coarse(), &x) == forward(&compute, &seen), "{arithmetic}");

@@ -146,7 +146,7 @@ fn set(options: &mut RecipeOptions, option: RecipeOption) {
             // Whether the machine has it is no question of the recipe.
             options.arithmetic = Some(match physarium::model::Arithmetic::of_machine() {
                 physarium::model::Arithmetic::F32 => Arithmetic::Bf16x2,
-                physarium::model::Arithmetic::Bf16x2 => Arithmetic::F32,
+                _ => Arithmetic::F32,
             });
         }
         RecipeOption::AllowNonfinite => options.non_finite = Some(NonFinite::Keep),

@@ -77,6 +77,8 @@ impl TryFrom<RecipeKeys> for Recipe {
 pub enum Arithmetic {
     /// Float32, which every machine has.
     F32,
+    /// Float32, but a calibration rounds activations to BF16, on AVX-512 BF16.
+    Bf16,
     /// Activations as sums of two BF16 numbers, on Intel AMX.
     Bf16x2,
 }
@@ -198,7 +200,7 @@ mod tests {
             (r#""target":[],"non_finite":"refuse""#, "missing field `skip`"),
             (
                 r#""target":[],"skip":[],"non_finite":"refuse","arithmetic":"f16""#,
-                "expected `f32` or `bf16x2`",
+                "expected one of `f32`, `bf16`, `bf16x2`",
             ),
         ] {
             let why = read(WANDA, rest).expect_err(rest);
@@ -209,7 +211,9 @@ mod tests {
     #[test]
     fn the_arithmetic_is_recorded_for_activation_aware_methods_only() {
         let rest = r#""target":[],"skip":[],"non_finite":"refuse""#;
-        for (name, arithmetic) in [("f32", Arithmetic::F32), ("bf16x2", Arithmetic::Bf16x2)] {
+        for (name, arithmetic) in
+            [("f32", Arithmetic::F32), ("bf16", Arithmetic::Bf16), ("bf16x2", Arithmetic::Bf16x2)]
+        {
             let rest = format!(r#"{rest},"arithmetic":"{name}""#);
             let recipe = read(WANDA, &rest).expect("a recipe");
             assert_eq!(recipe.arithmetic, Some(arithmetic));

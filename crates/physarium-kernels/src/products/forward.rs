@@ -2,7 +2,7 @@
 Applying linear maps: `y = x Wᵀ + b`.
 
 In: rows of activations `[rows, inputs]`. Out: `[rows, outputs]` for each map. Weights keep their dtype; they
-are converted to what the instruction set needs a block at a time, or, for AMX, at the first product and then
+are converted to what the instruction set needs a block at a time, or, for tiles, at the first product and then
 kept. Blocks have the same bounds for any number of threads. A single row is a matrix-vector product
 ([`crate::matvec`]).
 */
@@ -12,12 +12,8 @@ use super::linear::Linear;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 use super::on_tiles::forward::run_on_tiles;
 use super::one_row::forward_one_row;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-use crate::arithmetic::Precision;
 use crate::blocked::{Target, Update};
 use crate::compute::Compute;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-use crate::tiles::Terms;
 
 impl Linear {
     /// Writes the value of the map for each row of `x` `[rows, inputs]` to `y` `[rows, outputs]`.
@@ -51,17 +47,18 @@ pub fn forward_all(compute: &Compute, x: &[f32], maps: &mut [(&Linear, &mut [f32
         let (begin, update) = (y.as_mut_ptr(), Update::Replace);
         blocks.extend(Block::of(map, Target { begin, stride: map.outputs, update }));
     }
-    let (on_tiles, others): (Vec<_>, Vec<_>) =
-        blocks.into_iter().partition(|block| block.map.runs_on_tiles(compute));
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-    if !on_tiles.is_empty() {
-        let terms = match compute.activations() {
-            Precision::Full => Terms::Two,
-            Precision::Coarse => Terms::One,
-        };
-        run_on_tiles(compute, x, terms, &on_tiles);
+    let blocks = on_tiles(compute, x, blocks);
+    compute.each(blocks.len(), |index| blocks[index].run(compute.vectors(), x));
+}
+
+/// Computes the blocks whose maps run on tiles; the others are left.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+fn on_tiles<'a>(compute: &Compute, x: Rows<'_>, blocks: Vec<Block<'a>>) -> Vec<Block<'a>> {
+    let (on_tiles, others): (Vec<_>, _) =
+        blocks.into_iter().partition(|block| block.map.tiles(compute).is_some());
+    if let Some(tiles) = on_tiles.first().and_then(|block| block.map.tiles(compute)) {
+        run_on_tiles(compute, x, tiles, &on_tiles);
     }
-    #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
-    assert!(on_tiles.is_empty(), "tiles only where there is AMX");
-    compute.each(others.len(), |index| others[index].run(compute.vectors(), x));
+    others
 }

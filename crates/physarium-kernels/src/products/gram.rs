@@ -2,16 +2,17 @@
 Sums over tokens of products of activations with activations.
 
 In: rows of activations `[tokens, width]`, one window after another. Out: Gram matrices `[width, width]`, and
-products of two kinds of activations, summed in float32. In `bf16x2` each activation is rounded to BF16, 8 bits; in `f32`
+products of two kinds of activations, summed in float32. In `bf16` and `bf16x2` each activation is rounded to BF16, 8 bits; in `f32`
 it is a float32.
 */
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 use super::on_tiles::gram as on_tiles;
-use crate::arithmetic::Arithmetic;
 use crate::blocked::{Factor, Target, Update, product};
 use crate::compute::Compute;
 use crate::mirror::{Half, mirror};
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+use crate::tiles::Terms;
 
 /// Number of rows of a result that one task computes.
 const ROWS: usize = 192;
@@ -45,8 +46,8 @@ impl Gram {
             return;
         }
         #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-        if compute.arithmetic() == Arithmetic::Bf16x2 {
-            return on_tiles::add_upper(compute, x, width, &mut self.sums);
+        if let Some(kind) = compute.tiles_of(Terms::One) {
+            return on_tiles::add_upper((compute, kind), (x, width), &mut self.sums);
         }
         compute.each_chunk(&mut self.sums, ROWS * width, |block, sums| {
             let first = block * ROWS;
@@ -133,8 +134,8 @@ pub fn add_cross(compute: &Compute, [a, b]: [&[f32]; 2], tokens: usize, out: &mu
         return;
     }
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-    if compute.arithmetic() == Arithmetic::Bf16x2 {
-        return on_tiles::add_cross(compute, [a, b], widths, out);
+    if let Some(kind) = compute.tiles_of(Terms::One) {
+        return on_tiles::add_cross((compute, kind), [a, b], widths, out);
     }
     compute.each_chunk(out, ROWS * widths[1], |block, out| {
         // SAFETY: the left factor is as many columns of `a` as `out` has rows, from column

@@ -17,7 +17,7 @@ pub struct Linear {
     pub(super) inputs: usize,
     pub(super) weights: Arc<Weights>,
     pub(super) bias: Option<Vec<f32>>,
-    /// BF16 weights in the layout of AMX; set by the first product that needs them.
+    /// BF16 weights as tiles; set by the first product that needs them.
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     pub(super) packed: std::sync::OnceLock<Arc<Vec<crate::tiles::Tile>>>,
 }

@@ -1,7 +1,7 @@
 /*!
 Repacking the weights of a map for the instruction set.
 
-In: a [`Linear`]. Out: for AMX, its BF16 weights as tiles, kept in the map; nothing for other instruction sets.
+In: a [`Linear`]. Out: its BF16 weights as tiles, kept in the map, where products run on tiles; elsewhere nothing.
 */
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
@@ -10,9 +10,7 @@ use std::sync::Arc;
 use super::linear::Linear;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 use super::on_tiles::tile_weights::pack_weights;
-use crate::arithmetic::Arithmetic;
 use crate::compute::Compute;
-use crate::weights::Dense;
 
 impl Linear {
     /// Repacks the weights for the instruction set, if `compute` keeps repacked weights.
@@ -21,7 +19,7 @@ impl Linear {
     pub fn prepare(&self, compute: &Compute) {
         #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
         {
-            let keeps = compute.keeps_packed_weights() && self.runs_on_tiles(compute);
+            let keeps = compute.keeps_packed_weights() && self.tiles(compute).is_some();
             if keeps && self.packed.get().is_none() {
                 let tiles = pack_weights(compute, self);
                 // Stopped work leaves tiles of zero. If another thread was faster, its tiles are the same.
@@ -32,11 +30,5 @@ impl Linear {
         }
         #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
         let _ = compute;
-    }
-
-    /// Whether products with many rows run on tiles.
-    pub(super) fn runs_on_tiles(&self, compute: &Compute) -> bool {
-        let bf16 = matches!(self.weights.values(), Dense::Bf16(_));
-        bf16 && compute.arithmetic() == Arithmetic::Bf16x2
     }
 }

@@ -11,7 +11,8 @@ intrinsics for AMX, so this file uses inline assembly.
 
 use std::arch::asm;
 
-use super::available::is_available;
+use super::available::has_amx;
+use super::sums::{Begin, EDGE, Sums};
 use super::terms::Terms;
 use super::tile::{TILE_ROWS, Tile};
 
@@ -42,7 +43,7 @@ impl TileUnit {
     /// # Panics
     /// If the processor has no AMX.
     pub(crate) fn configure() -> TileUnit {
-        assert!(is_available(), "this processor has no AMX");
+        assert!(has_amx(), "this processor has no AMX");
         let shapes = TileShapes::FULL;
         // SAFETY: the processor has AMX; the configuration is valid and is read before this returns.
         unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const shapes, options(nostack)) };
@@ -51,22 +52,17 @@ impl TileUnit {
 
     /// Adds the products of two bands of activations and two bands of weights to a 32 × 32 block of sums.
     ///
-    /// `activations`: their terms, and two bands of `[steps, terms]` tiles, as `split_band` makes them. `weights`: two
-    /// bands of `[steps]` tiles, as `pack_band` makes them.
+    /// # Safety
+    /// All bands have one tile of weights, and as many of activations as there are terms, for each step, at least one.
     #[inline]
-    pub(crate) fn block(
+    pub(super) unsafe fn add_block(
         &self,
         (terms, activations): (Terms, [&[Tile]; 2]),
         weights: [&[Tile]; 2],
         sums: &mut Sums,
         begin: Begin,
     ) {
-        let steps = weights[0].len();
-        assert!(steps > 0);
-        assert!(weights.iter().all(|band| band.len() == steps));
-        assert!(activations.iter().all(|band| band.len() == steps * terms.count()));
-        // SAFETY: `self` exists only while the tiles are configured. The lengths asserted above are what
-        // the loops read: one weight tile and the activation tiles of each band per step.
+        // SAFETY: `self` exists only while the tiles are configured; the lengths are guaranteed by the caller.
         unsafe {
             sums.begin(begin);
             match terms {
@@ -151,28 +147,10 @@ impl Drop for TileUnit {
     }
 }
 
-/// The initial values of the sums.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Begin {
-    /// Zero.
-    Zero,
-    /// The values in the block: sums over the preceding inputs, or results to add to.
-    FromSums,
-}
-
-/// Rows and columns of a block of sums.
-pub(crate) const EDGE: usize = 2 * TILE_ROWS;
-
-/// A block of 32 rows of 32 sums, in which no row of a tile is in two cache lines.
-#[repr(C, align(64))]
-#[derive(Debug, Clone)]
-pub(crate) struct Sums(pub(crate) [[f32; EDGE]; EDGE]);
+/// Bytes from a row of sums to the next.
+const STRIDE: usize = size_of::<[f32; EDGE]>();
 
 impl Sums {
-    pub(crate) const ZERO: Sums = Sums([[0.0; EDGE]; EDGE]);
-    /// Bytes from a row to the next.
-    const STRIDE: usize = size_of::<[f32; EDGE]>();
-
     /// Sets the first four tiles to the initial values.
     ///
     /// # Safety
@@ -192,7 +170,7 @@ impl Sums {
                 Begin::FromSums => asm!(
                     "tileloadd tmm0, [{c} + {s}]", "tileloadd tmm1, [{c} + {s} + 64]",
                     "tileloadd tmm2, [{d} + {s}]", "tileloadd tmm3, [{d} + {s} + 64]",
-                    c = in(reg) c, d = in(reg) c.byte_add(TILE_ROWS * Sums::STRIDE), s = in(reg) Sums::STRIDE,
+                    c = in(reg) c, d = in(reg) c.byte_add(TILE_ROWS * STRIDE), s = in(reg) STRIDE,
                     options(nostack)
                 ),
             }
@@ -210,7 +188,7 @@ impl Sums {
             asm!(
                 "tilestored [{c} + {s}], tmm0", "tilestored [{c} + {s} + 64], tmm1",
                 "tilestored [{d} + {s}], tmm2", "tilestored [{d} + {s} + 64], tmm3",
-                c = in(reg) c, d = in(reg) c.byte_add(TILE_ROWS * Sums::STRIDE), s = in(reg) Sums::STRIDE,
+                c = in(reg) c, d = in(reg) c.byte_add(TILE_ROWS * STRIDE), s = in(reg) STRIDE,
                 options(nostack)
             );
         }

@@ -1,9 +1,9 @@
-//! BF16 weights as tiles, in the layouts of the two factors of AMX.
+//! BF16 weights as tiles, in the layouts of the two factors of AMX, which are those of AVX-512 BF16 too.
 
-use super::available::is_available;
+use super::available::has_avx512;
 use super::tile::{TILE_DEPTH, TILE_ROWS, Tile};
 
-/// Packs 16 rows of BF16 weights for AMX: each run of 32 inputs is a tile `[16 pairs, 16 rows, 2]`.
+/// Packs 16 rows of BF16 weights: each run of 32 inputs is a tile `[16 pairs, 16 rows, 2]`.
 ///
 /// `rows`: `[at most 16, depth]`. Elements of `packed` for missing rows and inputs become zero.
 pub(crate) fn pack_band(rows: &[u16], depth: usize, packed: &mut [Tile]) {
@@ -13,8 +13,8 @@ pub(crate) fn pack_band(rows: &[u16], depth: usize, packed: &mut [Tile]) {
     for (step, tile) in packed.iter_mut().enumerate() {
         let begin = step * TILE_DEPTH;
         let end = (begin + TILE_DEPTH).min(depth);
-        if whole && end - begin == TILE_DEPTH && is_available() {
-            // SAFETY: the processor has AMX and with it AVX-512; `rows` holds 16 rows of 32 weights from
+        if whole && end - begin == TILE_DEPTH && has_avx512() {
+            // SAFETY: the processor has AVX-512; `rows` holds 16 rows of 32 weights from
             // `begin` on, as checked.
             unsafe { transpose_pairs(rows.as_ptr().add(begin), depth, tile) };
             continue;
@@ -31,10 +31,10 @@ pub(crate) fn pack_band(rows: &[u16], depth: usize, packed: &mut [Tile]) {
 /// A tile of weights `[16 pairs, 16 outputs, 2]` as one of rows `[16 outputs, 16 pairs, 2]`.
 ///
 /// # Panics
-/// If the processor has no AMX.
+/// If the processor has no AVX-512.
 pub(crate) fn transpose_pairs_of(from: &Tile, to: &mut Tile) {
-    assert!(is_available(), "this processor has no AMX");
-    // SAFETY: the processor has AMX and with it AVX-512; a tile is 16 rows of 32 elements.
+    assert!(has_avx512(), "this processor has no AVX-512");
+    // SAFETY: the processor has AVX-512; a tile is 16 rows of 32 elements.
     unsafe { transpose_pairs(from.0.as_ptr().cast(), TILE_DEPTH, to) };
 }
 

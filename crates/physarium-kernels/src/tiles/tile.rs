@@ -1,4 +1,4 @@
-//! The tile: what AMX loads at once.
+//! The tile: what AMX loads at once, and AVX-512 row by row.
 
 /// Number of rows of a tile: rows of activations, or outputs of weights.
 pub(crate) const TILE_ROWS: usize = 16;

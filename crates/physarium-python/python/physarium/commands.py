@@ -10,7 +10,16 @@ from __future__ import annotations
 import dataclasses
 
 from ._call import run
-from .options import Allocation, Arithmetic, Effort, Globs, Method, Path, Scope
+from .options import (
+    Allocation,
+    Arithmetic,
+    Effort,
+    EvaluationArithmetic,
+    Globs,
+    Method,
+    Path,
+    Scope,
+)
 from .progress import Listener
 from .results import (
     Audit,
@@ -162,7 +171,7 @@ def evaluate(
     per_token: Path | None = None,
     per_item: Path | None = None,
     threads: int | None = None,
-    arithmetic: Arithmetic | None = None,
+    arithmetic: EvaluationArithmetic | None = None,
     progress: Listener | None = None,
 ) -> Evaluation:
     """Measures perplexity on a text, and with ``choices`` also accuracy on multiple-choice items.
@@ -185,7 +194,7 @@ def score_parts(
     stride: int | None = None,
     limit: int | None = None,
     threads: int | None = None,
-    arithmetic: Arithmetic | None = None,
+    arithmetic: EvaluationArithmetic | None = None,
     progress: Listener | None = None,
 ) -> PartsScored:
     """Scores the parts of a share ``(i, n)`` of a text, which are every n-th from number i on, and keeps them in ``parts``.
@@ -205,7 +214,7 @@ def evaluate_choices(
     against: Path | None = None,
     per_item: Path | None = None,
     threads: int | None = None,
-    arithmetic: Arithmetic | None = None,
+    arithmetic: EvaluationArithmetic | None = None,
     progress: Listener | None = None,
 ) -> Choices:
     """Measures accuracy on multiple-choice items."""

@@ -20,5 +20,7 @@ Scope = Literal["tile", "tensor", "model"]
 """What a sparsity is exact in."""
 MatrixScope = Literal["tile", "tensor"]
 """What a sparsity of one matrix is exact in."""
-Arithmetic = Literal["f32", "bf16x2"]
+Arithmetic = Literal["f32", "bf16", "bf16x2"]
 """The arithmetic of products with activations."""
+EvaluationArithmetic = Literal["f32", "bf16x2"]
+"""The arithmetic of an evaluation."""

@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::eval::{Scorer, file_name, in_words, notes};
 use crate::peak::peak_resident_bytes;
 use crate::progress::{Event, Progress};
-use crate::recipe::arithmetic::compute;
+use crate::recipe::arithmetic::evaluating;
 use crate::tokenizer::{self, ModelTokenizer};
 
 use items::Items;
@@ -105,7 +105,7 @@ impl Choices {
     /// for a model that computes NaN; `Stopped` if `cancel` is raised before the first item is done.
     pub fn score(self, cancel: &Cancel, progress: &mut dyn Progress) -> Result<ChoicesResult> {
         let began = Instant::now();
-        let compute = compute(self.threads, self.arithmetic)?.stopping_when(cancel.asked());
+        let compute = evaluating(self.threads, self.arithmetic)?.stopping_when(cancel.asked());
         let longest = self.questions.lengths().max().unwrap_or(1);
         let mut scorer = Scorer::new(&compute, &self.decoder, self.other.as_ref(), longest)?;
         let tokens = self.questions.lengths().map(|tokens| tokens as u64).sum();

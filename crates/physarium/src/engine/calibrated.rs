@@ -29,7 +29,7 @@ use physarium_model::{
 };
 
 pub(crate) use self::budget::Budget;
-pub(crate) use self::footprint::Footprint;
+pub(crate) use self::footprint::{Footprint, OnTiles};
 use self::kept_budget::KeptBudget;
 pub(crate) use self::layer_solver::DeadInputs;
 use self::layer_solver::{LayerSolver, of_layer};

@@ -25,7 +25,7 @@ mod tiles;
 mod treatment;
 
 pub(crate) use calibrated::{
-    Budget, DeadInputs, DenseMeans, Footprint, GRADIENT_TOKENS, GroupSums, InputSums,
+    Budget, DeadInputs, DenseMeans, Footprint, GRADIENT_TOKENS, GroupSums, InputSums, OnTiles,
     SAMPLE_TOKENS, Solving, Squares, StageSolver, StageSums, Summed, TargetsBySite, Wanted, Watch,
     targets_by_site,
 };

@@ -27,7 +27,7 @@ use physarium_model::{Compute, Decoder, Residency};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::progress::{Event, Progress};
-use crate::recipe::arithmetic::compute;
+use crate::recipe::arithmetic::evaluating;
 
 pub use parts::{PartsScored, PartsShare, evaluate_in_parts, score_parts};
 pub use report::{Against, Evaluation, Protocol};
@@ -130,7 +130,8 @@ impl<'a> Session<'a> {
         let other =
             request.against.map(|dir| Decoder::open(dir, Residency::Streamed)).transpose()?;
         let text = WindowedText::read(request, &decoder, other.as_ref(), progress)?;
-        let compute = compute(request.threads, request.arithmetic)?.stopping_when(cancel.asked());
+        let compute =
+            evaluating(request.threads, request.arithmetic)?.stopping_when(cancel.asked());
         Ok(Session { request, decoder, other, text, compute })
     }
 
@@ -185,7 +186,7 @@ impl EvalPlan {
     pub(crate) fn new(request: &EvalRequest<'_>, progress: &mut dyn Progress) -> Result<EvalPlan> {
         let decoder = Decoder::open(request.model, Residency::Streamed)?;
         let text = WindowedText::read(request, &decoder, None, progress)?;
-        let compute = compute(request.threads, request.arithmetic)?;
+        let compute = evaluating(request.threads, request.arithmetic)?;
         let states = text.windows.len() * text.spacing.window * decoder.config().hidden;
         Ok(EvalPlan {
             protocol: text.protocol(request, &decoder, &compute)?,

@@ -21,7 +21,7 @@ use physarium_model::{Compute, Decoder, Generation, Residency};
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::recipe::arithmetic::compute;
+use crate::recipe::arithmetic::evaluating;
 use crate::tokenizer::{ModelTokenizer, TokenizerConfig};
 
 pub use sampling::Sampling;
@@ -112,7 +112,7 @@ pub fn generate(
     let began = Instant::now();
     let sampler = Sampler::new(request.sampling)?;
     let decoder = Decoder::open(request.model, Residency::Resident)?;
-    let compute = compute(request.threads, request.arithmetic)?;
+    let compute = evaluating(request.threads, request.arithmetic)?;
     let compute = compute.sparing_memory().stopping_when(cancel.asked());
     let Loaded { tokenizer, ends, prompt } = Loaded::read(&decoder, &compute, request)?;
     if cancel.is_raised() {

@@ -17,6 +17,7 @@ pub(crate) fn with_arithmetic(mut recipe: Recipe) -> Recipe {
 fn of_machine() -> Arithmetic {
     match model::Arithmetic::of_machine() {
         model::Arithmetic::F32 => Arithmetic::F32,
+        model::Arithmetic::Bf16 => Arithmetic::Bf16,
         model::Arithmetic::Bf16x2 => Arithmetic::Bf16x2,
     }
 }
@@ -24,6 +25,7 @@ fn of_machine() -> Arithmetic {
 fn in_kernels(arithmetic: Arithmetic) -> model::Arithmetic {
     match arithmetic {
         Arithmetic::F32 => model::Arithmetic::F32,
+        Arithmetic::Bf16 => model::Arithmetic::Bf16,
         Arithmetic::Bf16x2 => model::Arithmetic::Bf16x2,
     }
 }
@@ -35,6 +37,19 @@ fn in_kernels(arithmetic: Arithmetic) -> model::Arithmetic {
 pub(crate) fn check(arithmetic: Option<Arithmetic>) -> Result<()> {
     let check = |arithmetic| in_kernels(arithmetic).check().map_err(model::ComputeError::from);
     Ok(arithmetic.map_or(Ok(()), check)?)
+}
+
+/// Threads that evaluate in an arithmetic, or in the fastest one of this machine. `bf16` rounds in calibrations only: its
+/// evaluations are float32.
+///
+/// # Errors
+/// As [`compute`].
+pub(crate) fn evaluating(threads: usize, arithmetic: Option<Arithmetic>) -> Result<model::Compute> {
+    let arithmetic = match arithmetic.unwrap_or_else(of_machine) {
+        Arithmetic::F32 | Arithmetic::Bf16 => Arithmetic::F32,
+        Arithmetic::Bf16x2 => Arithmetic::Bf16x2,
+    };
+    compute(threads, Some(arithmetic))
 }
 
 /// Threads that compute in an arithmetic, or in the fastest one of this machine.

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use physarium_checkpoint::{Arithmetic, Dtype, Shard};
+use physarium_checkpoint::{Dtype, Shard};
 use physarium_model::{Decoder, Residency};
 
 use super::{RECORD_BYTES, Surgery};
 use crate::cancel::Cancel;
-use crate::engine::{Engine, Footprint, Found, MemoryPlan};
+use crate::engine::{Engine, Footprint, Found, MemoryPlan, OnTiles};
 use crate::error::Result;
 use crate::estimate::{self, CalibratedRun, Measured};
 
@@ -103,7 +103,7 @@ impl Surgery {
             recipe: &self.recipe,
             threads: self.memory.threads,
             element_bytes: dtype.bits() / 8,
-            on_tiles: dtype == Dtype::BF16 && self.recipe.arithmetic == Some(Arithmetic::Bf16x2),
+            on_tiles: OnTiles::of(self.recipe.arithmetic.filter(|_| dtype == Dtype::BF16)),
         })
     }
 

@@ -5,7 +5,7 @@ pub mod table;
 use std::path::PathBuf;
 
 use clap::Args;
-use physarium::checkpoint::{Calibration, NmPattern, Sparsity};
+use physarium::checkpoint::{Arithmetic, Calibration, NmPattern, Sparsity};
 use physarium::{
     Allocation, Begun, CalibrationText, Case, Comparison, ComparisonRequest, Contender, Effort,
     Ended, Error, EvalRequest, FailedRun, MethodName, NoEffect, Options, Outputs, RecipeError,
@@ -13,7 +13,7 @@ use physarium::{
 };
 
 use crate::arguments::{
-    ArithmeticArgument, Display, EVALUATION, Format, METHOD, MemoryArgument, OUTPUT,
+    ArithmeticChoice, Display, EVALUATION, Format, METHOD, MemoryArgument, OUTPUT,
     SelectionArguments, ThreadsArgument, share,
 };
 use crate::model::{RevisionArgument, refuse_in_model};
@@ -90,8 +90,10 @@ pub struct Arguments {
     threads: ThreadsArgument,
     #[command(flatten)]
     memory: MemoryArgument,
-    #[command(flatten)]
-    arithmetic: ArithmeticArgument,
+    /// Arithmetic of calibrations and evaluations, of which bf16 evaluates in f32; one gives the same table on every machine
+    /// that has it [default: bf16x2 on Intel AMX, bf16 on AVX-512 BF16 of AMD, f32 elsewhere]
+    #[arg(long, value_enum, help_heading = DISPLAY)]
+    arithmetic: Option<ArithmeticChoice>,
     #[command(flatten)]
     pub display: Display,
 }
@@ -122,7 +124,7 @@ pub fn run(mut arguments: Arguments) -> anyhow::Result<Outcome> {
             stride: None,
             limit: arguments.limit.map(|tokens| tokens as usize),
             threads,
-            arithmetic: arguments.arithmetic.given(),
+            arithmetic: arguments.arithmetic.map(Arithmetic::from),
         },
         dir: &arguments.out,
         tables: &table::FILES,
@@ -258,7 +260,7 @@ impl Arguments {
             // Methods without calibration have no arithmetic; that of the evaluation is in its protocol.
             let case = Case::new(options.method, None);
             let arithmetic = match case.effect_of(RecipeOption::Arithmetic) {
-                Ok(()) => self.arithmetic.given(),
+                Ok(()) => self.arithmetic.map(Arithmetic::from),
                 Err(_) => None,
             };
             let options = RecipeOptions { target, skip, arithmetic, ..options };

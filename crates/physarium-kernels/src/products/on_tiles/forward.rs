@@ -1,5 +1,5 @@
 /*!
-The blocks of a product with many rows on AMX tiles.
+The blocks of a product with many rows on tiles.
 
 In: rows of activations, blocks of maps with BF16 weights. Out: the columns of the results that belong to the
 blocks.
@@ -9,7 +9,7 @@ use super::tile_product::{EDGE, TileProduct};
 use super::tile_weights::pack_outputs;
 use crate::compute::Compute;
 use crate::products::block::{Block, Rows};
-use crate::tiles::{self, TILE_DEPTH, TILE_ROWS, Terms, split_band};
+use crate::tiles::{self, TILE_DEPTH, TILE_ROWS, Terms, TileKind, split_band};
 
 /// Number of rows of activations that are split at once, so that their terms stay in a cache.
 const ROWS: usize = 256;
@@ -18,7 +18,7 @@ const ROWS: usize = 256;
 pub(in crate::products) fn run_on_tiles(
     compute: &Compute,
     x: Rows<'_>,
-    terms: Terms,
+    (kind, terms): (TileKind, Terms),
     blocks: &[Block<'_>],
 ) {
     blocks.iter().for_each(|block| block.map.prepare(compute));
@@ -40,7 +40,8 @@ pub(in crate::products) fn run_on_tiles(
                 let Block { map, y, outputs } = &blocks[index];
                 let run = |right: &[_]| {
                     let (rows, cols) = (first..first + count, outputs.clone());
-                    let product = TileProduct { left: (terms, split), right, steps, rows, cols };
+                    let product =
+                        TileProduct { kind, left: (terms, split), right, steps, rows, cols };
                     // SAFETY: `y` has all rows of `x`, and only this block accesses these columns.
                     unsafe { product.run(*y) };
                     blocks[index].add_bias(first..first + count);

@@ -1,5 +1,5 @@
 /*!
-Sums over tokens on AMX: products of features with features, each a BF16 number for each token.
+Sums over tokens on tiles: products of features with features, each a BF16 number for each token.
 
 In: rows of activations `[tokens, width]`. Out: their products, added to `[width, width]`, or to `[width, other width]`
 for two kinds of activations. An activation is rounded to one BF16 number: the sums are exact ones of activations that
@@ -10,7 +10,9 @@ use super::tile_product::{EDGE, TileProduct};
 use crate::blocked::{Target, Update};
 use crate::compute::Compute;
 use crate::products::block::block_outputs;
-use crate::tiles::{Rows, TILE_DEPTH, TILE_ROWS, Terms, Tile, pack_columns, transpose_pairs_of};
+use crate::tiles::{
+    Rows, TILE_DEPTH, TILE_ROWS, Terms, Tile, TileKind, pack_columns, transpose_pairs_of,
+};
 
 /// Number of tokens whose products are summed at once.
 const TOKENS: usize = 2048;
@@ -24,22 +26,30 @@ enum Part {
 }
 
 /// Adds the upper half of xᵀx; what is below the diagonal becomes meaningless.
-pub(in crate::products) fn add_upper(compute: &Compute, x: &[f32], width: usize, sums: &mut [f32]) {
+pub(in crate::products) fn add_upper(
+    (compute, kind): (&Compute, TileKind),
+    (x, width): (&[f32], usize),
+    sums: &mut [f32],
+) {
     for x in x.chunks(TOKENS * width) {
-        Features::with(compute, x, width, |cols| cols.add(compute, cols, Part::Upper, sums));
+        Features::with(compute, x, width, |cols| {
+            cols.add((compute, kind), cols, Part::Upper, sums)
+        });
     }
 }
 
 /// Adds aᵀb; `a` and `b`: whole rows of `widths`.
 pub(in crate::products) fn add_cross(
-    compute: &Compute,
+    (compute, kind): (&Compute, TileKind),
     [a, b]: [&[f32]; 2],
     widths: [usize; 2],
     out: &mut [f32],
 ) {
     for (a, b) in a.chunks(TOKENS * widths[0]).zip(b.chunks(TOKENS * widths[1])) {
         Features::with(compute, a, widths[0], |rows| {
-            Features::with(compute, b, widths[1], |cols| cols.add(compute, rows, Part::All, out));
+            Features::with(compute, b, widths[1], |cols| {
+                cols.add((compute, kind), rows, Part::All, out)
+            });
         });
     }
 }
@@ -73,7 +83,13 @@ impl Features<'_> {
     }
 
     /// Adds the products of the features of `rows` with these to `out` `[width of rows, width]`.
-    fn add(&self, compute: &Compute, rows: &Features<'_>, part: Part, out: &mut [f32]) {
+    fn add(
+        &self,
+        (compute, kind): (&Compute, TileKind),
+        rows: &Features<'_>,
+        part: Part,
+        out: &mut [f32],
+    ) {
         let Features { width, steps, tiles } = *self;
         let block = block_outputs(rows.width);
         compute.each_chunk(out, block * width, |index, out| {
@@ -90,6 +106,7 @@ impl Features<'_> {
                     Part::Upper => first,
                 };
                 let product = TileProduct {
+                    kind,
                     left: (Terms::One, left),
                     right: &tiles[begin / TILE_ROWS * steps..],
                     steps,

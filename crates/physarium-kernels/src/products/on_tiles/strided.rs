@@ -11,7 +11,8 @@ use crate::blocked::{Target, Update};
 use crate::compute::Compute;
 use crate::products::factors::{Left, Output, Right};
 use crate::tiles::{
-    Rows, TILE_DEPTH, TILE_ROWS, Terms, Tile, pack_columns, split_band, transpose_pairs_of,
+    Rows, TILE_DEPTH, TILE_ROWS, Terms, Tile, TileKind, pack_columns, split_band,
+    transpose_pairs_of,
 };
 
 /// Products of terms whose sum is the product of two numbers: high · high, low · high, high · low.
@@ -40,7 +41,8 @@ pub(in crate::products) unsafe fn multiply(
             pack_right(right, [depth, cols], band, (tiles, scratch));
         }
         let (left, right) = ((Terms::One, &*left_tiles), &*right_tiles);
-        let product = TileProduct { left, right, steps, rows: 0..rows, cols: 0..cols };
+        let (kind, rows, cols) = (TileKind::Amx, 0..rows, 0..cols);
+        let product = TileProduct { kind, left, right, steps, rows, cols };
         let update = Update::Replace;
         let out = Target { begin: out.data.as_mut_ptr(), stride: out.stride, update };
         // SAFETY: guaranteed by the caller; `out` was borrowed mutably.
@@ -87,7 +89,8 @@ impl TransposedTiles {
             let left = Rows { values: left, stride: self.depth, width: self.depth };
             pack_rows(left, rows, tiles, scratch);
             let (left, right) = ((Terms::One, &*tiles), &self.tiles[..]);
-            let product = TileProduct { left, right, steps, rows: 0..rows, cols: 0..cols };
+            let (kind, rows, cols) = (TileKind::Amx, 0..rows, 0..cols);
+            let product = TileProduct { kind, left, right, steps, rows, cols };
             // SAFETY: guaranteed by the caller.
             unsafe { product.run(out) };
         });

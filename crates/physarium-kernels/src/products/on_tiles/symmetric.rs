@@ -10,7 +10,7 @@ use crate::arithmetic::Precision;
 use crate::blocked::{PerTask, Target, Update};
 use crate::compute::Compute;
 use crate::products::block::block_outputs;
-use crate::tiles::{Rows, TILE_DEPTH, TILE_ROWS, Terms, Tile, pack_columns, split_band};
+use crate::tiles::{Rows, TILE_DEPTH, TILE_ROWS, Terms, Tile, TileKind, pack_columns, split_band};
 
 /// Number of rows that are split at once, so that their terms stay in a cache.
 const ROWS: usize = 256;
@@ -113,7 +113,8 @@ impl SymmetricTiles {
             let cols = index * block..((index + 1) * block).min(width);
             let add = |left, right: &[Tile], update| {
                 let right = &right[cols.start / TILE_ROWS * steps..];
-                let product = TileProduct { left, right, steps, rows: 0..rows, cols: cols.clone() };
+                let (kind, rows, cols) = (TileKind::Amx, 0..rows, cols.clone());
+                let product = TileProduct { kind, left, right, steps, rows, cols };
                 // SAFETY: `out` has all rows, and only this task accesses these columns.
                 unsafe { product.run(Target { update, ..out.get() }) };
             };

@@ -1,5 +1,5 @@
 /*!
-A product whose factors are AMX tiles, on the calling thread.
+A product whose factors are tiles, on the calling thread.
 
 In: bands of 16 rows and bands of 16 columns, each a tile or two for every 32 elements of depth. Out: their product, or
 the product added to what is there.
@@ -10,9 +10,9 @@ use std::ops::Range;
 
 use crate::blocked::{Target, Update};
 pub(super) use crate::tiles::EDGE;
-use crate::tiles::{Begin, Sums, TILE_ROWS, Terms, Tile, TileUnit};
+use crate::tiles::{Begin, Multiplier, Sums, TILE_ROWS, Terms, Tile, TileKind};
 
-/// Number of steps over the depth after which sums are stored, so that columns stay in a cache.
+/// Number of steps over the depth after which sums are stored, so that columns stay in a cache: whole runs of AVX-512's sums.
 const STEPS: usize = 32;
 /// Most columns whose sums stay in a cache while the depth passes, of as many rows as tasks have.
 const COLS: usize = 256;
@@ -25,6 +25,8 @@ thread_local! {
 
 /// A product of some rows and some columns.
 pub(super) struct TileProduct<'a> {
+    /// What multiplies them.
+    pub(super) kind: TileKind,
     /// Bands of rows `[steps, terms]`.
     pub(super) left: (Terms, &'a [Tile]),
     /// Bands of columns `[steps]`.
@@ -51,7 +53,7 @@ impl TileProduct<'_> {
     /// # Safety
     /// `out` has the rows and columns, and no other thread accesses them.
     pub(super) unsafe fn run(&self, out: Target) {
-        let unit = TileUnit::configure();
+        let unit = self.kind.start();
         let blocks = self.rows.len().div_ceil(EDGE) * COLS.min(self.cols.len()).div_ceil(EDGE);
         SUMS.with_borrow_mut(|sums| {
             sums.resize(sums.len().max(blocks), Sums::ZERO);
@@ -83,7 +85,7 @@ impl TileProduct<'_> {
     }
 
     /// Adds the products over the steps of a part to the sums.
-    fn add_part(&self, unit: &TileUnit, part: &Part, sums: &mut [Sums]) {
+    fn add_part(&self, unit: &Multiplier, part: &Part, sums: &mut [Sums]) {
         let Part { cols, steps, begin } = part;
         let (terms, left) = self.left;
         let each = terms.count();

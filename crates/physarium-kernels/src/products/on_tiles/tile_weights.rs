@@ -1,14 +1,27 @@
 /*!
-The weights of a map as AMX tiles.
+The weights of a map as tiles.
 
 In: the BF16 weights of a [`Linear`], dense or sparse. Out: bands of 16 outputs, each a tile for every 32 inputs.
 */
 
+use crate::arithmetic::Precision;
 use crate::compute::Compute;
 use crate::matvec;
 use crate::products::linear::Linear;
-use crate::tiles::{TILE_DEPTH, TILE_ROWS, Tile, pack_band};
+use crate::tiles::{TILE_DEPTH, TILE_ROWS, Terms, Tile, TileKind, pack_band};
 use crate::weights::{Dense, Sparse, Weights};
+
+impl Linear {
+    /// What products with many rows run on, and the terms of an activation there; `None` for float32.
+    pub(in crate::products) fn tiles(&self, compute: &Compute) -> Option<(TileKind, Terms)> {
+        let terms = match compute.activations() {
+            Precision::Full => Terms::Two,
+            Precision::Coarse => Terms::One,
+        };
+        let bf16 = matches!(self.weights.values(), Dense::Bf16(_));
+        compute.tiles_of(terms).filter(|_| bf16).map(|kind| (kind, terms))
+    }
+}
 
 /// All weights of a map; an even number of bands, of which the last may be padding.
 pub(in crate::products) fn pack_weights(compute: &Compute, map: &Linear) -> Vec<Tile> {

@@ -6,7 +6,7 @@ those that exist at the same time. What the process has already, the text's toke
 A test compares the sum with the peak of runs; benchmarks/README.md does so for real models.
 */
 
-use physarium_checkpoint::{Criterion, Recipe};
+use physarium_checkpoint::{Arithmetic, Criterion, Recipe};
 use physarium_model::{BATCH_TOKENS, Config, MapShape, PrunedInputs, StageShape, window_groups};
 
 use super::gradient_windows;
@@ -18,9 +18,9 @@ use crate::peak;
 const F32: u64 = 4;
 const BF16: u64 = 2;
 const F64: u64 = 8;
-/// Rows and columns to which weights are padded when they are packed for AMX.
+/// Rows and columns to which weights are padded when they are packed for tiles.
 const TILE: u64 = 32;
-/// Rows of activations that are split for AMX at once, and rows whose logits the gradients take at once.
+/// Rows of activations that are split for tiles at once, and rows whose logits the gradients take at once.
 const ROWS: u64 = 256;
 /// Outputs whose weights are widened at once, at least.
 const WIDENED_OUTPUTS: u64 = 32;
@@ -49,8 +49,35 @@ pub(crate) struct Footprint<'a> {
     pub threads: usize,
     /// Bytes of a weight.
     pub element_bytes: u64,
-    /// Whether weights are packed for AMX.
-    pub on_tiles: bool,
+    /// Which products run on tiles of BF16 numbers.
+    pub on_tiles: OnTiles,
+}
+
+/// Which products run on tiles of BF16 numbers, for which their factors are packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OnTiles {
+    /// None.
+    None,
+    /// Those of activations with weights, and of activations with each other in Gram matrices (`bf16`).
+    Activations,
+    /// All (`bf16x2`).
+    All,
+}
+
+impl OnTiles {
+    /// Those of an arithmetic.
+    pub(crate) fn of(arithmetic: Option<Arithmetic>) -> OnTiles {
+        match arithmetic {
+            None | Some(Arithmetic::F32) => OnTiles::None,
+            Some(Arithmetic::Bf16) => OnTiles::Activations,
+            Some(Arithmetic::Bf16x2) => OnTiles::All,
+        }
+    }
+
+    /// Whether those of activations do.
+    fn activations(self) -> bool {
+        self != OnTiles::None
+    }
 }
 
 impl Footprint<'_> {
@@ -125,12 +152,15 @@ impl Footprint<'_> {
             Streams::File(_) => self.batch() * hidden * F32,
         };
         let streams = before + self.gradient_stream();
-        // The head and its transpose, each also packed; logits, and those split for AMX.
+        // The head and its transpose, each also packed; logits, and those split for tiles.
         let vocabulary = config.vocabulary as u64;
         let logits = ROWS.min(self.window()) * vocabulary * F32;
-        // Without AMX, weights of the transpose are widened by each thread (`kernels/products/block.rs`).
-        let widened =
-            if self.on_tiles { 0 } else { self.threads() * WIDENED_OUTPUTS * vocabulary * F32 };
+        // Without tiles, weights of the transpose are widened by each thread (`kernels/products/block.rs`).
+        let widened = if self.on_tiles.activations() {
+            0
+        } else {
+            self.threads() * WIDENED_OUTPUTS * vocabulary * F32
+        };
         let head = 2 * self.weights(vocabulary, hidden) + logits + self.split(vocabulary) + widened;
         // The same for a layer, with the activations of the backward pass.
         let layer =
@@ -207,7 +237,7 @@ impl Footprint<'_> {
         }
         // Tiles of activations, of both factors, and those transposed by each thread (`kernels/products/on_tiles/gram.rs`).
         let packed = BF16 * self.batch().min(GRAM_TOKENS).next_multiple_of(TILE);
-        let summing = match (self.on_tiles, streams) {
+        let summing = match (self.on_tiles.activations(), streams) {
             (false, _) => 0,
             (true, 1) => packed * (inputs + self.threads() * ROWS),
             (true, _) => packed * (inputs + inputs.max(of_dense) + self.threads() * ROWS),
@@ -222,7 +252,10 @@ impl Footprint<'_> {
 
     /// A matrix `[inputs, inputs]` with which rows are multiplied: float32, or two terms (`kernels/products/symmetric.rs`).
     fn symmetric(&self, inputs: u64) -> u64 {
-        let padded = if self.on_tiles { inputs.next_multiple_of(TILE) } else { inputs };
+        let padded = match self.on_tiles {
+            OnTiles::None | OnTiles::Activations => inputs,
+            OnTiles::All => inputs.next_multiple_of(TILE),
+        };
         padded * padded * F32
     }
 
@@ -236,9 +269,12 @@ impl Footprint<'_> {
     fn making_network(&self, inputs: u64) -> u64 {
         let square = inputs * inputs * F32;
         let copy = if self.inverses() > 1 { square } else { 0 };
-        let tiles = if self.on_tiles { square } else { 0 };
         // A block's columns and what they explain; on tiles, the former in three terms.
-        let columns = INVERSE_EDGE * (2 * F32 + if self.on_tiles { 3 * BF16 } else { 0 });
+        let (tiles, terms) = match self.on_tiles {
+            OnTiles::None | OnTiles::Activations => (0, 0),
+            OnTiles::All => (square, 3),
+        };
+        let columns = INVERSE_EDGE * (2 * F32 + terms * BF16);
         self.network(inputs) + tiles + copy + inputs * columns
     }
 
@@ -264,8 +300,11 @@ impl Footprint<'_> {
                     .max(square * F32 + all * F32 + rows * BLOCK_ROWS * F64)
             }
             Criterion::ActivationFlow { .. } => {
-                let split = if self.on_tiles { 3 * BF16 } else { 0 };
-                let each = self.threads() * BLOCK_ROWS * cols * (2 * F32 + split);
+                let terms = match self.on_tiles {
+                    OnTiles::None | OnTiles::Activations => 0,
+                    OnTiles::All => 3,
+                };
+                let each = self.threads() * BLOCK_ROWS * cols * (2 * F32 + terms * BF16);
                 // Demand and flow; ranks, those sorted, and a mask; then what is unmet.
                 let most = each.max(all * (2 * F32 + 1)).max(all * (F32 + 1) + each);
                 2 * all * F32 + most
@@ -289,12 +328,12 @@ impl Footprint<'_> {
         self.window() * F32 * (2 * hidden + mixed + gated + 2 * keys + QUERIES)
     }
 
-    /// Rows of activations split for AMX.
+    /// Rows of activations split for tiles.
     fn split(&self, inputs: u64) -> u64 {
-        if self.on_tiles { ROWS * inputs.next_multiple_of(TILE) * F32 } else { 0 }
+        if self.on_tiles.activations() { ROWS * inputs.next_multiple_of(TILE) * F32 } else { 0 }
     }
 
-    /// Bytes of a layer's weights, with those packed for AMX.
+    /// Bytes of a layer's weights, with those packed for tiles.
     fn layer(&self) -> u64 {
         self.maps().map(|map| self.weights(map.outputs as u64, map.inputs as u64)).sum()
     }
@@ -303,7 +342,7 @@ impl Footprint<'_> {
     fn weights(&self, outputs: u64, inputs: u64) -> u64 {
         let packed = outputs.next_multiple_of(TILE) * inputs.next_multiple_of(TILE);
         let stored = outputs * inputs * self.element_bytes;
-        stored + if self.on_tiles { packed * self.element_bytes } else { 0 }
+        stored + if self.on_tiles.activations() { packed * self.element_bytes } else { 0 }
     }
 
     fn maps(&self) -> impl Iterator<Item = MapShape> {
