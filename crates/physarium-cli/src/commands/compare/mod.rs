@@ -13,7 +13,7 @@ use physarium::{
 };
 
 use crate::arguments::{
-    ArithmeticChoice, Display, EVALUATION, Format, METHOD, MemoryArgument, OUTPUT,
+    ArithmeticChoice, DISPLAY, Display, EVALUATION, Format, METHOD, MemoryArgument, OUTPUT,
     SelectionArguments, ThreadsArgument, share,
 };
 use crate::model::{RevisionArgument, refuse_in_model};
