@@ -11,7 +11,7 @@ use pulp::{Arch, NullaryFnOnce};
 
 use crate::matvec::VectorKind;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-use crate::tiles::{TileKind, avx512_bf16_is_fast};
+use crate::tiles::{avx512_bf16_is_fast, has_amx, has_avx512_bf16};
 
 /// The environment variable that names the instruction set: `portable`, `avx2`, `avx512`, `avx512bf16`,
 /// `neon` or `amx`.
@@ -49,10 +49,7 @@ impl Bf16 {
     /// Those of the processor.
     fn of_processor() -> Bf16 {
         #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-        return Bf16 {
-            amx: TileKind::Amx.is_available(),
-            avx512: TileKind::Avx512Bf16.is_available(),
-        };
+        return Bf16 { amx: has_amx(), avx512: has_avx512_bf16() };
         #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
         Bf16::default()
     }

@@ -4,7 +4,7 @@ use std::arch::x86_64::{__cpuid, __cpuid_count};
 use std::sync::OnceLock;
 
 /// Whether the processor has AMX for BF16 and the operating system allows this process to use it.
-pub(super) fn has_amx() -> bool {
+pub(crate) fn has_amx() -> bool {
     static AVAILABLE: OnceLock<bool> = OnceLock::new();
     *AVAILABLE.get_or_init(|| {
         let features = __cpuid_count(7, 0).edx;
@@ -15,7 +15,7 @@ pub(super) fn has_amx() -> bool {
 }
 
 /// Whether the processor has AVX-512 BF16, and the operating system keeps its registers.
-pub(super) fn has_avx512_bf16() -> bool {
+pub(crate) fn has_avx512_bf16() -> bool {
     has_avx512() && is_x86_feature_detected!("avx512bf16")
 }
 

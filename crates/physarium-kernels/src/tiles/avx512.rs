@@ -11,8 +11,8 @@ results, by measurement.
 */
 
 use std::arch::x86_64::{
-    __m512, __m512bh, _mm512_add_ps, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_loadu_si512,
-    _mm512_set1_epi32, _mm512_setzero_ps, _mm512_storeu_ps,
+    __m512, __m512bh, __m512i, _mm512_add_ps, _mm512_dpbf16_ps, _mm512_loadu_ps,
+    _mm512_loadu_si512, _mm512_set1_epi32, _mm512_setzero_ps, _mm512_storeu_ps,
 };
 use std::mem::transmute;
 
@@ -70,9 +70,9 @@ fn chains(activations: &[Tile], row: usize, weights: [&[Tile]; 2]) -> [[__m512; 
         for pair in 0..TILE_ROWS {
             let columns = [first, second].map(|tile| pairs_of(&tile.0[pair]));
             for (chains, row) in chains.iter_mut().zip(rows) {
-                let both: [u16; 2] = [row[2 * pair], row[2 * pair + 1]];
-                // SAFETY: both are 64 bytes without invalid values.
-                let both: __m512bh = unsafe { transmute(_mm512_set1_epi32(transmute(both))) };
+                // Little-endian: the first of a pair is in the low half.
+                let both = i32::from(row[2 * pair]) | i32::from(row[2 * pair + 1]) << 16;
+                let both = as_bf16(_mm512_set1_epi32(both));
                 for (chain, columns) in chains.iter_mut().zip(columns) {
                     *chain = _mm512_dpbf16_ps(*chain, both, columns);
                 }
@@ -86,6 +86,13 @@ fn chains(activations: &[Tile], row: usize, weights: [&[Tile]; 2]) -> [[__m512; 
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn pairs_of(row: &[u16; 32]) -> __m512bh {
-    // SAFETY: 64 bytes are read; both types are 64 bytes without invalid values.
-    unsafe { transmute(_mm512_loadu_si512(row.as_ptr().cast())) }
+    // SAFETY: 64 bytes are read.
+    as_bf16(unsafe { _mm512_loadu_si512(row.as_ptr().cast()) })
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn as_bf16(bits: __m512i) -> __m512bh {
+    // SAFETY: both types are 64 bytes without invalid values.
+    unsafe { transmute::<__m512i, __m512bh>(bits) }
 }

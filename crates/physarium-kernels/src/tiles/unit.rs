@@ -18,7 +18,7 @@ pub(crate) enum TileKind {
 
 impl TileKind {
     /// Whether this process can use them.
-    pub(crate) fn is_available(self) -> bool {
+    fn is_available(self) -> bool {
         match self {
             TileKind::Amx => has_amx(),
             TileKind::Avx512Bf16 => has_avx512_bf16(),
