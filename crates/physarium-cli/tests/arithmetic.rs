@@ -77,6 +77,23 @@ fn every_instruction_set_and_any_number_of_threads_writes_the_same_bytes() {
 }
 
 #[test]
+fn each_arithmetic_of_this_machine_writes_the_same_bytes_for_any_number_of_threads() {
+    let work = tempfile::tempdir().unwrap();
+    for arithmetic in Arithmetic::ALL.into_iter().filter(|arithmetic| arithmetic.check().is_ok()) {
+        for (method, options) in METHODS {
+            let [one, three] = [1, 3].map(|threads| {
+                let out = work.path().join(format!("{method}-{arithmetic}-{threads}"));
+                let options = format!("{options} {CALIBRATION} --quiet --threads {threads}");
+                let prune = format!("prune {MODEL} --out {} {options}", out.display());
+                ok(None, &format!("{prune} --arithmetic {arithmetic}"));
+                written(&out)
+            });
+            assert!(one == three, "{method}, {arithmetic}");
+        }
+    }
+}
+
+#[test]
 fn every_instruction_set_measures_the_same() {
     let scores = |instructions: Option<&str>| -> Value {
         let eval = format!("eval {MODEL} --text {TEXT} --window 128 --limit 1024");
