@@ -1,6 +1,8 @@
 //! Coarse products in `bf16` have one definition, which is written out here: the sums of AVX-512 BF16.
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
+mod pseudorandom;
+
 use half::bf16;
 use physarium_kernels::{Arithmetic, Compute, Dense, Gram, Linear, add_cross};
 
@@ -15,20 +17,13 @@ fn computes() -> Vec<Compute> {
 
 /// Pseudorandom numbers of both signs; some are zero, and some so small that their products are no normal numbers.
 fn numbers(seed: u64, len: usize) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        let number = (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0;
-        match state % 19 {
-            0 => 0.0,
-            1 => number * 1e-39,
-            2 => number * 1e-21,
-            _ => number,
-        }
-    };
-    (0..len).map(|_| next()).collect()
+    let numbers = pseudorandom::pairs(seed).map(|(number, state)| match state % 19 {
+        0 => 0.0,
+        1 => number * 1e-39,
+        2 => number * 1e-21,
+        _ => number,
+    });
+    numbers.take(len).collect()
 }
 
 /// A number as an instruction reads and writes it: what is not normal is zero.

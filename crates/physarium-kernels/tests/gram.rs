@@ -1,19 +1,17 @@
-//! Sums over tokens and products with symmetric matrices against float64, in the arithmetic of this
-//! machine and in float32.
+//! Sums over tokens and products with symmetric matrices against float64, in each arithmetic
+//! of this machine.
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+
+mod pseudorandom;
 
 use physarium_kernels::{Arithmetic, Compute, Gram, Precision, Symmetric, add_cross};
 
 /// Pseudorandom numbers in -1 ..= 1; every ninth feature is a hundred times as large.
 fn activations(seed: u64, tokens: usize, width: usize) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    };
-    (0..tokens * width).map(|i| if i % width % 9 == 4 { 100.0 * next() } else { next() }).collect()
+    let numbers = pseudorandom::pairs(seed).take(tokens * width).enumerate();
+    numbers
+        .map(|(i, (number, _))| if i % width % 9 == 4 { 100.0 * number } else { number })
+        .collect()
 }
 
 /// aᵀb in float64, with Σ |a| |b|.

@@ -1,20 +1,15 @@
 //! Products against float64, in the arithmetic of this machine and in float32.
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
+mod pseudorandom;
+
 use half::{bf16, f16};
 use physarium_kernels::{Arithmetic, Compute, Dense, Left, Linear, Output, Right, forward_all};
 use proptest::prelude::*;
 
 /// Pseudorandom numbers in -1 ..= 1 that use all 24 bits.
 fn numbers(seed: u64, len: usize) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    };
-    (0..len).map(|_| next()).collect()
+    pseudorandom::pairs(seed).map(|(number, _)| number).take(len).collect()
 }
 
 /// The values in each dtype, with what they are after rounding to it.

@@ -1,6 +1,8 @@
 //! Float32 products have one definition: every instruction set and every number of threads gives its bits.
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
+mod pseudorandom;
+
 use half::{bf16, f16};
 use physarium_kernels::{
     Arithmetic, Compute, Dense, Gram, Left, Linear, Output, Precision, Right, Sparse, Symmetric,
@@ -13,21 +15,14 @@ const DEPTH: usize = 256;
 
 /// Pseudorandom numbers in -1 ..= 1 that use all 24 bits; some are tiny, zero or negative zero.
 fn numbers(seed: u64, len: usize) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        let number = (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0;
-        match state % 23 {
-            0 => 0.0,
-            1 => -0.0,
-            2 => number * 1e-40,
-            3 => number * 1e-25,
-            _ => number,
-        }
-    };
-    (0..len).map(|_| next()).collect()
+    let numbers = pseudorandom::pairs(seed).map(|(number, state)| match state % 23 {
+        0 => 0.0,
+        1 => -0.0,
+        2 => number * 1e-40,
+        3 => number * 1e-25,
+        _ => number,
+    });
+    numbers.take(len).collect()
 }
 
 /// Computes in float32 on every instruction set of this processor, with one and with several threads.
