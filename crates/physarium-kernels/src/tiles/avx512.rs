@@ -16,27 +16,45 @@ use std::arch::x86_64::{
 };
 use std::mem::transmute;
 
+use super::available::has_avx512_bf16;
 use super::sums::{Begin, EDGE, Sums};
 use super::tile::{TILE_ROWS, Tile};
 
 /// Tiles over the depth whose products are one chain: 256 inputs.
-const RUN: usize = 8;
+pub(crate) const RUN: usize = 8;
 /// Rows whose sums are in registers at once, for both bands of columns.
 const ROWS: usize = 8;
 
-/// Adds the products of two bands of activations and two bands of weights to a 32 × 32 block of sums.
-///
-/// All bands are `[steps]` tiles, and begin where a run does.
-///
-/// # Safety
-/// The processor has AVX-512 BF16.
+/// Shows that the processor has AVX-512 BF16.
+pub(crate) struct PairUnit(());
+
+impl PairUnit {
+    /// # Panics
+    /// If the processor has no AVX-512 BF16.
+    pub(super) fn start() -> PairUnit {
+        assert!(has_avx512_bf16(), "this processor has no AVX-512 BF16");
+        PairUnit(())
+    }
+
+    /// Adds the products of two bands of activations and two bands of weights to a 32 × 32 block of sums.
+    ///
+    /// All bands are `[steps]` tiles, and begin where a run does.
+    #[inline]
+    pub(super) fn add_block(
+        &self,
+        activations: [&[Tile]; 2],
+        weights: [&[Tile]; 2],
+        sums: &mut Sums,
+        begin: Begin,
+    ) {
+        // SAFETY: `self` exists only where the processor has AVX-512 BF16.
+        unsafe { add_block(activations, weights, sums, begin) }
+    }
+}
+
+/// [`PairUnit::add_block`].
 #[target_feature(enable = "avx512f,avx512bf16")]
-pub(super) unsafe fn add_block(
-    activations: [&[Tile]; 2],
-    weights: [&[Tile]; 2],
-    sums: &mut Sums,
-    mut begin: Begin,
-) {
+fn add_block(activations: [&[Tile]; 2], weights: [&[Tile]; 2], sums: &mut Sums, mut begin: Begin) {
     let [first, second] = weights.map(|band| band.chunks(RUN));
     for (run, weights) in first.zip(second).enumerate() {
         for row in (0..EDGE).step_by(ROWS) {

@@ -22,6 +22,8 @@ mod unit;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub(crate) use available::{avx512_bf16_is_fast, has_amx, has_avx512_bf16};
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub(crate) use avx512::RUN;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub(crate) use pack::{pack_band, transpose_pairs_of};
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub(crate) use sums::{Begin, EDGE, Sums};

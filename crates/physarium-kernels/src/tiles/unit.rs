@@ -1,8 +1,7 @@
 //! What multiplies tiles in this process.
 
 use super::amx::TileUnit;
-use super::available::{has_amx, has_avx512_bf16};
-use super::avx512;
+use super::avx512::PairUnit;
 use super::sums::{Begin, Sums};
 use super::terms::Terms;
 use super::tile::Tile;
@@ -17,23 +16,14 @@ pub(crate) enum TileKind {
 }
 
 impl TileKind {
-    /// Whether this process can use them.
-    fn is_available(self) -> bool {
-        match self {
-            TileKind::Amx => has_amx(),
-            TileKind::Avx512Bf16 => has_avx512_bf16(),
-        }
-    }
-
     /// Prepares this thread for products.
     ///
     /// # Panics
     /// If the processor does not have the instructions.
     pub(crate) fn start(self) -> Multiplier {
-        assert!(self.is_available(), "this processor has no {self:?}");
         match self {
             TileKind::Amx => Multiplier::Amx(TileUnit::configure()),
-            TileKind::Avx512Bf16 => Multiplier::Avx512Bf16(Avx512Bf16(())),
+            TileKind::Avx512Bf16 => Multiplier::Avx512Bf16(PairUnit::start()),
         }
     }
 }
@@ -41,11 +31,8 @@ impl TileKind {
 /// A thread that is ready to multiply tiles.
 pub(crate) enum Multiplier {
     Amx(TileUnit),
-    Avx512Bf16(Avx512Bf16),
+    Avx512Bf16(PairUnit),
 }
-
-/// Shows that the processor has AVX-512 BF16.
-pub(crate) struct Avx512Bf16(());
 
 impl Multiplier {
     /// Adds the products of two bands of activations and two bands of weights to a 32 × 32 block of sums.
@@ -69,10 +56,9 @@ impl Multiplier {
             Multiplier::Amx(unit) => unsafe {
                 unit.add_block((terms, activations), weights, sums, begin)
             },
-            Multiplier::Avx512Bf16(Avx512Bf16(())) => {
+            Multiplier::Avx512Bf16(unit) => {
                 assert!(terms == Terms::One, "one term of an activation");
-                // SAFETY: `start` has found that the processor has AVX-512 BF16.
-                unsafe { avx512::add_block(activations, weights, sums, begin) }
+                unit.add_block(activations, weights, sums, begin);
             }
         }
     }

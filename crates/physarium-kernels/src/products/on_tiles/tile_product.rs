@@ -10,10 +10,11 @@ use std::ops::Range;
 
 use crate::blocked::{Target, Update};
 pub(super) use crate::tiles::EDGE;
-use crate::tiles::{Begin, Multiplier, Sums, TILE_ROWS, Terms, Tile, TileKind};
+use crate::tiles::{Begin, Multiplier, RUN, Sums, TILE_ROWS, Terms, Tile, TileKind};
 
 /// Number of steps over the depth after which sums are stored, so that columns stay in a cache: whole runs of AVX-512's sums.
 const STEPS: usize = 32;
+const _: () = assert!(STEPS.is_multiple_of(RUN));
 /// Most columns whose sums stay in a cache while the depth passes, of as many rows as tasks have.
 const COLS: usize = 256;
 

@@ -78,6 +78,11 @@ impl OnTiles {
     fn activations(self) -> bool {
         self != OnTiles::None
     }
+
+    /// Whether those of the solver do: with its matrices, in three terms.
+    fn solver(self) -> bool {
+        self == OnTiles::All
+    }
 }
 
 impl Footprint<'_> {
@@ -252,10 +257,7 @@ impl Footprint<'_> {
 
     /// A matrix `[inputs, inputs]` with which rows are multiplied: float32, or two terms (`kernels/products/symmetric.rs`).
     fn symmetric(&self, inputs: u64) -> u64 {
-        let padded = match self.on_tiles {
-            OnTiles::None | OnTiles::Activations => inputs,
-            OnTiles::All => inputs.next_multiple_of(TILE),
-        };
+        let padded = if self.on_tiles.solver() { inputs.next_multiple_of(TILE) } else { inputs };
         padded * padded * F32
     }
 
@@ -270,11 +272,8 @@ impl Footprint<'_> {
         let square = inputs * inputs * F32;
         let copy = if self.inverses() > 1 { square } else { 0 };
         // A block's columns and what they explain; on tiles, the former in three terms.
-        let (tiles, terms) = match self.on_tiles {
-            OnTiles::None | OnTiles::Activations => (0, 0),
-            OnTiles::All => (square, 3),
-        };
-        let columns = INVERSE_EDGE * (2 * F32 + terms * BF16);
+        let (tiles, split) = if self.on_tiles.solver() { (square, 3 * BF16) } else { (0, 0) };
+        let columns = INVERSE_EDGE * (2 * F32 + split);
         self.network(inputs) + tiles + copy + inputs * columns
     }
 
@@ -300,11 +299,8 @@ impl Footprint<'_> {
                     .max(square * F32 + all * F32 + rows * BLOCK_ROWS * F64)
             }
             Criterion::ActivationFlow { .. } => {
-                let terms = match self.on_tiles {
-                    OnTiles::None | OnTiles::Activations => 0,
-                    OnTiles::All => 3,
-                };
-                let each = self.threads() * BLOCK_ROWS * cols * (2 * F32 + terms * BF16);
+                let split = if self.on_tiles.solver() { 3 * BF16 } else { 0 };
+                let each = self.threads() * BLOCK_ROWS * cols * (2 * F32 + split);
                 // Demand and flow; ranks, those sorted, and a mask; then what is unmet.
                 let most = each.max(all * (2 * F32 + 1)).max(all * (F32 + 1) + each);
                 2 * all * F32 + most
