@@ -34,6 +34,14 @@ MODELS = {
                                        max_window_layers=2, rope_parameters={
         "rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 32}), "float16", 4),
     "qwen3": ("Qwen3Config", dict(head_dim=16, tie_word_embeddings=False, rope_parameters=DEFAULT), "bfloat16", 5),
+    "gemma3": ("Gemma3TextConfig", dict(head_dim=16, tie_word_embeddings=True, query_pre_attn_scalar=24, sliding_window=9,
+                                        layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+                                        rope_parameters={"full_attention": {"rope_type": "default", "rope_theta": 3000.0},
+                                                         "sliding_attention": {"rope_type": "default",
+                                                                               "rope_theta": 100.0}}), "bfloat16", 5),
+    "gemma3-linear": ("Gemma3TextConfig", dict(head_dim=12, num_hidden_layers=4, sliding_window=7, sliding_window_pattern=3,
+                                               rope_theta=1000.0, rope_local_base_freq=50.0,
+                                               rope_scaling={"rope_type": "linear", "factor": 4.0}), "float32", 4),
 }
 
 
@@ -43,11 +51,15 @@ def config_json(config, dialect):
     kept = ["model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
             "num_key_value_heads", "head_dim", "vocab_size", "max_position_embeddings", "rms_norm_eps", "hidden_act",
             "tie_word_embeddings", "attention_bias", "mlp_bias", "sliding_window", "use_sliding_window",
-            "max_window_layers", "layer_types", "rope_parameters", "dtype"]
+            "max_window_layers", "layer_types", "rope_parameters", "dtype", "hidden_activation", "query_pre_attn_scalar"]
     fields = {name: fields[name] for name in kept if name in fields}
     if dialect == 4:
         rope = fields.pop("rope_parameters")
         fields.pop("layer_types", None)
+        if "sliding_attention" in rope:
+            fields["sliding_window_pattern"] = config._sliding_window_pattern
+            fields["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
+            rope = rope["full_attention"]
         fields["rope_theta"] = rope.pop("rope_theta")
         fields["rope_scaling"] = None if rope["rope_type"] == "default" else rope
         fields["torch_dtype"] = fields.pop("dtype")

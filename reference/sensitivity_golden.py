@@ -19,7 +19,8 @@ WINDOW = 48
 
 def main():
     for directory in sorted(path for path in GOLDEN.iterdir() if path.is_dir()):
-        model = transformers.AutoModelForCausalLM.from_pretrained(directory, attn_implementation="eager").double().eval()
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            directory, attn_implementation="eager", dtype=torch.float64).eval()
         tokens = json.loads((directory / "golden.json").read_text())["tokens"]
         sums = {}
 

@@ -16,6 +16,7 @@ one [`Arithmetic`] have the same bits everywhere. This is the only crate with `u
     allow(dead_code, unused_imports, reason = "code that serves tiles only is unused elsewhere")
 )]
 
+mod activation;
 mod arithmetic;
 mod blocked;
 mod compute;
@@ -30,6 +31,7 @@ mod tiles;
 pub mod vector;
 mod weights;
 
+pub use activation::Activation;
 pub use arithmetic::{Arithmetic, ArithmeticUnavailable, Precision};
 pub use compute::{Compute, ComputeError};
 pub use factor::inverse_factor;

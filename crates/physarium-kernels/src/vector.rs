@@ -176,47 +176,6 @@ pub fn add(x: &mut [f32], y: &[f32]) {
     dispatch(Add(x, y));
 }
 
-/// `gate ← silu(gate) · up`, silu(x) = x / (1 + e⁻ˣ).
-///
-/// # Panics
-/// If the slices do not have the same length.
-pub fn silu_times(gate: &mut [f32], up: &[f32]) {
-    struct Silu<'a>(&'a mut [f32], &'a [f32]);
-    impl NullaryFnOnce for Silu<'_> {
-        type Output = ();
-        #[inline(always)]
-        fn call(self) {
-            for (gate, up) in self.0.iter_mut().zip(self.1) {
-                *gate = *gate / (1.0 + exp(-*gate)) * up;
-            }
-        }
-    }
-    assert_eq!(gate.len(), up.len());
-    dispatch(Silu(gate, up));
-}
-
-/// Gradient of [`silu_times`]: given that of its outputs, `dy`, replaces its inputs `gate` and `up` by their
-/// gradients.
-///
-/// # Panics
-/// If the slices do not have the same length.
-pub fn silu_times_gradient(gate: &mut [f32], up: &mut [f32], dy: &[f32]) {
-    struct Gradient<'a>(&'a mut [f32], &'a mut [f32], &'a [f32]);
-    impl NullaryFnOnce for Gradient<'_> {
-        type Output = ();
-        #[inline(always)]
-        fn call(self) {
-            for ((gate, up), dy) in self.0.iter_mut().zip(self.1).zip(self.2) {
-                let (x, sigmoid) = (*gate, 1.0 / (1.0 + exp(-*gate)));
-                *gate = dy * *up * sigmoid * (1.0 + x * (1.0 - sigmoid));
-                *up = dy * x * sigmoid;
-            }
-        }
-    }
-    assert!(gate.len() == up.len() && gate.len() == dy.len());
-    dispatch(Gradient(gate, up, dy));
-}
-
 /// Σ aᵢ bᵢ in float64, one term after the other.
 pub fn dot(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()

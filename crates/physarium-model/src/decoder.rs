@@ -110,7 +110,8 @@ impl Decoder {
             Some((stored, source)) => Rows::InShard(stored, source),
             None => Rows::Whole(self.whole_embedding()?),
         };
-        Ok(Embedding { model: self.files().path(), vocabulary, hidden, rows })
+        let scale = self.config.embedding_scale;
+        Ok(Embedding { model: self.files().path(), vocabulary, hidden, scale, rows })
     }
 
     /// Fails for a token outside the vocabulary.
@@ -182,7 +183,8 @@ impl Decoder {
                 true => self.whole_embedding()?,
                 false => self.of_vocabulary(&self.vocabulary.head)?,
             };
-            let norm = self.weights.vector(&self.weights.naming().norm(), self.config.hidden)?;
+            let Config { hidden, norm_weights, .. } = self.config;
+            let norm = self.weights.norm(&self.weights.naming().norm(), hidden, norm_weights)?;
             Ok(Arc::new(Head { norm, epsilon: self.config.epsilon, map }))
         })
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use physarium_checkpoint::Source;
-use physarium_kernels::Linear;
+use physarium_kernels::{Linear, vector};
 
 use crate::error::{Error, Result};
 use crate::open::weights::Stored;
@@ -14,6 +14,8 @@ pub struct Embedding<'a> {
     pub(crate) model: &'a Path,
     pub(crate) vocabulary: usize,
     pub(crate) hidden: usize,
+    /// Factor of all rows.
+    pub(crate) scale: f32,
     pub(crate) rows: Rows<'a>,
 }
 
@@ -50,6 +52,9 @@ impl Embedding<'_> {
                     stored.read(source, token as usize * width, width)?.widen(0, row);
                 }
             }
+        }
+        if self.scale != 1.0 {
+            vector::scale(&mut rows, self.scale);
         }
         Ok(rows)
     }

@@ -38,14 +38,14 @@ pub use layers::head::Head;
 pub use layers::layer::{KeysValues, Layer};
 pub use layers::stages::Stage;
 pub use layers::workspace::Workspace;
-pub use open::config::{Biases, Config};
+pub use open::config::{Biases, Config, NormWeights};
 pub use open::files::ModelFiles;
 pub use open::notes::Note;
 pub use open::rope::{Angles, Rope};
 pub use open::shapes::{MapShape, StageKind, StageShape};
 pub use passage::{Layers, Passage, PrunedInputs, Shown, ShownDense};
 pub use physarium_kernels::{
-    Arithmetic, Buffer, Compute, ComputeError, Dense, Gram, Linear, NoSuchInstructions, VectorKind,
+    Activation, Arithmetic, Buffer, Compute, ComputeError, Dense, Gram, Linear, NoSuchInstructions, VectorKind,
     add_cross, check_instructions, large_zeroed, release_memory, vector,
 };
 pub use sensitivity::GradientPass;

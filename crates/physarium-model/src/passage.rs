@@ -11,7 +11,7 @@ A [`Walk`](crate::Walk) carries all windows through all layers. A unit of work c
 use std::ops::Range;
 use std::sync::Arc;
 
-use physarium_kernels::{Buffer, vector};
+use physarium_kernels::Buffer;
 
 use crate::batches::{batches, each_window, window_groups};
 use crate::error::Error;
@@ -144,8 +144,7 @@ impl<'a> Passage<'a> {
                 if kind.adds_to_stream() {
                     // The dense layer does not change, so its stream can advance immediately.
                     advance(layer, kind, workspace, (&of_dense, &mut y, hidden));
-                    let bias = layer.map_to_stream(kind).bias();
-                    aim([hidden, before], self.stream_share, bias, &mut y);
+                    aim((layer, kind), [hidden, before], self.stream_share, &mut y);
                     outputs = Some(&y[..]);
                     stream.store()?;
                 }
@@ -211,18 +210,40 @@ fn advance(
     y.resize(x.len() / map.inputs() * map.outputs());
     map.forward(workspace.compute(), x, y);
     let widths = [layer.hidden(), layer.hidden()];
-    each_window(workspace.compute(), hidden, (y, widths), |hidden, y| vector::add(hidden, y));
+    each_window(workspace.compute(), hidden, (y, widths), |hidden, y| {
+        layer.add(kind, y, hidden);
+    });
 }
 
 /// Makes the outputs `y` of the dense model's map, which are part of its stream `after` the stage, those that the pruned
 /// map should have, whose stream is `before` the stage.
-fn aim([after, before]: [&[Vec<f32>]; 2], stream_share: f32, bias: Option<&[f32]>, y: &mut Buffer) {
-    let streams = after.iter().flatten().zip(before.iter().flatten());
-    for (y, (after, before)) in y.iter_mut().zip(streams) {
-        *y += stream_share * (after - before - *y);
-    }
-    if let Some(bias) = bias {
-        y.chunks_exact_mut(bias.len())
-            .for_each(|y| y.iter_mut().zip(bias).for_each(|(y, b)| *y -= b));
+fn aim(
+    (layer, kind): (&Layer, StageKind),
+    [after, before]: [&[Vec<f32>]; 2],
+    stream_share: f32,
+    y: &mut Buffer,
+) {
+    let width = layer.hidden();
+    let mut rest = &mut y[..];
+    for (after, before) in after.iter().zip(before) {
+        let (y, others) = rest.split_at_mut(after.len());
+        rest = others;
+        match layer.output_norm(kind) {
+            None => {
+                for (y, (after, before)) in y.iter_mut().zip(after.iter().zip(before)) {
+                    *y += stream_share * (after - before - *y);
+                }
+            }
+            Some(norm) => {
+                let wanted: Vec<f32> =
+                    after.iter().zip(before).map(|(after, before)| after - before).collect();
+                norm.aim(&wanted, stream_share, y);
+            }
+        }
+        if let Some(bias) = layer.map_to_stream(kind).bias() {
+            for y in y.chunks_exact_mut(width) {
+                y.iter_mut().zip(bias).for_each(|(y, b)| *y -= b);
+            }
+        }
     }
 }

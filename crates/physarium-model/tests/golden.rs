@@ -10,8 +10,17 @@ use physarium_model::{
 };
 use serde_json::Value;
 
-const MODELS: [&str; 7] =
-    ["llama", "llama3-rope", "mistral", "mistral-linear", "qwen2", "qwen2-yarn", "qwen3"];
+const MODELS: [&str; 9] = [
+    "llama",
+    "llama3-rope",
+    "mistral",
+    "mistral-linear",
+    "qwen2",
+    "qwen2-yarn",
+    "qwen3",
+    "gemma3",
+    "gemma3-linear",
+];
 /// Maximum error of a token's NLL, in nats.
 const TOLERANCE: f64 = 1e-4;
 

@@ -12,13 +12,15 @@ use physarium_kernels::{Compute, Left, Output, Right, vector};
 pub(crate) const QUERIES: usize = 128;
 
 /// The shape of a layer's attention.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Shape {
     pub(crate) heads: usize,
     pub(crate) kv_heads: usize,
     pub(crate) head_dim: usize,
     /// Number of positions that a query attends to, including its own; all earlier ones if `None`.
     pub(crate) window: Option<usize>,
+    /// Factor of the scores.
+    pub(crate) scale: f32,
 }
 
 /// Computes the weighted sum of values for each query.
@@ -101,7 +103,7 @@ impl Queries {
     fn one_query(self, compute: &Compute, [q, k, v]: [&[f32]; 3], mixed: &mut [f32]) {
         let Shape { heads, kv_heads, head_dim, .. } = self.shape;
         let (group, kv_width) = (heads / kv_heads, kv_heads * head_dim);
-        let (keys, scale) = (self.keys(), 1.0 / (head_dim as f32).sqrt());
+        let (keys, scale) = (self.keys(), self.shape.scale);
         let mut scores = vec![0.0; group * keys.len()];
         for kv_head in 0..kv_heads {
             let (own, kv) =
@@ -140,13 +142,12 @@ impl Queries {
         let transposed = Right::Transposed { data: k, stride: kv_width };
         let out = Output { data: scores, stride: keys.len() };
         compute.multiply([self.count, head_dim, keys.len()], queries, transposed, out);
-        let scale = 1.0 / (head_dim as f32).sqrt();
         let mut parts = [0.0; QUERIES];
         for (query, row) in scores.chunks_exact_mut(keys.len()).enumerate() {
             let seen = self.seen(self.first + query);
             let (before, rest) = row.split_at_mut(seen.start - keys.start);
             let (seen, after) = rest.split_at_mut(seen.len());
-            parts[query] = (1.0 / vector::softmax_numerators(seen, scale)) as f32;
+            parts[query] = (1.0 / vector::softmax_numerators(seen, self.shape.scale)) as f32;
             before.fill(0.0);
             after.fill(0.0);
         }
@@ -160,7 +161,7 @@ mod tests {
 
     #[test]
     fn a_single_query_is_computed_as_one_of_many() {
-        let shape = Shape { heads: 6, kv_heads: 2, head_dim: 8, window: Some(11) };
+        let shape = Shape { heads: 6, kv_heads: 2, head_dim: 8, window: Some(11), scale: 0.4 };
         let number = |index: usize| ((index * 7919) % 1009) as f32 / 300.0 - 1.5;
         let numbers = |len: usize, seed: usize| (0..len).map(|i| number(i + seed)).collect();
         let (tokens, width, kv_width) = (20, 48, 16);

@@ -7,9 +7,10 @@ of a stage to `hidden`. [`Layer::forward`] runs the whole layer.
 */
 
 use physarium_checkpoint::{Map, Site};
-use physarium_kernels::{Buffer, Compute, Linear, forward_all, vector};
+use physarium_kernels::{Activation, Buffer, Compute, Linear, forward_all, vector};
 
 use super::attention::{Shape, attend};
+use super::output_norm::OutputNorm;
 use super::stages::Stage;
 use super::workspace::{Buffers, Workspace};
 use crate::error::Result;
@@ -23,6 +24,10 @@ pub(crate) const ROWS: usize = 64;
 
 /// Modules of the norms of the residual stream: before attention, before the MLP.
 const STREAM_NORMS: [&str; 2] = ["input_layernorm", "post_attention_layernorm"];
+/// The same where outputs are normalised too.
+const STREAM_NORMS_OF_FOUR: [&str; 2] = ["input_layernorm", "pre_feedforward_layernorm"];
+/// Modules of the norms of outputs: after attention, after the MLP.
+const OUTPUT_NORMS: [&str; 2] = ["post_attention_layernorm", "post_feedforward_layernorm"];
 /// Modules of the norms of queries and keys.
 const HEAD_NORMS: [&str; 2] = ["self_attn.q_norm", "self_attn.k_norm"];
 
@@ -48,22 +53,29 @@ pub struct Layer {
     pub(crate) epsilon: f32,
     pub(crate) attention_norm: Vec<f32>,
     pub(crate) mlp_norm: Vec<f32>,
+    /// Norms of the outputs of o and down.
+    output_norms: Option<[OutputNorm; 2]>,
     /// Norms of queries and keys `[head_dim]`.
     qk_norms: Option<[Vec<f32>; 2]>,
+    pub(crate) activation: Activation,
     /// In forward order.
     pub(crate) stages: Vec<Stage>,
 }
 
 impl Layer {
     pub(crate) fn read(weights: &Weights, config: &Config, index: usize) -> Result<Layer> {
-        let norm = |module: &str, len| weights.vector(&norm_name(weights, index, module), len);
-        let [before_attention, before_mlp] = STREAM_NORMS;
-        let qk_norms = if config.qk_norm {
-            let [q, k] = HEAD_NORMS.map(|module| norm(module, config.head_dim));
-            Some([q?, k?])
-        } else {
-            None
+        let norm = |module: &str, len| {
+            weights.norm(&norm_name(weights, index, module), len, config.norm_weights)
         };
+        let both = |modules: [&str; 2], len| -> Result<[Vec<f32>; 2]> {
+            let [one, other] = modules.map(|module| norm(module, len));
+            Ok([one?, other?])
+        };
+        let [attention_norm, mlp_norm] = both(stream_norms(config), config.hidden)?;
+        let qk_norms = config.qk_norm.then(|| both(HEAD_NORMS, config.head_dim)).transpose()?;
+        let output_norms =
+            config.output_norms.then(|| both(OUTPUT_NORMS, config.hidden)).transpose()?;
+        let output_norm = |weight| OutputNorm::new(weight, config.epsilon);
         let map = |shape: &MapShape| -> Result<(Site, Linear)> {
             let site = shape.site(index);
             let map = weights.linear(&weights.naming().of_site(&site), shape)?;
@@ -81,11 +93,14 @@ impl Layer {
                 kv_heads: config.kv_heads,
                 head_dim: config.head_dim,
                 window: config.windows[index],
+                scale: config.score_scale,
             },
             epsilon: config.epsilon,
-            attention_norm: norm(before_attention, config.hidden)?,
-            mlp_norm: norm(before_mlp, config.hidden)?,
+            attention_norm,
+            mlp_norm,
+            output_norms: output_norms.map(|norms| norms.map(output_norm)),
             qk_norms,
+            activation: config.activation,
             stages,
         })
     }
@@ -103,7 +118,10 @@ impl Layer {
         let mut norm = |module: &str, len| {
             checked.find(&norm_name(weights, index, module), &[len]).map(|_| ())
         };
-        STREAM_NORMS.into_iter().try_for_each(|module| norm(module, config.hidden))?;
+        stream_norms(config).into_iter().try_for_each(|module| norm(module, config.hidden))?;
+        if config.output_norms {
+            OUTPUT_NORMS.into_iter().try_for_each(|module| norm(module, config.hidden))?;
+        }
         if config.qk_norm {
             HEAD_NORMS.into_iter().try_for_each(|module| norm(module, config.head_dim))?;
         }
@@ -209,7 +227,7 @@ impl Layer {
         }
     }
 
-    /// Applies the map of a stage to `x` and adds the result to `hidden`.
+    /// Applies the map of a stage to `x`, normalises the result if the family does, and adds it to `hidden`.
     ///
     /// # Panics
     /// For a stage that does not add to the residual stream ([`StageKind::adds_to_stream`]).
@@ -224,8 +242,35 @@ impl Layer {
         workspace.with_buffers(|Buffers { added, .. }| {
             added.resize(hidden.len());
             map.forward(workspace.compute(), x, added);
-            add_to_stream(workspace, added, hidden);
+            let chunk = ROWS * self.hidden();
+            workspace.compute().each_chunk(hidden, chunk, |index, hidden| {
+                let begin = index * chunk;
+                self.add(stage, &added[begin..begin + hidden.len()], hidden);
+            });
         });
+    }
+
+    /// Adds the outputs of a stage's map to `hidden`, normalised if the family does; both are `[tokens, hidden]`.
+    pub(crate) fn add(&self, stage: StageKind, outputs: &[f32], hidden: &mut [f32]) {
+        match self.output_norm(stage) {
+            None => vector::add(hidden, outputs),
+            Some(norm) => norm.add(outputs, hidden),
+        }
+    }
+
+    /// The norm of a stage's outputs, if the family has one.
+    ///
+    /// # Panics
+    /// For a stage that adds nothing to the residual stream.
+    pub(crate) fn output_norm(&self, stage: StageKind) -> Option<&OutputNorm> {
+        let [of_attention, of_mlp] = self.output_norms.as_ref()?;
+        match stage {
+            StageKind::MixedValues => Some(of_attention),
+            StageKind::Gated => Some(of_mlp),
+            StageKind::BeforeAttention | StageKind::BeforeMlp => {
+                panic!("{stage:?} adds nothing to the residual stream")
+            }
+        }
     }
 
     /// The map whose outputs a stage adds to the residual stream.
@@ -298,10 +343,11 @@ impl Layer {
     ) {
         let head_dim = self.shape.head_dim;
         let width = heads.count * head_dim;
+        let angles = workspace.angles(self.shape.window);
         workspace.compute().each_chunk(x, ROWS * width, |index, chunk| {
             let mut normed = vec![0.0; head_dim];
             for (row, token) in chunk.chunks_exact_mut(width).enumerate() {
-                let (cos, sin) = workspace.angles().at(first + index * ROWS + row);
+                let (cos, sin) = angles.at(first + index * ROWS + row);
                 for head in token.chunks_exact_mut(head_dim) {
                     if let Some(norm) = heads.norm {
                         vector::rms_norm(head, norm, self.epsilon, &mut normed);
@@ -325,20 +371,15 @@ impl Layer {
             let chunk = ROWS * maps[0].outputs();
             compute.each_chunk(x, chunk, |index, x| {
                 let begin = index * chunk;
-                vector::silu_times(x, &up[begin..begin + x.len()]);
+                self.activation.times(x, &up[begin..begin + x.len()]);
             });
         });
     }
 }
 
-/// Adds the outputs of a map to the residual stream, on all threads.
-pub(crate) fn add_to_stream(workspace: &Workspace<'_>, outputs: &[f32], hidden: &mut [f32]) {
-    /// Elements for each task.
-    const ADDED: usize = 1 << 16;
-    workspace.compute().each_chunk(hidden, ADDED, |index, hidden| {
-        let begin = index * ADDED;
-        vector::add(hidden, &outputs[begin..begin + hidden.len()]);
-    });
+/// Modules of the norms before attention and before the MLP.
+fn stream_norms(config: &Config) -> [&'static str; 2] {
+    if config.output_norms { STREAM_NORMS_OF_FOUR } else { STREAM_NORMS }
 }
 
 /// Name of the tensor of a norm.

@@ -12,6 +12,8 @@ use crate::open::rope::Angles;
 pub struct Workspace<'a> {
     compute: &'a Compute,
     angles: Angles,
+    /// Those of layers with a sliding window, where they differ.
+    local_angles: Option<Angles>,
     /// Reused between calls: allocating takes as long as a matrix product.
     buffers: Mutex<Vec<Buffers>>,
 }
@@ -29,12 +31,16 @@ impl<'a> Workspace<'a> {
     /// Creates a workspace for windows of at most `positions` tokens.
     pub fn new(compute: &'a Compute, config: &Config, positions: usize) -> Workspace<'a> {
         let angles = Angles::new(&config.rope, positions);
-        Workspace { compute, angles, buffers: Mutex::default() }
+        let local_angles = config.local_rope.as_ref().map(|rope| Angles::new(rope, positions));
+        Workspace { compute, angles, local_angles, buffers: Mutex::default() }
     }
 
     /// Makes room for windows of at most `positions` tokens of the same model.
     pub(crate) fn extend(&mut self, config: &Config, positions: usize) {
         self.angles.extend(&config.rope, positions);
+        if let (Some(angles), Some(rope)) = (&mut self.local_angles, &config.local_rope) {
+            angles.extend(rope, positions);
+        }
     }
 
     /// The threads and the instruction set.
@@ -42,9 +48,10 @@ impl<'a> Workspace<'a> {
         self.compute
     }
 
-    /// Cosines and sines of the positions.
-    pub(crate) fn angles(&self) -> &Angles {
-        &self.angles
+    /// Cosines and sines of the positions, for a layer with this sliding window or none.
+    pub(crate) fn angles(&self, window: Option<usize>) -> &Angles {
+        let local = window.and(self.local_angles.as_ref());
+        local.unwrap_or(&self.angles)
     }
 
     /// Calls `work` with buffers, which may contain data of earlier calls.

@@ -2,16 +2,19 @@
 The shape of a decoder, read from `config.json`.
 
 In: `config.json` as transformers 4.x (`rope_theta`, `rope_scaling`) or 5.x (`rope_parameters`) writes it.
-Out: a [`Config`]; families differ only in its values, and a row of `FAMILIES` says how each is read. A valid
+Out: a [`Config`]; families differ only in its values, and a row of `families` says how each is read. A valid
 setting that the decoder does not support is an error, never ignored.
 */
 
+use physarium_kernels::Activation;
 use serde_json::Value;
 
+use super::families::{Bias, Block, Defaults, Described, Family, Sliding};
 use super::fields::Fields;
 use super::files::ModelFiles;
 use super::notes::Note;
 use super::rope::{Rope, RopeRead};
+use super::rope_fields::{FULL, SLIDING};
 use crate::error::{Error, Result};
 
 /// Maximum number of layers.
@@ -28,10 +31,19 @@ pub struct Biases {
     pub mlp: bool,
 }
 
+/// How the weights of norms are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NormWeights {
+    /// As they are.
+    Whole,
+    /// Less one (Gemma).
+    LessOne,
+}
+
 /// The shape of a decoder. Sizes are numbers of features, heads, layers or tokens.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// `model_type`: `llama`, `mistral`, `qwen2`, `qwen3`.
+    /// `model_type`: `llama`, `mistral`, `qwen2`, `qwen3`, `gemma3_text`.
     pub model_type: String,
     /// Features of the residual stream.
     pub hidden: usize,
@@ -52,9 +64,21 @@ pub struct Config {
     pub epsilon: f32,
     /// Rotary position embedding.
     pub rope: Rope,
+    /// That of layers with a sliding window, where they have one of their own (Gemma 3).
+    pub local_rope: Option<Rope>,
+    /// Factor of embeddings.
+    pub embedding_scale: f32,
+    /// Factor of the scores of attention.
+    pub score_scale: f32,
+    /// Activation function of the gates.
+    pub activation: Activation,
+    /// How the weights of norms are stored.
+    pub norm_weights: NormWeights,
+    /// Whether the outputs of o and down are normalised before they are added to the residual stream (Gemma 3).
+    pub output_norms: bool,
     /// Which maps have a bias.
     pub biases: Biases,
-    /// Whether queries and keys are normalised head by head (Qwen3).
+    /// Whether queries and keys are normalised head by head (Qwen3, Gemma 3).
     pub qk_norm: bool,
     /// Whether the config says that the head is the embedding. What is stored decides.
     pub tied: bool,
@@ -64,66 +88,6 @@ pub struct Config {
     pub(crate) notes: Vec<Note>,
 }
 
-/// How the config of a family is read.
-struct Family {
-    model_type: &'static str,
-    qkv_bias: Bias,
-    /// Whether `mlp_bias` is read; without it, gate, up and down have no bias.
-    mlp_bias: bool,
-    qk_norm: bool,
-    sliding: Sliding,
-}
-
-/// Whether q, k and v have a bias.
-enum Bias {
-    Always,
-    /// As `attention_bias` says, for q, k, v and o.
-    AsConfigured,
-    Never,
-}
-
-/// Which layers attend within a sliding window.
-enum Sliding {
-    Never,
-    /// All, unless `sliding_window` is null.
-    All {
-        unless_stated: usize,
-    },
-    /// As `use_sliding_window`, `layer_types` and `max_window_layers` say.
-    AsConfigured,
-}
-
-const FAMILIES: [Family; 4] = [
-    Family {
-        model_type: "llama",
-        qkv_bias: Bias::AsConfigured,
-        mlp_bias: true,
-        qk_norm: false,
-        sliding: Sliding::Never,
-    },
-    Family {
-        model_type: "mistral",
-        qkv_bias: Bias::Never,
-        mlp_bias: false,
-        qk_norm: false,
-        sliding: Sliding::All { unless_stated: 4096 },
-    },
-    Family {
-        model_type: "qwen2",
-        qkv_bias: Bias::Always,
-        mlp_bias: false,
-        qk_norm: false,
-        sliding: Sliding::AsConfigured,
-    },
-    Family {
-        model_type: "qwen3",
-        qkv_bias: Bias::AsConfigured,
-        mlp_bias: false,
-        qk_norm: true,
-        sliding: Sliding::AsConfigured,
-    },
-];
-
 impl Config {
     /// Reads `config.json` of a model.
     ///
@@ -131,17 +95,25 @@ impl Config {
     /// `Checkpoint` if the file is missing, or a field is missing or wrong; `Unsupported` for a model type,
     /// an activation or a position embedding that this decoder does not support.
     pub fn read(files: &ModelFiles) -> Result<Config> {
-        let fields = Fields::read(files, "config.json")?;
-        let family = family(&fields)?;
+        let whole = Fields::read(files, "config.json")?;
+        let Described { fields, family } = Described::of(&whole)?;
+        let defaults = family.block.defaults();
+        let or_default = |field, default: Option<usize>| match (fields.size(field)?, default) {
+            (None, None) => fields.required_size(field),
+            (stated, default) => Ok(stated.or(default).expect("one of them")),
+        };
+        let of = |default: fn(&Defaults) -> usize| defaults.as_ref().map(default);
         let hidden = fields.required_size("hidden_size")?;
-        let heads = fields.required_size("num_attention_heads")?;
-        let kv_heads = fields.size("num_key_value_heads")?.unwrap_or(heads);
+        let heads = or_default("num_attention_heads", of(|default| default.heads))?;
+        let unless_stated = of(|default| default.kv_heads).unwrap_or(heads);
+        let kv_heads = fields.size("num_key_value_heads")?.unwrap_or(unless_stated);
         if !heads.is_multiple_of(kv_heads) {
             let expected = format!("a divisor of num_attention_heads ({heads})");
             let found = Value::from(kv_heads);
             return Err(fields.fault("num_key_value_heads", &expected, Some(&found)));
         }
-        let head_dim = fields.size("head_dim")?.unwrap_or(hidden / heads);
+        let unless_stated = of(|default| default.head_dim).unwrap_or(hidden / heads);
+        let head_dim = fields.size("head_dim")?.unwrap_or(unless_stated);
         if head_dim == 0 || !head_dim.is_multiple_of(2) {
             let found = Value::from(head_dim);
             return Err(fields.fault("head_dim", "an even number", Some(&found)));
@@ -153,13 +125,17 @@ impl Config {
             let found = Value::from(layers);
             return Err(fields.fault("num_hidden_layers", &expected, Some(&found)));
         }
-        match fields.text("hidden_act")?.unwrap_or("silu") {
-            "silu" | "swish" => {}
-            other => return Err(fields.unsupported("hidden_act", other, "silu")),
-        }
-        let mut notes = quantisation(&fields)?;
-        let RopeRead { rope, extended_positions } = RopeRead::of(&fields, &mut notes)?;
-        let max_positions = fields.positions("max_position_embeddings")?;
+        let mut notes = quantisation(&whole)?;
+        let block = BlockFields::read(&fields, family.block, (hidden, head_dim))?;
+        let (RopeRead { rope, extended_positions }, local_rope) = match family.block {
+            Block::Llama => (RopeRead::of(&fields, head_dim, &mut notes)?, None),
+            Block::Gemma3 => {
+                let [rope, local] = RopeRead::by_layer_type(&fields, head_dim)?;
+                (RopeRead { rope, extended_positions: None }, Some(local))
+            }
+        };
+        let positions = fields.positions("max_position_embeddings")?;
+        let max_positions = positions.or(of(|default| default.positions));
         Ok(Config {
             model_type: family.model_type.to_owned(),
             hidden,
@@ -167,13 +143,19 @@ impl Config {
             heads,
             kv_heads,
             head_dim,
-            vocabulary: fields.required_size("vocab_size")?,
+            vocabulary: or_default("vocab_size", of(|default| default.vocabulary))?,
             max_positions: max_positions.map(|most| most.max(extended_positions.unwrap_or(0))),
             epsilon: fields.number("rms_norm_eps")?.unwrap_or(1e-6) as f32,
             rope,
+            local_rope,
+            embedding_scale: block.embedding_scale,
+            score_scale: block.score_scale,
+            activation: block.activation,
+            norm_weights: block.norm_weights,
+            output_norms: family.block == Block::Gemma3,
             biases: biases(&fields, family)?,
             qk_norm: family.qk_norm,
-            tied: fields.flag("tie_word_embeddings")?.unwrap_or(false),
+            tied: tied(&whole, &fields)?.unwrap_or(family.block == Block::Gemma3),
             windows: windows(&fields, &family.sliding, layers)?,
             notes,
         })
@@ -195,14 +177,66 @@ impl Config {
     }
 }
 
-fn family(fields: &Fields) -> Result<&'static Family> {
-    let Some(model_type) = fields.text("model_type")? else {
-        return Err(fields.fault("model_type", "the name of a model family", None));
-    };
-    FAMILIES.iter().find(|family| family.model_type == model_type).ok_or_else(|| {
-        let supported: Vec<&str> = FAMILIES.iter().map(|family| family.model_type).collect();
-        fields.unsupported("model_type", model_type, &supported.join(", "))
-    })
+/// What the fields of a block say.
+struct BlockFields {
+    embedding_scale: f32,
+    score_scale: f32,
+    activation: Activation,
+    norm_weights: NormWeights,
+}
+
+impl BlockFields {
+    fn read(
+        fields: &Fields,
+        block: Block,
+        (hidden, head_dim): (usize, usize),
+    ) -> Result<BlockFields> {
+        match block {
+            Block::Llama => {
+                match fields.text("hidden_act")?.unwrap_or("silu") {
+                    "silu" | "swish" => {}
+                    other => return Err(fields.unsupported("hidden_act", other, "silu")),
+                }
+                Ok(BlockFields {
+                    embedding_scale: 1.0,
+                    score_scale: 1.0 / (head_dim as f32).sqrt(),
+                    activation: Activation::Silu,
+                    norm_weights: NormWeights::Whole,
+                })
+            }
+            Block::Gemma3 => {
+                match fields.text("hidden_activation")?.unwrap_or("gelu_pytorch_tanh") {
+                    "gelu_pytorch_tanh" => {}
+                    other => {
+                        let supported = "gelu_pytorch_tanh";
+                        return Err(fields.unsupported("hidden_activation", other, supported));
+                    }
+                }
+                for field in ["attn_logit_softcapping", "final_logit_softcapping"] {
+                    if let Some(cap) = fields.number(field)? {
+                        return Err(fields.unsupported(field, &cap.to_string(), "null"));
+                    }
+                }
+                if fields.flag("use_bidirectional_attention")?.unwrap_or(false) {
+                    let field = "use_bidirectional_attention";
+                    return Err(fields.unsupported(field, "true", "false"));
+                }
+                let scalar = fields.number("query_pre_attn_scalar")?.unwrap_or(256.0);
+                Ok(BlockFields {
+                    embedding_scale: (hidden as f64).sqrt() as f32,
+                    score_scale: 1.0 / (scalar as f32).sqrt(),
+                    activation: Activation::GeluTanh,
+                    norm_weights: NormWeights::LessOne,
+                })
+            }
+        }
+    }
+}
+
+/// What a config says of the head: of the language model, or else of the whole.
+fn tied(whole: &Fields, fields: &Fields) -> Result<Option<bool>> {
+    let field = "tie_word_embeddings";
+    Ok(fields.flag(field)?.or(whole.flag(field)?))
 }
 
 /// transformers 5 lets each layer have settings of its own.
@@ -232,6 +266,10 @@ fn biases(fields: &Fields, family: &Family) -> Result<Biases> {
 
 fn windows(fields: &Fields, sliding: &Sliding, layers: usize) -> Result<Vec<Option<usize>>> {
     let stated = fields.positions("sliding_window")?;
+    let by_type = |types: &Value, window| -> Result<Vec<Option<usize>>> {
+        let slides = layer_types(fields, types, layers)?;
+        Ok(slides.into_iter().map(|slides| slides.then_some(window)).collect())
+    };
     match sliding {
         Sliding::Never => Ok(vec![None; layers]),
         Sliding::All { unless_stated } => {
@@ -244,21 +282,28 @@ fn windows(fields: &Fields, sliding: &Sliding, layers: usize) -> Result<Vec<Opti
             }
             let missing = || fields.fault("sliding_window", "a positive integer", None);
             let window = stated.ok_or_else(missing)?;
-            let slides = match fields.get("layer_types") {
-                Some(types) => layer_types(fields, types, layers)?,
+            if let Some(types) = fields.get("layer_types") {
+                return by_type(types, window);
+            }
+            // 0 is valid and means that all layers slide, so this is not read as a size.
+            let full = match fields.get("max_window_layers").and_then(Value::as_u64) {
+                Some(full) => full,
                 None => {
-                    // 0 is valid and means that all layers slide, so this is not read as a size.
-                    let full = match fields.get("max_window_layers").and_then(Value::as_u64) {
-                        Some(full) => full,
-                        None => {
-                            let found = fields.get("max_window_layers");
-                            return Err(fields.fault("max_window_layers", "an integer", found));
-                        }
-                    };
-                    (0..layers as u64).map(|layer| layer >= full).collect()
+                    let found = fields.get("max_window_layers");
+                    return Err(fields.fault("max_window_layers", "an integer", found));
                 }
             };
-            Ok(slides.into_iter().map(|slides| slides.then_some(window)).collect())
+            let window_of = |layer: u64| (layer >= full).then_some(window);
+            Ok((0..layers as u64).map(window_of).collect())
+        }
+        Sliding::AllBut { each, unless_stated } => {
+            let window = stated.unwrap_or(*unless_stated);
+            if let Some(types) = fields.get("layer_types") {
+                return by_type(types, window);
+            }
+            let each = fields.size("sliding_window_pattern")?.unwrap_or(*each);
+            let window_of = |layer: usize| (!(layer + 1).is_multiple_of(each)).then_some(window);
+            Ok((0..layers).map(window_of).collect())
         }
     }
 }
@@ -269,11 +314,11 @@ fn layer_types(fields: &Fields, types: &Value, layers: usize) -> Result<Vec<bool
         fields.fault("layer_types", &format!("a list of {layers} names"), Some(types))
     })?;
     let slides = |name: &Value| match name.as_str() {
-        Some("sliding_attention") => Ok(true),
-        Some("full_attention") => Ok(false),
+        Some(SLIDING) => Ok(true),
+        Some(FULL) => Ok(false),
         _ => {
-            let supported = "full_attention, sliding_attention";
-            Err(fields.unsupported("layer_types", &name.to_string(), supported))
+            let supported = format!("{FULL}, {SLIDING}");
+            Err(fields.unsupported("layer_types", &name.to_string(), &supported))
         }
     };
     list.iter().map(slides).collect()

@@ -41,6 +41,11 @@ impl Fields {
         self.map.is_empty()
     }
 
+    /// A copy of all fields.
+    pub(crate) fn all(&self) -> Fields {
+        Fields { path: self.path.clone(), map: self.map.clone() }
+    }
+
     /// An object without fields, of the same file.
     pub(crate) fn nothing(&self) -> Fields {
         Fields { path: self.path.clone(), map: Map::new() }

@@ -1,6 +1,7 @@
 //! From files to a description of the model: config, shapes of the layers, tensors by name.
 
 pub(crate) mod config;
+mod families;
 mod fields;
 pub(crate) mod files;
 pub(crate) mod notes;

@@ -9,7 +9,7 @@ use std::f64::consts::TAU;
 
 use super::fields::Fields;
 use super::notes::Note;
-use super::rope_fields::Dialect;
+use super::rope_fields::{Dialect, FULL, SLIDING, ThetaField};
 use crate::error::Result;
 
 /// Rotary position embedding of a model.
@@ -31,13 +31,17 @@ pub(crate) struct RopeRead {
 
 impl RopeRead {
     /// Reads `rope_parameters` (5.x), `rope_theta` with `rope_scaling` (4.x), or both.
-    pub(crate) fn of(fields: &Fields, notes: &mut Vec<Note>) -> Result<RopeRead> {
+    pub(crate) fn of(
+        fields: &Fields,
+        head_dim: usize,
+        notes: &mut Vec<Note>,
+    ) -> Result<RopeRead> {
         let dialects = Dialect::all(fields)?;
         let (used, others) = dialects.split_first().expect("at least one");
-        let read = RopeRead::of_dialect(fields, used)?;
+        let read = RopeRead::of_dialect(head_dim, used)?;
         for other in others {
             used.refuse_other_theta(other)?;
-            if !RopeRead::of_dialect(fields, other).is_ok_and(|other| other == read) {
+            if !RopeRead::of_dialect(head_dim, other).is_ok_and(|other| other == read) {
                 notes.push(Note::TwoRopes);
             }
         }
@@ -47,10 +51,21 @@ impl RopeRead {
         Ok(read)
     }
 
-    fn of_dialect(fields: &Fields, dialect: &Dialect<'_>) -> Result<RopeRead> {
-        let heads = fields.required_size("num_attention_heads")?;
-        let hidden = fields.required_size("hidden_size")?;
-        let head_dim = fields.size("head_dim")?.unwrap_or(hidden / heads);
+    /// Reads the two embeddings of a family whose layers with a sliding window have one of their own (Gemma 3): that of
+    /// layers that attend to all positions first.
+    pub(crate) fn by_layer_type(fields: &Fields, head_dim: usize) -> Result<[Rope; 2]> {
+        const THETAS: [ThetaField; 2] = [
+            ThetaField { name: "rope_theta", unless_stated: 1e6 },
+            ThetaField { name: "rope_local_base_freq", unless_stated: 1e4 },
+        ];
+        let read = |layer_type, theta| -> Result<Rope> {
+            let dialect = Dialect::of_layers(fields, layer_type, theta)?;
+            Ok(RopeRead::of_dialect(head_dim, &dialect)?.rope)
+        };
+        Ok([read(FULL, THETAS[0])?, read(SLIDING, THETAS[1])?])
+    }
+
+    fn of_dialect(head_dim: usize, dialect: &Dialect<'_>) -> Result<RopeRead> {
         let base = Base { theta: dialect.theta()?, pairs: head_dim / 2 };
         let scaling = &dialect.object;
         let rope = match dialect.kind()? {

@@ -11,8 +11,12 @@ use crate::error::Result;
 
 /// Share of a head's features that is rotated, by the names that families give it.
 const PARTIAL: [&str; 3] = ["partial_rotary_factor", "rotary_pct", "rope_pct"];
+/// Type of the layers that attend to all positions, by its name in configs.
+pub(crate) const FULL: &str = "full_attention";
+/// Type of the layers that attend within a window.
+pub(crate) const SLIDING: &str = "sliding_attention";
 /// Names of objects inside `rope_parameters` where layers differ.
-const LAYER_TYPES: [&str; 3] = ["full_attention", "sliding_attention", "chunked_attention"];
+const LAYER_TYPES: [&str; 3] = [FULL, SLIDING, "chunked_attention"];
 /// The field for a context length before it was extended.
 const ORIGINAL: &str = "original_max_position_embeddings";
 
@@ -20,11 +24,22 @@ const ORIGINAL: &str = "original_max_position_embeddings";
 pub(crate) struct Dialect<'a> {
     /// The config.
     config: &'a Fields,
+    /// Where the base of the frequencies stands if the object does not state one.
+    pub(crate) theta: ThetaField,
     /// The object that describes the rotary embedding; empty if the config has none.
     pub(crate) object: Fields,
     /// Its name in the config.
     pub(crate) name: &'static str,
 }
+
+/// A field of the config for the base of the frequencies.
+#[derive(Clone, Copy)]
+pub(crate) struct ThetaField {
+    pub(crate) name: &'static str,
+    pub(crate) unless_stated: f64,
+}
+
+const THETA: ThetaField = ThetaField { name: "rope_theta", unless_stated: 10_000.0 };
 
 impl<'a> Dialect<'a> {
     /// The descriptions that a config has, that in use first.
@@ -32,25 +47,61 @@ impl<'a> Dialect<'a> {
         let mut all = Vec::new();
         for name in ["rope_scaling", "rope_parameters"] {
             let object = config.object(name)?.filter(|object| !object.is_empty());
-            all.extend(object.map(|object| Dialect { config, object, name }));
+            all.extend(object.map(|object| Dialect { config, theta: THETA, object, name }));
         }
-        for fields in std::iter::once(config).chain(all.iter().map(|dialect| &dialect.object)) {
+        if all.is_empty() {
+            let (theta, object) = (THETA, config.nothing());
+            all.push(Dialect { config, theta, object, name: "rope_parameters" });
+        }
+        all.iter().try_for_each(Dialect::refuse_partial)?;
+        Ok(all)
+    }
+
+    /// The description for one type of layers, where layers differ: the object of that name in `rope_parameters` (5.x). For
+    /// layers that attend to all positions it may stand in `rope_scaling` (4.x).
+    pub(crate) fn of_layers(
+        config: &'a Fields,
+        layer_type: &'static str,
+        theta: ThetaField,
+    ) -> Result<Dialect<'a>> {
+        let by_type = config.object("rope_parameters")?.unwrap_or_else(|| config.nothing());
+        if by_type.has("rope_type") {
+            let supported = "an object for full_attention and one for sliding_attention";
+            return Err(config.unsupported("rope_parameters", "(as stated)", supported));
+        }
+        let mut object = by_type.object(layer_type)?.unwrap_or_else(|| config.nothing());
+        let mut name = "rope_parameters";
+        if layer_type == FULL
+            && let Some(scaling) = config.object("rope_scaling")?.filter(|object| !object.is_empty())
+        {
+            if !object.is_empty() {
+                let found = "both".to_owned();
+                let expected = "rope_scaling or rope_parameters.full_attention";
+                return Err(config.conflict("rope_scaling", expected, found));
+            }
+            (object, name) = (scaling, "rope_scaling");
+        }
+        let dialect = Dialect { config, theta, object, name };
+        dialect.refuse_partial()?;
+        Ok(dialect)
+    }
+
+    /// Fails if only a part of a head's features is to be rotated.
+    fn refuse_partial(&self) -> Result<()> {
+        for fields in [self.config, &self.object] {
             for field in PARTIAL {
                 if let Some(part) = fields.number(field)?.filter(|part| *part != 1.0) {
                     return Err(fields.unsupported(field, &part.to_string(), "1"));
                 }
             }
         }
-        if all.is_empty() {
-            all.push(Dialect { config, object: config.nothing(), name: "rope_parameters" });
-        }
-        Ok(all)
+        Ok(())
     }
 
     /// The base of the frequencies.
     pub(crate) fn theta(&self) -> Result<f64> {
-        let stated = self.object.number("rope_theta")?.or(self.config.number("rope_theta")?);
-        Ok(stated.unwrap_or(10_000.0))
+        let stated = self.object.number("rope_theta")?.or(self.config.number(self.theta.name)?);
+        Ok(stated.unwrap_or(self.theta.unless_stated))
     }
 
     /// Whether the config states another base beside this description.

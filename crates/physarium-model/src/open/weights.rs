@@ -7,6 +7,7 @@ use physarium_checkpoint::{Dtype, Malformed, Naming, Shard, Source, TensorInfo};
 use physarium_kernels::{Dense, Linear, Sparse, Weights as MapWeights, large_zeroed};
 use physarium_pack::{Form, Packed, TensorRecord};
 
+use super::config::NormWeights;
 use super::files::ModelFiles;
 use super::shapes::MapShape;
 use crate::error::Result;
@@ -109,6 +110,15 @@ impl Weights {
         let mut vector = vec![0.0; len];
         self.find(name, &[len])?.read(len)?.widen(0, &mut vector);
         Ok(vector)
+    }
+
+    /// The weight of a norm, by which its inputs are multiplied after division by their root mean square.
+    pub(crate) fn norm(&self, name: &str, len: usize, stored: NormWeights) -> Result<Vec<f32>> {
+        let mut weight = self.vector(name, len)?;
+        if stored == NormWeights::LessOne {
+            weight.iter_mut().for_each(|weight| *weight += 1.0);
+        }
+        Ok(weight)
     }
 
     /// A matrix `[outputs, inputs]` as a map without a bias.

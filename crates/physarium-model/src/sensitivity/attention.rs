@@ -108,13 +108,13 @@ impl Head<'_> {
         for (row, part) in weights.chunks_exact_mut(keys).zip(parts) {
             vector::scale(row, part);
         }
-        // Gradients of the weights, then of the scores: w (dw − Σ w dw) / √head_dim.
+        // Gradients of the weights, then of the scores: w (dw − Σ w dw) · scale.
         let mut scores = vec![0.0; count * keys];
         let outputs = Left { data: dmixed, stride: width };
         let values = Right::Transposed { data: v, stride: kv_width };
         let out = Output { data: &mut scores, stride: keys };
         compute.multiply([count, head_dim, keys], outputs, values, out);
-        let scale = 1.0 / (head_dim as f32).sqrt();
+        let scale = block.shape.scale;
         for (scores, weights) in scores.chunks_exact_mut(keys).zip(weights.chunks_exact(keys)) {
             let mean: f32 = scores.iter().zip(weights).map(|(dw, w)| dw * w).sum();
             scores.iter_mut().zip(weights).for_each(|(dw, w)| *dw = w * (*dw - mean) * scale);

@@ -1,5 +1,6 @@
 //! The backward pass of a layer: from the gradient of the residual stream after it to that before it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use physarium_checkpoint::{Map, Site};
@@ -60,11 +61,12 @@ impl<'a> Backward<'a> {
         let mut ups = gates.clone();
         forward_all(compute, &normed, &mut [(gate, &mut gates), (up, &mut ups)]);
         let mut gated = gates.clone();
-        vector::silu_times(&mut gated, &ups);
-        sums.add(layer.site(Map::Down), Rows { tokens, inputs: &gated, gradients: gradient });
+        layer.activation.times(&mut gated, &ups);
+        let of_down = self.of_outputs(StageKind::Gated, &gated, gradient);
+        sums.add(layer.site(Map::Down), Rows { tokens, inputs: &gated, gradients: &of_down });
         // The gradient of the gated values overwrites them.
-        self.transposed(Map::Down).forward(compute, gradient, &mut gated);
-        vector::silu_times_gradient(&mut gates, &mut ups, &gated);
+        self.transposed(Map::Down).forward(compute, &of_down, &mut gated);
+        layer.activation.times_gradient(&mut gates, &mut ups, &gated);
         let of_outputs = [(Map::Gate, &gates[..]), (Map::Up, &ups[..])];
         for (map, gradients) in &of_outputs {
             sums.add(layer.site(map.clone()), Rows { tokens, inputs: &normed, gradients });
@@ -76,9 +78,10 @@ impl<'a> Backward<'a> {
     fn attention(&self, hidden: &[f32], mixed: &[f32], gradient: &mut [f32], sums: &mut Sums) {
         let (layer, workspace, compute) = (self.layer, self.workspace, self.workspace.compute());
         let tokens = hidden.len() / layer.attention_norm.len();
-        sums.add(layer.site(Map::O), Rows { tokens, inputs: mixed, gradients: gradient });
+        let of_o = self.of_outputs(StageKind::MixedValues, mixed, gradient);
+        sums.add(layer.site(Map::O), Rows { tokens, inputs: mixed, gradients: &of_o });
         let mut of_mixed = vec![0.0; mixed.len()];
-        self.transposed(Map::O).forward(compute, gradient, &mut of_mixed);
+        self.transposed(Map::O).forward(compute, &of_o, &mut of_mixed);
         let mut normed = Buffer::default();
         normed.resize(hidden.len());
         layer.inputs(StageKind::BeforeAttention, workspace, hidden, &mut normed);
@@ -106,15 +109,25 @@ impl<'a> Backward<'a> {
         self.add_through_norm(norm, &of_outputs, gradient);
     }
 
+    /// The gradient of the outputs of a stage's map, whose inputs are `x`, from that of the residual stream.
+    fn of_outputs<'b>(&self, stage: StageKind, x: &[f32], gradient: &'b [f32]) -> Cow<'b, [f32]> {
+        let layer = self.layer;
+        let Some(norm) = layer.output_norm(stage) else { return Cow::Borrowed(gradient) };
+        let mut outputs = vec![0.0; gradient.len()];
+        layer.map_to_stream(stage).forward(self.workspace.compute(), x, &mut outputs);
+        Cow::Owned(norm.gradient(&outputs, gradient))
+    }
+
     /// Replaces gradients of rotated (and normalised) heads by those of the map's outputs `x`.
     fn rotate_back(&self, heads: Heads<'_>, x: &[f32], gradient: &mut [f32]) {
         let head_dim = self.layer.shape.head_dim;
         let width = heads.count * head_dim;
+        let angles = self.workspace.angles(self.layer.shape.window);
         self.workspace.compute().each_chunk(gradient, ROWS * width, |index, chunk| {
             let mut through = vec![0.0; head_dim];
             for (row, token) in chunk.chunks_exact_mut(width).enumerate() {
                 let position = index * ROWS + row;
-                let (cos, sin) = self.workspace.angles().at(position);
+                let (cos, sin) = angles.at(position);
                 let back: Vec<f32> = sin.iter().map(|sin| -sin).collect();
                 for (head, gradient) in token.chunks_exact_mut(head_dim).enumerate() {
                     vector::rotate(gradient, cos, &back);

@@ -1,0 +1,66 @@
+/*!
+The norm of a map's outputs, before they are added to the residual stream (Gemma 3, arXiv 2503.19786).
+
+In: outputs y of o or down. Out: N(y) = w y / rms(y) in the stream, and the way back: the gradient of y from that of the
+stream, and the y that would add something else to the stream.
+*/
+
+use physarium_kernels::vector::{self, Gradients};
+
+/// The norm of the outputs of o or down.
+#[derive(Debug, Clone)]
+pub(crate) struct OutputNorm {
+    /// `[hidden]`.
+    weight: Vec<f32>,
+    epsilon: f32,
+    /// For each feature, w / (w² + κ · mean w²): what an output has to change by for a change of the stream, less where the
+    /// norm lets little through.
+    back: Vec<f32>,
+}
+
+/// κ of [`OutputNorm`]'s way back.
+const DAMPING: f32 = 0.1;
+
+impl OutputNorm {
+    pub(crate) fn new(weight: Vec<f32>, epsilon: f32) -> OutputNorm {
+        let squares = vector::dot(&weight, &weight);
+        let damping = std::env::var("KAPPA").map_or(DAMPING, |k| k.parse().unwrap_or(DAMPING)) * (squares / weight.len().max(1) as f64) as f32;
+        let back = weight.iter().map(|w| w / (w * w + damping)).collect();
+        OutputNorm { weight, epsilon, back }
+    }
+
+    /// Adds N(`outputs`) to `hidden`; both are `[tokens, hidden]`.
+    pub(crate) fn add(&self, outputs: &[f32], hidden: &mut [f32]) {
+        vector::add(hidden, &self.normed(outputs));
+    }
+
+    /// The gradient of `outputs` from that of the stream, `[tokens, hidden]` all.
+    pub(crate) fn gradient(&self, outputs: &[f32], of_stream: &[f32]) -> Vec<f32> {
+        let mut through = vec![0.0; outputs.len()];
+        let gradients = Gradients { outputs: of_stream, inputs: &mut through };
+        vector::rms_norm_gradient(outputs, &self.weight, self.epsilon, gradients);
+        through
+    }
+
+    /// Changes `outputs` so that they add about `stream_share · (wanted − N(outputs))` more to the stream, if their root mean
+    /// square stays. All are `[tokens, hidden]`.
+    pub(crate) fn aim(&self, wanted: &[f32], stream_share: f32, outputs: &mut [f32]) {
+        let width = self.weight.len();
+        let normed = self.normed(outputs);
+        let rows = wanted.chunks_exact(width).zip(normed.chunks_exact(width));
+        for (outputs, (wanted, normed)) in outputs.chunks_exact_mut(width).zip(rows) {
+            let mean = vector::dot(outputs, outputs) / width as f64;
+            let share = stream_share * (mean as f32 + self.epsilon).sqrt();
+            let lacking = wanted.iter().zip(normed).map(|(wanted, normed)| wanted - normed);
+            for ((output, lacking), back) in outputs.iter_mut().zip(lacking).zip(&self.back) {
+                *output += share * lacking * back;
+            }
+        }
+    }
+
+    fn normed(&self, outputs: &[f32]) -> Vec<f32> {
+        let mut normed = vec![0.0; outputs.len()];
+        vector::rms_norm(outputs, &self.weight, self.epsilon, &mut normed);
+        normed
+    }
+}
