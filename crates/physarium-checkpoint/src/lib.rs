@@ -60,7 +60,8 @@ pub use publish::staging::Staging;
 pub use publish::units::{Attempt, Published, Stopwatch, Took, UnitRecord, UnitsDir};
 pub use records::amounts::{NmPattern, Price, Sparsity};
 pub use records::method::{
-    Amount, Calibration, Criterion, FlowRecipe, FlowSteps, Method, MethodMismatch, Needs, Scope,
+    Amount, BosPlace, Calibration, Criterion, FlowRecipe, FlowSteps, Method, MethodMismatch, Needs,
+    Scope,
 };
 pub use records::recipe::{Arithmetic, NonFinite, Recipe};
 pub use records::{journal, manifest, readme};

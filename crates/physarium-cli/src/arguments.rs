@@ -2,7 +2,7 @@
 
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
-use physarium::checkpoint::{Arithmetic, Overwrite};
+use physarium::checkpoint::{Arithmetic, BosPlace, Overwrite};
 use physarium::{MemoryLimit, Options, Share};
 
 use crate::terminal;
@@ -153,6 +153,25 @@ impl From<ArithmeticChoice> for Arithmetic {
             ArithmeticChoice::F32 => Arithmetic::F32,
             ArithmeticChoice::Bf16 => Arithmetic::Bf16,
             ArithmeticChoice::Bf16x2 => Arithmetic::Bf16x2,
+        }
+    }
+}
+
+/// Where a text's first special token stands, on the command line.
+#[derive(Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum BosChoice {
+    /// Before the text only
+    #[default]
+    Text,
+    /// At the beginning of each window, as the first of its tokens
+    EachWindow,
+}
+
+impl From<BosChoice> for BosPlace {
+    fn from(choice: BosChoice) -> BosPlace {
+        match choice {
+            BosChoice::Text => BosPlace::Text,
+            BosChoice::EachWindow => BosPlace::EachWindow,
         }
     }
 }

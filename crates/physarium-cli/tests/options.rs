@@ -142,7 +142,7 @@ fn every_option_of_every_command_is_known_here() {
         (
             "eval",
             format!(
-                "text choices field window stride limit against revision parts worker per-token per-item threads \
+                "text choices field window stride limit bos against revision parts worker per-token per-item threads \
                  arithmetic {display}"
             ),
         ),
@@ -150,7 +150,7 @@ fn every_option_of_every_command_is_known_here() {
             "compare",
             format!(
                 "revision out keep restart worker methods sparsity pattern allocation effort target skip calibration \
-                     calibration-tokens window seed text eval-window limit threads memory arithmetic {display}"
+                     calibration-tokens window seed text eval-window limit eval-bos threads memory arithmetic {display}"
             ),
         ),
         ("pack", format!("revision out force follow-links {display}")),
@@ -251,6 +251,7 @@ const PAIRS: &[(&str, &str)] = &[
     ("eval model --choices c --window 64", "--window has no effect without --text"),
     ("eval model --choices c --stride 64", "--stride has no effect without --text"),
     ("eval model --choices c --limit 64", "--limit has no effect without --text"),
+    ("eval model --choices c --bos text", "--bos has no effect without --text"),
     ("eval model --choices c --per-token o", "--per-token has no effect without --text"),
     ("eval model --text heldout.txt --per-item o", "--per-item has no effect without --choices"),
     ("inspect model --revision main", "--revision has no effect"),

@@ -1,5 +1,5 @@
 /*!
-A decoder for Llama, Mistral, Qwen2 and Qwen3 checkpoints that works layer by layer.
+A decoder for Llama, Mistral, Qwen2, Qwen3 and Gemma 3 checkpoints that works layer by layer.
 
 In: a checkpoint directory or a packed file, and token ids. Out: logits at every position, and the inputs of
 each linear map. One decoder serves all families; their differences are data ([`Config`]). A layer's weights
@@ -45,8 +45,8 @@ pub use open::rope::{Angles, Rope};
 pub use open::shapes::{MapShape, StageKind, StageShape};
 pub use passage::{Layers, Passage, PrunedInputs, Shown, ShownDense};
 pub use physarium_kernels::{
-    Activation, Arithmetic, Buffer, Compute, ComputeError, Dense, Gram, Linear, NoSuchInstructions, VectorKind,
-    add_cross, check_instructions, large_zeroed, release_memory, vector,
+    Activation, Arithmetic, Buffer, Compute, ComputeError, Dense, Gram, Linear, NoSuchInstructions,
+    VectorKind, add_cross, check_instructions, large_zeroed, release_memory, vector,
 };
 pub use sensitivity::GradientPass;
 pub use sensitivity::loss::{Labelled, Labels};

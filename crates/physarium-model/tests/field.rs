@@ -105,9 +105,17 @@ fn logits(decoder: &Decoder) -> Vec<f32> {
 
 #[test]
 fn golden_models_have_nothing_to_note() {
-    for name in
-        ["llama", "llama3-rope", "mistral", "mistral-linear", "qwen2", "qwen2-yarn", "qwen3"]
-    {
+    for name in [
+        "llama",
+        "llama3-rope",
+        "mistral",
+        "mistral-linear",
+        "qwen2",
+        "qwen2-yarn",
+        "qwen3",
+        "gemma3",
+        "gemma3-linear",
+    ] {
         assert_eq!(original(name).notes(), [], "{name}");
     }
 }
@@ -316,4 +324,90 @@ fn numbers_of_positions_have_no_limit() {
     let endless = json!({"rope_type": "yarn", "factor": 1e300});
     let most = Copy::of("llama").with("rope_scaling", endless).opened().config().max_positions;
     assert_eq!(most, Some(usize::MAX));
+}
+
+/// The config of a golden model of Gemma 3 as that of a model with images describes its text.
+fn with_images(name: &str) -> Copy {
+    let mut copy = Copy::of(name);
+    copy.config = json!({"model_type": "gemma3", "text_config": copy.config});
+    for (name, ..) in &mut copy.tensors {
+        *name = format!("language_model.{name}");
+    }
+    copy
+}
+
+#[test]
+fn the_text_of_a_model_with_images_is_a_decoder() {
+    for name in ["gemma3", "gemma3-linear"] {
+        let copy = with_images(name);
+        assert!(copy.logits() == logits(&original(name)), "{name}");
+        let tower = "vision_tower.vision_model.post_layernorm.weight";
+        let images = copy.copied("language_model.model.norm.weight", tower);
+        assert!(images.logits() == logits(&original(name)), "{name}");
+        let said = format!("1 tensor is not used by the decoder: {tower}");
+        assert_eq!(images.notes(), [said]);
+    }
+    Copy::of("gemma3").with("model_type", json!("gemma3")).refused(&[
+        "config.json",
+        "text_config",
+        "an object",
+    ]);
+}
+
+#[test]
+fn sizes_and_settings_that_gemma_leaves_out_are_those_of_transformers() {
+    let mut copy = Copy::of("gemma3");
+    for field in [
+        "num_attention_heads",
+        "num_key_value_heads",
+        "head_dim",
+        "vocab_size",
+        "max_position_embeddings",
+        "rms_norm_eps",
+        "tie_word_embeddings",
+        "sliding_window",
+        "layer_types",
+        "rope_parameters",
+    ] {
+        copy = copy.with(field, json!(null));
+    }
+    // Its tensors have other sizes.
+    copy.refused(&["model.embed_tokens.weight", "[262208, 32]"]);
+    let sized = copy.with("vocab_size", json!(80)).with("num_attention_heads", json!(4));
+    sized.refused(&["q_proj.weight", "[1024, 32]"]);
+    let sized = sized.with("head_dim", json!(16)).with("num_key_value_heads", json!(2));
+    let config = sized.opened().config().clone();
+    assert_eq!(config.max_positions, Some(131_072));
+    assert_eq!(config.windows, [Some(4096); 3]);
+    let stated = sized.with("rope_theta", json!(1e6)).with("rope_local_base_freq", json!(1e4));
+    let stated = stated.opened().config().clone();
+    assert_eq!((&config.rope, &config.local_rope), (&stated.rope, &stated.local_rope));
+    assert_ne!(Some(&config.rope), config.local_rope.as_ref());
+}
+
+#[test]
+fn both_dialects_of_gemma_mean_the_same() {
+    let four = original("gemma3-linear");
+    let linear = json!({"rope_type": "linear", "factor": 4.0, "rope_theta": 1000.0});
+    let sliding = json!({"rope_type": "default", "rope_theta": 50.0});
+    let mut five = Copy::of("gemma3-linear")
+        .with("rope_parameters", json!({"full_attention": linear, "sliding_attention": sliding}));
+    five.refused(&["rope_scaling", "rope_parameters.full_attention"]);
+    let [slides, all] = ["sliding_attention", "full_attention"];
+    five = five.with("layer_types", json!([slides, slides, all, slides]));
+    for field in ["rope_scaling", "rope_theta", "rope_local_base_freq", "sliding_window_pattern"] {
+        five = five.with(field, json!(null));
+    }
+    assert!(five.logits() == logits(&four));
+    // Each of them matters.
+    for (field, value) in [
+        ("rope_theta", json!(2000.0)),
+        ("rope_local_base_freq", json!(60.0)),
+        ("sliding_window", json!(3)),
+        ("sliding_window_pattern", json!(2)),
+        ("query_pre_attn_scalar", json!(12)),
+    ] {
+        let changed = Copy::of("gemma3-linear").with(field, value);
+        assert!(changed.logits() != logits(&four), "{field}");
+    }
 }

@@ -67,8 +67,21 @@ fn has(text: &str, needles: &[&str]) {
 fn unsupported_values_are_named_with_the_supported_ones() {
     let copy = Copy::of("qwen2");
     let says = copy.says("model_type", json!("mamba"));
-    has(&says, &["config.json", "model_type mamba", "llama, mistral, qwen2, qwen3"]);
+    has(
+        &says,
+        &["config.json", "model_type mamba", "llama, mistral, qwen2, qwen3, gemma3_text, gemma3"],
+    );
     has(&copy.says("hidden_act", json!("gelu")), &["hidden_act gelu", "silu"]);
+    let gemma = Copy::of("gemma3");
+    for (field, value) in [
+        ("hidden_activation", json!("relu")),
+        ("attn_logit_softcapping", json!(50.0)),
+        ("final_logit_softcapping", json!(30.0)),
+        ("use_bidirectional_attention", json!(true)),
+        ("rope_parameters", json!({"rope_type": "default", "rope_theta": 1e6})),
+    ] {
+        has(&gemma.says(field, value), &["config.json", field, "is not supported"]);
+    }
     let scaled = json!({"rope_type": "longrope", "factor": 2.0});
     has(&copy.says("rope_parameters", scaled), &["longrope", "default, linear, llama3, yarn"]);
     let partial = json!({"rope_type": "default", "partial_rotary_factor": 0.5});

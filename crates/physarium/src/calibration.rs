@@ -7,7 +7,7 @@ more windows than the recipe asks for, a seeded random choice takes some of them
 
 use std::path::Path;
 
-use physarium_checkpoint::{Calibration, Digest, Malformed, Sha256};
+use physarium_checkpoint::{BosPlace, Calibration, Digest, Malformed, Sha256};
 use physarium_model::{Config, ModelFiles};
 
 use crate::error::{Error, Result};
@@ -78,9 +78,16 @@ impl CalibrationText {
         Ok(CalibrationText { text: Text::read(path, field)? })
     }
 
-    /// The recipe's entry for this text.
+    /// The recipe's entry for this text. As in the model's use, each window begins with the token for the beginning of a text, if
+    /// the tokenizer adds one.
     pub fn calibration(&self, tokens: u64, window: u64, seed: u64) -> Calibration {
-        Calibration { text_sha256: self.text.digest(), tokens, window, seed }
+        Calibration {
+            text_sha256: self.text.digest(),
+            tokens,
+            window,
+            seed,
+            bos: BosPlace::EachWindow,
+        }
     }
 
     /// The windows that a recipe asks for, as tokens of `model`.
@@ -111,7 +118,10 @@ impl CalibrationText {
                 format!("{tokens} calibration tokens: expected at least a window of {window}");
             return Err(Error::Usage(what));
         }
-        let tokens = Tokens::of(model, &self.text, None)?;
+        let mut tokens = Tokens::of(model, &self.text, None)?;
+        if wanted.bos == BosPlace::EachWindow {
+            tokens.begin_windows(window);
+        }
         let windows: Vec<&[u32]> = tokens.ids.chunks_exact(window).collect();
         if windows.len() < count {
             let expected = format!("{} tokens in windows of {window}", wanted.tokens_used());
@@ -163,8 +173,28 @@ fn draw(all: usize, count: usize, seed: u64) -> Vec<usize> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 mod tests {
-    use super::draw;
+    use super::*;
+
+    #[test]
+    fn windows_begin_as_the_recipe_says() {
+        let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../demo/model");
+        let model = ModelFiles::open(&demo).unwrap();
+        let text = CalibrationText::bundled();
+        let now = text.calibration(512, 64, 3);
+        let earlier = Calibration { bos: BosPlace::Text, ..now };
+        let [now, earlier] =
+            [now, earlier].map(|calibration| text.windows(&model, &calibration).unwrap());
+        let first = Tokens::of(&model, &text.text, Some(1)).unwrap().ids[0];
+        for windows in [&now, &earlier] {
+            assert!(windows.len() == 8 && windows.iter().all(|window| window.len() == 64));
+        }
+        let begin_so =
+            |windows: &[Vec<u32>]| windows.iter().filter(|window| window[0] == first).count();
+        assert_eq!(begin_so(&now), 8);
+        assert!(begin_so(&earlier) <= 1);
+    }
 
     #[test]
     fn a_choice_depends_on_the_seed_and_takes_all_if_all_are_wanted() {

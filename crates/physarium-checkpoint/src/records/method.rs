@@ -78,6 +78,27 @@ pub struct Calibration {
     pub window: u64,
     /// Random seed of the choice of windows, if the text has more than needed.
     pub seed: u64,
+    /// Where the token for the beginning of a text stands. Records of earlier versions, which put it before the text, do not
+    /// have it.
+    #[serde(default, skip_serializing_if = "BosPlace::is_text")]
+    pub bos: BosPlace,
+}
+
+/// Where the token for the beginning of a text (BOS) stands, if the tokenizer adds one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BosPlace {
+    /// Before the text only.
+    #[default]
+    Text,
+    /// At the beginning of each window, as the first of its tokens.
+    EachWindow,
+}
+
+impl BosPlace {
+    fn is_text(&self) -> bool {
+        *self == BosPlace::Text
+    }
 }
 
 impl Calibration {

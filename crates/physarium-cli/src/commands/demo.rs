@@ -7,7 +7,7 @@ use clap::Args;
 use physarium::audit::{
     AuditRequest, Claims, Evidence, Listing, audit, inspect, text, verify as verify_output,
 };
-use physarium::checkpoint::{LinkPolicy, Overwrite, Resume, Sparsity};
+use physarium::checkpoint::{BosPlace, LinkPolicy, Overwrite, Resume, Sparsity};
 use physarium::{
     Begun, CalibrationText, Cancel, ComparisonRequest, Contender, Ended, Error, EvalRequest,
     GenerateRequest, Generated, MethodName, Options, Output, Outputs, Progress, Prompt,
@@ -231,6 +231,7 @@ fn evaluation<'a>(model: &'a Path, text: &'a Path) -> EvalRequest<'a> {
         window: Some(512),
         stride: None,
         limit: None,
+        bos: BosPlace::Text,
         threads: Options::default().threads,
         arithmetic: None,
     }

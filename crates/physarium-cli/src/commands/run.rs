@@ -24,7 +24,7 @@ use crate::signals::{self, Reading};
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// Checkpoint directory, packed file or hub id (Llama, Mistral, Qwen2 or Qwen3, with tokenizer.json)
+    /// Checkpoint directory, packed file or hub id (Llama, Mistral, Qwen2, Qwen3 or Gemma 3, with tokenizer.json)
     model: PathBuf,
     #[command(flatten)]
     revision: RevisionArgument,

@@ -53,6 +53,28 @@ fn the_result_has_the_perplexity_and_its_protocol() {
 }
 
 #[test]
+fn each_window_may_begin_as_a_text_does() {
+    let work = work();
+    let eval = |options: &str, limit: usize| {
+        let command = format!("eval demo --text text.txt --window 64 --limit {limit} {options}");
+        work.json(&format!("{command} --format json --per-token {limit}.jsonl"))
+    };
+    let one = eval("", 64);
+    assert_eq!(one["protocol"]["bos"]["place"], "text");
+    let first = fs::read_to_string(work.path("64.jsonl")).unwrap();
+    let two = eval("--bos each-window", 128);
+    assert_eq!(two["protocol"]["bos"]["place"], "each-window");
+    assert_eq!((&two["windows"], &two["tokens_scored"]), (&2.into(), &126.into()));
+    let both = fs::read_to_string(work.path("128.jsonl")).unwrap();
+    // The first window is the same; the second begins where its text ends, with the same special token.
+    assert!(both.starts_with(&first));
+    let text = work.ok("eval demo --text text.txt --window 64 --limit 128 --bos each-window");
+    assert!(text.contains("<s> at the beginning of each window"), "{text}");
+    let needles = ["--bos each-window", "a stride of the window, 64", "found 32"];
+    work.fails(2, "eval demo --text text.txt --window 64 --stride 32 --bos each-window", &needles);
+}
+
+#[test]
 fn results_replace_no_input_and_are_not_lost() {
     let work = work();
     fs::write(work.path("items.jsonl"), "{\"context\":\"a\",\"choices\":[\"b\"],\"answer\":0}")

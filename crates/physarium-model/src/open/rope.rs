@@ -31,11 +31,7 @@ pub(crate) struct RopeRead {
 
 impl RopeRead {
     /// Reads `rope_parameters` (5.x), `rope_theta` with `rope_scaling` (4.x), or both.
-    pub(crate) fn of(
-        fields: &Fields,
-        head_dim: usize,
-        notes: &mut Vec<Note>,
-    ) -> Result<RopeRead> {
+    pub(crate) fn of(fields: &Fields, head_dim: usize, notes: &mut Vec<Note>) -> Result<RopeRead> {
         let dialects = Dialect::all(fields)?;
         let (used, others) = dialects.split_first().expect("at least one");
         let read = RopeRead::of_dialect(head_dim, used)?;

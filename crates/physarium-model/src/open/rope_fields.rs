@@ -72,7 +72,8 @@ impl<'a> Dialect<'a> {
         let mut object = by_type.object(layer_type)?.unwrap_or_else(|| config.nothing());
         let mut name = "rope_parameters";
         if layer_type == FULL
-            && let Some(scaling) = config.object("rope_scaling")?.filter(|object| !object.is_empty())
+            && let Some(scaling) =
+                config.object("rope_scaling")?.filter(|object| !object.is_empty())
         {
             if !object.is_empty() {
                 let found = "both".to_owned();

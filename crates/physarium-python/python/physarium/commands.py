@@ -13,6 +13,7 @@ from ._call import run
 from .options import (
     Allocation,
     Arithmetic,
+    BosPlace,
     Effort,
     EvaluationArithmetic,
     Globs,
@@ -167,6 +168,7 @@ def evaluate(
     window: int | None = None,
     stride: int | None = None,
     limit: int | None = None,
+    bos: BosPlace | None = None,
     parts: Path | None = None,
     per_token: Path | None = None,
     per_item: Path | None = None,
@@ -193,6 +195,7 @@ def score_parts(
     window: int | None = None,
     stride: int | None = None,
     limit: int | None = None,
+    bos: BosPlace | None = None,
     threads: int | None = None,
     arithmetic: EvaluationArithmetic | None = None,
     progress: Listener | None = None,

@@ -24,3 +24,5 @@ Arithmetic = Literal["f32", "bf16", "bf16x2"]
 """The arithmetic of products with activations."""
 EvaluationArithmetic = Literal["f32", "bf16x2"]
 """The arithmetic of an evaluation."""
+BosPlace = Literal["text", "each-window"]
+"""Where the token for the beginning of a text stands."""

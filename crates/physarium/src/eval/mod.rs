@@ -21,7 +21,7 @@ mod windows;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use physarium_checkpoint::{Arithmetic, Malformed, printable};
+use physarium_checkpoint::{Arithmetic, BosPlace, Malformed, printable};
 use physarium_model::{Compute, Decoder, Residency};
 
 use crate::cancel::Cancel;
@@ -64,6 +64,8 @@ pub struct EvalRequest<'a> {
     pub stride: Option<usize>,
     /// Tokens to use from the beginning of the text. Default: all.
     pub limit: Option<usize>,
+    /// Where the token for the beginning of a text stands.
+    pub bos: BosPlace,
     /// Threads to compute on.
     pub threads: usize,
     /// Arithmetic of the products. Default: the fastest one of the machine.
@@ -228,9 +230,13 @@ impl WindowedText {
         let spacing = Spacing::of(request, &[Some(decoder), other])?;
         let text = Text::read(request.text, request.field)?;
         progress.event(Event::Step("tokenizing"));
-        let tokens = Tokens::of(decoder.files(), &text, request.limit)?;
+        let mut tokens = Tokens::of(decoder.files(), &text, request.limit)?;
         if let Some(other) = other {
             tokens.refuse_other_tokenizer(&text, request.limit, other.files())?;
+        }
+        if request.bos == BosPlace::EachWindow {
+            tokens.begin_windows(spacing.window);
+            tokens.truncate(request.limit.unwrap_or(usize::MAX));
         }
         let windows = windows::cut(tokens.ids.len(), spacing.window, spacing.stride);
         if windows.is_empty() {
@@ -325,6 +331,12 @@ impl Spacing {
         let stride = request.stride.unwrap_or(window);
         if !(1..=window).contains(&stride) {
             let what = format!("--stride {stride}: expected 1 to {window} tokens, the window");
+            return Err(Error::Usage(what));
+        }
+        if request.bos == BosPlace::EachWindow && stride != window {
+            let what = format!(
+                "--bos each-window: expected a stride of the window, {window}, found {stride}"
+            );
             return Err(Error::Usage(what));
         }
         Ok(Spacing { window, stride })

@@ -1,6 +1,6 @@
 //! Tokens of a text, by the model's own tokenizer.
 
-use physarium_checkpoint::{Digest, Malformed};
+use physarium_checkpoint::{BosPlace, Digest, Malformed};
 use physarium_model::ModelFiles;
 
 use super::text::Text;
@@ -21,6 +21,8 @@ pub(crate) struct Tokens {
     pub(crate) ends: Vec<usize>,
     /// Whether the text begins with a special token.
     pub(crate) bos: BosRule,
+    /// That token.
+    first: Option<u32>,
     /// Digest of `tokenizer.json`.
     pub(crate) tokenizer_sha256: String,
     /// Digests of all files of the tokenizer.
@@ -44,9 +46,36 @@ impl Tokens {
             ids: first.into_iter().chain(ids).collect(),
             ends: first.map(|_| 0).into_iter().chain(ends).collect(),
             bos,
+            first,
             tokenizer_sha256: tokenizer.sha256.to_string(),
             tokenizer_digests: tokenizer::digests(files)?,
         })
+    }
+
+    /// Puts the token for the beginning of a text at the beginning of each window of `window` tokens, if the tokenizer adds one
+    /// before the text. There are as many more tokens as windows.
+    ///
+    /// # Panics
+    /// For a window of one token.
+    pub(crate) fn begin_windows(&mut self, window: usize) {
+        self.bos.place = BosPlace::EachWindow;
+        let Some(first) = self.first else { return };
+        let (of_text, ends) = (&self.ids[1..], &self.ends[1..]);
+        let mut ids = Vec::with_capacity(self.ids.len() / (window - 1) * window + window);
+        let mut all_ends = Vec::with_capacity(ids.capacity());
+        for (of_window, ends) in of_text.chunks(window - 1).zip(ends.chunks(window - 1)) {
+            all_ends.push(all_ends.last().copied().unwrap_or(0));
+            all_ends.extend_from_slice(ends);
+            ids.push(first);
+            ids.extend_from_slice(of_window);
+        }
+        (self.ids, self.ends) = (ids, all_ends);
+    }
+
+    /// Keeps the first `limit` tokens.
+    pub(crate) fn truncate(&mut self, limit: usize) {
+        self.ids.truncate(limit);
+        self.ends.truncate(limit);
     }
 
     /// Fails if the tokenizer of `other` gives other tokens for the same text. A model without a tokenizer passes;
@@ -86,5 +115,32 @@ fn encode(tokenizer: &ModelTokenizer, text: &str, wanted: usize) -> Result<(Vec<
         let count = ids.len().min(wanted);
         let ends = encoding.get_offsets()[..count].iter().map(|(_, end)| *end).collect();
         return Ok((ids[..count].to_vec(), ends));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tokens(first: Option<u32>) -> Tokens {
+        let ids = first.into_iter().chain(1..6).collect();
+        let ends = first.map(|_| 0).into_iter().chain([3, 4, 8, 9, 12]).collect();
+        let (place, said_by, token) = (BosPlace::Text, "tokenizer.json".into(), None);
+        let bos = BosRule { added: first.is_some(), place, said_by, token };
+        Tokens { ids, ends, bos, first, tokenizer_sha256: String::new(), tokenizer_digests: None }
+    }
+
+    #[test]
+    fn each_window_begins_as_the_text_does() {
+        let mut with = tokens(Some(7));
+        with.begin_windows(3);
+        assert_eq!(with.ids, [7, 1, 2, 7, 3, 4, 7, 5]);
+        // A special token takes no bytes of the text.
+        assert_eq!(with.ends, [0, 3, 4, 4, 8, 9, 9, 12]);
+        with.truncate(6);
+        assert_eq!((with.ids.len(), with.ends.len()), (6, 6));
+        let mut without = tokens(None);
+        without.begin_windows(3);
+        assert_eq!(without.ids, [1, 2, 3, 4, 5]);
     }
 }

@@ -1,6 +1,6 @@
 //! What is asked of a matrix in memory, and whether it can be done.
 
-use physarium_checkpoint::{Amount, Calibration, Digest, NonFinite, Recipe};
+use physarium_checkpoint::{Amount, BosPlace, Calibration, Digest, NonFinite, Recipe};
 use physarium_flow::{FloatFormat, non_finite_positions};
 
 use crate::engine::{RowMajor, check_recipe};
@@ -44,8 +44,13 @@ impl MatrixRequest<'_> {
             _ => {}
         }
         // Only there so that a recipe can be built: the Gram matrix stands for the text.
-        let calibration =
-            Calibration { text_sha256: Digest([0; 32]), tokens: 0, window: 0, seed: 0 };
+        let calibration = Calibration {
+            text_sha256: Digest([0; 32]),
+            tokens: 0,
+            window: 0,
+            seed: 0,
+            bos: BosPlace::Text,
+        };
         let recipe = self.options.build(Some(calibration))?;
         check_recipe(&recipe)?;
         arithmetic::check(recipe.arithmetic)?;

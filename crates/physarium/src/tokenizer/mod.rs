@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use physarium_checkpoint::{Digest, Malformed, Sha256, printable};
+use physarium_checkpoint::{BosPlace, Digest, Malformed, Sha256, printable};
 use physarium_model::ModelFiles;
 use serde::{Deserialize, Serialize};
 use tokenizers::tokenizer::DecodeStream;
@@ -150,10 +150,12 @@ impl ModelTokenizer {
     pub(crate) fn bos(&self) -> Result<(BosRule, Option<u32>)> {
         let (config, tokenizer) = (&self.config, &self.tokenizer);
         let none = |said_by: &'static str| {
-            (BosRule { added: false, said_by: said_by.into(), token: None }, None)
+            let (added, place) = (false, BosPlace::Text);
+            (BosRule { added, place, said_by: said_by.into(), token: None }, None)
         };
         let added = |said_by: &'static str, token: String, id| {
-            (BosRule { added: true, said_by: said_by.into(), token: Some(token) }, Some(id))
+            let (added, place) = (true, BosPlace::Text);
+            (BosRule { added, place, said_by: said_by.into(), token: Some(token) }, Some(id))
         };
         match config.get("add_bos_token").as_bool() {
             Some(false) => Ok(none(CONFIG_NAME)),
@@ -239,11 +241,13 @@ fn refuse_growth(tokenizer: &Tokenizer, text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether a text begins with a special token.
+/// Whether a text begins with a special token, or each of its windows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BosRule {
-    /// Whether one was added at the beginning of the text. None is added at the beginning of later windows.
+    /// Whether one was added.
     pub added: bool,
+    /// Where it would stand.
+    pub place: BosPlace,
     /// The file that decides this.
     pub said_by: Cow<'static, str>,
     /// The token.

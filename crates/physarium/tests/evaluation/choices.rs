@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use physarium::checkpoint::Arithmetic;
+use physarium::checkpoint::{Arithmetic, BosPlace};
 use physarium::{
     Cancel, Choices, ChoicesRequest, ChoicesResult, Error, EvalRequest, Silent, evaluate,
 };
@@ -88,6 +88,7 @@ fn the_score_of_a_choice_is_that_of_its_tokens_in_a_text() {
                 window,
                 stride: window.map_or(Some(1), |_| None),
                 limit: None,
+                bos: BosPlace::Text,
                 threads: 2,
                 arithmetic: Some(Arithmetic::F32),
             };

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use physarium::checkpoint::BosPlace;
 use physarium::{
     Cancel, Error, EvalRequest, Evaluation, PartsScored, PartsShare, Share, Silent, evaluate,
     evaluate_in_parts, score_parts,
@@ -33,6 +34,7 @@ impl Demo {
             window: Some(512),
             stride: Some(400),
             limit: Some(32_000),
+            bos: BosPlace::Text,
             threads: 2,
             arithmetic: None,
         }

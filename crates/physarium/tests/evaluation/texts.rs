@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use physarium::checkpoint::BosPlace;
 use physarium::{Cancel, Error, EvalRequest, Silent, evaluate};
 
 use crate::StopAfter;
@@ -18,6 +19,7 @@ fn a_cancelled_evaluation_returns_its_scored_windows() {
         window: Some(512),
         stride: None,
         limit: Some(20_480),
+        bos: BosPlace::Text,
         threads: 2,
         arithmetic: None,
     };
@@ -47,6 +49,7 @@ fn windows_and_strides_out_of_range_are_refused() {
             window: Some(window),
             stride: Some(stride),
             limit: None,
+            bos: BosPlace::Text,
             threads: 2,
             arithmetic: None,
         };
@@ -68,6 +71,7 @@ fn the_score_of_a_token_does_not_depend_on_how_many_are_scored_with_it() {
             window: Some(tokens),
             stride: None,
             limit: Some(tokens),
+            bos: BosPlace::Text,
             threads: 2,
             arithmetic: None,
         };

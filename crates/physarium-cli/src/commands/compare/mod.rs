@@ -13,8 +13,8 @@ use physarium::{
 };
 
 use crate::arguments::{
-    ArithmeticChoice, DISPLAY, Display, EVALUATION, Format, METHOD, MemoryArgument, OUTPUT,
-    SelectionArguments, ThreadsArgument, share,
+    ArithmeticChoice, BosChoice, DISPLAY, Display, EVALUATION, Format, METHOD, MemoryArgument,
+    OUTPUT, SelectionArguments, ThreadsArgument, share,
 };
 use crate::model::{RevisionArgument, refuse_in_model};
 use crate::output::{self, Outcome, counted};
@@ -86,6 +86,9 @@ pub struct Arguments {
     /// Number of tokens to use from the start of --text, in whole windows [default: all]
     #[arg(long, value_name = "TOKENS", help_heading = EVALUATION)]
     limit: Option<u64>,
+    /// Where the tokenizer's token for the beginning of a text stands in evaluation, if it adds one [default: text]
+    #[arg(long, value_enum, value_name = "PLACE", help_heading = EVALUATION)]
+    eval_bos: Option<BosChoice>,
     #[command(flatten)]
     threads: ThreadsArgument,
     #[command(flatten)]
@@ -123,6 +126,7 @@ pub fn run(mut arguments: Arguments) -> anyhow::Result<Outcome> {
             window: arguments.eval_window.map(|tokens| tokens as usize),
             stride: None,
             limit: arguments.limit.map(|tokens| tokens as usize),
+            bos: arguments.eval_bos.unwrap_or_default().into(),
             threads,
             arithmetic: arguments.arithmetic.map(Arithmetic::from),
         },

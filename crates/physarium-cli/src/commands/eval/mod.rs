@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Args};
 use physarium::audit::grouped;
-use physarium::checkpoint::printable;
+use physarium::checkpoint::{BosPlace, printable};
 use physarium::{
     Cancel, Choices, ChoicesRequest, ChoicesResult, Error, EvalRequest, Evaluation, PartsScored,
     PartsShare, Progress, Share, evaluate, evaluate_in_parts, peak_resident_bytes, score_parts,
@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::arguments::{
-    ArithmeticArgument, Display, EVALUATION, Format, OUTPUT, ThreadsArgument, share,
+    ArithmeticArgument, BosChoice, Display, EVALUATION, Format, OUTPUT, ThreadsArgument, share,
 };
 use crate::model::{RevisionArgument, refuse_in_model};
 use crate::output::{self, Outcome};
@@ -36,7 +36,7 @@ use crate::terminal;
 #[command(after_help = EXAMPLES)]
 #[command(group(ArgGroup::new("data").args(["text", "choices"]).required(true).multiple(true)))]
 pub struct Arguments {
-    /// Checkpoint directory, packed file or hub id (Llama, Mistral, Qwen2 or Qwen3, with tokenizer.json)
+    /// Checkpoint directory, packed file or hub id (Llama, Mistral, Qwen2, Qwen3 or Gemma 3, with tokenizer.json)
     model: PathBuf,
     /// Text to measure perplexity on: plain UTF-8, or documents in JSON (JSON Lines, array)
     #[arg(long, value_name = "FILE", help_heading = EVALUATION)]
@@ -56,6 +56,9 @@ pub struct Arguments {
     /// Number of tokens to use from the start of the text, in whole windows [default: all]
     #[arg(long, value_name = "TOKENS", value_parser = tokens(), help_heading = EVALUATION)]
     limit: Option<u64>,
+    /// Where the tokenizer's token for the beginning of a text stands, if it adds one [default: text]
+    #[arg(long, value_enum, value_name = "PLACE", help_heading = EVALUATION)]
+    bos: Option<BosChoice>,
     /// Second model to compare with, usually the dense one
     #[arg(long, value_name = "MODEL", help_heading = EVALUATION)]
     against: Option<PathBuf>,
@@ -152,6 +155,7 @@ impl Arguments {
             ("--window", self.window.is_some()),
             ("--stride", self.stride.is_some()),
             ("--limit", self.limit.is_some()),
+            ("--bos", self.bos.is_some()),
             ("--per-token", self.per_token.is_some()),
         ];
         for (option, _) in of_text.iter().filter(|(_, given)| *given) {
@@ -225,6 +229,7 @@ impl Arguments {
             window: self.window.map(|tokens| tokens as usize),
             stride: self.stride.map(|tokens| tokens as usize),
             limit: self.limit.map(|tokens| tokens as usize),
+            bos: self.bos.unwrap_or_default().into(),
             threads: self.threads.count(),
             arithmetic: self.arithmetic.given(),
         }
@@ -347,7 +352,13 @@ pub fn as_text(evaluation: &Evaluation) -> String {
     let text = &protocol.text;
     line("text", format!("{}, sha256 {}", printable(&text.file), text.sha256));
     let bos = match &protocol.bos.token {
-        Some(token) => format!("{} before the text", printable(token)),
+        Some(token) => {
+            let place = match protocol.bos.place {
+                BosPlace::Text => "before the text",
+                BosPlace::EachWindow => "at the beginning of each window",
+            };
+            format!("{} {place}", printable(token))
+        }
         None => "none added".to_owned(),
     };
     line("BOS", format!("{bos} ({})", protocol.bos.said_by));

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .._json import Json
+from ..options import BosPlace
 from .shared import Share
 
 
@@ -23,6 +24,7 @@ class Bos(Json):
     """The token before the text, if there is one."""
 
     added: bool
+    place: BosPlace
     said_by: str
     token: str | None
 
