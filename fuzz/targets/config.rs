@@ -41,6 +41,13 @@ fn seeds() {
         ),
         ("parameters", with(r#""rope_parameters": {"rope_type": "default", "rope_theta": 5e5}"#)),
         (
+            "gemma3",
+            typed(
+                r#""gemma3_text", "hidden_activation": "gelu_pytorch_tanh", "sliding_window": 3, "sliding_window_pattern": 2, "query_pre_attn_scalar": 8, "rope_local_base_freq": 1e4, "rope_parameters": {"full_attention": {"rope_type": "linear", "factor": 8.0}, "sliding_attention": null}"#,
+            ),
+        ),
+        ("gemma3-text", br#"{"model_type": "gemma3", "text_config": {"hidden_size": 16}}"#.to_vec()),
+        (
             "tower",
             with(r#""text_config": {"hidden_size": 16}, "vision_config": {"hidden_size": 8}"#),
         ),

@@ -37,8 +37,8 @@ pub struct Shown<'a> {
 pub struct ShownDense<'a> {
     /// The inputs of the stage's maps, `[tokens, inputs]`.
     pub inputs: &'a [f32],
-    /// What the stage's only map should add to the residual stream besides its bias, `[tokens, outputs]`, at stages that do
-    /// so: its outputs, and the part of what the pruned stream lacks that the passage's `stream_share` says.
+    /// What the outputs of the stage's only map should be besides its bias, `[tokens, outputs]`, at stages that add to the
+    /// residual stream: those of the dense model, and the part of what the pruned stream lacks that the passage's `stream_share` says.
     pub outputs: Option<&'a [f32]>,
 }
 

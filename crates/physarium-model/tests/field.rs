@@ -399,6 +399,13 @@ fn both_dialects_of_gemma_mean_the_same() {
         five = five.with(field, json!(null));
     }
     assert!(five.logits() == logits(&four));
+    let two = five.with("rope_local_base_freq", json!(60.0));
+    assert!(two.logits() == logits(&four));
+    let notes = two.notes();
+    assert!(notes.len() == 1 && notes[0].contains("rope_local_base_freq"), "{notes:?}");
+    let mut endless = Copy::of("gemma3");
+    endless.config["sliding_window"] = Value::Null;
+    endless.refused(&["sliding_window", "a positive integer"]);
     // Each of them matters.
     for (field, value) in [
         ("rope_theta", json!(2000.0)),

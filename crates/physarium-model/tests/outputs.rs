@@ -83,3 +83,19 @@ fn outputs_make_up_for_a_share_of_what_the_pruned_stream_lacks() {
         }
     }
 }
+
+#[test]
+fn outputs_that_are_normalised_make_up_for_a_share_too() {
+    let [o, down] = outputs("gemma3", 0.0);
+    let [_, whole] = outputs("gemma3", 1.0);
+    let [same, quarter] = outputs("gemma3", 0.25);
+    assert!(same.iter().zip(&o).all(|(same, o)| (same - o).abs() < 1e-5 * (1.0 + o.abs())));
+    let mut along = 0.0;
+    for ((whole, quarter), (down, o)) in whole.iter().zip(&quarter).zip(down.iter().zip(&o)) {
+        let (all, part) = (whole - down, quarter - down);
+        assert!((all - 4.0 * part).abs() < 1e-4 * (1.0 + all.abs()), "{all}, {part}");
+        along += all * o;
+    }
+    // What o would have added is missing.
+    assert!(along > 0.0, "{along}");
+}

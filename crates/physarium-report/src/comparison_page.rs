@@ -321,6 +321,7 @@ fn protocol(comparison: &ComparisonRecord) -> Vec<(&'static str, String)> {
             format!("{} in {}", evaluation.tokens_scored, counted(evaluation.windows, "window")),
         ),
         ("window, stride", format!("{}, {} tokens", protocol.window, protocol.stride)),
+        ("BOS", printable(&protocol.bos.to_string())),
         (
             "arithmetic",
             format!("{}, {}", printable(&protocol.arithmetic), printable(&protocol.instructions)),

@@ -96,6 +96,7 @@ fn of_text(evaluation: &Evaluation) -> Vec<(&'static str, Cell)> {
         ("bits per byte", Cell::decimals(evaluation.bits_per_byte, 4)),
         ("tokens scored", Cell::count(evaluation.tokens_scored as u64)),
         ("window", Cell::count(evaluation.protocol.window as u64)),
+        ("BOS", Cell::text(&evaluation.protocol.bos.to_string())),
         ("text", Cell::text(&text.file)),
         ("SHA-256 of the text", Cell::text(&text.sha256)),
     ]

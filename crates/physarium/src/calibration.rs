@@ -19,8 +19,8 @@ const DEFAULT_WINDOW: u64 = 2048;
 
 /// What a text and a model have, of what the defaults of a calibration want.
 pub(crate) struct Available {
-    /// Tokens of the text, counted up to the number wanted.
-    tokens: u64,
+    /// The first tokens of the text, as many as are wanted.
+    tokens: Tokens,
     /// Most tokens of a window, if the model states them.
     positions: Option<u64>,
 }
@@ -29,14 +29,14 @@ impl Available {
     /// 2048 tokens, or the model's maximum, or as many as are `asked` for, or if none are, the length of a shorter text.
     pub(crate) fn default_window(&self, asked: Option<u64>) -> u64 {
         let most = self.positions.map_or(DEFAULT_WINDOW, |most| DEFAULT_WINDOW.min(most));
-        most.min(asked.unwrap_or(self.tokens).max(2))
+        most.min(asked.unwrap_or(self.tokens.ids.len() as u64).max(2))
     }
 
     /// `wanted` tokens, or those of a shorter text in whole windows. At least one window: that a text has less is
     /// found when it is read.
     pub(crate) fn tokens(&self, wanted: u64, window: u64) -> u64 {
-        match self.tokens < wanted {
-            true => (self.tokens / window.max(1) * window).max(window),
+        match (self.tokens.ids.len() as u64) < wanted {
+            true => self.tokens.in_whole_windows(window.max(2)).clamp(window, wanted.max(window)),
             false => wanted,
         }
     }
@@ -65,7 +65,7 @@ impl CalibrationText {
         let files = ModelFiles::open(model)?;
         let positions = Config::read(&files)?.max_positions.map(|most| most as u64);
         let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
-        let tokens = Tokens::of(&files, &self.text, Some(wanted))?.ids.len() as u64;
+        let tokens = Tokens::of(&files, &self.text, Some(wanted))?;
         Ok(Available { tokens, positions })
     }
 

@@ -68,6 +68,15 @@ fn each_window_may_begin_as_a_text_does() {
     let both = fs::read_to_string(work.path("128.jsonl")).unwrap();
     // The first window is the same; the second begins where its text ends, with the same special token.
     assert!(both.starts_with(&first));
+    let token = |text: &str, line: usize| -> Value {
+        serde_json::from_str::<Value>(text.lines().nth(line).unwrap()).unwrap()["token"].clone()
+    };
+    let next = work.json(
+        "eval demo --text text.txt --window 65 --limit 65 --format json --per-token 65.jsonl",
+    );
+    assert_eq!(next["tokens_scored"], 64);
+    let longer = fs::read_to_string(work.path("65.jsonl")).unwrap();
+    assert_eq!(token(&both, 63), token(&longer, 63));
     let text = work.ok("eval demo --text text.txt --window 64 --limit 128 --bos each-window");
     assert!(text.contains("<s> at the beginning of each window"), "{text}");
     let needles = ["--bos each-window", "a stride of the window, 64", "found 32"];

@@ -25,7 +25,9 @@ impl OutputNorm {
     pub(crate) fn new(weight: Vec<f32>, epsilon: f32) -> OutputNorm {
         let squares = vector::dot(&weight, &weight);
         let damping = DAMPING * (squares / weight.len().max(1) as f64) as f32;
-        let back = weight.iter().map(|w| w / (w * w + damping)).collect();
+        // A norm of zeros lets nothing through.
+        let back_of = |w: &f32| if *w == 0.0 { 0.0 } else { w / (w * w + damping) };
+        let back = weight.iter().map(back_of).collect();
         OutputNorm { weight, epsilon, back }
     }
 
@@ -68,6 +70,14 @@ impl OutputNorm {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_norm_of_zeros_aims_at_the_outputs_as_they_are() {
+        let norm = OutputNorm::new(vec![0.0; 4], 1e-6);
+        let mut outputs = [1.0, -2.0, 3.0, 0.5];
+        norm.aim(&[9.0; 4], 1.0, &mut outputs);
+        assert_eq!(outputs, [1.0, -2.0, 3.0, 0.5]);
+    }
 
     #[test]
     fn outputs_reach_a_stream_that_differs_a_little() {

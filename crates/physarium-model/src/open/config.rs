@@ -130,7 +130,7 @@ impl Config {
         let (RopeRead { rope, extended_positions }, local_rope) = match family.block {
             Block::Llama => (RopeRead::of(&fields, head_dim, &mut notes)?, None),
             Block::Gemma3 => {
-                let [rope, local] = RopeRead::by_layer_type(&fields, head_dim)?;
+                let [rope, local] = RopeRead::by_layer_type(&fields, head_dim, &mut notes)?;
                 (RopeRead { rope, extended_positions: None }, Some(local))
             }
         };
@@ -297,7 +297,12 @@ fn windows(fields: &Fields, sliding: &Sliding, layers: usize) -> Result<Vec<Opti
             Ok((0..layers as u64).map(window_of).collect())
         }
         Sliding::AllBut { each, unless_stated } => {
-            let window = stated.unwrap_or(*unless_stated);
+            let window = match (stated, fields.has("sliding_window")) {
+                (None, true) => {
+                    return Err(fields.fault("sliding_window", "a positive integer", None));
+                }
+                (stated, _) => stated.unwrap_or(*unless_stated),
+            };
             if let Some(types) = fields.get("layer_types") {
                 return by_type(types, window);
             }

@@ -57,6 +57,11 @@ impl Fields {
         nested.map(|(name, _)| printable(name))
     }
 
+    /// Name of the first field that is none of these, escaped.
+    pub(crate) fn other_than(&self, fields: &[&str]) -> Option<String> {
+        self.map.keys().find(|name| !fields.contains(&name.as_str())).map(|name| printable(name))
+    }
+
     /// Whether the field is present, `null` or not.
     pub(crate) fn has(&self, field: &str) -> bool {
         self.map.contains_key(field)

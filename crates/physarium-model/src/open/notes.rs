@@ -25,8 +25,10 @@ pub enum Note {
     },
     /// `rope_scaling` and `rope_parameters` differ.
     TwoRopes,
-    /// `rope_theta` differs from the one inside `rope_scaling` or `rope_parameters`.
+    /// A base of rotary embeddings differs from `rope_theta` inside `rope_scaling` or `rope_parameters`.
     TwoThetas {
+        /// The field of the config.
+        field: &'static str,
         /// The object, whose own value is used.
         object: &'static str,
     },
@@ -66,9 +68,9 @@ impl fmt::Display for Note {
                 "config.json: rope_scaling and rope_parameters differ: rope_scaling is used, as in \
                  transformers 5",
             ),
-            Note::TwoThetas { object } => write!(
+            Note::TwoThetas { field, object } => write!(
                 f,
-                "config.json: rope_theta and {object}.rope_theta differ: {object}.rope_theta is used, as \
+                "config.json: {field} and {object}.rope_theta differ: {object}.rope_theta is used, as \
                  in transformers 5"
             ),
             Note::Quantised { method } => write!(

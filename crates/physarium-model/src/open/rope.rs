@@ -42,20 +42,27 @@ impl RopeRead {
             }
         }
         if used.has_two_thetas()? {
-            notes.push(Note::TwoThetas { object: used.name });
+            notes.push(Note::TwoThetas { field: used.theta.name, object: used.name });
         }
         Ok(read)
     }
 
     /// Reads the two embeddings of a family whose layers with a sliding window have one of their own (Gemma 3): that of
     /// layers that attend to all positions first.
-    pub(crate) fn by_layer_type(fields: &Fields, head_dim: usize) -> Result<[Rope; 2]> {
+    pub(crate) fn by_layer_type(
+        fields: &Fields,
+        head_dim: usize,
+        notes: &mut Vec<Note>,
+    ) -> Result<[Rope; 2]> {
         const THETAS: [ThetaField; 2] = [
             ThetaField { name: "rope_theta", unless_stated: 1e6 },
             ThetaField { name: "rope_local_base_freq", unless_stated: 1e4 },
         ];
-        let read = |layer_type, theta| -> Result<Rope> {
+        let mut read = |layer_type, theta| -> Result<Rope> {
             let dialect = Dialect::of_layers(fields, layer_type, theta)?;
+            if dialect.has_two_thetas()? {
+                notes.push(Note::TwoThetas { field: theta.name, object: dialect.name });
+            }
             Ok(RopeRead::of_dialect(head_dim, &dialect)?.rope)
         };
         Ok([read(FULL, THETAS[0])?, read(SLIDING, THETAS[1])?])

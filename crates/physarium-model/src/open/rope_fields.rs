@@ -65,9 +65,9 @@ impl<'a> Dialect<'a> {
         theta: ThetaField,
     ) -> Result<Dialect<'a>> {
         let by_type = config.object("rope_parameters")?.unwrap_or_else(|| config.nothing());
-        if by_type.has("rope_type") {
+        if let Some(other) = by_type.other_than(&[FULL, SLIDING]) {
             let supported = "an object for full_attention and one for sliding_attention";
-            return Err(config.unsupported("rope_parameters", "(as stated)", supported));
+            return Err(config.unsupported("rope_parameters", &other, supported));
         }
         let mut object = by_type.object(layer_type)?.unwrap_or_else(|| config.nothing());
         let mut name = "rope_parameters";
@@ -108,7 +108,7 @@ impl<'a> Dialect<'a> {
     /// Whether the config states another base beside this description.
     pub(crate) fn has_two_thetas(&self) -> Result<bool> {
         let inside = self.object.number("rope_theta")?;
-        let beside = self.config.number("rope_theta")?;
+        let beside = self.config.number(self.theta.name)?;
         Ok(inside.zip(beside).is_some_and(|(inside, beside)| inside != beside))
     }
 

@@ -23,7 +23,7 @@ pub enum StageKind {
     MixedValues,
     /// The residual stream after attention, normalised.
     BeforeMlp,
-    /// silu(gate) · up.
+    /// activation(gate) · up.
     Gated,
 }
 

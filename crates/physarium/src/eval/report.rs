@@ -19,7 +19,7 @@ pub struct Protocol {
     pub text: TextUsed,
     /// Digest of `tokenizer.json`.
     pub tokenizer_sha256: String,
-    /// Whether the text begins with a special token.
+    /// Whether the text begins with a special token, or each window does.
     pub bos: BosRule,
     /// Tokens of a window, the context of the model.
     pub window: usize,

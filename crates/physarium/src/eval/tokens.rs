@@ -61,8 +61,9 @@ impl Tokens {
         self.bos.place = BosPlace::EachWindow;
         let Some(first) = self.first else { return };
         let (of_text, ends) = (&self.ids[1..], &self.ends[1..]);
-        let mut ids = Vec::with_capacity(self.ids.len() / (window - 1) * window + window);
-        let mut all_ends = Vec::with_capacity(ids.capacity());
+        let most = self.ids.len() + self.ids.len().div_ceil(window - 1);
+        let mut ids = Vec::with_capacity(most);
+        let mut all_ends = Vec::with_capacity(most);
         for (of_window, ends) in of_text.chunks(window - 1).zip(ends.chunks(window - 1)) {
             all_ends.push(all_ends.last().copied().unwrap_or(0));
             all_ends.extend_from_slice(ends);
@@ -70,6 +71,15 @@ impl Tokens {
             ids.extend_from_slice(of_window);
         }
         (self.ids, self.ends) = (ids, all_ends);
+    }
+
+    /// How many tokens of whole windows there are once each window begins so.
+    pub(crate) fn in_whole_windows(&self, window: u64) -> u64 {
+        let (tokens, each) = match self.first {
+            Some(_) => (self.ids.len() as u64 - 1, window - 1),
+            None => (self.ids.len() as u64, window),
+        };
+        tokens / each * window
     }
 
     /// Keeps the first `limit` tokens.
@@ -139,6 +149,13 @@ mod tests {
         assert_eq!(with.ends, [0, 3, 4, 4, 8, 9, 9, 12]);
         with.truncate(6);
         assert_eq!((with.ids.len(), with.ends.len()), (6, 6));
+        // No memory is reserved for a window that the text does not fill.
+        let mut long = tokens(Some(7));
+        long.begin_windows(usize::MAX);
+        assert_eq!(long.ids, [7, 1, 2, 3, 4, 5]);
+        let whole = |first| [2, 3, 4, 6, 7].map(|window| tokens(first).in_whole_windows(window));
+        assert_eq!(whole(Some(7)), [10, 6, 4, 6, 0]);
+        assert_eq!(whole(None), [4, 3, 4, 0, 0]);
         let mut without = tokens(None);
         without.begin_windows(3);
         assert_eq!(without.ids, [1, 2, 3, 4, 5]);

@@ -12,6 +12,7 @@ mod shape;
 
 use std::borrow::Cow;
 use std::collections::HashSet;
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -246,12 +247,26 @@ fn refuse_growth(tokenizer: &Tokenizer, text: &str) -> Result<(), String> {
 pub struct BosRule {
     /// Whether one was added.
     pub added: bool,
-    /// Where it would stand.
+    /// Where it would stand. Records of earlier versions, in which it stood before the text, do not have it.
+    #[serde(default)]
     pub place: BosPlace,
     /// The file that decides this.
     pub said_by: Cow<'static, str>,
     /// The token.
     pub token: Option<String>,
+}
+
+/// Where the token stands: `<s> before the text`.
+impl fmt::Display for BosRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.token, self.place) {
+            (None, _) => f.write_str("none added"),
+            (Some(token), BosPlace::Text) => write!(f, "{token} before the text"),
+            (Some(token), BosPlace::EachWindow) => {
+                write!(f, "{token} at the beginning of each window")
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -261,6 +276,14 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+
+    #[test]
+    fn rules_of_earlier_versions_are_read() {
+        let earlier = r#"{"added": true, "said_by": "tokenizer.json", "token": "<s>"}"#;
+        let rule: BosRule = serde_json::from_str(earlier).unwrap();
+        assert_eq!(rule.place, BosPlace::Text);
+        assert_eq!(rule.to_string(), "<s> before the text");
+    }
 
     /// The bundled model with `edit` done to its tokenizer, and these files beside it.
     fn model(files: &[(&str, &str)]) -> tempfile::TempDir {

@@ -76,13 +76,14 @@ fn footnotes(comparison: &Comparison) -> String {
     let Some(run) = comparison.runs().next() else { return String::new() };
     let protocol = &run.evaluation.protocol;
     let mut text = format!(
-        "\nMeasured on {}: {} tokens in windows of {}. \"Zero\" includes weights that were zero before; \
+        "\nMeasured on {}: {} tokens in windows of {}; BOS: {}. \"Zero\" includes weights that were zero before; \
          \"updated\" counts weights updated to compensate. Layer error: ‖X(Ŵ−W)ᵀ‖² ÷ ‖XWᵀ‖², mean over the \
          targets; X are the inputs on the calibration tokens, for Wanda on the first 2,048. Seconds and peak memory are \
          those of the process during the row's own pruning; \"–\" where they are not known.\n",
         markdown(&printable(&protocol.text.file)),
         grouped(run.evaluation.tokens_scored as u64),
         protocol.window,
+        markdown(&printable(&protocol.bos.to_string())),
     );
     if let Some(calibration) = comparison.runs().find_map(|run| run.recipe.needs().calibration) {
         text += &format!(

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Args};
 use physarium::audit::grouped;
-use physarium::checkpoint::{BosPlace, printable};
+use physarium::checkpoint::printable;
 use physarium::{
     Cancel, Choices, ChoicesRequest, ChoicesResult, Error, EvalRequest, Evaluation, PartsScored,
     PartsShare, Progress, Share, evaluate, evaluate_in_parts, peak_resident_bytes, score_parts,
@@ -351,16 +351,7 @@ pub fn as_text(evaluation: &Evaluation) -> String {
     }
     let text = &protocol.text;
     line("text", format!("{}, sha256 {}", printable(&text.file), text.sha256));
-    let bos = match &protocol.bos.token {
-        Some(token) => {
-            let place = match protocol.bos.place {
-                BosPlace::Text => "before the text",
-                BosPlace::EachWindow => "at the beginning of each window",
-            };
-            format!("{} {place}", printable(token))
-        }
-        None => "none added".to_owned(),
-    };
+    let bos = printable(&protocol.bos.to_string());
     line("BOS", format!("{bos} ({})", protocol.bos.said_by));
     let (weights, arithmetic) = (protocol.weights, &protocol.arithmetic);
     line("computed", format!("{weights} weights, {arithmetic}"));

@@ -21,7 +21,7 @@ class TextUsed(Json):
 
 @dataclass(frozen=True, kw_only=True)
 class Bos(Json):
-    """The token before the text, if there is one."""
+    """The token for the beginning of a text, if one is added."""
 
     added: bool
     place: BosPlace

@@ -177,6 +177,8 @@ impl Footprint<'_> {
     fn backward(&self) -> u64 {
         let Widths { hidden, mixed, keys, gated } = self.widths();
         let kept = 2 * hidden + mixed;
+        // With a norm after o and down, the gradient before it is another array.
+        let kept = kept + if self.config.output_norms { hidden } else { 0 };
         let mlp = 3 * gated + 3 * hidden;
         let attention = 6 * mixed + 7 * keys + 3 * hidden;
         let heads = self.threads() * 4 * QUERIES;
@@ -321,7 +323,9 @@ impl Footprint<'_> {
     /// Buffers of a workspace that one window uses at a time.
     fn buffers(&self) -> u64 {
         let Widths { hidden, mixed, keys, gated } = self.widths();
-        self.window() * F32 * (2 * hidden + mixed + gated + 2 * keys + QUERIES)
+        // Outputs of o and down, normalised, and what they are to be (`model/layers/output_norm.rs`).
+        let outputs = if self.config.output_norms { 2 * hidden } else { 0 };
+        self.window() * F32 * (2 * hidden + outputs + mixed + gated + 2 * keys + QUERIES)
     }
 
     /// Rows of activations split for tiles.
