@@ -80,7 +80,6 @@ fn unsupported_values_are_named_with_the_supported_ones() {
         ("use_bidirectional_attention", json!(true)),
         ("rope_parameters", json!({"rope_type": "default", "rope_theta": 1e6})),
         ("rope_parameters", json!({"rope_theta": 5e5})),
-        ("rope_parameters", json!({"full_attention": {"rope_type": "longrope"}})),
     ] {
         has(&gemma.says(field, value), &["config.json", field, "is not supported"]);
     }
