@@ -1,10 +1,14 @@
 //! Checkpoints whose config and tensors contradict each other: what is stored decides, and a note says so.
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
+mod families;
+
 use std::path::{Path, PathBuf};
 
 use physarium_model::{Compute, Decoder, Generation, Residency};
 use serde_json::{Map, Value, json};
+
+use families::MODELS;
 
 const HEAD: &str = "lm_head.weight";
 const EMBEDDING: &str = "model.embed_tokens.weight";
@@ -105,17 +109,7 @@ fn logits(decoder: &Decoder) -> Vec<f32> {
 
 #[test]
 fn golden_models_have_nothing_to_note() {
-    for name in [
-        "llama",
-        "llama3-rope",
-        "mistral",
-        "mistral-linear",
-        "qwen2",
-        "qwen2-yarn",
-        "qwen3",
-        "gemma3",
-        "gemma3-linear",
-    ] {
+    for name in MODELS {
         assert_eq!(original(name).notes(), [], "{name}");
     }
 }

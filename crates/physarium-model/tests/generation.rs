@@ -1,22 +1,14 @@
 //! Token-by-token decoding with cached keys and values gives the results of transformers.
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
+mod families;
+
 use std::path::{Path, PathBuf};
 
 use physarium_model::{Arithmetic, Compute, Decoder, Generation, Residency, VectorKind, vector};
 use serde_json::Value;
 
-const MODELS: [&str; 9] = [
-    "llama",
-    "llama3-rope",
-    "mistral",
-    "mistral-linear",
-    "qwen2",
-    "qwen2-yarn",
-    "qwen3",
-    "gemma3",
-    "gemma3-linear",
-];
+use families::MODELS;
 
 fn golden(name: &str) -> (PathBuf, Vec<u32>, Vec<f64>) {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);

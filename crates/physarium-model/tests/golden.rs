@@ -1,6 +1,8 @@
 //! The decoder gives the results of transformers on tiny random models of each family (`reference/decoder_golden.py`).
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
+mod families;
+
 use std::path::{Path, PathBuf};
 
 use physarium_checkpoint::{Map, Site};
@@ -10,17 +12,8 @@ use physarium_model::{
 };
 use serde_json::Value;
 
-const MODELS: [&str; 9] = [
-    "llama",
-    "llama3-rope",
-    "mistral",
-    "mistral-linear",
-    "qwen2",
-    "qwen2-yarn",
-    "qwen3",
-    "gemma3",
-    "gemma3-linear",
-];
+use families::MODELS;
+
 /// Maximum error of a token's NLL, in nats.
 const TOLERANCE: f64 = 1e-4;
 

@@ -1,6 +1,8 @@
 //! Gradients against autograd (`reference/sensitivity_golden.py`), and how labels are sampled.
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
+mod families;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -11,17 +13,8 @@ use physarium_model::{
 };
 use serde_json::Value;
 
-const MODELS: [&str; 9] = [
-    "llama",
-    "llama3-rope",
-    "mistral",
-    "mistral-linear",
-    "qwen2",
-    "qwen2-yarn",
-    "qwen3",
-    "gemma3",
-    "gemma3-linear",
-];
+use families::MODELS;
+
 const WINDOW: usize = 48;
 
 fn dir(name: &str) -> PathBuf {
