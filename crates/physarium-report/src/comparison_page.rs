@@ -331,8 +331,8 @@ fn protocol(comparison: &ComparisonRecord) -> Vec<(&'static str, String)> {
     let calibration = comparison.runs.iter().find_map(|run| run.recipe.needs().calibration);
     facts.extend(calibration.map(|calibration| {
         let says = format!(
-            "{} tokens in windows of {}, SHA-256 {}",
-            calibration.tokens, calibration.window, calibration.text_sha256
+            "{} tokens in windows of {}, BOS (if the tokenizer adds it) {}, SHA-256 {}",
+            calibration.tokens, calibration.window, calibration.bos, calibration.text_sha256
         );
         ("calibration", says)
     }));

@@ -95,6 +95,16 @@ pub enum BosPlace {
     EachWindow,
 }
 
+/// Where the token stands: `before the text`.
+impl fmt::Display for BosPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            BosPlace::Text => "before the text",
+            BosPlace::EachWindow => "at the beginning of each window",
+        })
+    }
+}
+
 impl BosPlace {
     fn is_text(&self) -> bool {
         *self == BosPlace::Text

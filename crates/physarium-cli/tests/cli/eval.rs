@@ -83,6 +83,44 @@ fn each_window_may_begin_as_a_text_does() {
     work.fails(2, "eval demo --text text.txt --window 64 --stride 32 --bos each-window", &needles);
 }
 
+/// Gemma, whose tokenizer's words are `<bos>`, `a` and `b`.
+fn gemma(work: &Work) {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let golden = golden.join("../physarium-model/tests/golden/gemma3");
+    fs::create_dir(work.path("gemma")).unwrap();
+    for file in ["config.json", "model.safetensors"] {
+        fs::copy(golden.join(file), work.path("gemma").join(file)).unwrap();
+    }
+    let tokenizer = serde_json::json!({
+        "added_tokens": [{"id": 0, "content": "<bos>", "special": true, "single_word": false, "lstrip": false,
+            "rstrip": false, "normalized": false}],
+        "pre_tokenizer": {"type": "Whitespace"},
+        "post_processor": {"type": "TemplateProcessing",
+            "single": [{"SpecialToken": {"id": "<bos>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+            "special_tokens": {"<bos>": {"id": "<bos>", "ids": [0], "tokens": ["<bos>"]}}},
+        "model": {"type": "WordLevel", "vocab": {"<bos>": 0, "a": 1, "b": 2}, "unk_token": "b"},
+    });
+    fs::write(work.path("gemma/tokenizer.json"), tokenizer.to_string()).unwrap();
+    fs::write(work.path("letters.txt"), "a b b a ".repeat(16)).unwrap();
+}
+
+#[test]
+fn a_model_that_needs_bos_is_named_where_windows_lack_it() {
+    let work = work();
+    gemma(&work);
+    let notes = |options: &str| {
+        let command = format!("eval gemma --text letters.txt --window 16 {options} --format json");
+        work.json(&command).get("notes").map_or(String::new(), Value::to_string)
+    };
+    let missing = notes("");
+    assert!(missing.contains("windows without BOS: gemma3_text"), "{missing}");
+    assert!(missing.contains("expected --bos each-window"), "{missing}");
+    for options in ["--bos each-window", "--limit 16"] {
+        assert!(!notes(options).contains("BOS"), "{options}");
+    }
+}
+
 #[test]
 fn results_replace_no_input_and_are_not_lost() {
     let work = work();

@@ -76,6 +76,9 @@ pub struct Config {
     pub norm_weights: NormWeights,
     /// Whether the outputs of o and down are normalised before they are added to the residual stream (Gemma 3).
     pub output_norms: bool,
+    /// Whether each sequence that the family was trained on began with the token for the beginning of a text, so that a
+    /// window without it has a far higher perplexity (Gemma).
+    pub needs_bos: bool,
     /// Which maps have a bias.
     pub biases: Biases,
     /// Whether queries and keys are normalised head by head (Qwen3, Gemma 3).
@@ -153,6 +156,7 @@ impl Config {
             activation: block.activation,
             norm_weights: block.norm_weights,
             output_norms: family.block == Block::Gemma3,
+            needs_bos: family.block == Block::Gemma3,
             biases: biases(&fields, family)?,
             qk_norm: family.qk_norm,
             tied: tied(&whole, &fields)?.unwrap_or(family.block == Block::Gemma3),

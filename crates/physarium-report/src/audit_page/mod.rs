@@ -261,8 +261,13 @@ fn origin(audit: &Audit) -> Origin {
     let mut commands = Vec::new();
     if let Some(recipe) = &provenance.recipe {
         let text = recipe.needs().calibration.map_or(String::new(), |calibration| {
-            let sha256 = &calibration.text_sha256;
-            facts.push(("calibration text, SHA-256", sha256.to_string()));
+            facts.push(("calibration text, SHA-256", calibration.text_sha256.to_string()));
+            let tokens = format!("{} in windows of {}", calibration.tokens, calibration.window);
+            facts.push(("calibration tokens", tokens));
+            facts.push((
+                "BOS in calibration, if the tokenizer adds it",
+                calibration.bos.to_string(),
+            ));
             " --calibration TEXT".to_owned()
         });
         let repeat = format!(

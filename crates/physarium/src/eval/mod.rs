@@ -22,7 +22,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use physarium_checkpoint::{Arithmetic, BosPlace, Malformed, printable};
-use physarium_model::{Compute, Decoder, Residency};
+use physarium_model::{Compute, Config, Decoder, Residency};
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
@@ -165,7 +165,8 @@ impl<'a> Session<'a> {
         began: Instant,
     ) -> Result<Evaluation> {
         let bytes = self.text.bytes(windows.len());
-        let notes = notes(&self.decoder, self.other.as_ref());
+        let mut notes = notes(&self.decoder, self.other.as_ref());
+        notes.extend(self.text.missing_bos(self.decoder.config()));
         let planned = self.text.windows.len();
         let scored = Scored { windows, bytes, planned, computing, notes };
         Ok(scored.evaluation(self.protocol()?, began.elapsed()))
@@ -248,6 +249,20 @@ impl WindowedText {
                 .into());
         }
         Ok(WindowedText { text, tokens, spacing, windows })
+    }
+
+    /// What to know of windows without the token for the beginning of a text, where the model needs it.
+    fn missing_bos(&self, config: &Config) -> Option<String> {
+        let bos = &self.tokens.bos;
+        let is_missing = bos.place == BosPlace::Text && (!bos.added || self.windows.len() > 1);
+        (config.needs_bos && is_missing).then(|| {
+            let family = &config.model_type;
+            let place = if bos.added { "--bos each-window" } else { "a tokenizer that adds it" };
+            format!(
+                "windows without BOS: {family} was trained with it, and without it the perplexity is far higher; \
+                 expected {place}"
+            )
+        })
     }
 
     /// Windows that are scored together.

@@ -259,12 +259,9 @@ pub struct BosRule {
 /// Where the token stands: `<s> before the text`.
 impl fmt::Display for BosRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.token, self.place) {
-            (None, _) => f.write_str("none added"),
-            (Some(token), BosPlace::Text) => write!(f, "{token} before the text"),
-            (Some(token), BosPlace::EachWindow) => {
-                write!(f, "{token} at the beginning of each window")
-            }
+        match &self.token {
+            None => f.write_str("none added"),
+            Some(token) => write!(f, "{token} {}", self.place),
         }
     }
 }
