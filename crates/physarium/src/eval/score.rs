@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use physarium_checkpoint::start_thread;
-use physarium_model::{Buffer, Compute, Decoder, Head, Workspace, vector};
+use physarium_model::{Buffer, Compute, Config, Decoder, Head, Workspace, vector};
 
 use super::states::{KeptStates, States, StatesWriter};
 use super::windows::Window;
@@ -155,8 +155,6 @@ impl<'a> Scorer<'a> {
         progress: &mut dyn Progress,
     ) -> Result<Vec<ScoredWindow>> {
         let windows = &batch.windows[..];
-        let total: usize = windows.iter().map(|window| window.tokens.len()).sum();
-        let layers: usize = self.subjects.iter().map(Subject::layers).sum();
         // A scored token need not be read: the last one of a window is not.
         for subject in &self.subjects {
             for window in windows {
@@ -164,9 +162,9 @@ impl<'a> Scorer<'a> {
             }
         }
         let places = places(windows);
-        let mut steps = Steps::new(total, layers + places.len().div_ceil(self.rows));
-        let mut tick = || {
-            progress.event(Event::Tokens(steps.next()));
+        let mut steps = self.steps(batch.tokens(), places.len() as u64);
+        let mut tick = |products| {
+            progress.event(Event::Tokens(steps.next(products)));
             if cancel.is_raised() { Err(Error::Stopped) } else { Ok(()) }
         };
         let mut states = Vec::new();
@@ -183,10 +181,11 @@ impl<'a> Scorer<'a> {
         for subject in &self.subjects {
             heads.push(subject.decoder.head()?);
         }
+        let head_weights = self.head_weights();
         let mut scores = Vec::new();
         for places in places.chunks(self.rows) {
             scores.append(&mut self.scores(places, batch, &heads, &states));
-            tick()?;
+            tick(head_weights * places.len() as u64)?;
         }
         let mut scores = scores.into_iter();
         let of = |window: &Window| ScoredWindow {
@@ -194,6 +193,18 @@ impl<'a> Scorer<'a> {
             tokens: window.tokens.len(),
         };
         Ok(windows.iter().map(of).collect())
+    }
+
+    /// The work on `tokens` tokens, of which `places` have a prediction that is scored.
+    fn steps(&self, tokens: u64, places: u64) -> Steps {
+        let layers: u64 = self.subjects.iter().map(Subject::layer_weights).sum();
+        Steps { tokens, products: layers * tokens + self.head_weights() * places, done: 0 }
+    }
+
+    /// Weights of the heads.
+    fn head_weights(&self) -> u64 {
+        let of = |config: &Config| (config.hidden * config.vocabulary) as u64;
+        self.subjects.iter().map(|subject| of(subject.decoder.config())).sum()
     }
 
     /// Scores the tokens at some places, from the last states of each model: `[tokens, hidden]` of each window.
@@ -267,9 +278,10 @@ fn judge(logits: &[&[f32]], row: usize, vocabulary: usize, score: &mut TokenScor
 }
 
 impl Subject<'_> {
-    /// Layers that run.
-    fn layers(&self) -> usize {
-        if self.kept.is_some() { 0 } else { self.decoder.config().layers() }
+    /// Weights of the layers that run.
+    fn layer_weights(&self) -> u64 {
+        let config = self.decoder.config();
+        if self.kept.is_some() { 0 } else { (config.layers() * config.layer_weights()) as u64 }
     }
 
     /// The last states `[tokens, hidden]` of each window, of which the first has the index `first`.
@@ -290,13 +302,14 @@ impl Subject<'_> {
     fn states(
         &self,
         batch: &Batch<'_>,
-        tick: &mut dyn FnMut() -> Result<()>,
+        tick: &mut dyn FnMut(u64) -> Result<()>,
     ) -> Result<Vec<Vec<f32>>> {
         let embedding = self.decoder.embedding()?;
         let embed = |window: &Window| embedding.of(&batch.ids[window.tokens.clone()]);
         let mut states = batch.windows.iter().map(embed).collect::<Result<Vec<_>, _>>()?;
         drop(embedding);
         let layers = self.decoder.config().layers();
+        let layer_products = self.decoder.config().layer_weights() as u64 * batch.tokens();
         let mut layer = self.decoder.layer(0)?;
         for next in 1..=layers {
             layer = std::thread::scope(|scope| -> Result<_> {
@@ -312,29 +325,40 @@ impl Subject<'_> {
                 let read = reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
                 Ok(read?.unwrap_or_else(|| Arc::clone(&layer)))
             })?;
-            tick()?;
+            tick(layer_products)?;
         }
         Ok(states)
     }
 }
 
-/// Spreads the tokens of a batch over its steps, for progress.
+/// Spreads the tokens of a batch over its steps by their products with weights, for progress.
 struct Steps {
-    tokens: usize,
-    steps: usize,
-    done: usize,
+    tokens: u64,
+    /// Of all steps.
+    products: u64,
+    done: u64,
 }
 
 impl Steps {
-    fn new(tokens: usize, steps: usize) -> Steps {
-        Steps { tokens, steps, done: 0 }
-    }
-
-    /// Tokens of the next step.
-    fn next(&mut self) -> u64 {
-        let until = |done| self.tokens * done / self.steps;
+    /// Tokens of the next step, which has as many products with weights.
+    fn next(&mut self, products: u64) -> u64 {
+        let until = |done| {
+            let share = u128::from(self.tokens) * u128::from(done) / u128::from(self.products);
+            share as u64
+        };
         let before = until(self.done);
-        self.done += 1;
-        (until(self.done) - before) as u64
+        self.done += products;
+        until(self.done) - before
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_tokens_are_done_after_the_last_step() {
+        let mut steps = Steps { tokens: 10, products: 4, done: 0 };
+        assert_eq!([1, 2, 1].map(|products| steps.next(products)), [2, 5, 3]);
     }
 }
