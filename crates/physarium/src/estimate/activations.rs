@@ -13,7 +13,9 @@ use physarium_flow::activation::{
     ActivationFlow, FlowNetwork, InputRows, Inputs, Keep, Problem, Projection, Target, sparsegpt,
     wanda,
 };
-use physarium_model::{Compute, Decoder, Gram, PrunedInputs, StageShape, Workspace, add_cross};
+use physarium_model::{
+    Compute, Config, Decoder, Gram, PrunedInputs, StageShape, Workspace, add_cross,
+};
 
 use crate::cancel::Cancel;
 use crate::engine::{GRADIENT_TOKENS, SAMPLE_TOKENS};
@@ -26,6 +28,8 @@ use crate::recipe::effort::parameters;
 const TIMED_TOKENS: usize = 256;
 /// Most inputs of the matrices that are timed.
 const SAMPLE_WIDTH: usize = 1536;
+/// Most inputs of the larger matrix whose inverse is timed, and inputs of the smaller one as a part of it.
+const INVERSE_WIDTH: (usize, usize) = (4608, 3);
 /// Rows of the matrices that are timed; a multiple of the solver's blocks on every thread.
 const SAMPLE_ROWS: usize = 384;
 /// Passes through a layer that the forward and the backward pass of the gradients take together.
@@ -60,7 +64,7 @@ impl Measured {
             compute(run.threads, run.recipe.arithmetic)?.stopping_when(run.cancel.asked());
         let token = seconds_per_token(run, &compute.coarse())?;
         let tokens: usize = run.windows.iter().map(Vec::len).sum();
-        let sample = Sample::new(run.decoder.config().hidden.min(SAMPLE_WIDTH), tokens);
+        let sample = Sample::new(run.decoder.config(), tokens);
         let sums = match run.recipe.needs().gram {
             true => sample.sums(&compute),
             // Squares take no time worth counting.
@@ -123,7 +127,8 @@ impl Measured {
 
     /// Seconds of what the targets of a stage share.
     pub fn inverse(&self, inputs: usize) -> f64 {
-        self.rates.inverse * (inputs as f64).powi(3)
+        let inputs = inputs as f64;
+        inputs.powi(2) * (self.rates.inverse.square + self.rates.inverse.cube * inputs)
     }
 
     /// Seconds of the solution of a target.
@@ -141,8 +146,6 @@ fn seconds_per_token(run: &CalibratedRun<'_>, compute: &Compute) -> Result<f64> 
     layer.prepare(compute);
     let workspace = Workspace::new(compute, run.decoder.config(), window.len().max(1));
     let mut hidden = run.decoder.embedding()?.of(window)?;
-    // The first pass warms up caches and threads.
-    layer.forward(&workspace, &mut hidden);
     let seconds = timed(|| layer.forward(&workspace, &mut hidden));
     Ok(seconds / window.len().max(1) as f64)
 }
@@ -150,6 +153,8 @@ fn seconds_per_token(run: &CalibratedRun<'_>, compute: &Compute) -> Result<f64> 
 /// Random numbers to time work on matrices with.
 struct Sample {
     width: usize,
+    /// Inputs of the larger matrix whose inverse is timed.
+    inverse_width: usize,
     /// Calibration tokens of the run.
     tokens: usize,
     /// `[TIMED_TOKENS, width]`.
@@ -164,8 +169,33 @@ struct Rates {
     product: f64,
     /// For each triple of inputs of a target.
     factor: f64,
-    /// For each triple of inputs of a stage, whose targets share it.
-    inverse: f64,
+    /// Of a stage, whose targets share it.
+    inverse: Inverse,
+}
+
+/// Seconds of the inverse of a Gram matrix. Up to thousands of inputs the square is most of them.
+#[derive(Default)]
+struct Inverse {
+    /// For each pair of inputs.
+    square: f64,
+    /// For each triple of inputs.
+    cube: f64,
+}
+
+impl Inverse {
+    /// From the seconds for two numbers of inputs, of which the first is smaller.
+    fn through([small, large]: [(usize, f64); 2]) -> Inverse {
+        let ([from, to], [first, second]) = (
+            [small.0 as f64, large.0 as f64],
+            [small, large].map(|(inputs, seconds)| seconds / (inputs as f64).powi(2)),
+        );
+        let cube = ((second - first) / (to - from)).clamp(0.0, second / to);
+        Inverse { square: second - cube * to, cube }
+    }
+
+    fn times(self, count: usize) -> Inverse {
+        Inverse { square: count as f64 * self.square, cube: count as f64 * self.cube }
+    }
 }
 
 /// Seconds of the sums over tokens, for each token and element of the sum.
@@ -177,8 +207,11 @@ struct Sums {
 }
 
 impl Sample {
-    fn new(width: usize, tokens: usize) -> Sample {
-        Sample { width, tokens, inputs: random(TIMED_TOKENS * width) }
+    fn new(config: &Config, tokens: usize) -> Sample {
+        let width = config.hidden.min(SAMPLE_WIDTH);
+        let widest = config.stages().iter().map(StageShape::inputs).max().unwrap_or(width);
+        let inverse_width = widest.min(INVERSE_WIDTH.0);
+        Sample { width, inverse_width, tokens, inputs: random(TIMED_TOKENS * width) }
     }
 
     /// Seconds that the sums over tokens take.
@@ -200,9 +233,7 @@ impl Sample {
         if let Criterion::Wanda(_) = criterion {
             return self.wanda(compute, &weights);
         }
-        let mut gram = Gram::new(self.width);
-        gram.add(compute, &self.inputs);
-        let gram = gram.finish(compute, 1.0 / TIMED_TOKENS as f32);
+        let gram = gram(compute, &self.inputs);
         let inputs = Inputs { cols: self.width, gram: &gram };
         let problem = |rows: usize| Problem { weights: &weights[..rows * self.width], inputs };
         let keep = |rows: usize| Keep::AllBut(rows * self.width / 2);
@@ -211,28 +242,27 @@ impl Sample {
         let error = timed(|| {
             problem(SAMPLE_ROWS).output_errors(compute, &weights);
         });
-        let mut rates = Rates { weight: 0.0, product: error / work, factor: 0.0, inverse: 0.0 };
+        let inverse = Inverse::default();
+        let mut rates = Rates { weight: 0.0, product: error / work, factor: 0.0, inverse };
         match criterion {
             Criterion::ActivationFlow { flow, .. } => {
                 let flow = parameters(flow);
                 let whole = |flow: ActivationFlow| {
-                    let mut network = None;
-                    let inverse =
-                        timed(|| network = FlowNetwork::new(compute, gram.clone(), flow).ok());
+                    let network = FlowNetwork::new(compute, gram.clone(), flow);
                     let network = network.expect("a positive definite sample");
                     let all = SAMPLE_ROWS;
                     let (weights, target) = (&weights[..], Target::Own);
                     let projection = Projection { weights, target, output_costs: None };
                     let solve = || drop(network.prune(compute, &projection, keep(all)));
-                    (inverse, timed(solve), flow.products() as f64)
+                    (timed(solve), flow.products() as f64)
                 };
                 // Two short runs, so that what does not grow with the steps is not counted for each.
                 let short = |steps| ActivationFlow { steps, levels: 1, refit_steps: 0, ..flow };
-                let (inverse, few, products) = whole(short(2));
-                let (_, more, further) = whole(short(6));
+                let (few, products) = whole(short(2));
+                let (more, further) = whole(short(6));
                 let each = (more - few).max(0.0) / (further - products);
                 rates.product += (few + each * (flow.products() as f64 - products)) / work;
-                rates.inverse = flow.levels as f64 * inverse / width.powi(3);
+                rates.inverse = self.inverse(compute, flow).times(flow.levels);
             }
             _ => {
                 let of = |rows| timed(|| drop(sparsegpt(compute, &problem(rows), keep(rows))));
@@ -242,6 +272,15 @@ impl Sample {
             }
         }
         rates
+    }
+
+    /// Seconds of the inverse that the targets of a stage share.
+    fn inverse(&self, compute: &Compute, flow: ActivationFlow) -> Inverse {
+        let widths = [self.inverse_width.div_ceil(INVERSE_WIDTH.1), self.inverse_width];
+        Inverse::through(widths.map(|width| {
+            let gram = gram(compute, &random(TIMED_TOKENS * width));
+            (width, timed(|| drop(FlowNetwork::new(compute, gram.clone(), flow))))
+        }))
     }
 
     /// The rates of Wanda, whose error is of a number of tokens.
@@ -256,19 +295,46 @@ impl Sample {
         });
         let samples = self.tokens.min(SAMPLE_TOKENS) as f64 / TIMED_TOKENS as f64;
         let weight = (solve + samples * error) / weights.len() as f64;
-        Rates { weight, product: 0.0, factor: 0.0, inverse: 0.0 }
+        Rates { weight, product: 0.0, factor: 0.0, inverse: Inverse::default() }
     }
 }
 
-/// Seconds that some work takes.
-fn timed(work: impl FnOnce()) -> f64 {
-    let began = Instant::now();
-    work();
-    began.elapsed().as_secs_f64()
+/// The Gram matrix of `[TIMED_TOKENS, width]` inputs.
+fn gram(compute: &Compute, inputs: &[f32]) -> Vec<f32> {
+    let mut gram = Gram::new(inputs.len() / TIMED_TOKENS);
+    gram.add(compute, inputs);
+    gram.finish(compute, 1.0 / TIMED_TOKENS as f32)
+}
+
+/// Seconds that some work takes where caches and threads are warm: the least of three measurements.
+fn timed(mut work: impl FnMut()) -> f64 {
+    let once = |_| {
+        let began = Instant::now();
+        work();
+        began.elapsed().as_secs_f64()
+    };
+    (0..3).map(once).fold(f64::INFINITY, f64::min)
 }
 
 /// Numbers between −1 and 1.
 fn random(count: usize) -> Vec<f32> {
     let mut random = SplitMix::new(1);
     (0..count).map(|_| (2.0 * random.unit() - 1.0) as f32).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_inverse_goes_through_both_measurements_where_it_can() {
+        let of = |small, large| Inverse::through([(100, small), (300, large)]);
+        let both = of(0.02, 0.36);
+        assert!((both.square - 1e-6).abs() < 1e-12 && (both.cube - 1e-8).abs() < 1e-14);
+        // A smaller matrix that took relatively long, or no time: the larger one decides.
+        let square = of(0.1, 0.36);
+        assert!(square.cube == 0.0 && (square.square - 4e-6).abs() < 1e-12);
+        let cube = of(0.0, 0.27);
+        assert!(cube.square == 0.0 && (cube.cube - 1e-8).abs() < 1e-14);
+    }
 }
