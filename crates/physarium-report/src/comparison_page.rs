@@ -1,5 +1,6 @@
 //! The page of a comparison: what quality costs, method by method.
 
+use physarium::audit::grouped;
 use physarium::checkpoint::{Amount, Criterion, Recipe, Scope, printable};
 use physarium::{ComparedRun, ComparisonRecord, Effort};
 use serde::Serialize;
@@ -318,9 +319,16 @@ fn protocol(comparison: &ComparisonRecord) -> Vec<(&'static str, String)> {
         ("text", format!("{}, SHA-256 {}", printable(&protocol.text.file), protocol.text.sha256)),
         (
             "tokens scored",
-            format!("{} in {}", evaluation.tokens_scored, counted(evaluation.windows, "window")),
+            format!(
+                "{} in {}",
+                grouped(evaluation.tokens_scored as u64),
+                counted(evaluation.windows, "window")
+            ),
         ),
-        ("window, stride", format!("{}, {} tokens", protocol.window, protocol.stride)),
+        (
+            "window, stride",
+            format!("{}, {}", grouped(protocol.window as u64), counted(protocol.stride, "token")),
+        ),
         ("BOS", printable(&protocol.bos.to_string())),
         (
             "arithmetic",
@@ -332,7 +340,10 @@ fn protocol(comparison: &ComparisonRecord) -> Vec<(&'static str, String)> {
     facts.extend(calibration.map(|calibration| {
         let says = format!(
             "{} tokens in windows of {}, BOS (if the tokenizer adds it) {}, SHA-256 {}",
-            calibration.tokens, calibration.window, calibration.bos, calibration.text_sha256
+            grouped(calibration.tokens),
+            grouped(calibration.window),
+            calibration.bos,
+            calibration.text_sha256
         );
         ("calibration", says)
     }));

@@ -262,7 +262,11 @@ fn origin(audit: &Audit) -> Origin {
     if let Some(recipe) = &provenance.recipe {
         let text = recipe.needs().calibration.map_or(String::new(), |calibration| {
             facts.push(("calibration text, SHA-256", calibration.text_sha256.to_string()));
-            let tokens = format!("{} in windows of {}", calibration.tokens, calibration.window);
+            let tokens = format!(
+                "{} in windows of {}",
+                grouped(calibration.tokens),
+                grouped(calibration.window)
+            );
             facts.push(("calibration tokens", tokens));
             facts.push((
                 "BOS in calibration, if the tokenizer adds it",

@@ -257,7 +257,10 @@ impl WindowedText {
         let is_missing = bos.place == BosPlace::Text && (!bos.added || self.windows.len() > 1);
         (config.needs_bos && is_missing).then(|| {
             let family = &config.model_type;
-            let place = if bos.added { "--bos each-window" } else { "a tokenizer that adds it" };
+            let place = match bos.added {
+                true => "--bos each-window (compare: --eval-bos each-window)",
+                false => "a tokenizer that adds it",
+            };
             format!(
                 "windows without BOS: {family} was trained with it, and without it the perplexity is far higher; \
                  expected {place}"
