@@ -170,12 +170,6 @@ impl Config {
         self.windows.len()
     }
 
-    /// Weights of the linear maps of a layer.
-    pub fn layer_weights(&self) -> usize {
-        let attention = 2 * (self.attention_width() + self.kv_width());
-        self.hidden * (attention + 3 * self.intermediate)
-    }
-
     /// Features of all query heads together.
     pub fn attention_width(&self) -> usize {
         self.heads * self.head_dim

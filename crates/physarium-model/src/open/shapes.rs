@@ -71,9 +71,19 @@ impl StageShape {
     pub fn inputs(&self) -> usize {
         self.maps[0].inputs
     }
+
+    /// Weights of its maps.
+    pub fn weights(&self) -> usize {
+        self.maps.iter().map(|map| map.outputs * map.inputs).sum()
+    }
 }
 
 impl Config {
+    /// Weights of the linear maps of a layer.
+    pub fn layer_weights(&self) -> usize {
+        self.stages().iter().map(StageShape::weights).sum()
+    }
+
     /// The stages of each layer in forward order.
     pub fn stages(&self) -> Vec<StageShape> {
         let (hidden, mixed, gated) = (self.hidden, self.attention_width(), self.intermediate);

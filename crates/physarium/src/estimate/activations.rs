@@ -28,8 +28,10 @@ use crate::recipe::effort::parameters;
 const TIMED_TOKENS: usize = 256;
 /// Most inputs of the matrices that are timed.
 const SAMPLE_WIDTH: usize = 1536;
-/// Most inputs of the larger matrix whose inverse is timed, and inputs of the smaller one as a part of it.
-const INVERSE_WIDTH: (usize, usize) = (4608, 3);
+/// Most inputs of the larger of two matrices whose inverses are timed.
+const INVERSE_WIDTH: usize = 4608;
+/// Inputs of the smaller one, as a part of those of the larger one.
+const SMALLER_INVERSE: usize = 3;
 /// Rows of the matrices that are timed; a multiple of the solver's blocks on every thread.
 const SAMPLE_ROWS: usize = 384;
 /// Passes through a layer that the forward and the backward pass of the gradients take together.
@@ -173,7 +175,7 @@ struct Rates {
     inverse: Inverse,
 }
 
-/// Seconds of the inverse of a Gram matrix. Up to thousands of inputs the square is most of them.
+/// Seconds of the inverses of a Gram matrix, one for each level of the flow. Up to thousands of inputs the square is most of them.
 #[derive(Default)]
 struct Inverse {
     /// For each pair of inputs.
@@ -192,10 +194,6 @@ impl Inverse {
         let cube = ((second - first) / (to - from)).clamp(0.0, second / to);
         Inverse { square: second - cube * to, cube }
     }
-
-    fn times(self, count: usize) -> Inverse {
-        Inverse { square: count as f64 * self.square, cube: count as f64 * self.cube }
-    }
 }
 
 /// Seconds of the sums over tokens, for each token and element of the sum.
@@ -210,7 +208,7 @@ impl Sample {
     fn new(config: &Config, tokens: usize) -> Sample {
         let width = config.hidden.min(SAMPLE_WIDTH);
         let widest = config.stages().iter().map(StageShape::inputs).max().unwrap_or(width);
-        let inverse_width = widest.min(INVERSE_WIDTH.0);
+        let inverse_width = widest.min(INVERSE_WIDTH);
         Sample { width, inverse_width, tokens, inputs: random(TIMED_TOKENS * width) }
     }
 
@@ -262,7 +260,7 @@ impl Sample {
                 let (more, further) = whole(short(6));
                 let each = (more - few).max(0.0) / (further - products);
                 rates.product += (few + each * (flow.products() as f64 - products)) / work;
-                rates.inverse = self.inverse(compute, flow).times(flow.levels);
+                rates.inverse = self.inverse(compute, flow);
             }
             _ => {
                 let of = |rows| timed(|| drop(sparsegpt(compute, &problem(rows), keep(rows))));
@@ -274,9 +272,9 @@ impl Sample {
         rates
     }
 
-    /// Seconds of the inverse that the targets of a stage share.
+    /// Seconds of the inverses that the targets of a stage share.
     fn inverse(&self, compute: &Compute, flow: ActivationFlow) -> Inverse {
-        let widths = [self.inverse_width.div_ceil(INVERSE_WIDTH.1), self.inverse_width];
+        let widths = [self.inverse_width.div_ceil(SMALLER_INVERSE), self.inverse_width];
         Inverse::through(widths.map(|width| {
             let gram = gram(compute, &random(TIMED_TOKENS * width));
             (width, timed(|| drop(FlowNetwork::new(compute, gram.clone(), flow))))

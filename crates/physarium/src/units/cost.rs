@@ -146,9 +146,7 @@ fn place<'a>(stages: &'a [StageShape], site: &Site) -> (&'a StageShape, &'a MapS
 
 /// Parts of a layer that a group passes on its way to a stage, of both streams.
 fn passes(stages: &[StageShape], at: usize, dense: bool) -> f64 {
-    let weights = |stage: &StageShape| -> f64 {
-        stage.maps.iter().map(|map| (map.outputs * map.inputs) as f64).sum()
-    };
+    let weights = |stage: &StageShape| stage.weights() as f64;
     let part = |stage: &StageShape| weights(stage) / stages.iter().map(weights).sum::<f64>();
     // The inputs of o and down are the outputs of the stage before.
     let inputs = |at: usize| match stages[at].kind {
