@@ -119,6 +119,13 @@ fn a_model_that_needs_bos_is_named_where_windows_lack_it() {
     for options in ["--bos each-window", "--limit 16"] {
         assert!(!notes(options).contains("BOS"), "{options}");
     }
+    let tokenizer = fs::read_to_string(work.path("gemma/tokenizer.json")).unwrap();
+    let without = tokenizer.replace("post_processor", "unused");
+    assert_ne!(without, tokenizer);
+    fs::write(work.path("gemma/tokenizer.json"), without).unwrap();
+    for options in ["--bos each-window", "--limit 16"] {
+        assert!(notes(options).contains("expected a tokenizer that adds it"), "{options}");
+    }
 }
 
 #[test]

@@ -254,7 +254,7 @@ impl WindowedText {
     /// What to know of windows without the token for the beginning of a text, where the model needs it.
     fn missing_bos(&self, config: &Config) -> Option<String> {
         let bos = &self.tokens.bos;
-        let is_missing = bos.place == BosPlace::Text && (!bos.added || self.windows.len() > 1);
+        let is_missing = !bos.added || bos.place == BosPlace::Text && self.windows.len() > 1;
         (config.needs_bos && is_missing).then(|| {
             let family = &config.model_type;
             let place = match bos.added {
